@@ -1,0 +1,383 @@
+"""Make the generated splits of the `bookings` task, the same bytes every time.
+
+    python data/make_bookings.py
+
+writes `data/bookings/{train,validation,test}.jsonl`. A message is a template with a name, some
+equipment, a weekday and a time put in. Training, validation and test share no template; validation
+and test use names, equipment and clock times that never occur in training.
+`data/bookings/handwritten.jsonl` is written by hand and not touched here.
+"""
+
+import json
+import random
+import re
+from pathlib import Path
+
+SEED = 20261122
+COUNTS = {"train": 3000, "validation": 100, "test": 200}
+FOLDER = Path(__file__).parent / "bookings"
+
+DAYS = {
+    "Monday": ("Monday", "monday", "Mon", "mon"),
+    "Tuesday": ("Tuesday", "tuesday", "Tue", "tues", "Tues"),
+    "Wednesday": ("Wednesday", "wednesday", "Wed", "weds", "Wednsday"),
+    "Thursday": ("Thursday", "thursday", "Thu", "thurs", "Thurs"),
+    "Friday": ("Friday", "friday", "Fri", "fri"),
+    "Saturday": ("Saturday", "saturday", "Sat", "sat"),
+    "Sunday": ("Sunday", "sunday", "Sun", "sun"),
+}
+NUMBER_WORDS = (
+    "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"
+).split()
+
+NAMES = {
+    "train": (
+        "Anna Ben Carla David Emma Felix Grace Hassan Irene Jack Karim Laura Miguel Nina Oscar Paula "
+        "Quentin Rosa Samir Tina Umar Vera Walter Xenia Yusuf Zoe Alice Bruno Chloe Daniel Elena Frank "
+        "Giulia Henry Isabel Jonas Kate Leo Maria Noah Olivia Peter Ravi Sofia Thomas Ursula Victor "
+        "Wendy Yara Adam Bella Cyrus Diana Erik Fatima George Hannah Ivan Julia Kevin Linda Marco Nadia "
+        "Omar Priya Robert Sara Tom Lucy Mark Mei Kofi Aisha Pedro Lena Max Amir Ruth Simon Clara James "
+        "Mary John Susan Paul Aaron Abigail Adele Agnes Ahmed Alberto Aleksander Alina Amara Anders "
+        "Andrzej Anjali Annika Antonio Ariadne Arjun Arturo Aurelia Barbara Bartosz Beatrice Benedikt "
+        "Bernadette Bianca Birgit Bonnie Branko Brigitte Caitlin Camille Carlos Caspar Catalina "
+        "Cecilia Chandra Charlotte Chiara Christoph Claudia Constance Cornelia Cristina Damian Deborah "
+        "Dieter Dolores Dominic Dorothea Duncan Ebba Edmund Eduardo Eileen Ekaterina Elif Eloise Emre "
+        "Enrique Erasmus Ernesto Estelle Eugenia Evangelos Farah Ferdinand Fernanda Fiona Franziska "
+        "Gabriel Galina Genevieve Gerard Gertrud Gonzalo Graziella Gregor Guadalupe Gunnar Gustav Hamish "
+        "Harriet Hedwig Heloise Henrietta Hermann Hortense Howard Hugo Ignacio Imani "
+        "Ines Ioana Isaac Ismail Iveta Jacinta Jadwiga Janusz Jarmila Javier Jelena Jeremy Joaquin "
+        "Johanna Josephine Juliette Justine Kamala Karoline Kazimir Kerstin Khalid "
+        "Kristof Lakshmi Lamar Larissa Lazlo Leandro Leticia Liesel Linnea Lorraine Lucinda Ludmila "
+        "Luther Magdalena Mahmoud Malcolm Manuela Marcel Margarita Marit Matilda Matteo Maureen "
+        "Maximilian Melchior Mercedes Mihail Milena Mohammed Monique Naomi Natalia Neville "
+        "Nicolas Noelle Norbert Octavia Olga Ophelia Orlando Ottilie Pamela Parveen Patricia "
+        "Petronella Philippa Raphael Rasmus Rebecca Reinhard Renata Ricardo Rodrigo "
+        "Roland Rosalind Rupert Sabine Sandeep Santiago Saskia Sebastian Selma Serena Shirin Siddharth "
+        "Silvia Solange Stanislav Stefania Suleiman Sunniva Svetlana Tabitha Tamara Teresa Theodore "
+        "Thierry Timothy Tomasz Torsten Vanessa Veronica Vincent Violeta Vladimir "
+        "Wanda Wilhelm Wilfred Xavier Yasmin Yevgeny Yvonne Zara Zeno Zofia Zuzana"
+    ).split(),
+    "held out": (
+        "Astrid Bogdan Celeste Dmitri Esperanza Fabio Gwen Hiroshi Ingrid Jamal Keiko Lorenzo Mireille "
+        "Nikolai Oksana Pascal Ramona Stellan Tatiana Viggo Winston Yolanda Zbigniew Bronwyn Cosmo "
+        "Delphine Eamon Florian Gideon Hilda Isolde Jasper Klara Leopold Marguerite Nigel Odette Percy "
+        "Roxana Sigrid"
+    ).split(),
+}
+SURNAMES = {
+    "train": "Weber Rossi Khan Silva Novak Lee Moore Costa Meyer Ali Brown Sato Park Diaz Young Nakamura Petrov Olsen Jankowski Fernandes Adeyemi Castillo Bergman Rahman Nguyen Schneider Marchetti Dubois Horvath Eriksen Mbeki Ivanova Sullivan Takahashi Romero".split(),
+    "held out": "Lindqvist Okafor Pereira Tanaka Kowalski Haddad Fournier Sorensen".split(),
+}
+# Training items are these words and every joined pair of KINDS and PARTS.
+KINDS = (
+    "bike camera guitar laptop phone tablet desk kitchen garden lab stage studio photo video sound wall "
+    "travel safety water oil fire paper book map tool test field power air snow sand rope wood steel "
+    "glass copper rubber plastic digital mini pocket wireless bluetooth"
+).split()
+PARTS = (
+    "stand rack case bag kit mount holder cart lamp clock meter sensor timer cutter roller "
+    "mixer filter sprayer drill printer scanner monitor speaker display recorder counter cover ramp "
+    "board frame hook ladder tray"
+).split()
+ITEMS = {
+    "train": (
+        "projector, laptop, camera, tripod, microphone, speaker, whiteboard, monitor, keyboard, router, "
+        "headset, scanner, printer, tablet, microscope, oscilloscope, multimeter, soldering iron, drill, "
+        "ladder, folding table, chair, stool, trolley, extension lead, power bank, cable, webcam, "
+        "ring light, green screen, boom pole, mixing desk, guitar amp, drum kit, music stand, "
+        "label printer, card reader, telescope, centrifuge, pipette, hot plate, thermometer, charger, "
+        "bicycle, helmet, tent, sleeping bag, kayak, paddle, life jacket, sewing machine, heat gun, "
+        "laser cutter, easel, adapter, flipchart, coffee urn, amplifier, gazebo, megaphone, wheelchair, "
+        "hand cart, sound bar, desk lamp, air pump, battery pack, hammer, saw, vacuum cleaner, fan heater, "
+        "bike pump, football, tennis racket, chess clock, violin, trumpet, cello, piano, magnifier, "
+        "balance, beaker, tarp, camp stove, rucksack, backdrop, lantern, blender, kettle, banner, name badge, "
+        "screwdriver, spanner, shovel, rake, bucket, broom, mop, anvil, crowbar, chisel, clamp, goniometer, "
+        "barometer, hygrometer, voltmeter, galvanometer, potentiometer, transformer, inductor, oscillator, "
+        "synthesizer, saxophone, xylophone, bassoon, trombone, "
+        "mandolin, bagpipe, viola, harp, tuba, flute, snowboard, surfboard, sled, toboggan, "
+        "scooter, trampoline, dartboard, hammock, umbrella, blanket, pillow, duvet, "
+        "cushion, curtain, carpet, mannequin, costume, helium tank, fog light, strobe, spotlight, reflector, "
+        "teapot, saucepan, skillet, colander, grater, freezer, fridge, oven, grill, "
+        "barbecue, cauldron, ladle, tureen, platter, goblet, candelabra, chandelier, periscope, "
+        "sextant, binocular, pendulum, gyroscope, magnet, prism, autoclave, "
+        "incinerator, fermenter, evaporator, condenser, distiller, manometer, calorimeter, dynamometer"
+    ).split(", "),
+    "held out": (
+        "gimbal, drone, rice cooker, spectrometer, anemometer, theodolite, vacuum pump, signal generator, "
+        "wind machine, bandsaw, glue gun, ukulele, lectern, smoke machine, bean bag, trestle table, "
+        "clothes rail, canoe, climbing rope, crash pad, yoga mat, document camera, patch panel, "
+        "label maker, radio mic, dimmer rack, geiger counter, water bath, stage light, sandbag"
+    ).split(", "),
+}
+MINUTES = {
+    "train": ("00", "15", "30", "45"),
+    "held out": ("05", "10", "20", "25", "35", "40", "50", "55"),
+}
+
+# {name} {what} {day} {time}; {n} is a number that means nothing, {where} a room, {other} a day that is not meant.
+TEMPLATES = {
+    "train": (
+        "Hi, could I book {what} for {day} at {time}? Thanks, {name}",
+        "Hello, {name} here. I need {what} on {day} at {time} please.",
+        "{name} would like {what}, {day} {time}.",
+        "Please reserve {what} for {name}: {day}, {time}.",
+        "{what} please, {day} at {time}. Name: {name}",
+        "Can you put {what} aside for {name} on {day}? Pick-up at {time}.",
+        "Booking request from {name}. {day} {time}. {what}.",
+        "{day} {time} {what} {name}",
+        "{name}, {what}, {day}, {time}",
+        "{what} for {day} {time} - {name}",
+        "For {day} at {time} we need {what}. It goes under {name}.",
+        "Hey! Any chance of {what} on {day}? I'd come by at {time}. Cheers, {name}",
+        "My name is {name} and I want to borrow {what} on {day} from {time}.",
+        "At {time} on {day} {name} will collect {what}.",
+        "I'm {name} from the media course, room {where}. {what} on {day} at {time} would be great.",
+        "Ticket {n}: {name} asks for {what} on {day}, {time}.",
+        "Good morning, we have a workshop in {where} on {day} at {time} and need {what}. Regards, {name}",
+        "Need {what} for {n} hours on {day}, starting {time}. {name}",
+        "Is it possible to get {what}? {day}, {time}, for {name}. My extension is {n}.",
+        "{name} again :) this time {what}, {day} at {time} please",
+        "Sorry for the short notice, but could {name} have {what} by {day} {time}?",
+        "Could you hold {what} until {day} {time}? {name} will pick it up.",
+        "This is for {name}, who needs {what} on {day} around {time}.",
+        "Dear team, I am writing to reserve {what}. I will come on {day} at {time}. Best wishes, {name}",
+        "We're filming on {day}. Call time is {time}. Please prepare {what} for {name}.",
+        "pls book {what} {day} {time} thx {name}",
+        "I was told to write here. I need {what} next {day} at {time}. {name}, student no. {n}",
+        "From: {name}. What: {what}. When: {day}, {time}. Where: {where}.",
+        "When: {day} {time}\nWho: {name}\nWhat: {what}",
+        "{name} wants to pick up {what} at {time} this {day}.",
+        "We'd love to have {what} for our club night in {where}, {day} at {time}. Ask for {name}.",
+        "On {day} my group of {n} meets at {time}. Can we get {what}? Yours, {name}",
+        "It's {name}. {day}, {time}, {what}, same as last week.",
+        "Quick one: {what}, {time} {day}, under the name {name}.",
+        "Put me down for {what} on {day}, {time}. I'm {name}.",
+        "hi its {name}, can i have {what} {day} {time} for room {where}",
+        "Would {what} be free on {day}? {name} needs it at {time} sharp.",
+        "Reservation: {what}. {time} on {day}. {name}, tel {n}.",
+        "Today I broke mine, so I need {what} for {day} at {time}. Sorry! {name}",
+        "Our lecturer {name} has asked for {what} to be ready on {day} at {time}.",
+        "You can expect {name} on {day} at {time}, coming for {what}.",
+        "Just checking that {what} can be had on {day} at {time}. If so, book it for {name}.",
+        "{name} and {n} friends: {what} on {day}, {time}!",
+        "If nobody else has it, {name} would take {what} at {time} on {day}.",
+        "Bonjour, {name} speaking. I'd like {what}, please, for {day}, {time}.",
+        "urgent!! {what} needed {day} {time} in {where}, contact {name}",
+        "Could somebody bring {what} to {where} on {day} at {time}? It's for {name}.",
+        "I'll need to borrow {what} from you guys {day} at {time}, back the same evening. {name}",
+        "Thanks for last time! Now {name} needs {what}. {day}? {time}?",
+        "{day} works for me, say {time}. I only need {what}. Signed, {name}",
+        "As agreed on the phone: {what}, collected {day} {time} by {name}.",
+        "Do you lend out {what}? I'd need it on {day} at {time}. Greetings from {name}",
+        "The {n} of us in {where} need {what} by {time} on {day}, ask {name} if unclear.",
+        "{name} ({where}): {what} / {day} / {time}",
+        "subject: loan. {what} for {name}, {time}, {day}. invoice {n}",
+        "Hope you are well. {name} needs {what} at {time} on {day} for an exam.",
+        "Let me have {what} on {day}. I finish class before {time} so that's when I'd come. {name}",
+        "{time} {day} please: {what}. -{name}",
+        "Set aside {what} please! Collecting {day} {time}. Love, {name}",
+        "To whom it may concern: {name} requests {what} for use in {where} on {day} from {time} on.",
+        "yo, {name} here, got {what} for me on {day}? {time} would be perfect",
+        "Mum says I should book early, so: {what}, {day}, {time}, {name}.",
+        "No rush. {what}, whenever you open on {day}, maybe {time}. For {name}",
+        "Change to booking {n}: now it's {what} on {day} at {time}. {name}",
+        "{name} is after {what}. {day} {time} if you can.",
+        "Is {what} still around? I'd take it {day} {time}. The name is {name}",
+        "can we get {what}? it's on {day}, we'd come at {time}, put it under {name}",
+        "{name}'s the name, {what} the game. {day}, {time}.",
+        "My flatmate {name} asked me to get {what} for {day}, {time}.",
+        "Book it for {name} please: {what}. We start {day} at {time}",
+        "We are rehearsing {day} from {time} and {name} will sign for {what}.",
+        "{what}!! {day}!! {time}!! yours, {name}",
+        "Would you have {what} lying about? {name} could come {day} around {time}.",
+        "{day} is the big day, {time} to be exact. {what}, for {name}.",
+        "I'm writing for {name}, who cannot write just now: {what}, {day}, {time}.",
+        "At {time}, on {day}, I shall come for {what}. {name} ({where})",
+        "Not {other}, {day}! {time}, {what}, {name}. Sorry for the mix-up.",
+        "I said {other} before but {day} at {time} is better. {what} for {name} as planned.",
+        "{what} from {day} {time} until the evening. Regards {name}",
+        "So {name} here wants {what}, and it has to be {day}, {time}, no later.",
+        "Contact: {name}. Requesting {what}, {day}, {time}, hall {where}.",
+        "Booking: {name} / {what} / {day} / {time} / workshop",
+        "{name} will be in on {day}, {time}. Please have {what} charged and ready.",
+        "for our stall on {day} we want {what}, picking up {time}. talk to {name}",
+        "Who do I ask about {what}? I need it {day}, {time}. I'm called {name}.",
+        "i think {what} would do. {day} {time}? name {name}",
+        "It's for {name}'s birthday: {what}, {day} at {time}.",
+        "{name} again. {what}. {day} at {time}. Same card, number {n}.",
+        "Professor {name} needs {what} for the lecture on {day}, {time}, in {where}.",
+        "Can my colleague {name} collect {what} on {day}? {time} would suit.",
+        "{what} if poss, {day} {time}, cheers {name}",
+        "Hold {what} for us, will you? {name} picks it up {day} {time}.",
+    ),
+    "validation": (
+        "Hi there, {name} here, hoping to get {what} on {day} at {time}.",
+        "Please keep {what} for me, I'll drop in at {time} on {day}. Many thanks, {name}",
+        "{day} at {time}: {what} for {name}",
+        "The film society needs {what} this {day}, {time}. Contact person: {name}",
+        "I teach in {where} and want {what} by {time} on {day}. {name}",
+        "{name} needs {what}. {time}, {day}. Ref {n}.",
+        "Can {name} come round on {day} at {time} to fetch {what}?",
+        "Morning! {what} for {day}, please, at {time}. It's {name} by the way.",
+        "order {n}, {name}: {what}, {day} {time}",
+        "We are {n} people and would need {what} on {day} at {time}. Write back to {name}.",
+    ),
+    "test": (
+        "Good afternoon, may I have {what} on {day}? {time} suits me best. Kind regards, {name}",
+        "{name} is asking whether {what} could be lent out on {day} at {time}.",
+        "Would you mind saving {what} for {day}, {time}? Sincerely, {name}",
+        "It's about {day}: at {time} we start, and {name} still lacks {what}.",
+        "{name} - {day} - {time} - {what}",
+        "Loan desk please note: {what}, out on {day} at {time}, borrower {name}.",
+        "hey its {name}! need {what} {day} {time} ok?",
+        "I wonder if you could spare {what} on {day} at {time}. My name's {name}, desk {n}.",
+        "{what}. {day}. {time}. {name}. Thanks a lot!",
+        "We will be {n} in {where} on {day}, so {name} wants {what} there at {time}.",
+        "Hiya, can u get {what} ready for {time} {day}? ta, {name}",
+        "On behalf of {name}: {what}, to be collected {day} at {time}.",
+        "Request no. {n}. Borrower: {name}. Equipment: {what}. Day: {day}. Time: {time}.",
+        "The choir rehearses on {day} and {name} must have {what} by {time}.",
+        "Got a shoot on {day}, leaving at {time}, so I want {what} with me. {name}",
+        "{time} on {day} is when {name} will stop by for {what}.",
+        "Greetings! I should like {what}, if available, {day} {time}. Faithfully, {name}",
+        "Hi, me again ({name}). Same room {where}, but {what} this time, {day} at {time}.",
+        "for {name} pls: {what}, {day}, {time}, cheers",
+        "Do me a favour and book {what} for {time} on {day}, will you? {name}",
+        "Next {day} there's a fair. {name} runs a stand from {time} and needs {what}.",
+        "May {name} pick up {what} on {day} at about {time}? It takes {n} minutes at most.",
+        "{what} wanted by {name}, {day} {time}, building {where}",
+        "Hello from the physics lab! Could we use {what} on {day} from {time}? Thank you, {name}",
+        "Please enter it in the calendar: {day}, {time}, {what}, {name}.",
+    ),
+}
+# What people say around a booking; put before and after training messages only.
+BEFORE = (
+    "Hi!", "Hiya,", "hey hey", "Hello again.", "Good evening.", "Morning all,", "Dear all,", "Hi team 👋",
+    "ok so", "Right,", "sorry to bother you again!", "Not sure if this is the right address.", "Me again...",
+    "Long time no see!", "Last term this went really well.", "I lost my card, sorry.", "The form is broken btw.",
+    "Your phone ({n}) just rings.", "Quick question.", "We have a deadline coming up.", "I'm in room {where}.",
+    "Exam season, you know how it is.", "My group has {n} people.", "It's raining, so plan B:", "re: ticket {n}",
+    "Finally got the money together.", "As discussed with your colleague,", "URGENT", "no stress but",
+    "Happy new year!", "First time writing here.", "The last one was broken, but never mind.", "lol hi,",
+    "Our club turns {n} this year!", "Thanks for the help last month.", "About the open day:", "For the workshop:",
+)
+AFTER = (
+    "Cheers!", "Thanks a million", "ta", "thx!!", "Ta very much", "Many thanks in advance.", "Best", "Regards", "xx",
+    "see you", "Have a nice day!", "😊", "🙏", "lol", "Sorry!", "Hope that works.", "Let me know.", "Call me on {n}.",
+    "It won't take longer than {n} minutes.", "We need it for {n} hours.", "There are {n} of us.", "Building {where}.",
+    "I promise to bring everything back in one piece.", "Tell me if that's a problem.", "Last time it was late.",
+    "That's all!", "Nothing else.", "I'll bring my card ({n}).", "PS: room {where} was freezing.", "Please confirm.",
+    "I can pay the deposit, {n} right?", "It's for a short film.", "It's for my thesis.", "Long story.", "Wish us luck!",
+    "If not, tough luck.", "bye", "You're the best.", "My friend will carry it.", "No idea how it works, haha.",
+)
+POOLS = {"train": "train", "validation": "held out", "test": "held out"}
+
+
+def equipment(item: str, quantity: int, rng: random.Random) -> str:
+    """Say `quantity` of `item` in one of the ways that people do."""
+    plural = item + "s"
+    if quantity == 1:
+        article = "an" if item[0] in "aeiou" else "a"
+        return rng.choice((
+            *[f"{article} {item}"] * 4, f"one {item}", f"1 {item}", f"1x {item}", f"the {item}", f"the {item} (just one)",
+            f"a single {item}", f"your {item}", f"{item} x1", f"just the one {item}", item,
+        ))
+    forms = [f"{quantity} {plural}", f"{quantity} {plural}", f"{quantity} x {item}", f"{quantity}x {item}",
+             f"{plural} ({quantity})", f"{item} x{quantity}", f"{plural}, {quantity} of them,",
+             f"{quantity} of your {plural}"]
+    if quantity <= len(NUMBER_WORDS):
+        forms += [f"{NUMBER_WORDS[quantity - 1]} {plural}"] * 4
+    if quantity == 2:
+        forms += [f"a couple of {plural}", f"a pair of {plural}"]
+    if quantity == 6:
+        forms += [f"half a dozen {plural}"]
+    if quantity == 12:
+        forms += [f"a dozen {plural}"]
+    return rng.choice(forms)
+
+
+def clock(pool: str, rng: random.Random) -> tuple[str, str]:
+    """A clock time as somebody writes it, and as the answer has it."""
+    minutes = rng.choice(MINUTES[pool])
+    half = rng.choice(("am", "pm"))
+    hour = rng.randint(8, 11) if half == "am" else rng.randint(1, 9)
+    separator = rng.choice("::.")
+    written = f"{hour}{separator}{minutes}{half}"
+    if minutes == "00" and rng.random() < 0.8:
+        written = rng.choice((f"{hour}{half}",) * 5 + ("noon", f"{hour} o'clock"))
+    elif rng.random() < 0.3:
+        written = f"{hour + 12 * (half == 'pm'):02d}:{minutes}"
+    if written[-2:] in ("am", "pm"):
+        gap, upper = rng.random() < 0.3, rng.random() < 0.2
+        shown = written[:-2] + " " * gap + (written[-2:].upper() if upper else written[-2:])
+        return shown, written
+    return written, written.split()[0]
+
+
+def with_typo(text: str, keep: list[str], rng: random.Random) -> str:
+    """Swap two neighbouring letters in one word that carries no value."""
+    kept = {word for value in keep for word in re.findall(r"\w+", value)}
+    words = [m for m in re.finditer(r"\b[a-z]{4,}\b", text) if m.group() not in kept]
+    if not words:
+        return text
+    word = rng.choice(words)
+    i = rng.randrange(word.start() + 1, word.end() - 1)
+    return text[:i] + text[i + 1] + text[i] + text[i + 2:]
+
+
+def booking(split: str, template: str, rng: random.Random) -> dict:
+    """One message and its answer."""
+    pool = POOLS[split]
+    name = rng.choice(NAMES[pool])
+    if rng.random() < 0.15:
+        name += " " + rng.choice(SURNAMES[pool])
+    item = rng.choice(ITEMS[pool])
+    if pool == "train" and rng.random() < 0.4:
+        item = f"{rng.choice(KINDS)} {rng.choice(PARTS)}"
+    quantity = rng.choice((1, 1, 1, 2, 2, 2, 3, 3, 4, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 15, 18, 20, 24, 25, 30))
+    what = equipment(item, quantity, rng)
+    day = rng.choice(tuple(DAYS))
+    day_shown = rng.choice(DAYS[day])
+    other = rng.choice([name for name in DAYS if name != day])
+    time_shown, time = clock(pool, rng)
+    if split == "train":
+        template = f"{rng.choice(BEFORE)} {template}" if rng.random() < 0.3 else template
+        template = f"{template} {rng.choice(AFTER)}" if rng.random() < 0.3 else template
+    message = template.format(
+        name=name, what=what, day=day_shown, time=time_shown, other=other,
+        n=rng.choice((rng.randint(2, 9), rng.randint(13, 60), rng.randint(1000, 9999))),
+        where=f"{rng.choice('ABCDEFG')}{rng.choice(('', '.', '-'))}{rng.randint(1, 399)}",
+    )
+    if rng.random() < 0.25:
+        message = with_typo(message, [name, what, day_shown, time_shown], rng)
+    if rng.random() < 0.15:
+        message = message.lower()
+    message = message[0].upper() + message[1:] if rng.random() < 0.5 else message
+    answer = {"name": name, "item": item, "qty": quantity, "day": day, "time": time}
+    return {"message": message, "answer": answer}
+
+
+def make(split: str) -> list[dict]:
+    """All examples of `split`: every template about equally often, no message twice."""
+    rng = random.Random(f"{SEED} {split}")
+    examples, seen = [], set()
+    while len(examples) < COUNTS[split]:
+        template = TEMPLATES[split][len(examples) % len(TEMPLATES[split])]
+        example = booking(split, template, rng)
+        if example["message"] not in seen:
+            seen.add(example["message"])
+            examples.append(example)
+    rng.shuffle(examples)
+    return examples
+
+
+def main() -> None:
+    FOLDER.mkdir(exist_ok=True)
+    for split in COUNTS:
+        lines = [json.dumps(example, ensure_ascii=False) for example in make(split)]
+        (FOLDER / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        print(f"{split}: {len(lines)} messages, {len(TEMPLATES[split])} templates")
+
+
+if __name__ == "__main__":
+    main()

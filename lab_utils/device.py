@@ -1,0 +1,132 @@
+"""What this machine can do: device, compute dtype, memory, threads, optimizer.
+
+Every choice is a plain function of a few facts, so that the choice for a GPU is tested on a machine without one.
+"""
+
+import os
+import platform
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device and what to do on it.
+
+    Attributes
+    ----------
+    kind : "cuda" or "cpu"
+    name : the processor's own name
+    compute_dtype : "bfloat16", "float16" or "float32", the fastest in which training is sound
+    reason : one sentence, why this dtype
+    """
+
+    kind: str
+    name: str
+    compute_dtype: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} ({self.name}), computing in {self.compute_dtype}: {self.reason}"
+
+    @property
+    def torch_dtype(self):
+        """`compute_dtype` as a torch.dtype."""
+        import torch
+
+        return getattr(torch, self.compute_dtype)
+
+    @property
+    def mixed_precision(self) -> str:
+        """accelerate's `mixed_precision`: autocast on CUDA only; on CPU the layers choose their dtype."""
+        names = {"bfloat16": "bf16", "float16": "fp16", "float32": "no"}
+        return names[self.compute_dtype] if self.kind == "cuda" else "no"
+
+
+def decide_dtype(kind: str, has_fast_bf16: bool) -> tuple[str, str]:
+    """The compute dtype for a device, and why.
+
+    Parameters
+    ----------
+    kind : "cuda" or "cpu"
+    has_fast_bf16 : bool
+        The device multiplies bfloat16 matrices in hardware.
+
+    Returns
+    -------
+    (dtype, reason) : two strings
+    """
+    if has_fast_bf16:
+        return "bfloat16", "the hardware multiplies bfloat16 matrices"
+    if kind == "cuda":
+        return "float16", "this GPU (T4, V100 or older) has no bfloat16 units, so float16 with loss scaling"
+    return "float32", "this processor would only emulate bfloat16, which is slower than float32"
+
+
+def decide_optimizer(kind: str, paged: bool = True) -> str:
+    """bitsandbytes' paged 8-bit AdamW on CUDA, plain AdamW elsewhere (paging needs CUDA's unified memory)."""
+    return "paged_adamw_8bit" if kind == "cuda" and paged else "adamw"
+
+
+def find_device() -> Device:
+    """Look at this machine. `LORA_LAB_DEVICE=cpu` in the environment hides a GPU."""
+    import torch
+
+    if torch.cuda.is_available() and os.environ.get("LORA_LAB_DEVICE", "cuda") != "cpu":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        return Device("cuda", torch.cuda.get_device_name(), *decide_dtype("cuda", fast))
+    capabilities = torch.cpu.get_capabilities()
+    fast = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    name = capabilities.get("cpu_name") or platform.processor() or platform.machine()
+    return Device("cpu", name, *decide_dtype("cpu", fast))
+
+
+def free_memory_bytes(kind: str = "cpu") -> int:
+    """Bytes that a new tensor could take on the device, a container's limit included."""
+    if kind == "cuda":
+        import torch
+
+        return torch.cuda.mem_get_info()[0]
+    import psutil
+
+    free = psutil.virtual_memory().available
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = (group / "memory.max").read_text().strip()
+        if limit != "max":
+            free = min(free, int(limit) - int((group / "memory.current").read_text()))
+    except (OSError, ValueError):
+        pass
+    return max(free, 0)
+
+
+def hub_reachable(timeout_seconds: float = 2.0) -> bool:
+    """Does the Hugging Face hub answer? Never, if HF_HUB_OFFLINE is set."""
+    if os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes"):
+        return False
+    try:
+        socket.create_connection(("huggingface.co", 443), timeout_seconds).close()
+    except OSError:
+        return False
+    return True
+
+
+def use_threads() -> int:
+    """Apply `LORA_LAB_THREADS`, if set, to torch; return the number of threads in use.
+
+    On cores shared with other work one thread is often faster than two.
+    """
+    import torch
+
+    wanted = os.environ.get("LORA_LAB_THREADS")
+    if wanted:
+        torch.set_num_threads(max(1, int(wanted)))
+    return torch.get_num_threads()
+
+
+def fast_mode() -> bool:
+    """True when `LORA_LAB_FAST=1`: notebooks then train a few steps only (the tests do so)."""
+    return os.environ.get("LORA_LAB_FAST", "0") == "1"

@@ -1,0 +1,210 @@
+"""How good is it: exact match, fields, valid answers with a confidence interval, and perplexity."""
+
+import json
+from dataclasses import dataclass, field
+
+from .errors import LabError, choose
+from .supervision import prompt_text
+from .tasks import TASKS, Task
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What `score` found.
+
+    Attributes
+    ----------
+    exact : float in [0, 1], share of answers that are right as a whole
+    exact_interval : (low, high), 95 % bootstrap interval of `exact`
+    valid : float in [0, 1], share of well-formed answers: a JSON object, or a text in the task's style
+    valid_interval : (low, high), 95 % bootstrap interval of `valid`
+    fields : dict field -> share of right values (empty for plain-text tasks)
+    rows : list of {"prompt", "answer", "output", "right", "valid"}, in the order of the examples
+    """
+
+    exact: float
+    exact_interval: tuple[float, float]
+    valid: float
+    valid_interval: tuple[float, float]
+    fields: dict[str, float]
+    rows: list[dict] = field(repr=False)
+
+    def __str__(self) -> str:
+        parts = [f"exact match {self.exact:.0%} ({self.exact_interval[0]:.0%} to {self.exact_interval[1]:.0%})"]
+        parts.append(f"well-formed {self.valid:.0%}")
+        parts += [f"{name} {share:.0%}" for name, share in self.fields.items()]
+        return f"{len(self.rows)} examples: " + ", ".join(parts)
+
+
+def bootstrap_interval(hits: list[bool], resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of a share.
+
+    Parameters
+    ----------
+    hits : list of bool, one an example, not empty
+
+    Returns
+    -------
+    (low, high), both in [0, 1]
+
+    Source: Efron 1979, Bootstrap methods. https://doi.org/10.1214/aos/1176344552
+    """
+    import numpy as np
+
+    values = np.asarray(hits, dtype=float)
+    rng = np.random.default_rng(seed)
+    means = values[rng.integers(0, len(values), (resamples, len(values)))].mean(axis=1)
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def generate(model, tokenizer, prompts: list[str], task: str = "bookings", batch_size: int = 32,
+             max_new_tokens: int | None = None) -> list[str]:
+    """Greedy answers to prompts, in batches sorted by length, each stopped at its end of turn.
+
+    On a CPU a 4-bit model is decoded through `merging.dequantized_copy`: same weights, a third of the time.
+
+    Parameters
+    ----------
+    prompts : list of str, the task's prompts without any template
+    task : str, a name in `TASKS`; it gives the system message
+    batch_size : int, prompts decoded together
+    max_new_tokens : int, default the task's
+
+    Returns
+    -------
+    list of str, in the order of `prompts`, without special tokens
+    """
+    import torch
+
+    from .merging import dequantized_copy
+
+    choose("task", task, TASKS)
+    texts = [prompt_text(tokenizer, TASKS[task], prompt) for prompt in prompts]
+    was_training = model.training
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    four_bit = any(type(module).__name__ == "Linear4bit" for module in model.modules())
+    decoder = dequantized_copy(model) if on_cpu and four_bit else model.eval()
+    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+    outputs = [""] * len(texts)
+    try:
+        for start in range(0, len(order), batch_size):
+            indices = order[start : start + batch_size]
+            batch = tokenizer([texts[i] for i in indices], return_tensors="pt", padding=True, padding_side="left",
+                              add_special_tokens=False).to(next(model.parameters()).device)
+            with torch.no_grad():
+                tokens = decoder.generate(
+                    **batch,
+                    max_new_tokens=max_new_tokens or TASKS[task].max_new_tokens,
+                    do_sample=False,
+                    eos_token_id=tokenizer.eos_token_id,
+                    pad_token_id=tokenizer.pad_token_id,
+                )
+            answers = tokenizer.batch_decode(tokens[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+            for index, answer in zip(indices, answers, strict=True):
+                outputs[index] = answer
+    finally:
+        model.train(was_training)
+    return outputs
+
+
+def score(model, tokenizer, examples, task: str = "bookings", batch_size: int = 32) -> Scores:
+    """Let the model answer `examples` greedily and compare with the answers.
+
+    Parameters
+    ----------
+    model, tokenizer : as `load_base` or `finetune` return them
+    examples : a split of `load_task`, or any list of {"prompt": str, "answer": str}
+    task : str, a name in `TASKS`
+    batch_size : int, examples decoded together
+
+    Returns
+    -------
+    Scores
+
+    Raises
+    ------
+    LabError
+        There are no examples, or the task is unknown.
+    """
+    choose("task", task, TASKS)
+    examples = list(examples)
+    if not examples:
+        raise LabError("There are no examples to score: the split is empty. Choose another split or a larger slice.")
+    outputs = generate(model, tokenizer, [example["prompt"] for example in examples], task, batch_size)
+    return grade(TASKS[task], examples, outputs)
+
+
+def grade(task: Task, examples: list[dict], outputs: list[str]) -> Scores:
+    """The scores of given outputs."""
+    rows = [
+        {
+            "prompt": example["prompt"],
+            "answer": example["answer"],
+            "output": output,
+            "right": task.is_right(output, example["answer"]),
+            "valid": task.is_valid(output),
+        }
+        for example, output in zip(examples, outputs, strict=True)
+    ]
+    shares = {}
+    for name in task.fields:
+        hits = [(task.parse(row["output"]) or {}).get(name) == json.loads(row["answer"])[name] for row in rows]
+        shares[name] = sum(hits) / len(hits)
+    right, valid = [row["right"] for row in rows], [row["valid"] for row in rows]
+    return Scores(
+        exact=sum(right) / len(rows),
+        exact_interval=bootstrap_interval(right),
+        valid=sum(valid) / len(rows),
+        valid_interval=bootstrap_interval(valid),
+        fields=shares,
+        rows=rows,
+    )
+
+
+def perplexity(model, tokenizer, text: str, window: int = 512, stride: int = 256) -> float:
+    """exp of the mean cross entropy of a fixed text, by sliding window.
+
+    Every token but the first is scored exactly once, with at least `window - stride` tokens before it wherever the
+    text has that many.
+
+    Parameters
+    ----------
+    text : str, of two tokens or more
+    window : int, tokens the model reads at once
+    stride : int, 1 to window, tokens by which the window moves
+
+    Returns
+    -------
+    float, at least 1
+
+    Raises
+    ------
+    LabError
+        The text is too short, or stride is out of range.
+    """
+    import math
+
+    import torch
+
+    if not 1 <= stride <= window:
+        raise LabError(f"stride={stride} is out of range: 1 to window={window}.")
+    ids = tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"][0]
+    if len(ids) < 2:
+        raise LabError(f"The text has {len(ids)} token(s); perplexity needs two at least.")
+    was_training = model.training
+    model.eval()
+    total, scored = 0.0, 1  # tokens before `scored` have been predicted (the first never is)
+    try:
+        while scored < len(ids):
+            end = min(len(ids), window if scored == 1 else scored + stride)
+            start = max(0, end - window)
+            piece = ids[start:end].to(next(model.parameters()).device)
+            with torch.no_grad():
+                logits = model(input_ids=piece[None], use_cache=False).logits[0].float()
+            fresh = end - scored
+            losses = torch.nn.functional.cross_entropy(logits[-fresh - 1 : -1], piece[-fresh:], reduction="sum")
+            total, scored = total + float(losses), end
+    finally:
+        model.train(was_training)
+    return math.exp(total / (len(ids) - 1))

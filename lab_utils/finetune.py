@@ -1,0 +1,444 @@
+"""QLoRA fine-tuning: a 4-bit base, peft adapters, only the answer's tokens in the loss, killed and resumed at will.
+
+    python -m lab_utils.finetune --output runs/bookings --rank 16 --steps 100
+    torchrun --nproc_per_node 2 -m lab_utils.finetune --output runs/two-processes
+"""
+
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from .checkpoint import latest_record, save_checkpoint, set_aside
+from .device import Device, decide_optimizer, find_device, free_memory_bytes, use_threads
+from .errors import LabError
+from .memory import training_step_bytes
+from .models import default_model, load_base
+from .quiet import quiet
+from .recipe import Recipe
+from .supervision import IGNORED, collate, encode_split, plan_batches
+from .tasks import TASKS, load_task
+
+
+@dataclass
+class Run:
+    """What a fine-tuning run leaves behind.
+
+    Attributes
+    ----------
+    recipe : Recipe, with "auto" resolved
+    output_dir : Path, holds `adapter/` (peft's layout) and the last checkpoints
+    history : list of dict, one a step: step (1-based), loss (nats a supervised token), learning_rate, tokens
+        (read), supervised_tokens, seconds
+    model, tokenizer : the peft model with the trained adapter, and its tokenizer
+    resumed_from : int, steps that an earlier call had done
+    """
+
+    recipe: Recipe
+    output_dir: Path
+    history: list[dict]
+    model: object = field(repr=False)
+    tokenizer: object = field(repr=False)
+    resumed_from: int = 0
+
+    @property
+    def adapter_dir(self) -> Path:
+        """Where the trained adapter lies."""
+        return self.output_dir / "adapter"
+
+    @property
+    def seconds(self) -> float:
+        """Training time over all calls, without loading."""
+        return sum(row["seconds"] for row in self.history)
+
+
+def attach_adapter(model, recipe: Recipe):
+    """Put fresh LoRA adapters on a base model; an adapter that is on it already is taken off first.
+
+    Parameters
+    ----------
+    model : transformers model, or a peft model (its base is used)
+    recipe : Recipe; rank, alpha, dropout, use_rslora, target_modules and seed count
+
+    Returns
+    -------
+    peft model in training mode: A from Kaiming-uniform, B zero, both float32, everything else frozen
+
+    Raises
+    ------
+    LabError
+        A target module is not in the model, or the rank is larger than a layer.
+    """
+    import torch
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    if isinstance(model, PeftModel):
+        model = model.unload()
+    if hasattr(model, "peft_config"):  # peft leaves its note on the base
+        del model.peft_config
+    _check_targets(model, recipe)
+    config = LoraConfig(
+        r=recipe.rank,
+        lora_alpha=recipe.alpha,
+        lora_dropout=recipe.dropout,
+        use_rslora=recipe.use_rslora,
+        target_modules=recipe.peft_targets,
+        task_type="CAUSAL_LM",
+    )
+    torch.manual_seed(recipe.seed)
+    with quiet():
+        model = get_peft_model(model, config)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return model.train()
+
+
+def _check_targets(model, recipe: Recipe) -> None:
+    """Raise a LabError for a target that no module has, or a layer smaller than the rank."""
+    linears = {
+        name: module for name, module in model.named_modules()
+        if hasattr(module, "in_features") and module is not model.get_output_embeddings()
+    }
+    wanted = recipe.peft_targets
+    if wanted != "all-linear":
+        ends = sorted({name.rpartition(".")[2] for name in linears})
+        for target in wanted:
+            if not any(name == target or name.endswith(f".{target}") for name in linears):
+                raise LabError(f"target_modules: the model has no linear layer {target!r}. It has: {', '.join(ends)}.")
+        linears = {name: m for name, m in linears.items() if any(name.endswith(target) for target in wanted)}
+    name, smallest = min(linears.items(), key=lambda item: min(item[1].in_features, item[1].out_features))
+    limit = min(smallest.in_features, smallest.out_features)
+    if recipe.rank > limit:
+        raise LabError(
+            f"rank={recipe.rank} is larger than layer {name} ({smallest.out_features}×{smallest.in_features}) allows: "
+            f"a product B·A of that shape has rank {limit} at most. Choose rank 1 to {limit}."
+        )
+
+
+def build_supervised(model):
+    """Wrap a causal language model so that calling it gives the summed loss over the supervised tokens.
+
+    Logits are computed only where a label stands: the head is a tenth of this model's work, and most of a batch
+    is prompt.
+    """
+    import torch
+
+    class SupervisedLoss(torch.nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, input_ids, attention_mask, labels):
+            """int64 (examples, length) each -> float32 scalar, sum of cross entropy in nats."""
+            base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+            decoder = getattr(base, base.base_model_prefix)
+            hidden = decoder(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
+            targets = labels[:, 1:]
+            keep = targets != IGNORED
+            logits = base.get_output_embeddings()(hidden[:, :-1][keep])
+            return torch.nn.functional.cross_entropy(logits.float(), targets[keep], reduction="sum")
+
+    return SupervisedLoss(model)
+
+
+def finetune(
+    recipe: Recipe,
+    output_dir: str | Path,
+    resume: bool = True,
+    *,
+    base: tuple | None = None,
+    dataset=None,
+    on_step: Callable[[list[dict]], None] | None = None,
+    progress: bool = True,
+) -> Run:
+    """Fine-tune a model by a recipe; killed at any step, the same call goes on from the last checkpoint.
+
+    On a CPU the resumed run ends with the same weights as an uninterrupted one, bit for bit.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    output_dir : path of a folder for this run alone
+    resume : bool
+        Go on with the checkpoints in `output_dir` (a finished run is loaded at once). False starts anew and moves
+        the old run to `previous/`.
+    base : (model, tokenizer), optional
+        What `load_base` returned for this recipe, to save loading it again. An adapter on it is taken off.
+    dataset : datasets.DatasetDict, optional
+        Default: `load_task(recipe.task)`.
+    on_step : function, optional
+        Called after every step with the history so far (see Run), for a live curve.
+    progress : bool
+        Print a progress bar with loss, tokens a second and time left.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    LabError
+        The checkpoints are another recipe's, the step would not fit into memory, the adapter does not move,
+        the loss is not finite, or a checkpoint cannot be written.
+
+    Source: Dettmers et al. 2023 (QLoRA). https://arxiv.org/abs/2305.14314
+    """
+    output_dir = Path(output_dir)
+    device = find_device()
+    use_threads()
+    if recipe.model == "auto":
+        recipe = replace(recipe, model=default_model(device))
+    accelerator = _accelerator(device)
+    main = accelerator.is_main_process
+    if not resume and main:
+        set_aside(output_dir)
+    accelerator.wait_for_everyone()
+    found = latest_record(output_dir, recipe)
+
+    task = TASKS[recipe.task]
+    model, tokenizer = base or load_base(recipe.model, recipe.quantization, device, verbose=main)
+    rows = (dataset or load_task(recipe.task))["train"]
+    if recipe.train_examples is not None:
+        rows = rows.select(range(min(recipe.train_examples, len(rows))))
+    examples = encode_split(tokenizer, task, rows, recipe.max_length)
+    model = attach_adapter(model, recipe)
+    trainer = _Trainer(recipe, device, accelerator, model, examples, tokenizer.pad_token_id)
+    history: list[dict] = []
+    if found:
+        history = trainer.restore(*found)
+        if main:
+            print(f"Going on from {found[0].name} of {recipe.steps} steps.")
+    run = Run(recipe, output_dir, history, model, tokenizer, resumed_from=len(history))
+    if len(history) < recipe.steps:
+        trainer.check_memory()
+        _train(trainer, run, on_step, progress and main)
+    elif on_step and main:
+        on_step(history)
+    if main:
+        model.save_pretrained(run.adapter_dir)
+    accelerator.wait_for_everyone()
+    return run
+
+
+def _accelerator(device: Device):
+    """accelerate's view of this process: alone, or one of several under torchrun."""
+    if device.kind == "cpu":
+        os.environ.setdefault("ACCELERATE_USE_CPU", "true")
+    from accelerate import Accelerator
+
+    return Accelerator(cpu=device.kind == "cpu", mixed_precision=device.mixed_precision)
+
+
+class _Trainer:
+    """One process's share of a run: the wrapped model, the optimizer, the plan of batches."""
+
+    def __init__(self, recipe, device, accelerator, model, examples, pad_token_id):
+        import torch
+
+        from .fourbit import speed_up
+
+        self.recipe, self.device, self.accelerator, self.model = recipe, device, accelerator, model
+        self.examples, self.pad_token_id = examples, pad_token_id
+        self.rank, self.world = accelerator.process_index, accelerator.num_processes
+        if recipe.batch_size < self.world:
+            raise LabError(f"batch_size={recipe.batch_size} cannot be shared by {self.world} processes: raise it.")
+        lengths = [len(example.input_ids) for example in examples]
+        self.plan = plan_batches(lengths, recipe.batch_size, recipe.steps, recipe.seed)
+        if recipe.gradient_checkpointing:
+            model.activation_checkpointing_enable({"use_reentrant": False})
+        else:
+            model.activation_checkpointing_disable()
+        speed_up(model)
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        optimizer = _build_optimizer(self.parameters, device, recipe)
+        self.loss, self.optimizer = accelerator.prepare(
+            build_supervised(model), optimizer, device_placement=[False, True]
+        )
+        torch.manual_seed(recipe.seed + 1 + self.rank)  # dropout differs from process to process
+
+    def batch(self, step: int) -> list:
+        """The whole batch of `step`, all processes' shares together."""
+        return [self.examples[index] for index in self.plan[step]]
+
+    def take_step(self, step: int) -> dict:
+        """Forward, backward, update; returns the step's row of the history."""
+        import torch
+
+        began = time.perf_counter()
+        whole = self.batch(step)
+        share = collate(whole[self.rank :: self.world], self.pad_token_id)
+        share = {name: tensor.to(self.accelerator.device) for name, tensor in share.items()}
+        supervised = sum(len(example.input_ids) - example.prompt_length for example in whole)
+        # DDP averages gradients over processes: times world, so that every token of the whole batch counts the same.
+        loss = self.loss(**share) * (self.world / supervised)
+        self.accelerator.backward(loss)
+        if self.accelerator.sync_gradients:
+            self.accelerator.clip_grad_norm_(self.parameters, self.recipe.max_grad_norm)
+        rate = self.recipe.learning_rate_at(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        mean_loss = float(self.accelerator.reduce(loss.detach().float(), "mean"))
+        if not math.isfinite(mean_loss):
+            raise LabError(
+                f"The loss is {mean_loss} at step {step + 1}: training has blown up. Lower learning_rate "
+                f"({self.recipe.learning_rate:g}); the last checkpoint is from before."
+            )
+        if self.device.kind == "cuda":
+            torch.cuda.synchronize()
+        return {
+            "step": step + 1,
+            "loss": mean_loss,
+            "learning_rate": rate,
+            "tokens": sum(len(example.input_ids) for example in whole),
+            "supervised_tokens": supervised,
+            "seconds": time.perf_counter() - began,
+        }
+
+    def check_memory(self) -> None:
+        """Stop with advice if the largest batch would not fit, instead of being killed half-way."""
+        config = self.model.get_base_model().config
+        shares = [
+            [self.examples[index] for index in batch[self.rank :: self.world]] for batch in self.plan
+        ]
+        longest = max(len(example.input_ids) for share in shares for example in share)
+        need = training_step_bytes(
+            tokens=max(len(share) * max(len(e.input_ids) for e in share) for share in shares),
+            longest=longest,
+            supervised_tokens=max(sum(len(e.input_ids) - e.prompt_length for e in share) for share in shares),
+            layers=config.num_hidden_layers,
+            hidden=config.hidden_size,
+            intermediate=config.intermediate_size,
+            heads=config.num_attention_heads,
+            vocabulary=config.vocab_size,
+            trainable_parameters=sum(p.numel() for p in self.parameters),
+            dtype_bytes=self.device.torch_dtype.itemsize,
+            checkpointing=self.recipe.gradient_checkpointing,
+        )
+        free = free_memory_bytes(self.device.kind)
+        if sum(need.values()) > free:
+            largest = max(need, key=need.get)
+            raise LabError(
+                f"A training step needs about {sum(need.values()) / 2**30:.2f} GiB more, of which {largest} "
+                f"{need[largest] / 2**30:.2f}; {free / 2**30:.2f} GiB are free. Make batch_size "
+                f"({self.recipe.batch_size}) or max_length ({self.recipe.max_length}) smaller, set "
+                "gradient_checkpointing=True, or close other programs and notebooks."
+            )
+
+    def check_moves(self) -> None:
+        """After the first step some B must have left zero: else the adapter is not being trained."""
+        moved = [p for name, p in self.model.named_parameters() if "lora_B" in name and bool(p.detach().any())]
+        if not moved:
+            raise LabError(
+                "The adapter did not move in step 1: every lora_B is still zero. No gradient reaches it; "
+                "reload the base model (it may have been used under no_grad before) and run again."
+            )
+
+    def save(self, run: Run) -> None:
+        """Write a checkpoint from the main process, every process's random state in it."""
+        import torch
+        from accelerate.utils import gather_object
+
+        state = {
+            "optimizer": self.optimizer.optimizer.state_dict(),
+            "random": gather_object([torch.get_rng_state()]),
+            "random_cuda": torch.cuda.get_rng_state_all() if self.device.kind == "cuda" else [],
+            "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else None,
+        }
+        if self.accelerator.is_main_process:
+            save_checkpoint(run.output_dir, len(run.history), self.recipe, self.model, state, run.history)
+        self.accelerator.wait_for_everyone()
+
+    def restore(self, folder: Path, record: dict) -> list[dict]:
+        """Put a checkpoint's weights, optimizer and random state in place; returns its history."""
+        import torch
+        from peft import load_peft_weights, set_peft_model_state_dict
+
+        set_peft_model_state_dict(self.model, load_peft_weights(str(folder), device="cpu"))
+        state = torch.load(folder / "state.pt", weights_only=True, map_location="cpu")
+        if len(state["random"]) != self.world:
+            raise LabError(
+                f"{folder} was written by {len(state['random'])} processes and this run has {self.world}. "
+                "Start as many, or take another output_dir."
+            )
+        self.optimizer.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["random"][self.rank])
+        if state["random_cuda"]:
+            torch.cuda.set_rng_state_all(state["random_cuda"])
+        if state["scaler"] and self.accelerator.scaler:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        return record["history"]
+
+
+def _build_optimizer(parameters: list, device: Device, recipe: Recipe):
+    """Paged 8-bit AdamW on CUDA, AdamW in one fused call elsewhere."""
+    settings = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
+    if decide_optimizer(device.kind) == "paged_adamw_8bit":
+        from bitsandbytes.optim import PagedAdamW8bit
+
+        return PagedAdamW8bit(parameters, **settings)
+    import torch
+
+    return torch.optim.AdamW(parameters, fused=True, **settings)
+
+
+def _train(trainer: _Trainer, run: Run, on_step, progress: bool) -> None:
+    """The loop from the first missing step to the last."""
+    import sys
+
+    from tqdm import tqdm
+
+    steps = run.recipe.steps
+    bar = tqdm(total=steps, initial=len(run.history), disable=not progress, file=sys.stdout, unit="step", ncols=90)
+    try:
+        for step in range(len(run.history), steps):
+            row = trainer.take_step(step)
+            run.history.append(row)
+            if step == 0:
+                trainer.check_moves()
+            if row["step"] % run.recipe.checkpoint_every == 0 or row["step"] == steps:
+                trainer.save(run)
+            bar.set_postfix_str(f"loss {row['loss']:.3f}, {row['tokens'] / row['seconds']:.0f} tokens/s", refresh=False)
+            bar.update()
+            if on_step and trainer.accelerator.is_main_process:
+                on_step(run.history)
+    except KeyboardInterrupt:
+        done = len(run.history) // run.recipe.checkpoint_every * run.recipe.checkpoint_every
+        print(f"\nInterrupted. Steps 1 to {done} are saved in {run.output_dir}: run the same cell again to go on.")
+        raise
+    finally:
+        bar.close()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line: a flag for every field of Recipe."""
+    import argparse
+    import sys
+    from dataclasses import fields
+
+    parser = argparse.ArgumentParser(prog="python -m lab_utils.finetune", description=__doc__.splitlines()[0])
+    parser.add_argument("--output", required=True, help="folder of this run")
+    parser.add_argument("--restart", action="store_true", help="start anew; the old run is moved to previous/")
+    for one in fields(Recipe):
+        parser.add_argument(f"--{one.name.replace('_', '-')}", help=f"default {one.default}")
+    values = vars(parser.parse_args(arguments))
+    output, restart = values.pop("output"), values.pop("restart")
+    try:
+        recipe = Recipe.from_text({name: text for name, text in values.items() if text is not None})
+        run = finetune(recipe, output, resume=not restart)
+    except LabError as error:
+        print(f"finetune: {error}", file=sys.stderr)
+        return 2
+    if int(os.environ.get("RANK", 0)) == 0:
+        world = int(os.environ.get("WORLD_SIZE", 1))
+        print(f"{len(run.history)} steps on {world} process(es), last loss {run.history[-1]['loss']:.4f}, "
+              f"{run.seconds:.0f} s of training. Adapter: {run.adapter_dir}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
