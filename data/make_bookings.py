@@ -11,11 +11,13 @@ and test use names, equipment and clock times that never occur in training.
 import json
 import random
 import re
+import sys
 from pathlib import Path
 
 SEED = 20261122
+INVENTED = 0.3  # share of training names, and of training items, that hold an invented word
 COUNTS = {"train": 3000, "validation": 100, "test": 200}
-FOLDER = Path(__file__).parent / "bookings"
+FOLDER = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "bookings"
 
 DAYS = {
     "Monday": ("Monday", "monday", "Mon", "mon"),
@@ -26,9 +28,10 @@ DAYS = {
     "Saturday": ("Saturday", "saturday", "Sat", "sat"),
     "Sunday": ("Sunday", "sunday", "Sun", "sun"),
 }
-NUMBER_WORDS = (
-    "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"
-).split()
+NUMBER_WORDS = dict(enumerate((
+    "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty"
+).split(), 1)) | {24: "twenty-four", 25: "twenty-five", 30: "thirty"}
 
 NAMES = {
     "train": (
@@ -273,6 +276,32 @@ AFTER = (
 POOLS = {"train": "train", "validation": "held out", "test": "held out"}
 
 
+def invented_word(rng: random.Random) -> str:
+    """A word that is none, two or three syllables long: it can only be copied, never guessed."""
+    onsets = "b br c ch d f g gr h j k l l m m n n p r r s s st t t th tr v v w y z".split()
+    codas = ("", "", "", "n", "r", "l", "s", "m")
+    syllables = [rng.choice(onsets) + rng.choice("aeiou") for _ in range(rng.choice((2, 2, 3)))]
+    return rng.choice(codas[:3] + ("n", "r", "l")).join(syllables) + rng.choice("n r l m t nd ck".split())
+
+
+def pick_name(pool: str, rng: random.Random) -> str:
+    """A first name, now and then with a surname; three in ten training names are invented."""
+    invented = pool == "train" and rng.random() < INVENTED
+    name = invented_word(rng).capitalize() if invented else rng.choice(NAMES[pool])
+    if rng.random() < 0.15:
+        name += " " + rng.choice(SURNAMES[pool])
+    return name
+
+
+def pick_item(pool: str, rng: random.Random) -> str:
+    """A kind of equipment; in training also joined pairs and pairs with an invented word."""
+    if pool == "train" and rng.random() < INVENTED:
+        return f"{invented_word(rng)} {rng.choice(PARTS)}" if rng.random() < 0.6 else invented_word(rng) + "er"
+    if pool == "train" and rng.random() < 0.4:
+        return f"{rng.choice(KINDS)} {rng.choice(PARTS)}"
+    return rng.choice(ITEMS[pool])
+
+
 def equipment(item: str, quantity: int, rng: random.Random) -> str:
     """Say `quantity` of `item` in one of the ways that people do."""
     plural = item + "s"
@@ -283,10 +312,11 @@ def equipment(item: str, quantity: int, rng: random.Random) -> str:
             f"a single {item}", f"your {item}", f"{item} x1", f"just the one {item}", item,
         ))
     forms = [f"{quantity} {plural}", f"{quantity} {plural}", f"{quantity} x {item}", f"{quantity}x {item}",
-             f"{plural} ({quantity})", f"{item} x{quantity}", f"{plural}, {quantity} of them,",
+             f"{plural} ({quantity})", f"{item} x{quantity}", f"{plural}, {quantity} of them",
              f"{quantity} of your {plural}"]
-    if quantity <= len(NUMBER_WORDS):
-        forms += [f"{NUMBER_WORDS[quantity - 1]} {plural}"] * 4
+    if quantity in NUMBER_WORDS:
+        word = NUMBER_WORDS[quantity]
+        forms += [f"{word} {plural}"] * 4 + [f"{word.capitalize()} {plural}", f"{plural}, {word} of them"]
     if quantity == 2:
         forms += [f"a couple of {plural}", f"a pair of {plural}"]
     if quantity == 6:
@@ -296,22 +326,18 @@ def equipment(item: str, quantity: int, rng: random.Random) -> str:
     return rng.choice(forms)
 
 
-def clock(pool: str, rng: random.Random) -> tuple[str, str]:
-    """A clock time as somebody writes it, and as the answer has it."""
+def clock(pool: str, rng: random.Random) -> str:
+    """A clock time as somebody writes it."""
     minutes = rng.choice(MINUTES[pool])
     half = rng.choice(("am", "pm"))
     hour = rng.randint(8, 11) if half == "am" else rng.randint(1, 9)
-    separator = rng.choice("::.")
-    written = f"{hour}{separator}{minutes}{half}"
     if minutes == "00" and rng.random() < 0.8:
-        written = rng.choice((f"{hour}{half}",) * 5 + ("noon", f"{hour} o'clock"))
-    elif rng.random() < 0.3:
-        written = f"{hour + 12 * (half == 'pm'):02d}:{minutes}"
-    if written[-2:] in ("am", "pm"):
-        gap, upper = rng.random() < 0.3, rng.random() < 0.2
-        shown = written[:-2] + " " * gap + (written[-2:].upper() if upper else written[-2:])
-        return shown, written
-    return written, written.split()[0]
+        half = half.upper() if rng.random() < 0.1 else half
+        return rng.choice((f"{hour}{half}",) * 4 + (f"{hour} {half}",) * 2 + ("noon", f"{hour} o'clock"))
+    if rng.random() < 0.3:
+        return f"{hour + 12 * (half == 'pm'):02d}:{minutes}"
+    gap, upper = rng.random() < 0.3, rng.random() < 0.2
+    return f"{hour}{rng.choice('::.')}{minutes}{' ' * gap}{half.upper() if upper else half}"
 
 
 def with_typo(text: str, keep: list[str], rng: random.Random) -> str:
@@ -325,34 +351,36 @@ def with_typo(text: str, keep: list[str], rng: random.Random) -> str:
     return text[:i] + text[i + 1] + text[i] + text[i + 2:]
 
 
+def as_written(value: str, message: str) -> str:
+    """`value` as it stands in `message`: in its case there, and in the plural if it is plural there."""
+    return re.search(rf"\b{re.escape(value)}s?\b", message, re.IGNORECASE).group()
+
+
 def booking(split: str, template: str, rng: random.Random) -> dict:
     """One message and its answer."""
     pool = POOLS[split]
-    name = rng.choice(NAMES[pool])
-    if rng.random() < 0.15:
-        name += " " + rng.choice(SURNAMES[pool])
-    item = rng.choice(ITEMS[pool])
-    if pool == "train" and rng.random() < 0.4:
-        item = f"{rng.choice(KINDS)} {rng.choice(PARTS)}"
-    quantity = rng.choice((1, 1, 1, 2, 2, 2, 3, 3, 4, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 15, 18, 20, 24, 25, 30))
+    name, item = pick_name(pool, rng), pick_item(pool, rng)
+    quantity = rng.choice((1, 1, 1, 2, 2, 2, 3, 3, 4, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 24, 25, 30))
     what = equipment(item, quantity, rng)
     day = rng.choice(tuple(DAYS))
     day_shown = rng.choice(DAYS[day])
     other = rng.choice([name for name in DAYS if name != day])
-    time_shown, time = clock(pool, rng)
+    time = clock(pool, rng)
     if split == "train":
         template = f"{rng.choice(BEFORE)} {template}" if rng.random() < 0.3 else template
         template = f"{template} {rng.choice(AFTER)}" if rng.random() < 0.3 else template
     message = template.format(
-        name=name, what=what, day=day_shown, time=time_shown, other=other,
+        name=name, what=what, day=day_shown, time=time, other=other,
         n=rng.choice((rng.randint(2, 9), rng.randint(13, 60), rng.randint(1000, 9999))),
         where=f"{rng.choice('ABCDEFG')}{rng.choice(('', '.', '-'))}{rng.randint(1, 399)}",
     )
     if rng.random() < 0.25:
-        message = with_typo(message, [name, what, day_shown, time_shown], rng)
+        message = with_typo(message, [name, what, day_shown, time], rng)
     if rng.random() < 0.15:
         message = message.lower()
-    message = message[0].upper() + message[1:] if rng.random() < 0.5 else message
+    elif rng.random() < 0.5:
+        message = message[0].upper() + message[1:]
+    name, item, time = (as_written(value, message) for value in (name, item, time))
     answer = {"name": name, "item": item, "qty": quantity, "day": day, "time": time}
     return {"message": message, "answer": answer}
 

@@ -33,6 +33,7 @@ def save_checkpoint(output_dir: Path, step: int, recipe: Recipe, model, state: d
         The disk is full or the folder cannot be written. Older checkpoints stay.
     """
     import torch
+    from safetensors import SafetensorError
 
     target = output_dir / f"checkpoint-{step:06d}"
     scratch = output_dir / f".partial-{step:06d}-{os.getpid()}"
@@ -48,7 +49,7 @@ def save_checkpoint(output_dir: Path, step: int, recipe: Recipe, model, state: d
         if target.exists():
             shutil.rmtree(target)
         os.replace(scratch, target)
-    except (OSError, RuntimeError) as error:  # torch and safetensors raise RuntimeError when the disk is full
+    except (OSError, RuntimeError, SafetensorError) as error:  # a full disk is no OSError to torch and safetensors
         kept = checkpoints(output_dir)
         raise LabError(
             f"Checkpoint {step} could not be written to {output_dir}: {error}. Free some disk space (20 to 100 MB) "

@@ -9,6 +9,8 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from .errors import LabError
+
 GIB = 2**30
 
 
@@ -97,7 +99,10 @@ def free_memory_bytes(kind: str = "cpu") -> int:
     try:
         limit = (group / "memory.max").read_text().strip()
         if limit != "max":
-            free = min(free, int(limit) - int((group / "memory.current").read_text()))
+            used = int((group / "memory.current").read_text())
+            stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+            # File cache counts as used, and is given back when memory runs short.
+            free = min(free, int(limit) - used + int(stat.get("inactive_file", 0)))
     except (OSError, ValueError):
         pass
     return max(free, 0)
@@ -123,7 +128,9 @@ def use_threads() -> int:
 
     wanted = os.environ.get("LORA_LAB_THREADS")
     if wanted:
-        torch.set_num_threads(max(1, int(wanted)))
+        if not wanted.isdecimal() or int(wanted) < 1:
+            raise LabError(f"LORA_LAB_THREADS={wanted!r} is not a number of threads: set it to 1 or more, or unset it.")
+        torch.set_num_threads(int(wanted))
     return torch.get_num_threads()
 
 

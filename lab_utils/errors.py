@@ -11,6 +11,6 @@ class LabError(Exception):
 
 def choose(kind: str, value: object, allowed) -> None:
     """Raise a LabError that names `value` and what is allowed, unless it is allowed."""
-    if value not in allowed:
+    if value not in list(allowed):  # a list: `value` may be unhashable
         names = ", ".join(str(name) for name in allowed)
         raise LabError(f"Unknown {kind} {value!r}. Choose one of: {names}.")

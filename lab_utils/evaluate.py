@@ -172,7 +172,7 @@ def perplexity(model, tokenizer, text: str, window: int = 512, stride: int = 256
     ----------
     text : str, of two tokens or more
     window : int, tokens the model reads at once
-    stride : int, 1 to window, tokens by which the window moves
+    stride : int, 1 to window - 1, tokens by which the window moves
 
     Returns
     -------
@@ -187,8 +187,8 @@ def perplexity(model, tokenizer, text: str, window: int = 512, stride: int = 256
 
     import torch
 
-    if not 1 <= stride <= window:
-        raise LabError(f"stride={stride} is out of range: 1 to window={window}.")
+    if not 1 <= stride < window:  # at stride = window a piece's first token would have nothing before it
+        raise LabError(f"stride={stride} is out of range: 1 to {window - 1}, less than window={window}.")
     ids = tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"][0]
     if len(ids) < 2:
         raise LabError(f"The text has {len(ids)} token(s); perplexity needs two at least.")

@@ -54,6 +54,11 @@ class Run:
         return sum(row["seconds"] for row in self.history)
 
 
+def run_folder(recipe: Recipe) -> Path:
+    """Where the notebooks keep a recipe's run: `runs/<task>-<fingerprint>`, or the same under `LORA_LAB_RUNS`."""
+    return Path(os.environ.get("LORA_LAB_RUNS", "runs")) / f"{recipe.task}-{recipe.fingerprint()}"
+
+
 def attach_adapter(model, recipe: Recipe):
     """Put fresh LoRA adapters on a base model; an adapter that is on it already is taken off first.
 
@@ -72,12 +77,9 @@ def attach_adapter(model, recipe: Recipe):
         A target module is not in the model, or the rank is larger than a layer.
     """
     import torch
-    from peft import LoraConfig, PeftModel, get_peft_model
+    from peft import LoraConfig, get_peft_model
 
-    if isinstance(model, PeftModel):
-        model = model.unload()
-    if hasattr(model, "peft_config"):  # peft leaves its note on the base
-        del model.peft_config
+    model = take_off_adapter(model)
     _check_targets(model, recipe)
     config = LoraConfig(
         r=recipe.rank,
@@ -94,6 +96,24 @@ def attach_adapter(model, recipe: Recipe):
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     return model.train()
+
+
+def take_off_adapter(model):
+    """The base model without any peft layers, in place; peft puts its layers into the base itself.
+
+    Parameters
+    ----------
+    model : peft model, or a base model that peft was applied to, or a plain one (returned as it is)
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    for name, module in list(base.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            base.set_submodule(name, module.get_base_layer())
+    for note in ("peft_config", "_hf_peft_config_loaded"):
+        base.__dict__.pop(note, None)
+    return base
 
 
 def _check_targets(model, recipe: Recipe) -> None:
@@ -269,9 +289,9 @@ class _Trainer:
 
         began = time.perf_counter()
         whole = self.batch(step)
-        share = collate(whole[self.rank :: self.world], self.pad_token_id)
+        share = collate(whole[self.rank :: self.world], self.pad_token_id, self.recipe.supervise_end)
         share = {name: tensor.to(self.accelerator.device) for name, tensor in share.items()}
-        supervised = sum(len(example.input_ids) - example.prompt_length for example in whole)
+        supervised = sum(sum(label != IGNORED for label in e.labels(self.recipe.supervise_end)) for e in whole)
         # DDP averages gradients over processes: times world, so that every token of the whole batch counts the same.
         loss = self.loss(**share) * (self.world / supervised)
         self.accelerator.backward(loss)

@@ -165,6 +165,7 @@ def _where(name: str) -> str:
 
 def _load(name: str, config, device: Device):
     """transformers' loading, with the hub's failures turned into advice."""
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     where = _where(name)
@@ -179,7 +180,7 @@ def _load(name: str, config, device: Device):
                 # eager: SDPA's bfloat16 backward with a padding mask is slow on CPUs (see tests/bench.py).
                 attn_implementation="eager" if device.kind == "cpu" else "sdpa",
             )
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         if MODELS[name].source == "embedded":
             raise LabError(
                 f"The model folder {where} cannot be read ({error}). Delete that folder and run again: "
@@ -208,3 +209,47 @@ def keep_weights_trainable(model) -> None:
     for module in model.modules():
         if type(module).__name__ == "Linear4bit" and hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+
+
+def footprint(model) -> dict[str, int]:
+    """Bytes of a model's tensors by part, tied tensors counted once.
+
+    Returns
+    -------
+    dict of int: "4-bit linears" (packed codes and their absmax, as quantized), "8-bit linears", "other linears",
+    "embeddings and head", "norms and buffers", "adapter"; parts that the model has none of are left out
+    """
+    parts = dict.fromkeys(
+        ("4-bit linears", "8-bit linears", "other linears", "embeddings and head", "norms and buffers", "adapter"), 0
+    )
+    seen = set()
+    for name, module in model.named_modules():
+        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+            if id(tensor) in seen:
+                continue
+            seen.add(id(tensor))
+            parts[_part(name, module, tensor)] += tensor.numel() * tensor.element_size() + _state_bytes(tensor)
+    return {part: count for part, count in parts.items() if count}
+
+
+def _part(name: str, module, tensor) -> str:
+    """Which part of `footprint` a tensor belongs to."""
+    kind = type(module).__name__
+    if "lora_" in name:
+        return "adapter"
+    if hasattr(tensor, "quant_state"):
+        return "4-bit linears"
+    if kind == "Linear8bitLt":
+        return "8-bit linears"
+    if kind == "Embedding" or name.endswith("lm_head"):
+        return "embeddings and head"
+    return "other linears" if "Linear" in kind else "norms and buffers"
+
+
+def _state_bytes(tensor) -> int:
+    """Bytes of a 4-bit tensor's absmax, its double quantization included; 0 for any other tensor."""
+    state = getattr(tensor, "quant_state", None)
+    if state is None:
+        return 0
+    held = [state.absmax] + ([state.state2.absmax] if state.nested else [])
+    return sum(one.numel() * one.element_size() for one in held)

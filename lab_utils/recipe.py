@@ -40,6 +40,7 @@ class Recipe:
     weight_decay : float >= 0
     gradient_checkpointing : bool, recompute activations in the backward pass: less memory, more time
     train_examples : int >= 1 or None, use the first so many examples (None: all)
+    supervise_end : bool, train the end-of-turn token too; False is the classic mistake, to be looked at
     seed : int >= 0
     checkpoint_every : int >= 1, steps
 
@@ -59,13 +60,14 @@ class Recipe:
     target_modules: str | tuple[str, ...] = "all-linear"
     learning_rate: float = 2e-3
     warmup: float = 0.06
-    steps: int = 85
-    batch_size: int = 8
+    steps: int = 170
+    batch_size: int = 4
     max_length: int = 256
     max_grad_norm: float = 1.0
     weight_decay: float = 0.0
     gradient_checkpointing: bool = False
     train_examples: int | None = None
+    supervise_end: bool = True
     seed: int = 0
     checkpoint_every: int = 10
 
@@ -73,12 +75,7 @@ class Recipe:
         choose("model", self.model, ("auto", *MODELS))
         choose("task", self.task, TASKS)
         choose("quantization", self.quantization, QUANTIZATIONS)
-        if isinstance(self.target_modules, str):
-            choose("target_modules", self.target_modules, TARGETS)
-        else:
-            object.__setattr__(self, "target_modules", tuple(self.target_modules))
-            if not self.target_modules:
-                raise LabError("target_modules is empty: name at least one module, or 'all-linear'.")
+        self._targets()
         self._whole("rank", 1, 1024)
         self._whole("steps", 1, 1_000_000)
         self._whole("batch_size", 1, 4096)
@@ -93,6 +90,20 @@ class Recipe:
         self._real("warmup", 0, 1)
         self._real("max_grad_norm", 0, math.inf, open_low=True)
         self._real("weight_decay", 0, math.inf)
+        for name in ("use_rslora", "gradient_checkpointing", "supervise_end"):
+            if not isinstance(getattr(self, name), bool):
+                raise LabError(f"{name}={getattr(self, name)!r} is out of range: True or False.")
+
+    def _targets(self) -> None:
+        value = self.target_modules
+        if isinstance(value, str):
+            choose("target_modules", value, TARGETS)
+        elif not isinstance(value, (list, tuple)) or not all(isinstance(name, str) and name for name in value):
+            raise LabError(f"target_modules={value!r} is out of range: {', '.join(TARGETS)}, or a tuple of names.")
+        elif not value:
+            raise LabError("target_modules is empty: name at least one module, or 'all-linear'.")
+        else:
+            object.__setattr__(self, "target_modules", tuple(value))
 
     def _whole(self, name: str, low: int, high: int) -> None:
         value = getattr(self, name)
@@ -104,6 +115,7 @@ class Recipe:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not number or not low <= value < high or (open_low and value == low):
             raise LabError(f"{name}={value!r} is out of range: a number in {'(' if open_low else '['}{low}, {high}).")
+        object.__setattr__(self, name, float(value))  # 16 and 16.0 are one recipe: one fingerprint
 
     @property
     def peft_targets(self) -> str | list[str]:
@@ -155,5 +167,5 @@ def _parse(name: str, text: str, kind: str):
             try:
                 return wanted(text)
             except ValueError:
-                raise LabError(f"{name}={text!r} is not a number ({kind} expected).") from None
+                raise LabError(f"{name}={text!r} is not a number ({wanted.__name__} expected).") from None
     return text

@@ -108,7 +108,7 @@ def plan_batches(lengths: Sequence[int], batch_size: int, steps: int, seed: int)
     return batches[:steps]
 
 
-def collate(examples: Sequence[Encoded], pad_token_id: int) -> dict:
+def collate(examples: Sequence[Encoded], pad_token_id: int, supervise_end: bool = True) -> dict:
     """Pad examples on the right into one batch.
 
     Returns
@@ -125,5 +125,5 @@ def collate(examples: Sequence[Encoded], pad_token_id: int) -> dict:
         length = len(example.input_ids)
         input_ids[row, :length] = torch.tensor(example.input_ids)
         attention_mask[row, :length] = 1
-        labels[row, :length] = torch.tensor(example.labels())
+        labels[row, :length] = torch.tensor(example.labels(supervise_end))
     return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}

@@ -106,7 +106,7 @@ def read_jsonl(path: Path) -> list[dict]:
     if not path.is_file():
         raise LabError(f"There is no data file {path}. Take the whole repository, `data/` included.")
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
             row = json.loads(line)
         except ValueError as error:

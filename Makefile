@@ -1,0 +1,91 @@
+# LoRA Lab. `make` lists what there is to do. Needs make 3.81 or later and bash.
+#
+#   make lab PYTHON=python3.12      another Python (3.11 to 3.13)
+#   make lab TORCH_INDEX=https://download.pytorch.org/whl/cpu      Linux without a GPU: the small PyTorch
+#   make lab LAB_FLAGS=--no-browser      flags for JupyterLab
+#   make test TESTS="-m 'not browser'"      flags and files for pytest
+#   make course COURSE="--only 00 08"      flags for the course: --fast, --only, --output
+
+SHELL := /bin/bash
+PYTHON ?= python3
+TORCH_INDEX ?=
+LAB_FLAGS ?=
+TESTS ?=
+COURSE ?=
+
+BIN := .venv/bin
+# Stamps: an install that was cut short leaves none, so the next call goes on with it.
+LAB := .venv/.lora-lab
+DEV := .venv/.lora-lab-dev
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -c constraints.txt \
+       $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+# Of pip's many lines, the large files are worth seeing; its errors and warnings come through as they are.
+LARGE := awk '/^ *(Downloading|Using cached|Processing) .*\.whl/ && /GB|MB|file:|torch-/ \
+              { sub(/^ */, ""); sub(/[^ ]*\//, ""); print "  " $$0; fflush() }'
+
+.DEFAULT_GOAL := help
+.PHONY: help lab test course lint bench model browser
+
+help:
+	@echo "make lab      set everything up, then open JupyterLab on notebook 00"
+	@echo "make test     set everything up, then run all tests"
+	@echo "make course   run every notebook with no screen; read site/index.html"
+	@echo "make lint     check the code's style, and that the notebooks hold no outputs"
+	@echo "make bench    time a training step against TRL's SFTTrainer"
+	@echo "The first call makes the environment in .venv (some minutes, 2 to 8 GB) and the model in ~/.cache/lora-lab."
+
+lab: $(LAB) model
+	@echo "Opening JupyterLab on notebooks/00_start_here.ipynb. Stop it with Ctrl-C here."
+	@$(BIN)/jupyter lab $(ROOT_FLAG) $(LAB_FLAGS) notebooks/00_start_here.ipynb
+
+test: $(DEV) model browser
+	@echo "Running the tests"
+	@$(BIN)/python -m pytest $(TESTS)
+
+course: $(DEV) model
+	@$(BIN)/python -m lab_utils.course $(COURSE)
+
+lint: $(DEV)
+	@$(BIN)/ruff check .
+	@$(BIN)/nbstripout --verify notebooks/*.ipynb
+	@echo "The code's style is fine and the notebooks hold no outputs."
+
+bench: $(DEV) model
+	@$(BIN)/python tests/bench.py
+
+model: $(LAB)
+	@$(BIN)/python -m lab_utils.embedded
+
+browser: $(DEV)
+	@$(BIN)/python tests/find_browser.py --install
+
+# A link to the Python it was made with: where that was removed, make finds nothing here and starts anew.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v < (3, 14) or sys.exit( \
+	   "LoRA Lab needs Python 3.11, 3.12 or 3.13, but $(PYTHON) is Python %d.%d.\n" % v + \
+	   "If you have another, name it: make $(MAKECMDGOALS) PYTHON=python3.12")'
+	@echo "Making the environment in .venv with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv --clear .venv > /dev/null 2>&1 || { \
+	   echo "This Python has no ensurepip (Debian: python3-venv); taking pip from PyPI"; \
+	   $(PYTHON) -m venv --clear --without-pip .venv && $(PYTHON) -m pip --python $(BIN)/python install --quiet pip; } || { \
+	   rm -rf .venv; \
+	   echo "No environment could be made. On Debian or Ubuntu: sudo apt-get install python3-venv" >&2; exit 1; }
+
+$(LAB): $(BIN)/python pyproject.toml constraints.txt
+	@$(BIN)/python -c 'import torch' 2> /dev/null || test -n "$(TORCH_INDEX)" || test "$$(uname -s)" != Linux || \
+	   command -v nvidia-smi > /dev/null || { \
+	   echo "No NVIDIA GPU is seen here, yet pip's PyTorch for Linux brings some GB for one. To spare yourself that, stop with"; \
+	   echo "Ctrl-C and call:  make $(MAKECMDGOALS) TORCH_INDEX=$(CPU_INDEX)"; }
+	@echo "Installing the packages of pyproject.toml in the versions of constraints.txt"
+	@# The setuptools of a fresh Python 3.11 environment is too old for torch, and an old pip then tries torch after torch.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip 'setuptools>=77'
+	@set -o pipefail; $(PIP) -e . | $(LARGE)
+	@$(BIN)/jupyter labextension disable --level=sys_prefix @jupyterlab/apputils-extension:announcements
+	@touch $@
+
+$(DEV): $(LAB)
+	@echo "Installing the tests' packages too"
+	@set -o pipefail; $(PIP) -e '.[dev]' | $(LARGE)
+	@touch $@

@@ -1,0 +1,1 @@
+"""What the reader touches: factories that return a widget. No maths here."""

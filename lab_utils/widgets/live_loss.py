@@ -1,0 +1,50 @@
+"""The loss curve that grows while the model trains."""
+
+import io
+import time
+
+import ipywidgets
+
+from ..plots import draw_loss, new_figure
+
+
+class LiveLoss:
+    """One image that is redrawn in place; never a second one.
+
+    Parameters
+    ----------
+    steps : int, steps of the whole run
+    every_seconds : float, at most one redraw in that time (the last step is always drawn)
+
+    Use it as `finetune(..., on_step=live)` after `display(live.widget)`.
+    """
+
+    def __init__(self, steps: int, every_seconds: float = 1.0):
+        self.steps, self.every_seconds = steps, every_seconds
+        self.figure, self.axes = new_figure(8, 3.6)
+        self.image = ipywidgets.Image(format="png", layout=ipywidgets.Layout(width="800px", height="360px"))
+        self.text = ipywidgets.HTML("Not started.")
+        self.widget = ipywidgets.VBox([self.image, self.text])
+        self._drawn_at = -1e9
+        self._draw([])
+
+    def __call__(self, history: list[dict]) -> None:
+        """Show the history so far (see `lab_utils.finetune.Run`)."""
+        last = history[-1]["step"] >= self.steps
+        if not last and time.monotonic() - self._drawn_at < self.every_seconds:
+            return
+        self._draw(history)
+
+    def _draw(self, history: list[dict]) -> None:
+        draw_loss(self.axes, history, self.steps)
+        buffer = io.BytesIO()
+        self.figure.canvas.print_png(buffer, pil_kwargs={"compress_level": 1})
+        self.image.value = buffer.getvalue()
+        if history:
+            row = history[-1]
+            left = sum(r["seconds"] for r in history[-10:]) / len(history[-10:]) * (self.steps - row["step"])
+            self.text.value = (
+                f"Step {row['step']} of {self.steps}, loss {row['loss']:.3f}, "
+                f"{row['tokens'] / row['seconds']:.0f} tokens/s, {left:.0f} s left."
+            )
+        self._drawn_at = time.monotonic()

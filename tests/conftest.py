@@ -1,0 +1,62 @@
+"""What the tests share: no network, one tokenizer, models to read from, and tiny models to build."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def threads():
+    """Honour LORA_LAB_THREADS, as the lab itself does."""
+    from lab_utils.device import use_threads
+
+    return use_threads()
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    """The embedded model's tokenizer."""
+    from lab_utils.models import load_tokenizer
+
+    return load_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def nf4_base():
+    """The embedded model in nf4, to be read only: a test that changes a model loads its own."""
+    from lab_utils.models import load_base
+
+    model, _ = load_base("smollm2-135m", "nf4", verbose=False)
+    yield model
+    changed = [name for name, _ in model.named_modules() if "lora" in name]
+    assert not changed and not model.training, "a test changed the shared nf4_base: let it load its own"
+
+
+@pytest.fixture
+def tiny_llama():
+    """A function that builds a random float32 Llama of two layers, the same one every time."""
+
+    def build(vocabulary: int = 61, **changes):
+        import torch
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        settings = {
+            "vocab_size": vocabulary, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
+            "tie_word_embeddings": True, "initializer_range": 0.2, "bos_token_id": 1, "eos_token_id": 2,
+            "pad_token_id": 2, "attn_implementation": "eager",
+        }
+        torch.manual_seed(0)
+        return LlamaForCausalLM(LlamaConfig(**{**settings, **changes})).eval()
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def trainable_base():
+    """(model, tokenizer) of the embedded model in nf4 for tests that train: each attaches its own adapter."""
+    from lab_utils.models import load_base
+
+    return load_base("smollm2-135m", "nf4", verbose=False)

@@ -1,0 +1,118 @@
+"""The course runner, held to tiny notebooks made here. Each starts a kernel: about two seconds."""
+
+import sys
+
+import nbformat
+import pytest
+
+from lab_utils import course
+from lab_utils.errors import LabError
+from lab_utils.pages import describe
+
+
+def make(folder, name, *cells):
+    """Write a notebook; cells that start with # are prose."""
+    new = nbformat.v4
+    notebook = new.new_notebook(
+        cells=[new.new_markdown_cell(text) if text.startswith("#") else new.new_code_cell(text) for text in cells]
+    )
+    folder.mkdir(exist_ok=True)
+    nbformat.write(notebook, folder / f"{name}.ipynb")
+    return folder / f"{name}.ipynb"
+
+
+PICTURE = """import matplotlib
+matplotlib.use("module://matplotlib_inline.backend_inline")
+import matplotlib.pyplot as plt
+plt.plot([1, 2]); plt.show()"""
+
+
+def test_a_good_course_leaves_pages_with_pictures_and_an_index(tmp_path, capfd):
+    make(tmp_path / "in", "00_one", "# 00 One\n\n**Question.** Does *it* run?\n\nMinutes: 1", "2 + 2", PICTURE)
+    make(tmp_path / "in", "01_two", "# 01 Two", "print('second page')")
+    out = tmp_path / "site"
+    assert course.main(["--notebooks", str(tmp_path / "in"), "--output", str(out)]) == 0
+    first, index = (out / "00_one.html").read_text(), (out / "index.html").read_text()
+    assert "data:image/png;base64," in first and "second page" in (out / "01_two.html").read_text()
+    assert '<a href="00_one.html">00 One</a></td><td>Does it run?</td>' in index and "01_two.html" in index
+    assert "2 of 2 notebooks ran" in capfd.readouterr().out
+
+
+def test_a_failing_cell_fails_the_course_after_the_other_pages(tmp_path, capfd):
+    make(tmp_path / "in", "00_bad", "# Bad", "x = 1", "y = x / 0  # the culprit", "print('never reached')")
+    make(tmp_path / "in", "01_good", "# Good", "print('still executed')")
+    out = tmp_path / "site"
+    assert course.main(["--notebooks", str(tmp_path / "in"), "--output", str(out)]) == 1
+    printed = capfd.readouterr()
+    for words in ("00_bad.ipynb failed in code cell 2", "y = x / 0  # the culprit", "Error: division by zero"):
+        assert words in printed.err
+    assert "1 of 2 notebooks ran" in printed.out
+    assert "ZeroDivisionError" in (out / "00_bad.html").read_text()
+    assert "still executed" in (out / "01_good.html").read_text()
+    assert "failed in code cell 2" in (out / "index.html").read_text()
+
+
+def test_a_cell_that_runs_over_its_limit_is_failed(tmp_path):
+    path = make(tmp_path, "slow", "1", "import time; time.sleep(60)", "2")
+    page = course.execute(path, timeout_seconds=2)
+    assert page.failure.cell == 2 and "may take 2.0 s" in page.failure.error
+    assert len(page.cell_seconds) == 2 and page.seconds < 30
+
+
+def test_a_cell_that_comes_back_late_is_failed_by_the_clock(tmp_path):
+    """nbclient's own limit is whole seconds here (at least 1 s), so only the clock can see 0.2 s."""
+    page = course.execute(make(tmp_path, "late", "import time; time.sleep(0.5)"), timeout_seconds=0.2)
+    assert page.failure.cell == 1 and "may take 0.2 s" in page.failure.error
+
+
+def test_a_dead_kernel_is_a_failure(tmp_path):
+    page = course.execute(make(tmp_path, "dead", "import os; os._exit(1)", "1"))
+    assert page.failure.cell == 1 and "kernel died" in page.failure.error
+
+
+def test_passes_share_one_kernel_and_the_environment_arrives(tmp_path):
+    path = make(tmp_path, "again", "import os\nseen = globals().get('seen', []) + [os.environ['LORA_LAB_X']]", "seen")
+    steps = []
+    page = course.execute(
+        path, passes=2, environment={"LORA_LAB_X": "a"}, progress=lambda cell, cells: steps.append((cell, cells))
+    )
+    assert page.failure is None
+    assert page.notebook.cells[1].outputs[0].data["text/plain"] == "['a', 'a']"
+    assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_the_second_pass_is_named_when_it_fails(tmp_path):
+    path = make(tmp_path, "once", "import builtins", "assert not hasattr(builtins, 'done'); builtins.done = 1")
+    assert course.execute(path).failure is None
+    failure = course.execute(path, passes=2).failure
+    assert failure.cell == 2 and "run number 2 of the page" in failure.error
+
+
+def test_the_kernel_is_this_python_in_the_notebooks_folder(tmp_path):
+    path = make(tmp_path, "where", "import os, sys\nprint(sys.executable)\nprint(os.getcwd())")
+    text = course.execute(path).notebook.cells[0].outputs[0].text
+    assert text.split() == [sys.executable, str(tmp_path.resolve())]
+
+
+def test_select_by_number_and_name(tmp_path):
+    for name in ("00_start", "08_qlora", "10_merge"):
+        make(tmp_path, name, "1")
+    def names(only):
+        return [path.stem for path in course.select(tmp_path, only)]
+
+    assert names([]) == ["00_start", "08_qlora", "10_merge"]
+    assert names(["10", "0"]) == ["00_start", "10_merge"]
+    assert names(["08_qlora"]) == ["08_qlora"]
+    with pytest.raises(LabError, match=r"No notebook '99'\. There are: 00_start, 08_qlora, 10_merge"):
+        course.select(tmp_path, ["99"])
+    with pytest.raises(LabError, match="no notebooks"):
+        course.select(tmp_path / "empty", [])
+
+
+def test_describe_takes_the_first_question():
+    new = nbformat.v4
+    badge = "[![Colab](https://x.y/z?a=b)](https://x.y)"
+    prose = f"# 05 · Quantization\n\n{badge}\n\n> **What is lost when 16 bits become 8?**"
+    notebook = new.new_notebook(cells=[new.new_markdown_cell(prose)])
+    assert describe(notebook) == ("05 · Quantization", "What is lost when 16 bits become 8?")
+    assert describe(new.new_notebook()) == ("Untitled", "")

@@ -1,0 +1,207 @@
+"""device: what is chosen for a machine, from facts that the tests make up."""
+
+import socket
+from types import SimpleNamespace
+
+import pytest
+
+import lab_utils.device as device_module
+from lab_utils.device import (
+    Device,
+    decide_dtype,
+    decide_optimizer,
+    fast_mode,
+    find_device,
+    free_memory_bytes,
+    hub_reachable,
+    use_threads,
+)
+from lab_utils.errors import LabError
+
+
+def pretend_gpu(monkeypatch, name: str, capability: int) -> None:
+    """A GPU as torch reports it: emulated bfloat16 counts as supported unless one asks without emulation."""
+    import torch
+
+    monkeypatch.delenv("LORA_LAB_DEVICE", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: name)
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or capability >= 80
+    )
+
+
+def pretend_cpu(monkeypatch, **capabilities) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+
+
+@pytest.mark.parametrize(
+    ("name", "capability", "dtype", "mixed_precision", "reason"),
+    [
+        ("Tesla T4", 75, "float16", "fp16", "T4"),
+        ("Tesla V100-SXM2-16GB", 70, "float16", "fp16", "bfloat16"),
+        ("NVIDIA A100-SXM4-40GB", 80, "bfloat16", "bf16", "bfloat16"),
+        ("NVIDIA L4", 89, "bfloat16", "bf16", "bfloat16"),
+    ],
+)
+def test_gpu(monkeypatch, name, capability, dtype, mixed_precision, reason):
+    import torch
+
+    pretend_gpu(monkeypatch, name, capability)
+    found = find_device()
+    assert (found.kind, found.name, found.compute_dtype) == ("cuda", name, dtype)
+    assert found.mixed_precision == mixed_precision
+    assert found.torch_dtype is getattr(torch, dtype)
+    assert reason in found.reason and name in str(found) and dtype in str(found)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "dtype"),
+    [
+        ({"avx512_bf16": True}, "bfloat16"),
+        ({"amx_bf16": True}, "bfloat16"),
+        ({"avx512_bf16": False, "amx_bf16": False, "avx2": True}, "float32"),
+        ({}, "float32"),
+    ],
+)
+def test_cpu_computes_in_bfloat16_only_where_the_hardware_does(monkeypatch, capabilities, dtype):
+    pretend_cpu(monkeypatch, cpu_name="Some processor", **capabilities)
+    found = find_device()
+    assert (found.kind, found.name, found.compute_dtype) == ("cpu", "Some processor", dtype)
+    assert found.mixed_precision == "no"  # autocast belongs to CUDA
+
+
+def test_a_cpu_without_a_name_still_has_one(monkeypatch):
+    pretend_cpu(monkeypatch)
+    assert find_device().name
+
+
+def test_lora_lab_device_hides_a_gpu(monkeypatch):
+    pretend_gpu(monkeypatch, "Tesla T4", 75)
+    monkeypatch.setenv("LORA_LAB_DEVICE", "cpu")
+    assert find_device().kind == "cpu"
+
+
+def test_a_reason_is_given_for_every_dtype():
+    facts = [("cuda", True), ("cuda", False), ("cpu", True), ("cpu", False)]
+    assert [decide_dtype(*fact)[0] for fact in facts] == ["bfloat16", "float16", "bfloat16", "float32"]
+    assert all(len(decide_dtype(*fact)[1]) > 20 for fact in facts)
+
+
+def test_optimizer_is_paged_on_cuda_only():
+    assert decide_optimizer("cuda") == "paged_adamw_8bit"
+    assert decide_optimizer("cuda", paged=False) == "adamw"
+    assert decide_optimizer("cpu") == "adamw"
+
+
+def test_device_is_frozen():
+    with pytest.raises(AttributeError):
+        Device("cpu", "x", "float32", "y").kind = "cuda"
+
+
+@pytest.fixture
+def memory(monkeypatch, tmp_path):
+    """Pretend a machine with 10,000 bytes available and a cgroup folder whose files a test writes."""
+    import psutil
+
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=10_000))
+    monkeypatch.setattr(device_module, "Path", lambda path: tmp_path if path == "/sys/fs/cgroup" else None)
+
+    def write(limit: str, current: int = 0, stat: str = "anon 1\n"):
+        (tmp_path / "memory.max").write_text(f"{limit}\n")
+        (tmp_path / "memory.current").write_text(f"{current}\n")
+        (tmp_path / "memory.stat").write_text(stat)
+
+    return write
+
+
+def test_free_memory_without_a_container(memory):
+    assert free_memory_bytes("cpu") == 10_000
+
+
+@pytest.mark.parametrize(
+    ("limit", "current", "free"),
+    [
+        ("max", 4_000, 10_000),  # no limit
+        ("3000", 1_000, 2_000),  # the container's rest
+        ("50000", 1_000, 10_000),  # the machine's rest is smaller
+        ("3000", 3_500, 0),  # over the limit: none, not less than none
+        ("nonsense", 0, 10_000),
+    ],
+)
+def test_free_memory_in_a_container(memory, limit, current, free):
+    memory(limit, current)
+    assert free_memory_bytes("cpu") == free
+
+
+def test_file_cache_of_a_container_counts_as_free(memory):
+    memory("3000", 2_900, "anon 400\ninactive_file 2500\nactive_file 0\n")
+    assert free_memory_bytes("cpu") == 3_000 - (2_900 - 2_500)
+
+
+def test_free_memory_of_a_gpu(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (7, 16))
+    assert free_memory_bytes("cuda") == 7
+
+
+@pytest.mark.parametrize("value", ["1", "true", "YES"])
+def test_offline_means_that_nobody_is_asked(monkeypatch, value):
+    monkeypatch.setenv("HF_HUB_OFFLINE", value)
+    monkeypatch.setattr(socket, "create_connection", lambda *_: pytest.fail("asked the network"))
+    assert hub_reachable() is False
+
+
+def test_hub_reachable_follows_the_connection(monkeypatch):
+    closed = []
+
+    def refuse(*_):
+        raise OSError("no route to host")
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    assert hub_reachable() is False
+    monkeypatch.setattr(
+        socket, "create_connection", lambda *_: SimpleNamespace(close=lambda: closed.append(True))
+    )
+    assert hub_reachable() is True
+    assert closed == [True]
+
+
+@pytest.fixture
+def restored_threads():
+    import torch
+
+    before = torch.get_num_threads()
+    yield before
+    torch.set_num_threads(before)
+
+
+def test_threads_follow_the_environment(monkeypatch, restored_threads):
+    import torch
+
+    for wanted in (3, 1):
+        monkeypatch.setenv("LORA_LAB_THREADS", str(wanted))
+        assert use_threads() == wanted == torch.get_num_threads()
+    monkeypatch.delenv("LORA_LAB_THREADS")
+    assert use_threads() == 1  # unset: left as it is
+
+
+@pytest.mark.parametrize("value", ["two", "0", "-1", "1.5"])
+def test_a_thread_count_that_is_none_is_named(monkeypatch, restored_threads, value):
+    monkeypatch.setenv("LORA_LAB_THREADS", value)
+    with pytest.raises(LabError, match=f"LORA_LAB_THREADS='{value}'"):
+        use_threads()
+
+
+def test_fast_mode_is_off_unless_set_to_1(monkeypatch):
+    monkeypatch.delenv("LORA_LAB_FAST", raising=False)
+    assert fast_mode() is False
+    monkeypatch.setenv("LORA_LAB_FAST", "0")
+    assert fast_mode() is False
+    monkeypatch.setenv("LORA_LAB_FAST", "1")
+    assert fast_mode() is True

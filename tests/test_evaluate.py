@@ -1,0 +1,236 @@
+"""evaluate: scores of answers made by hand, decoding against one prompt at a time, perplexity against a slow loop."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from lab_utils.errors import LabError
+from lab_utils.evaluate import Scores, bootstrap_interval, generate, grade, perplexity, score
+from lab_utils.supervision import prompt_text
+from lab_utils.tasks import TASKS
+
+# The interval.
+
+
+@pytest.mark.parametrize(("right", "count"), [(60, 100), (90, 200), (350, 400)])
+def test_the_bootstrap_agrees_with_the_normal_approximation(right, count):
+    share = right / count
+    half = 1.96 * math.sqrt(share * (1 - share) / count)
+    low, high = bootstrap_interval([True] * right + [False] * (count - right))
+    assert low == pytest.approx(share - half, abs=0.15 * half)
+    assert high == pytest.approx(share + half, abs=0.15 * half)
+
+
+def test_the_interval_of_all_or_nothing_is_a_point():
+    assert bootstrap_interval([True] * 20) == (1.0, 1.0)
+    assert bootstrap_interval([False] * 20) == (0.0, 0.0)
+    assert bootstrap_interval([True]) == (1.0, 1.0)
+
+
+def test_the_interval_is_the_same_every_time_and_whatever_the_order():
+    hits = [True] * 30 + [False] * 10
+    assert bootstrap_interval(hits) == bootstrap_interval(hits)
+    assert bootstrap_interval(hits, seed=1) == pytest.approx(bootstrap_interval(hits), abs=0.03)
+    assert bootstrap_interval(hits[::-1]) == pytest.approx(bootstrap_interval(hits), abs=0.03)
+
+
+# Grading.
+
+ANSWER = '{"name":"Ann","item":"drone","qty":2,"day":"Monday","time":"9am"}'
+OUTPUTS = [
+    ANSWER,
+    ANSWER.replace('"qty":2', '"qty": 2'),  # spacing does not count
+    ANSWER.replace('"qty":2', '"qty":"2"'),  # a text is not a number
+    ANSWER.replace("Monday", "Sunday").replace("9am", "9pm"),
+    '{"name":"Ann"}',
+    ANSWER + " Have a nice day!",
+    "I would be happy to help.",
+    "",
+]
+
+
+def test_grades_by_hand():
+    scores = grade(TASKS["bookings"], [{"prompt": "p", "answer": ANSWER}] * 8, OUTPUTS)
+    assert [row["right"] for row in scores.rows] == [True, True, False, False, False, False, False, False]
+    assert [row["valid"] for row in scores.rows] == [True, True, True, True, True, False, False, False]
+    assert scores.exact == 2 / 8 and scores.valid == 5 / 8
+    assert scores.fields == {"name": 5 / 8, "item": 4 / 8, "qty": 3 / 8, "day": 3 / 8, "time": 3 / 8}
+    assert scores.exact_interval[0] < scores.exact < scores.exact_interval[1]
+    assert [row["output"] for row in scores.rows] == OUTPUTS
+    assert str(scores).startswith("8 examples: exact match 25% (") and "name 62%" in str(scores)
+
+
+def test_plain_text_is_graded_by_text_and_form():
+    examples = [{"prompt": "p", "answer": "Arr, it be late, matey!"}] * 3
+    scores = grade(TASKS["style"], examples, ["Arr, it be late, matey! ", "Arr, 'tis late, matey!", "It is late."])
+    assert (scores.exact, scores.valid, scores.fields) == (1 / 3, 2 / 3, {})
+
+
+def test_as_many_outputs_as_examples():
+    with pytest.raises(ValueError, match="shorter"):
+        grade(TASKS["bookings"], [{"prompt": "p", "answer": ANSWER}], [])
+
+
+def test_nothing_to_score_is_an_error(nf4_base, tokenizer):
+    with pytest.raises(LabError, match="the split is empty"):
+        score(nf4_base, tokenizer, [])
+    with pytest.raises(LabError, match="Unknown task 'poems'"):
+        score(nf4_base, tokenizer, [{"prompt": "p", "answer": "a"}], task="poems")
+
+
+# Decoding.
+
+PROMPTS = [
+    "two drones for Ann, Monday 9am",
+    "hi",
+    "Would you be so kind as to reserve the big projector for my seminar next Tuesday at 10:15? Yours, Otto Lindqvist",
+    "gong, Friday, noon, Dagny",
+    "Ticket 17",
+]
+
+
+def test_a_batch_gives_what_one_at_a_time_gives_in_order(tiny_llama, tokenizer):
+    """In float32 padding must not change a single token; the prompts differ much in length, so most are padded."""
+    model = tiny_llama(49152)
+    alone = [generate(model, tokenizer, [prompt], max_new_tokens=12)[0] for prompt in PROMPTS]
+    assert len(set(alone)) == len(PROMPTS)  # the model does look at its prompt
+    assert generate(model, tokenizer, PROMPTS, max_new_tokens=12) == alone
+    assert generate(model, tokenizer, PROMPTS, batch_size=2, max_new_tokens=12) == alone
+    assert generate(model, tokenizer, PROMPTS[::-1], batch_size=3, max_new_tokens=12) == alone[::-1]
+
+
+def test_decoding_is_greedy(tiny_llama, tokenizer):
+    """Token by token by hand: append the likeliest, without cache, padding or batch."""
+    model = tiny_llama(49152)
+    ids = tokenizer(prompt_text(tokenizer, TASKS["style"], PROMPTS[0]), return_tensors="pt")["input_ids"]
+    length = ids.shape[1]
+    for _ in range(6):
+        with torch.no_grad():
+            ids = torch.cat([ids, model(input_ids=ids).logits[:, -1:].argmax(-1)], dim=1)
+    expected = tokenizer.decode(ids[0, length:], skip_special_tokens=True)
+    assert generate(model, tokenizer, PROMPTS[:1], task="style", max_new_tokens=6) == [expected]
+
+
+class Constant(torch.nn.Module):
+    """A head that says one token for ever."""
+
+    def __init__(self, token: int):
+        super().__init__()
+        self.token = token
+
+    def forward(self, hidden):
+        logits = torch.zeros(*hidden.shape[:-1], 49152)
+        logits[..., self.token] = 1.0
+        return logits
+
+
+def test_an_answer_ends_at_the_end_of_turn_or_at_the_tasks_limit(tiny_llama, tokenizer):
+    model = tiny_llama(49152)
+    model.lm_head = Constant(tokenizer.eos_token_id)
+    assert generate(model, tokenizer, PROMPTS) == [""] * 5
+    word = tokenizer(" ha", add_special_tokens=False)["input_ids"]
+    assert len(word) == 1
+    model.lm_head = Constant(word[0])
+    assert generate(model, tokenizer, PROMPTS[:2]) == [" ha" * TASKS["bookings"].max_new_tokens] * 2
+
+
+def test_decoding_leaves_the_training_mode_as_it_was(tiny_llama, tokenizer):
+    model = tiny_llama(49152).train()
+    generate(model, tokenizer, PROMPTS[:1], max_new_tokens=1)
+    assert model.training
+    model.eval()
+    generate(model, tokenizer, PROMPTS[:1], max_new_tokens=1)
+    assert not model.training
+
+
+def test_the_real_model_in_four_bits_answers_alike_alone_and_in_a_batch(nf4_base, tokenizer):
+    """In bfloat16 padding may tip a near tie, so most answers, not all, must agree."""
+    alone = [generate(nf4_base, tokenizer, [prompt], max_new_tokens=6)[0] for prompt in PROMPTS]
+    together = generate(nf4_base, tokenizer, PROMPTS, max_new_tokens=6)
+    assert all(answer.strip() for answer in together)
+    assert sum(one == other for one, other in zip(alone, together, strict=True)) >= 3
+
+
+def test_score_asks_and_grades(tiny_llama, tokenizer):
+    model = tiny_llama(49152)
+    answers = generate(model, tokenizer, PROMPTS, task="style")
+    examples = [{"prompt": prompt, "answer": answer} for prompt, answer in zip(PROMPTS, answers, strict=True)]
+    examples[1]["answer"] = "something else"
+    scores = score(model, tokenizer, examples, task="style", batch_size=2)
+    assert isinstance(scores, Scores) and scores.exact == 4 / 5
+    assert [row["right"] for row in scores.rows] == [True, False, True, True, True]
+
+
+# Perplexity.
+
+
+def letters(text: str, return_tensors: str = "pt", add_special_tokens: bool = False) -> dict:
+    """A tokenizer of one token a letter, below 61."""
+    return {"input_ids": torch.tensor([[ord(letter) % 61 for letter in text]])}
+
+
+TEXT = "It was the best of times, it was the worst of times, it was the age of wisdom."
+
+
+def slow_perplexity(model, ids: list[int], window: int, stride: int) -> float:
+    """Token by token: each from the context that its window leaves it, one forward a token."""
+    total = 0.0
+    for position in range(1, len(ids)):
+        moves = max(0, -(-(position + 1 - window) // stride))  # how often the window has moved when it reaches here
+        end = min(len(ids), window + moves * stride)
+        context = ids[max(0, end - window) : position]
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([context])).logits[0, -1].double()
+        total -= float(torch.log_softmax(logits, -1)[ids[position]])
+    return math.exp(total / (len(ids) - 1))
+
+
+@pytest.mark.parametrize(
+    ("window", "stride"), [(16, 8), (16, 1), (16, 15), (20, 7), (2, 1), (77, 3), (78, 40), (79, 40), (512, 256)]
+)
+def test_perplexity_equals_the_slow_loop(tiny_llama, window, stride):
+    model = tiny_llama()
+    ids = letters(TEXT)["input_ids"][0].tolist()
+    assert len(ids) == 78
+    found = perplexity(model, letters, TEXT, window, stride)
+    assert found == pytest.approx(slow_perplexity(model, ids, window, stride), rel=1e-4)
+
+
+def test_windows_matter_to_this_model(tiny_llama):
+    """Else the test above would hold nothing."""
+    values = [perplexity(tiny_llama(), letters, TEXT, window, stride) for window, stride in ((512, 256), (16, 8), (2, 1))]
+    assert len({round(value, 2) for value in values}) == 3
+
+
+def test_a_model_that_knows_nothing_has_the_vocabularys_perplexity(tiny_llama):
+    model = tiny_llama(tie_word_embeddings=False)
+    torch.nn.init.zeros_(model.lm_head.weight)
+    for window, stride in ((512, 256), (16, 8), (5, 4)):
+        assert perplexity(model, letters, TEXT, window, stride) == pytest.approx(61, rel=1e-5)
+
+
+def test_perplexity_of_the_real_model_in_one_window_by_hand(nf4_base, tokenizer):
+    ids = tokenizer(TEXT, return_tensors="pt", add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        loss = float(nf4_base(input_ids=ids, labels=ids).loss)  # transformers' own mean over all but the first
+    assert perplexity(nf4_base, tokenizer, TEXT) == pytest.approx(math.exp(loss), rel=1e-3)
+
+
+def test_perplexity_leaves_the_training_mode_as_it_was(tiny_llama):
+    model = tiny_llama().train()
+    perplexity(model, letters, TEXT)
+    assert model.training
+
+
+@pytest.mark.parametrize(("window", "stride"), [(16, 0), (16, 16), (16, 17), (1, 1), (16, -3)])
+def test_a_stride_out_of_range_is_named(tiny_llama, window, stride):
+    with pytest.raises(LabError, match=f"stride={stride} is out of range.*window={window}"):
+        perplexity(tiny_llama(), letters, TEXT, window, stride)
+
+
+@pytest.mark.parametrize("text", ["", "a"])
+def test_a_text_too_short_is_an_error(text):
+    with pytest.raises(LabError, match=rf"has {len(text)} token"):
+        perplexity(SimpleNamespace(training=False), letters, text)

@@ -1,0 +1,319 @@
+"""models: the registry, the choice of a default, and what lies in memory after loading."""
+
+import sys
+
+import pytest
+import torch
+
+import lab_utils.models as models
+from lab_utils.device import GIB, find_device
+from lab_utils.errors import LabError
+from lab_utils.finetune import attach_adapter
+from lab_utils.models import (
+    MODELS,
+    decide_model,
+    default_model,
+    footprint,
+    four_bit_problem,
+    load_base,
+    load_tokenizer,
+)
+from lab_utils.recipe import Recipe
+
+# The embedded model's shape (SmolLM2-135M): 30 layers of width 576, 3 of 9 heads for keys and values, MLP 1536.
+LAYER = {
+    "q_proj": (576, 576), "k_proj": (192, 576), "v_proj": (192, 576), "o_proj": (576, 576),
+    "gate_proj": (1536, 576), "up_proj": (1536, 576), "down_proj": (576, 1536),
+}
+LINEAR_PARAMETERS = 30 * sum(rows * columns for rows, columns in LAYER.values())
+EMBEDDING_PARAMETERS = 49152 * 576  # tied with the head
+NORM_PARAMETERS = (30 * 2 + 1) * 576
+
+
+def linears(model) -> dict:
+    return {name: module for name, module in model.named_modules() if name.rpartition(".")[2] in LAYER}
+
+
+# The registry.
+
+# hidden, intermediate, layers, heads, key-value heads, head size, vocabulary, tied embeddings, biases on q, k, v:
+# from each model's config.json on the hub.
+SHAPES = {
+    "smollm2-135m": (576, 1536, 30, 9, 3, 64, 49152, True, False),
+    "smollm2-360m": (960, 2560, 32, 15, 5, 64, 49152, True, False),
+    "smollm2-1.7b": (2048, 8192, 24, 32, 32, 64, 49152, True, False),
+    "qwen2.5-0.5b": (896, 4864, 24, 14, 2, 64, 151936, True, True),
+    "qwen2.5-1.5b": (1536, 8960, 28, 12, 2, 128, 151936, True, True),
+    "llama-3.2-1b": (2048, 8192, 16, 32, 8, 64, 128256, True, False),
+    "mistral-7b": (4096, 14336, 32, 32, 8, 128, 32768, False, False),
+}
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_parameters_follow_from_the_architecture(name):
+    hidden, intermediate, layers, heads, kv_heads, size, vocabulary, tied, biased = SHAPES[name]
+    query, key_value = heads * size, kv_heads * size
+    layer = hidden * (2 * query + 2 * key_value) + 3 * hidden * intermediate + 2 * hidden
+    layer += (query + 2 * key_value) * biased
+    expected = layers * layer + vocabulary * hidden * (1 if tied else 2) + hidden
+    assert MODELS[name].parameters == expected
+
+
+def test_one_model_is_embedded_and_gated_ones_are_no_default():
+    assert [name for name, model in MODELS.items() if model.source == "embedded"] == ["smollm2-135m"]
+    assert all(model.min_gpu_gib is None for model in MODELS.values() if model.gated)
+
+
+@pytest.mark.parametrize(("kind", "hub"), [("cpu", True), ("cpu", False), ("cuda", False)])
+def test_on_a_cpu_or_without_the_hub_the_default_is_embedded(kind, hub):
+    assert decide_model(kind, 80 * GIB, hub) == "smollm2-135m"
+
+
+@pytest.mark.parametrize(
+    ("gib", "name"),
+    [
+        (0, "smollm2-135m"), (2.9, "smollm2-135m"), (3, "smollm2-360m"), (6, "qwen2.5-0.5b"), (8, "qwen2.5-1.5b"),
+        (11.9, "qwen2.5-1.5b"), (14.5, "smollm2-1.7b"), (79, "smollm2-1.7b"),
+    ],
+)
+def test_on_a_gpu_the_default_follows_its_free_memory(gib, name):
+    assert decide_model("cuda", int(gib * GIB), hub=True) == name
+
+
+def test_default_model_asks_for_the_hub_only_on_a_gpu(monkeypatch):
+    from lab_utils.device import Device
+
+    monkeypatch.setattr(models, "free_memory_bytes", lambda kind: 14 * GIB)
+    monkeypatch.setattr(models, "hub_reachable", lambda: pytest.fail("asked the network"))
+    assert default_model(Device("cpu", "x", "float32", "y")) == "smollm2-135m"
+    monkeypatch.setattr(models, "hub_reachable", lambda: True)
+    assert default_model(Device("cuda", "x", "float16", "y")) == "smollm2-1.7b"
+    monkeypatch.setattr(models, "hub_reachable", lambda: False)
+    assert default_model(Device("cuda", "x", "float16", "y")) == "smollm2-135m"
+
+
+# What goes wrong is said.
+
+
+def test_an_unknown_model_lists_the_models():
+    with pytest.raises(LabError, match=r"Unknown model 'gpt-9'\. Choose one of: smollm2-135m, smollm2-360m"):
+        load_base("gpt-9")
+    with pytest.raises(LabError, match="Unknown model 'gpt-9'"):
+        load_tokenizer("gpt-9")
+
+
+def test_an_unknown_quantization_lists_them():
+    with pytest.raises(LabError, match=r"Unknown quantization 'int3'\. Choose one of: none, nf4, fp4, int8"):
+        load_base("smollm2-135m", "int3")
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "fp4", "int8"])
+def test_without_bitsandbytes_there_is_a_way_out(monkeypatch, quantization):
+    assert four_bit_problem() is None
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    assert "pip install bitsandbytes" in four_bit_problem()
+    with pytest.raises(LabError, match=f"{quantization} needs bitsandbytes.*quantization='none'"):
+        load_base("smollm2-135m", quantization)
+
+
+def test_a_hub_model_without_a_network_points_to_the_embedded_one():
+    with pytest.raises(LabError, match=r"smollm2-360m .*could not be loaded .*load_base\('smollm2-135m'\)"):
+        load_base("smollm2-360m", verbose=False)
+
+
+def test_a_gated_model_says_what_to_do():
+    with pytest.raises(LabError, match=r"https://huggingface\.co/meta-llama/Llama-3\.2-1B-Instruct and set HF_TOKEN"):
+        load_base("llama-3.2-1b", verbose=False)
+
+
+@pytest.mark.parametrize("damage", ["truncated weights", "no weights"])
+def test_a_damaged_model_folder_says_which_to_delete(monkeypatch, tmp_path, damage):
+    import shutil
+
+    from lab_utils.embedded import embedded_folder
+
+    source = embedded_folder()
+    for path in source.iterdir():
+        if path.suffix != ".safetensors":
+            shutil.copy(path, tmp_path)
+    if damage == "truncated weights":
+        with open(source / "model.safetensors", "rb") as file:
+            (tmp_path / "model.safetensors").write_bytes(file.read(1_000_000))
+    monkeypatch.setattr(models, "_where", lambda name: str(tmp_path))
+    with pytest.raises(LabError) as caught:
+        load_base("smollm2-135m", verbose=False)
+    assert f"The model folder {tmp_path} cannot be read" in str(caught.value) and "Delete that" in str(caught.value)
+
+
+# What lies in memory.
+
+
+def test_nf4_holds_the_linears_in_four_bits_and_nothing_else(nf4_base):
+    from bitsandbytes.nn import Linear4bit
+
+    found = linears(nf4_base)
+    assert len(found) == 30 * 7
+    for name, module in found.items():
+        state, shape = module.weight.quant_state, LAYER[name.rpartition(".")[2]]
+        assert isinstance(module, Linear4bit) and module.weight.dtype == torch.uint8
+        assert module.weight.numel() == shape[0] * shape[1] // 2  # two weights a byte
+        assert (state.quant_type, state.blocksize, tuple(state.shape)) == ("nf4", 64, shape)
+        assert state.nested and state.absmax.dtype == torch.uint8  # double quantization: absmax in 8 bits
+        assert module.compute_dtype == find_device().torch_dtype
+    for module in (nf4_base.get_input_embeddings(), nf4_base.get_output_embeddings()):
+        assert module.weight.dtype == find_device().torch_dtype and not isinstance(module, Linear4bit)
+    assert nf4_base.get_input_embeddings().weight is nf4_base.get_output_embeddings().weight
+
+
+def test_nf4_with_double_quantization_costs_4_127_bits(nf4_base):
+    """4 bits a weight + 8 bits a block of 64 + 32 bits a group of 256 blocks = 4.127 bits."""
+    parts = footprint(nf4_base)
+    blocks = LINEAR_PARAMETERS // 64
+    groups = 30 * sum(-(-rows * columns // 64 // 256) for rows, columns in LAYER.values())
+    assert parts["4-bit linears"] == LINEAR_PARAMETERS // 2 + blocks + 4 * groups
+    assert parts["4-bit linears"] * 8 / LINEAR_PARAMETERS == pytest.approx(4 + 8 / 64 + 32 / (64 * 256), abs=0.001)
+
+
+def test_footprint_counts_every_tensor_once(nf4_base):
+    item = find_device().torch_dtype.itemsize
+    parts = footprint(nf4_base)
+    assert set(parts) == {"4-bit linears", "embeddings and head", "norms and buffers"}
+    assert parts["embeddings and head"] == item * EMBEDDING_PARAMETERS
+    buffers = sum(buffer.numel() * buffer.element_size() for buffer in nf4_base.buffers())
+    assert parts["norms and buffers"] == item * NORM_PARAMETERS + buffers
+    stored = sum(parameter.numel() * parameter.element_size() for parameter in nf4_base.parameters())
+    assert stored == LINEAR_PARAMETERS // 2 + item * (EMBEDDING_PARAMETERS + NORM_PARAMETERS)
+
+
+def test_loading_gives_an_eval_model_on_the_cpu_and_right_padding(nf4_base, tokenizer):
+    assert not nf4_base.training
+    assert {tensor.device.type for tensor in (*nf4_base.parameters(), *nf4_base.buffers())} == {"cpu"}
+    assert tokenizer.padding_side == "right" and tokenizer.pad_token_id is not None
+    assert tokenizer.eos_token == "<|im_end|>"
+
+
+@pytest.fixture(scope="module")
+def question(tokenizer):
+    """Token ids of a text whose next word every SmolLM2 knows."""
+    return tokenizer("The capital of France is", return_tensors="pt")["input_ids"]
+
+
+@pytest.fixture(scope="module")
+def plain():
+    model, _ = load_base("smollm2-135m", verbose=False)
+    return model
+
+
+def test_unquantized_is_all_in_the_compute_dtype(plain):
+    assert {parameter.dtype for parameter in plain.parameters()} == {find_device().torch_dtype}
+    assert plain.num_parameters() == MODELS["smollm2-135m"].parameters
+    assert plain.num_parameters() == LINEAR_PARAMETERS + EMBEDDING_PARAMETERS + NORM_PARAMETERS
+    assert set(footprint(plain)) == {"other linears", "embeddings and head", "norms and buffers"}
+
+
+@pytest.mark.parametrize(
+    ("quantization", "kind", "dtype", "similarity"),
+    [("int8", "Linear8bitLt", torch.int8, 0.97), ("fp4", "Linear4bit", torch.uint8, 0.9)],
+)
+def test_the_other_quantizations_load_and_answer(plain, question, quantization, kind, dtype, similarity):
+    model, _ = load_base("smollm2-135m", quantization, verbose=False)
+    found = linears(model).values()
+    assert len(found) == 210 and {type(module).__name__ for module in found} == {kind}
+    assert {module.weight.dtype for module in found} == {dtype}
+    assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
+    if quantization == "fp4":
+        assert {module.weight.quant_state.quant_type for module in found} == {"fp4"}
+        assert all(module.weight.quant_state.nested for module in found)
+    with torch.no_grad():
+        logits, reference = (one(input_ids=question).logits[0].float() for one in (model, plain))
+    assert logits.shape == (question.shape[1], 49152) and bool(logits.isfinite().all())
+    assert float(torch.cosine_similarity(logits[-1], reference[-1], dim=0)) > similarity
+
+
+def test_nf4_and_unquantized_know_paris(plain, nf4_base, question, tokenizer):
+    for model in (plain, nf4_base):
+        with torch.no_grad():
+            assert tokenizer.decode(model(input_ids=question).logits[0, -1].argmax()) == " Paris"
+
+
+def test_what_was_taken_is_said_aloud(monkeypatch, capsys):
+    monkeypatch.setattr(models, "_load", lambda *_: (torch.nn.Linear(1, 1), None))
+    load_base("smollm2-135m", "nf4")
+    said = capsys.readouterr().out
+    assert "smollm2-135m, nf4" in said and find_device().compute_dtype in said
+    assert "4 bits (GGUF Q4_1) once already" in said  # the embedded weights' history
+    load_base("smollm2-135m", "nf4", verbose=False)
+    assert capsys.readouterr().out == ""
+
+
+# Trap 1: bitsandbytes repacks 4-bit weights for inference on some CPUs, in place.
+
+
+def adapted(model):
+    """Adapters on the model with a B that is not zero, so that gradients reach A and every layer below."""
+    model = attach_adapter(model, Recipe(rank=4))
+    torch.manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.02)
+    return model
+
+
+def gradients(model, ids) -> dict[str, torch.Tensor]:
+    """Gradients of the adapters from one training step on `ids`."""
+    model.train()
+    model.zero_grad()
+    model(input_ids=ids, labels=ids).loss.backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+def dequantized(model) -> list[torch.Tensor]:
+    from bitsandbytes.functional import dequantize_4bit
+    from bitsandbytes.nn import Linear4bit
+
+    layers = [module for module in model.modules() if isinstance(module, Linear4bit)]
+    return [dequantize_4bit(layer.weight.data, layer.weight.quant_state) for layer in layers]
+
+
+def look(model, ids) -> None:
+    """A forward as evaluation does it."""
+    model.eval()
+    with torch.no_grad():
+        model(input_ids=ids)
+
+
+@pytest.fixture(scope="module")
+def fresh_gradients(question):
+    model, _ = load_base("smollm2-135m", "nf4", verbose=False)
+    return gradients(adapted(model), question)
+
+
+def test_training_after_evaluation_has_the_gradients_of_a_fresh_model(question, fresh_gradients):
+    model, _ = load_base("smollm2-135m", "nf4", verbose=False)
+    weights = dequantized(model)
+    look(model, question)  # before the adapters are on ...
+    model = adapted(model)
+    look(model, question)  # ... and after
+    found = gradients(model, question)
+    assert found.keys() == fresh_gradients.keys() and len(found) == 2 * 210
+    assert [name for name in found if not torch.equal(found[name], fresh_gradients[name])] == []
+    assert all(torch.equal(one, other) for one, other in zip(dequantized(model), weights, strict=True))
+
+
+def test_without_the_mend_the_gradients_are_wrong(monkeypatch, question, fresh_gradients):
+    """The trap is real: without `keep_weights_trainable` the test above fails on such a CPU."""
+    from bitsandbytes.functional import has_avx512bf16
+
+    if not has_avx512bf16() or find_device().kind != "cpu":
+        pytest.skip("this CPU has no AVX512-BF16: bitsandbytes does not repack here")
+    monkeypatch.setattr(models, "keep_weights_trainable", lambda model: None)
+    model, _ = load_base("smollm2-135m", "nf4", verbose=False)
+    weights = dequantized(model)
+    look(model, question)
+    repacked = [module.weight.quant_state.packing_format_for_cpu for module in linears(model).values()]
+    assert all(repacked) and len(repacked) == 210
+    assert not any(torch.equal(one, other) for one, other in zip(dequantized(model), weights, strict=True))
+    found = gradients(adapted(model), question)
+    first = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight"
+    cosine = torch.cosine_similarity(found[first].flatten(), fresh_gradients[first].flatten(), dim=0)
+    assert float(cosine) < 0.9
