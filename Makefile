@@ -19,11 +19,12 @@ LAB := .venv/.lora-lab
 DEV := .venv/.lora-lab-dev
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
-PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -c constraints.txt \
+PIP := PYTHONWARNINGS=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -c constraints.txt \
        $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 # Of pip's many lines, the large files are worth seeing; its errors and warnings come through as they are.
-LARGE := awk '/^ *(Downloading|Using cached|Processing) .*\.whl/ && /GB|MB|file:|torch-/ \
-              { sub(/^ */, ""); sub(/[^ ]*\//, ""); print "  " $$0; fflush() }'
+LARGE := awk '/^ *(Downloading|Using cached|Processing) .*\.whl/ && /GB|MB|torch-/ \
+              { sub(/^ */, ""); sub(/[^ ]*\//, ""); print "  " $$0; fflush() } \
+              /^Installing collected/ { print "  Packages to install: " NF - 3; fflush() }'
 
 .DEFAULT_GOAL := help
 .PHONY: help lab test course lint bench model browser
@@ -38,7 +39,7 @@ help:
 
 lab: $(LAB) model
 	@echo "Opening JupyterLab on notebooks/00_start_here.ipynb. Stop it with Ctrl-C here."
-	@$(BIN)/jupyter lab $(ROOT_FLAG) $(LAB_FLAGS) notebooks/00_start_here.ipynb
+	@$(BIN)/jupyter lab $(ROOT_FLAG) --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(LAB_FLAGS)
 
 test: $(DEV) model browser
 	@echo "Running the tests"
@@ -79,10 +80,11 @@ $(LAB): $(BIN)/python pyproject.toml constraints.txt
 	   echo "No NVIDIA GPU is seen here, yet pip's PyTorch for Linux brings some GB for one. To spare yourself that, stop with"; \
 	   echo "Ctrl-C and call:  make $(MAKECMDGOALS) TORCH_INDEX=$(CPU_INDEX)"; }
 	@echo "Installing the packages of pyproject.toml in the versions of constraints.txt"
-	@# The setuptools of a fresh Python 3.11 environment is too old for torch, and an old pip then tries torch after torch.
+	@# A fresh Python 3.11 environment holds a pip and a setuptools of 2023; torch needs a newer setuptools.
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip 'setuptools>=77'
 	@set -o pipefail; $(PIP) -e . | $(LARGE)
-	@$(BIN)/jupyter labextension disable --level=sys_prefix @jupyterlab/apputils-extension:announcements
+	@# No question about news on the first page. It is a comfort only, so a failure is no error.
+	@$(BIN)/jupyter labextension disable --level=sys_prefix @jupyterlab/apputils-extension:announcements > /dev/null 2>&1 || true
 	@touch $@
 
 $(DEV): $(LAB)

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 SEED = 20261122
-INVENTED = 0.3  # share of training names, and of training items, that hold an invented word
+INVENTED = 0.2  # share of training names, and of training items, that hold an invented word
 COUNTS = {"train": 3000, "validation": 100, "test": 200}
 FOLDER = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "bookings"
 
@@ -211,6 +211,46 @@ TEMPLATES = {
         "Professor {name} needs {what} for the lecture on {day}, {time}, in {where}.",
         "Can my colleague {name} collect {what} on {day}? {time} would suit.",
         "{what} if poss, {day} {time}, cheers {name}",
+        "could i pretty please have {what} {day}, id be there {time}. its {name} from the dorm",
+        "{name} from year {n} wants to know if {what} can be lent on {day} at {time}",
+        "We have {what} on our list for {day}. Pick-up {time}, my boss {name} pays.",
+        "Just me, {name}. Same as always: {day} {time}, {what}.",
+        "Long day, sorry for the late mail. {what}, {day}, {time}. {name}",
+        "Does {day} {time} work? {name} would need {what} for about {n} hours.",
+        "My daughter {name} has a recital on {day} and needs {what}, we'd fetch it at {time}.",
+        "{what} for the {day} market, {time}, under the name of {name}, stall {n}.",
+        "tell {name} that {what} will be there {day} {time}, thats all i ask",
+        "Anything left on {day}? We want {what}, {time}. {name}",
+        "Honestly {what} would save us. {day} at {time}. Thank you!! {name}",
+        "I'm standing in for {name}, who usually books. {what}, {day}, pick-up {time}.",
+        "The usual for {name}? No! This time {what}, on {day}, {time}.",
+        "{day}, please. {time}, please. {what}, please. {name}, thanks.",
+        "{name} here (student card {n}), hoping for {what}, {day}, {time} at your desk",
+        "If it isn't too much trouble: {what}. We'd use it {day} from {time}. Signed {name}",
+        "My supervisor is {n} minutes late as always so I'm writing: {name} needs {what} {day} {time}",
+        "Our society is doing a thing on {day}!! need {what} by {time}!! ask for {name}!!",
+        "{name} is my name and {what} is what I need, {day} {time}, ok?",
+        "Bench {n} is ours. {name} will bring {what} there {day}, {time}.",
+        "The small one on shelf {n} if possible. {what}, {day}, {time}. {name}",
+        "I'd be grateful for {what} on {day}; I could be there by {time}. {name}, floor {n}",
+        "do u have {what} free {day}?? {name} needs it like {time}",
+        "booking {what}, {time} on {day}, name's {name}, and no I won't break it",
+        "Kindly lend {what} to {name}, who will call on {day} at {time}.",
+        "ordered {what} last week but nobody answered. {day} {time} please. {name}",
+        "{name} and I are back! {what} on {day} please, {time} as usual.",
+        "For once I'm early: {day} {time}, {what}. Yours truly, {name}",
+        "We're {n} and hungry, so {what} for {day} {time} please - {name}",
+        "{what} needed. {name}. {time}. {day}.",
+        "Forgot to say who I am: {name}. I wanted {what} {day} {time}.",
+        "{name}: please give me {what} on {day}, I'm free after {time}",
+        "To the loans desk. Item: {what}. For: {name}. {day}, {time}.",
+        "I need to film a lecture {day} at {time}, that takes {what}. -- {name}",
+        "{day} is my last chance! {what}, {time}, {name}, phone {n}",
+        "The bus gets in before {time} on {day}, then {name} can come for {what}.",
+        "With {what} we'd be happy. {day} from {time}. It's all under {name}.",
+        "please could you leave {what} at the front desk {day} {time} for {name} to grab",
+        "Hey, it's {name} with the broken arm, so only {what} this week. {day}, {time}.",
+        "{what}, only that. I come {day} {time}. My name: {name}.",
         "Hold {what} for us, will you? {name} picks it up {day} {time}.",
     ),
     "validation": (
@@ -267,7 +307,7 @@ BEFORE = (
 AFTER = (
     "Cheers!", "Thanks a million", "ta", "thx!!", "Ta very much", "Many thanks in advance.", "Best", "Regards", "xx",
     "see you", "Have a nice day!", "😊", "🙏", "lol", "Sorry!", "Hope that works.", "Let me know.", "Call me on {n}.",
-    "It won't take longer than {n} minutes.", "We need it for {n} hours.", "There are {n} of us.", "Building {where}.",
+    "It won't take longer than {n} minutes.", "We need it for {n} hours.", "It's for about {n} hours.", "I live in flat {n}.", "Shelf {n}, I think.", "There are {n} of us.", "Building {where}.",
     "I promise to bring everything back in one piece.", "Tell me if that's a problem.", "Last time it was late.",
     "That's all!", "Nothing else.", "I'll bring my card ({n}).", "PS: room {where} was freezing.", "Please confirm.",
     "I can pay the deposit, {n} right?", "It's for a short film.", "It's for my thesis.", "Long story.", "Wish us luck!",
@@ -285,7 +325,7 @@ def invented_word(rng: random.Random) -> str:
 
 
 def pick_name(pool: str, rng: random.Random) -> str:
-    """A first name, now and then with a surname; three in ten training names are invented."""
+    """A first name, now and then with a surname; one in five training names are invented."""
     invented = pool == "train" and rng.random() < INVENTED
     name = invented_word(rng).capitalize() if invented else rng.choice(NAMES[pool])
     if rng.random() < 0.15:
@@ -309,20 +349,18 @@ def equipment(item: str, quantity: int, rng: random.Random) -> str:
         article = "an" if item[0] in "aeiou" else "a"
         return rng.choice((
             *[f"{article} {item}"] * 4, f"one {item}", f"1 {item}", f"1x {item}", f"the {item}", f"the {item} (just one)",
-            f"a single {item}", f"your {item}", f"{item} x1", f"just the one {item}", item,
+            f"a single {item}", f"your {item}", f"{item} x1", f"just the one {item}", f"{item}, one,", f"{item}, only 1",
         ))
     forms = [f"{quantity} {plural}", f"{quantity} {plural}", f"{quantity} x {item}", f"{quantity}x {item}",
              f"{plural} ({quantity})", f"{item} x{quantity}", f"{plural}, {quantity} of them",
-             f"{quantity} of your {plural}"]
+             f"{quantity} of your {plural}", f"{plural}, {quantity}"]
     if quantity in NUMBER_WORDS:
         word = NUMBER_WORDS[quantity]
         forms += [f"{word} {plural}"] * 4 + [f"{word.capitalize()} {plural}", f"{plural}, {word} of them"]
     if quantity == 2:
-        forms += [f"a couple of {plural}", f"a pair of {plural}"]
-    if quantity == 6:
-        forms += [f"half a dozen {plural}"]
-    if quantity == 12:
-        forms += [f"a dozen {plural}"]
+        forms += [f"a couple of {plural}", f"a pair of {plural}"] * 2
+    if quantity in (6, 12):
+        forms += [f"{'half ' if quantity == 6 else ''}a dozen {plural}"] * 5
     return rng.choice(forms)
 
 
@@ -381,7 +419,7 @@ def booking(split: str, template: str, rng: random.Random) -> dict:
     elif rng.random() < 0.5:
         message = message[0].upper() + message[1:]
     name, item, time = (as_written(value, message) for value in (name, item, time))
-    answer = {"name": name, "item": item, "qty": quantity, "day": day, "time": time}
+    answer = {"name": name, "qty": quantity, "item": item, "day": day, "time": time}
     return {"message": message, "answer": answer}
 
 

@@ -93,7 +93,8 @@ def execute(
         resources={"metadata": {"path": str(page.path.resolve().parent)}},
     )
     indices = [index for index, cell in enumerate(page.notebook.cells) if cell.cell_type == "code"]
-    with client.setup_kernel(cleanup_kc=True, env={**os.environ, **(environment or {})}):
+    variables = {**os.environ, **(environment or {})}
+    with tempfile.TemporaryFile() as log, client.setup_kernel(cleanup_kc=True, env=variables, stdout=log, stderr=log):
         for run, index in enumerate(indices * passes):
             number, cell, start = run % len(indices) + 1, page.notebook.cells[index], time.monotonic()
             if progress:
@@ -102,9 +103,9 @@ def execute(
             try:
                 client.execute_cell(cell, index)
             except CellExecutionError as raised:
-                error = _plain(raised.traceback)
+                error = _plain(raised.traceback).split("------------------\n", 2)[-1].strip()  # less the cell itself
             except DeadKernelError:
-                error = "The kernel died: most often the memory ran out. See `dmesg`, close other programs, try again."
+                error = f"The kernel died; most often the memory ran out. Its last words:\n{_last_lines(log)}"
             except CellTimeoutError as raised:
                 error, overran = str(raised).splitlines()[0], True
             page.cell_seconds.append(time.monotonic() - start)
@@ -130,6 +131,13 @@ def _kernel_manager():
             return KernelSpec(resource_dir="", **get_kernel_dict())
 
     return AsyncKernelManager(kernel_name="python3", kernel_spec_manager=ThisPython())
+
+
+def _last_lines(log, count: int = 12) -> str:
+    """The end of what a kernel wrote past its notebook; kept out of sight unless it dies."""
+    log.seek(0)
+    lines = _plain(log.read().decode(errors="replace")).splitlines()
+    return "\n".join([line for line in lines if "without encryption" not in line][-count:]) or "(none)"
 
 
 def _plain(text: str) -> str:
@@ -213,9 +221,11 @@ def main(arguments: list[str] | None = None) -> int:
         print("\nStopped.", file=sys.stderr)
         return 130
     failed = [page for page in pages if page.failure]
+    index = options.output / "index.html"
+    print(f"\n{len(pages) - len(failed)} of {len(pages)} notebooks ran. Read {index}", flush=True)
     for page in failed:
-        print(f"\n{page.path.name} failed in {page.failure}", file=sys.stderr)
-    print(f"\n{len(pages) - len(failed)} of {len(pages)} notebooks ran. Read {options.output / 'index.html'}")
+        last_line = page.failure.error.strip().splitlines()[-1]
+        print(f"{page.path.name} failed in code cell {page.failure.cell}: {last_line}", file=sys.stderr)
     return 1 if failed else 0
 
 

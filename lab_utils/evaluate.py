@@ -149,7 +149,7 @@ def grade(task: Task, examples: list[dict], outputs: list[str]) -> Scores:
     ]
     shares = {}
     for name in task.fields:
-        hits = [(task.parse(row["output"]) or {}).get(name) == json.loads(row["answer"])[name] for row in rows]
+        hits = [(task.parse(row["output"]) or {}).get(name) == json.loads(row["answer"]).get(name) for row in rows]
         shares[name] = sum(hits) / len(hits)
     right, valid = [row["right"] for row in rows], [row["valid"] for row in rows]
     return Scores(

@@ -271,7 +271,7 @@ class _Trainer:
             model.activation_checkpointing_enable({"use_reentrant": False})
         else:
             model.activation_checkpointing_disable()
-        speed_up(model)
+        self.fused = speed_up(model) > 0
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         optimizer = _build_optimizer(self.parameters, device, recipe)
         self.loss, self.optimizer = accelerator.prepare(
@@ -338,6 +338,7 @@ class _Trainer:
             trainable_parameters=sum(p.numel() for p in self.parameters),
             dtype_bytes=self.device.torch_dtype.itemsize,
             checkpointing=self.recipe.gradient_checkpointing,
+            fused=self.fused,
         )
         free = free_memory_bytes(self.device.kind)
         if sum(need.values()) > free:

@@ -25,6 +25,7 @@ def write_page(page, folder: Path) -> Path:
 
     exporter = HTMLExporter(template_name="lab", embed_images=True)
     body, _ = exporter.from_notebook_node(page.notebook, resources={"metadata": {"name": describe(page.notebook)[0]}})
+    body = re.sub(r'href="([\w-]+)\.ipynb', r'href="\1.html', body)  # from page to page within the site
     target = folder / f"{page.path.stem}.html"
     target.write_text(body, encoding="utf-8")
     return target

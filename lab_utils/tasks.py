@@ -84,7 +84,7 @@ TASKS = MappingProxyType(
             system="Booking to JSON.",
             to_example=_booking,
             splits=(*SPLITS, "handwritten"),
-            fields=("name", "item", "qty", "day", "time"),
+            fields=("name", "qty", "item", "day", "time"),
             max_new_tokens=64,
         ),
         "style": Task(system="Say it like a pirate.", to_example=_style, in_form=is_pirate),

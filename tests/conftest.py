@@ -1,8 +1,9 @@
-"""What the tests share: no network, one tokenizer, models to read from, and tiny models to build."""
+"""What the tests share: no network, a CPU, one tokenizer, models to read from, and tiny models to build."""
 
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub
+os.environ.setdefault("LORA_LAB_DEVICE", "cpu")  # the same tests on a machine with a GPU; set it to cuda to use that
 
 import pytest
 

@@ -15,7 +15,7 @@ APPLICATIONS = (
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
     "/Applications/Chromium.app/Contents/MacOS/Chromium",
 )
-DEBIAN = ("chromium", "fonts-liberation", "fonts-dejavu-core")
+DEBIAN = ("chromium", "fonts-liberation", "fonts-dejavu-core", "fonts-noto-color-emoji")
 ADVICE = """No Chromium or Chrome was found, which the browser test needs. Any one of these gives it one:
   Debian, Ubuntu:  sudo apt-get install chromium
   macOS:           install Google Chrome

@@ -29,11 +29,13 @@ plt.plot([1, 2]); plt.show()"""
 
 def test_a_good_course_leaves_pages_with_pictures_and_an_index(tmp_path, capfd):
     make(tmp_path / "in", "00_one", "# 00 One\n\n**Question.** Does *it* run?\n\nMinutes: 1", "2 + 2", PICTURE)
-    make(tmp_path / "in", "01_two", "# 01 Two", "print('second page')")
+    make(tmp_path / "in", "01_two", "# 01 Two\n\n[back](00_one.ipynb#One)", "print('second page')")
     out = tmp_path / "site"
     assert course.main(["--notebooks", str(tmp_path / "in"), "--output", str(out)]) == 0
     first, index = (out / "00_one.html").read_text(), (out / "index.html").read_text()
-    assert "data:image/png;base64," in first and "second page" in (out / "01_two.html").read_text()
+    second = (out / "01_two.html").read_text()
+    assert "data:image/png;base64," in first
+    assert "second page" in second and 'href="00_one.html#One"' in second
     assert '<a href="00_one.html">00 One</a></td><td>Does it run?</td>' in index and "01_two.html" in index
     assert "2 of 2 notebooks ran" in capfd.readouterr().out
 
@@ -44,8 +46,8 @@ def test_a_failing_cell_fails_the_course_after_the_other_pages(tmp_path, capfd):
     out = tmp_path / "site"
     assert course.main(["--notebooks", str(tmp_path / "in"), "--output", str(out)]) == 1
     printed = capfd.readouterr()
-    for words in ("00_bad.ipynb failed in code cell 2", "y = x / 0  # the culprit", "Error: division by zero"):
-        assert words in printed.err
+    assert "FAILED in code cell 2:\n    | y = x / 0  # the culprit" in printed.out
+    assert "00_bad.ipynb failed in code cell 2: ZeroDivisionError: division by zero" in printed.err
     assert "1 of 2 notebooks ran" in printed.out
     assert "ZeroDivisionError" in (out / "00_bad.html").read_text()
     assert "still executed" in (out / "01_good.html").read_text()
@@ -65,9 +67,12 @@ def test_a_cell_that_comes_back_late_is_failed_by_the_clock(tmp_path):
     assert page.failure.cell == 1 and "may take 0.2 s" in page.failure.error
 
 
-def test_a_dead_kernel_is_a_failure(tmp_path):
-    page = course.execute(make(tmp_path, "dead", "import os; os._exit(1)", "1"))
-    assert page.failure.cell == 1 and "kernel died" in page.failure.error
+def test_a_dead_kernel_is_a_failure_and_its_last_words_are_shown(tmp_path, capfd):
+    path = make(tmp_path, "dead", "import os\nos.write(2, b'out of luck')\nos._exit(1)", "1")
+    page = course.execute(path)
+    assert page.failure.cell == 1 and "kernel died" in page.failure.error and "out of luck" in page.failure.error
+    printed = capfd.readouterr()
+    assert printed.out == "" and printed.err == ""
 
 
 def test_passes_share_one_kernel_and_the_environment_arrives(tmp_path):

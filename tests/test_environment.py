@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,20 @@ def test_the_pin_of_each_dependency_lies_in_its_range(requirement):
     pins = [pin for pin in CONSTRAINTS if canonicalize_name(pin.name) == canonicalize_name(requirement.name)]
     assert pins, f"{requirement.name} has no line in constraints.txt"
     assert requirement.specifier.contains(str(pins[0].specifier)[2:]), f"{pins[0]} is outside {requirement}"
+
+
+def test_no_pin_refuses_the_python_of_debian_12():
+    """One pin that wants Python 3.11.5 sends pip through gigabytes of other versions of everything else."""
+    refusing = {}
+    for pin in CONSTRAINTS:
+        try:
+            found = distribution(pin.name)
+        except PackageNotFoundError:
+            continue  # not needed on this platform
+        wanted = found.metadata["Requires-Python"]
+        if pin.specifier.contains(found.version) and wanted and not SpecifierSet(wanted).contains("3.11.2"):
+            refusing[pin.name] = wanted
+    assert not refusing
 
 
 def test_conda_takes_its_packages_from_pyproject_through_the_constraints():

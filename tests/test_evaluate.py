@@ -200,7 +200,8 @@ def test_perplexity_equals_the_slow_loop(tiny_llama, window, stride):
 
 def test_windows_matter_to_this_model(tiny_llama):
     """Else the test above would hold nothing."""
-    values = [perplexity(tiny_llama(), letters, TEXT, window, stride) for window, stride in ((512, 256), (16, 8), (2, 1))]
+    settings = ((512, 256), (16, 8), (2, 1))
+    values = [perplexity(tiny_llama(), letters, TEXT, window, stride) for window, stride in settings]
     assert len({round(value, 2) for value in values}) == 3
 
 

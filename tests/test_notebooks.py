@@ -1,5 +1,6 @@
 """Every notebook: clean as committed, and running from top to bottom in fast mode, twice in one kernel."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import nbformat
@@ -48,7 +49,7 @@ def test_code_cells_are_short(path):
 @each_notebook
 def test_most_code_follows_prose(path):
     kinds = [cell.cell_type for cell in cells_of(path)]
-    before_code = [first for first, second in zip(kinds, kinds[1:], strict=False) if second == "code"]
+    before_code = [first for first, second in pairwise(kinds) if second == "code"]
     assert kinds[0] == "markdown"
     assert before_code.count("markdown") >= 0.8 * len(before_code)
 

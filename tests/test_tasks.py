@@ -176,6 +176,18 @@ def test_the_handwritten_split_has_a_hundred_messages():
     assert len(BOOKINGS["handwritten"]) == 100
 
 
+def test_the_data_card_has_the_counts_right():
+    card = (DATA / "README.md").read_text(encoding="utf-8")
+    for split, rows in BOOKINGS.items():
+        assert re.search(rf"^\| {split} \| {len(rows):,} \|", card, re.MULTILINE), split
+    for split, templates in maker.TEMPLATES.items():
+        row = re.search(rf"^\| {split} \|.*generator, (\d+) ", card, re.MULTILINE)
+        assert int(row.group(1)) == len(templates), split
+    counts = [len(rows) for rows in STYLE.values()]
+    assert f"{sum(counts)} pairs" in card
+    assert "{} for training, {} for validation, {} for test".format(*counts) in " ".join(card.split())
+
+
 def test_no_message_occurs_twice_anywhere():
     seen = Counter(" ".join(row["message"].lower().split()) for rows in BOOKINGS.values() for row in rows)
     assert [message for message, count in seen.items() if count > 1] == []

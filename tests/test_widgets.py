@@ -1,0 +1,108 @@
+"""The widgets as plain objects: what they show is read as text, no browser needed."""
+
+import re
+
+import pytest
+
+from lab_utils.evaluate import grade
+from lab_utils.supervision import encode
+from lab_utils.tasks import TASKS
+from lab_utils.widgets.label_microscope import label_microscope, tokens_html
+from lab_utils.widgets.live_loss import LiveLoss
+from lab_utils.widgets.tables import answers_table, report_table
+from lab_utils.widgets.try_it import try_it
+
+
+@pytest.fixture
+def examples(tokenizer):
+    pairs = [("Two <b>drums</b> for Ann, fri 3pm", '{"name":"Ann"}'), ("One saw for Bo, mon noon", '{"name":"Bo"}')]
+    return [encode(tokenizer, TASKS["bookings"], prompt, answer) for prompt, answer in pairs]
+
+
+def history(steps):
+    """A made-up run: the loss halves every step, half a second each."""
+    return [
+        {"step": i + 1, "loss": 2.0**-i, "learning_rate": 1e-3, "tokens": 100, "supervised_tokens": 40, "seconds": 0.5}
+        for i in range(steps)
+    ]
+
+
+def test_microscope_counts_what_is_trained(tokenizer, examples):
+    box = label_microscope(tokenizer, examples)
+    trained = len(examples[0].input_ids) - examples[0].prompt_length
+    assert box.view.value.count('class="trained"') == trained
+    assert f"{trained} of {len(examples[0].input_ids)} tokens are trained" in box.view.value
+    assert "hidden-end" not in box.view.value.split("</style>")[1]
+
+
+def test_microscope_switch_hides_the_last_token_only(tokenizer, examples):
+    box = label_microscope(tokenizer, examples)
+    with_end = re.findall(r'<span class="([\w-]+)"', box.view.value)
+    box.end.value = False
+    without = re.findall(r'<span class="([\w-]+)"', box.view.value)
+    assert without[:-1] == with_end[:-1]
+    assert (with_end[-1], without[-1]) == ("trained", "hidden-end")
+
+
+def test_microscope_slider_and_outputs(tokenizer, examples):
+    box = label_microscope(tokenizer, examples, outputs={True: ["stops", "halts"], False: ["runs on", "rambles"]})
+    box.index.value = 1
+    assert "halts" in box.view.value and "Bo" in box.view.value
+    box.end.value = False
+    assert "rambles" in box.view.value and "halts" not in box.view.value
+
+
+def test_microscope_escapes_what_people_write(tokenizer, examples):
+    assert "<b>" not in tokens_html(tokenizer, examples[0])
+
+
+def test_live_loss_redraws_one_image():
+    live = LiveLoss(steps=3, every_seconds=0)
+    pictures = [bytes(live.image.value)]
+    for count in (1, 2, 3):
+        live(history(count))
+        pictures.append(bytes(live.image.value))
+    assert len(live.widget.children) == 2
+    assert all(picture.startswith(b"\x89PNG") for picture in pictures)
+    assert len(set(pictures)) == 4
+    assert "Step 3 of 3, loss 0.250, 200 tokens/s, 0 s left" in live.text.value
+
+
+def test_live_loss_is_throttled_but_shows_the_end():
+    live = LiveLoss(steps=3, every_seconds=1000)
+    first = live.image.value
+    live(history(1))
+    assert live.image.value == first  # drawn when made, a moment ago
+    live(history(3))
+    assert "Step 3 of 3" in live.text.value
+
+
+def test_answers_table_marks_right_and_wrong():
+    task = TASKS["bookings"]
+    example = {"prompt": "a & b", "answer": '{"name":"Ann"}'}
+    columns = {
+        "before": grade(task, [example], ["<i>no</i>" + "x" * 300]),
+        "after": grade(task, [example], ['{"name": "Ann"}']),
+    }
+    page = answers_table(columns).data
+    assert page.count('class="wrong"') == page.count('class="right"') == 1
+    assert "✗" in page and "✓" in page and "<i>" not in page and "a &amp; b" in page and "x" * 230 not in page
+
+
+def test_report_table_shows_advice():
+    rows = [{"what": "disk", "found": "full", "ok": False, "advice": "tidy <up>"}]
+    assert "tidy &lt;up&gt;" in report_table(rows).data
+
+
+def test_try_it_asks_both_and_survives_an_error():
+    def fails(text):
+        raise RuntimeError("no")
+
+    box = try_it(str.upper, str.lower, "Hello <You>")
+    assert "HELLO &lt;YOU&gt;" in box.view.value and "hello &lt;you&gt;" in box.view.value
+    box.message.value = "  "
+    box.button.click()
+    assert box.view.value == "Type a message first."
+    with pytest.raises(RuntimeError):
+        try_it(fails, str.lower, "x")
+    assert not box.button.disabled
