@@ -11,13 +11,12 @@ and test use names, equipment and clock times that never occur in training.
 import json
 import random
 import re
-import sys
 from pathlib import Path
 
 SEED = 20261122
 INVENTED = 0.2  # share of training names, and of training items, that hold an invented word
 COUNTS = {"train": 3000, "validation": 100, "test": 200}
-FOLDER = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "bookings"
+FOLDER = Path(__file__).parent / "bookings"
 
 DAYS = {
     "Monday": ("Monday", "monday", "Mon", "mon"),
@@ -68,7 +67,11 @@ NAMES = {
     ).split(),
 }
 SURNAMES = {
-    "train": "Weber Rossi Khan Silva Novak Lee Moore Costa Meyer Ali Brown Sato Park Diaz Young Nakamura Petrov Olsen Jankowski Fernandes Adeyemi Castillo Bergman Rahman Nguyen Schneider Marchetti Dubois Horvath Eriksen Mbeki Ivanova Sullivan Takahashi Romero".split(),
+    "train": (
+        "Weber Rossi Khan Silva Novak Lee Moore Costa Meyer Ali Brown Sato Park Diaz Young Nakamura Petrov Olsen "
+        "Jankowski Fernandes Adeyemi Castillo Bergman Rahman Nguyen Schneider Marchetti Dubois Horvath Eriksen Mbeki "
+        "Ivanova Sullivan Takahashi Romero"
+    ).split(),
     "held out": "Lindqvist Okafor Pereira Tanaka Kowalski Haddad Fournier Sorensen".split(),
 }
 # Training items are these words and every joined pair of KINDS and PARTS.
@@ -106,10 +109,13 @@ ITEMS = {
         "incinerator, fermenter, evaporator, condenser, distiller, manometer, calorimeter, dynamometer"
     ).split(", "),
     "held out": (
-        "gimbal, drone, rice cooker, spectrometer, anemometer, theodolite, vacuum pump, signal generator, "
-        "wind machine, bandsaw, glue gun, ukulele, lectern, smoke machine, bean bag, trestle table, "
-        "clothes rail, canoe, climbing rope, crash pad, yoga mat, document camera, patch panel, "
-        "label maker, radio mic, dimmer rack, geiger counter, water bath, stage light, sandbag"
+        "drone, glue gun, radio mic, smoke machine, bean bag, yoga mat, stage light, sandbag, patch panel, "
+        "document camera, clothes rail, climbing rope, crash pad, label maker, water bath, rice cooker, "
+        "wind machine, vacuum pump, signal generator, trestle table, picnic basket, floor lamp, garden hose, "
+        "bread maker, party tent, fish tank, hair dryer, coffee machine, cheese board, alarm clock, car jack, "
+        "gas heater, door bell, shoe rack, swimming ring, rain cover, rain coat, snow shovel, "
+        "pizza stone, ice bucket, baby seat, dog crate, lunch tray, video wall, pool table, ping pong table, "
+        "picture frame, candle holder, fire extinguisher, sewing kit, hiking pole, rowing boat, golf club"
     ).split(", "),
 }
 MINUTES = {
@@ -222,7 +228,6 @@ TEMPLATES = {
         "tell {name} that {what} will be there {day} {time}, thats all i ask",
         "Anything left on {day}? We want {what}, {time}. {name}",
         "Honestly {what} would save us. {day} at {time}. Thank you!! {name}",
-        "I'm standing in for {name}, who usually books. {what}, {day}, pick-up {time}.",
         "The usual for {name}? No! This time {what}, on {day}, {time}.",
         "{day}, please. {time}, please. {what}, please. {name}, thanks.",
         "{name} here (student card {n}), hoping for {what}, {day}, {time} at your desk",
@@ -230,8 +235,6 @@ TEMPLATES = {
         "My supervisor is {n} minutes late as always so I'm writing: {name} needs {what} {day} {time}",
         "Our society is doing a thing on {day}!! need {what} by {time}!! ask for {name}!!",
         "{name} is my name and {what} is what I need, {day} {time}, ok?",
-        "Bench {n} is ours. {name} will bring {what} there {day}, {time}.",
-        "The small one on shelf {n} if possible. {what}, {day}, {time}. {name}",
         "I'd be grateful for {what} on {day}; I could be there by {time}. {name}, floor {n}",
         "do u have {what} free {day}?? {name} needs it like {time}",
         "booking {what}, {time} on {day}, name's {name}, and no I won't break it",
@@ -307,10 +310,12 @@ BEFORE = (
 AFTER = (
     "Cheers!", "Thanks a million", "ta", "thx!!", "Ta very much", "Many thanks in advance.", "Best", "Regards", "xx",
     "see you", "Have a nice day!", "😊", "🙏", "lol", "Sorry!", "Hope that works.", "Let me know.", "Call me on {n}.",
-    "It won't take longer than {n} minutes.", "We need it for {n} hours.", "It's for about {n} hours.", "I live in flat {n}.", "Shelf {n}, I think.", "There are {n} of us.", "Building {where}.",
+    "It won't take longer than {n} minutes.", "We need it for {n} hours.",
+    "It's for about {n} hours.", "There are {n} of us.", "Building {where}.",
     "I promise to bring everything back in one piece.", "Tell me if that's a problem.", "Last time it was late.",
     "That's all!", "Nothing else.", "I'll bring my card ({n}).", "PS: room {where} was freezing.", "Please confirm.",
-    "I can pay the deposit, {n} right?", "It's for a short film.", "It's for my thesis.", "Long story.", "Wish us luck!",
+    "I can pay the deposit, {n} right?", "It's for a short film.", "It's for my thesis.", "Long story.",
+    "Wish us luck!",
     "If not, tough luck.", "bye", "You're the best.", "My friend will carry it.", "No idea how it works, haha.",
 )
 POOLS = {"train": "train", "validation": "held out", "test": "held out"}
@@ -319,9 +324,8 @@ POOLS = {"train": "train", "validation": "held out", "test": "held out"}
 def invented_word(rng: random.Random) -> str:
     """A word that is none, two or three syllables long: it can only be copied, never guessed."""
     onsets = "b br c ch d f g gr h j k l l m m n n p r r s s st t t th tr v v w y z".split()
-    codas = ("", "", "", "n", "r", "l", "s", "m")
     syllables = [rng.choice(onsets) + rng.choice("aeiou") for _ in range(rng.choice((2, 2, 3)))]
-    return rng.choice(codas[:3] + ("n", "r", "l")).join(syllables) + rng.choice("n r l m t nd ck".split())
+    return rng.choice(("", "", "", "n", "r", "l")).join(syllables) + rng.choice("n r l m t nd ck".split())
 
 
 def pick_name(pool: str, rng: random.Random) -> str:
@@ -348,8 +352,9 @@ def equipment(item: str, quantity: int, rng: random.Random) -> str:
     if quantity == 1:
         article = "an" if item[0] in "aeiou" else "a"
         return rng.choice((
-            *[f"{article} {item}"] * 4, f"one {item}", f"1 {item}", f"1x {item}", f"the {item}", f"the {item} (just one)",
-            f"a single {item}", f"your {item}", f"{item} x1", f"just the one {item}", f"{item}, one,", f"{item}, only 1",
+            *[f"{article} {item}"] * 4, f"one {item}", f"1 {item}", f"1x {item}", f"the {item}", f"your {item}",
+            f"the {item} (just one)", f"a single {item}", f"just the one {item}", f"{item} x1", f"{item}, one,",
+            f"{item}, only 1",
         ))
     forms = [f"{quantity} {plural}", f"{quantity} {plural}", f"{quantity} x {item}", f"{quantity}x {item}",
              f"{plural} ({quantity})", f"{item} x{quantity}", f"{plural}, {quantity} of them",
@@ -398,7 +403,7 @@ def booking(split: str, template: str, rng: random.Random) -> dict:
     """One message and its answer."""
     pool = POOLS[split]
     name, item = pick_name(pool, rng), pick_item(pool, rng)
-    quantity = rng.choice((1, 1, 1, 2, 2, 2, 3, 3, 4, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 24, 25, 30))
+    quantity = rng.choice((1, 1, 1, 1, 2, 2, 2, 3, 3, 4, 4, 5, 6, 6, *range(7, 21), 12, 24, 25, 30))
     what = equipment(item, quantity, rng)
     day = rng.choice(tuple(DAYS))
     day_shown = rng.choice(DAYS[day])

@@ -62,18 +62,23 @@ def save_checkpoint(output_dir: Path, step: int, recipe: Recipe, model, state: d
     return target
 
 
-def latest_record(output_dir: Path, recipe: Recipe) -> tuple[Path, dict] | None:
-    """The newest checkpoint that can be read, with its record; None if there is none.
+def latest_record(output_dir: Path, recipe: Recipe) -> tuple[Path, dict, dict] | None:
+    """The newest checkpoint that can be read, with its record and its state; None if there is none.
 
     Raises
     ------
     LabError
         The checkpoint belongs to another recipe: the fields that differ are named. Nothing is deleted.
     """
+    import pickle
+
+    import torch
+
     for path in reversed(checkpoints(output_dir)):
         try:
             record = json.loads((path / "record.json").read_text())
-        except (OSError, ValueError):
+            state = torch.load(path / "state.pt", weights_only=True, map_location="cpu")
+        except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError):
             print(f"{path.name} cannot be read: going back to the one before.")
             continue
         if record["fingerprint"] != recipe.fingerprint():
@@ -81,7 +86,7 @@ def latest_record(output_dir: Path, recipe: Recipe) -> tuple[Path, dict] | None:
                 f"{output_dir} holds a run of another recipe ({_differences(record['recipe'], recipe)}). "
                 "Take another output_dir, or pass resume=False to start anew (the old run is kept in `previous/`)."
             )
-        return path, record
+        return path, record, state
     return None
 
 

@@ -248,7 +248,10 @@ def _accelerator(device: Device):
     if device.kind == "cpu":
         os.environ.setdefault("ACCELERATE_USE_CPU", "true")
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
 
+    # Another trainer in this kernel (TRL's, say) may have left its own precision in accelerate's shared state.
+    AcceleratorState._reset_state()
     return Accelerator(cpu=device.kind == "cpu", mixed_precision=device.mixed_precision)
 
 
@@ -374,13 +377,12 @@ class _Trainer:
             save_checkpoint(run.output_dir, len(run.history), self.recipe, self.model, state, run.history)
         self.accelerator.wait_for_everyone()
 
-    def restore(self, folder: Path, record: dict) -> list[dict]:
+    def restore(self, folder: Path, record: dict, state: dict) -> list[dict]:
         """Put a checkpoint's weights, optimizer and random state in place; returns its history."""
         import torch
         from peft import load_peft_weights, set_peft_model_state_dict
 
         set_peft_model_state_dict(self.model, load_peft_weights(str(folder), device="cpu"))
-        state = torch.load(folder / "state.pt", weights_only=True, map_location="cpu")
         if len(state["random"]) != self.world:
             raise LabError(
                 f"{folder} was written by {len(state['random'])} processes and this run has {self.world}. "

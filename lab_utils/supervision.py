@@ -88,23 +88,23 @@ def plan_batches(lengths: Sequence[int], batch_size: int, steps: int, seed: int)
 
     Returns
     -------
-    list of `steps` lists of `batch_size` indices (an epoch's last batch may be filled from the next epoch)
+    list of `steps` lists of `batch_size` indices (what an epoch leaves over begins the next); a plan for fewer steps
+    is the beginning of a plan for more
     """
     rng = random.Random(seed)
-    stream: list[int] = []
-    while len(stream) < steps * batch_size:
+    batches: list[list[int]] = []
+    waiting: list[int] = []  # what an epoch left over: fewer than a batch
+    while len(batches) < steps:
         epoch = list(range(len(lengths)))
         rng.shuffle(epoch)
-        stream += epoch
-    batches = []
-    window = WINDOW * batch_size
-    for start in range(0, len(stream), window):
-        chunk = sorted(stream[start : start + window], key=lambda index: lengths[index])
-        chunk_batches = [chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)]
-        rng.shuffle(chunk_batches)
-        batches += [batch for batch in chunk_batches if len(batch) == batch_size]
-    if len(batches) < steps:  # the last window's ragged batch was dropped
-        return plan_batches(lengths, batch_size, steps + 1, seed)[:steps]
+        waiting += epoch
+        full = len(waiting) // batch_size * batch_size
+        for start in range(0, full, WINDOW * batch_size):
+            window = sorted(waiting[start : min(start + WINDOW * batch_size, full)], key=lambda index: lengths[index])
+            of_window = [window[i : i + batch_size] for i in range(0, len(window), batch_size)]
+            rng.shuffle(of_window)
+            batches += of_window
+        waiting = waiting[full:]
     return batches[:steps]
 
 

@@ -38,7 +38,7 @@ def everything(folder: Path) -> dict[str, bytes]:
 
 def test_a_checkpoint_comes_back_as_it_was_written(tmp_path):
     path = save(tmp_path, 3)
-    found, record = latest_record(tmp_path, Recipe())
+    found, record, _ = latest_record(tmp_path, Recipe())
     assert found == path == tmp_path / "checkpoint-000003"
     assert record["step"] == 3 and [row["step"] for row in record["history"]] == [1, 2, 3]
     assert record["fingerprint"] == Recipe().fingerprint()
@@ -146,7 +146,7 @@ def test_an_unreadable_newest_falls_back_to_the_one_before(tmp_path, capsys, dam
         record.unlink()
     else:
         record.write_text(record.read_text()[:-5])
-    found, read = latest_record(tmp_path, Recipe())
+    found, read, _ = latest_record(tmp_path, Recipe())
     assert found.name == "checkpoint-000005" and read["step"] == 5
     assert "checkpoint-000006 cannot be read" in capsys.readouterr().out
 

@@ -148,7 +148,7 @@ def test_a_loss_that_is_not_finite_stops_training(trainable_base, data, tmp_path
         return Blown()
 
     monkeypatch.setattr(module, "build_supervised", blown_up)
-    with pytest.raises(LabError, match="loss is nan at step 1.*learning_rate"):
+    with pytest.raises(LabError, match=r"loss is nan at step 1.*learning_rate"):
         finetune(SHORT, tmp_path, base=trainable_base, dataset=data, progress=False)
 
 

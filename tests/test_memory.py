@@ -121,7 +121,7 @@ def test_the_counter_counts():
         (2, 64, 32, False, True),  # many logits
         (1, 192, 20, False, True),  # long: attention matrices
         (2, 80, 38, True, True),  # the logits are the peak
-        (1, 192, 12, True, True),  # the recomputed layer is
+        (1, 384, 12, True, True),  # the recomputed layer is
         (2, 64, 32, False, False),  # peft's own forward
     ],
 )
