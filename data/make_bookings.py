@@ -329,10 +329,10 @@ def invented_word(rng: random.Random) -> str:
 
 
 def pick_name(pool: str, rng: random.Random) -> str:
-    """A first name, now and then with a surname; one in five training names are invented."""
+    """A first name, now and then with a surname (in training more often); one in five training names is invented."""
     invented = pool == "train" and rng.random() < INVENTED
     name = invented_word(rng).capitalize() if invented else rng.choice(NAMES[pool])
-    if rng.random() < 0.15:
+    if rng.random() < (0.3 if pool == "train" else 0.15):
         name += " " + rng.choice(SURNAMES[pool])
     return name
 
@@ -412,8 +412,9 @@ def booking(split: str, template: str, rng: random.Random) -> dict:
     if split == "train":
         template = f"{rng.choice(BEFORE)} {template}" if rng.random() < 0.3 else template
         template = f"{template} {rng.choice(AFTER)}" if rng.random() < 0.3 else template
+    title = rng.choice(("Dr ", "Prof ", "Ms ", "Mr ")) if split == "train" and rng.random() < 0.05 else ""
     message = template.format(
-        name=name, what=what, day=day_shown, time=time, other=other,
+        name=title + name, what=what, day=day_shown, time=time, other=other,
         n=rng.choice((rng.randint(2, 9), rng.randint(13, 60), rng.randint(1000, 9999))),
         where=f"{rng.choice('ABCDEFG')}{rng.choice(('', '.', '-'))}{rng.randint(1, 399)}",
     )

@@ -325,13 +325,10 @@ class _Trainer:
     def check_memory(self) -> None:
         """Stop with advice if the largest batch would not fit, instead of being killed half-way."""
         config = self.model.get_base_model().config
-        shares = [
-            [self.examples[index] for index in batch[self.rank :: self.world]] for batch in self.plan
-        ]
-        longest = max(len(example.input_ids) for share in shares for example in share)
+        shares = [[self.examples[index] for index in batch[self.rank :: self.world]] for batch in self.plan]
         need = training_step_bytes(
             tokens=max(len(share) * max(len(e.input_ids) for e in share) for share in shares),
-            longest=longest,
+            longest=max(len(example.input_ids) for share in shares for example in share),
             supervised_tokens=max(sum(len(e.input_ids) - e.prompt_length for e in share) for share in shares),
             layers=config.num_hidden_layers,
             hidden=config.hidden_size,

@@ -22,11 +22,14 @@ class FourBitLoRA(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, dropped, A, B, weight, bias, scaling):
-        """x, dropped (..., in); `dropped` is x after dropout, or None if that is x itself. A (r, in), B (out, r)."""
+        """x, dropped (..., in); `dropped` is x after dropout, or None if that is x itself. A (r, in), B (out, r).
+
+        weight is a FrozenWeight.
+        """
         rows = x.reshape(-1, x.shape[-1])
         adapted = rows if dropped is None else dropped.reshape(-1, x.shape[-1])
         low = adapted @ A.to(x.dtype).T  # (tokens, r)
-        y = rows @ dequantize(weight, x.dtype).T  # (tokens, out)
+        y = rows @ weight.dense(x.dtype).T  # (tokens, out)
         if bias is not None:
             y += bias.to(x.dtype)
         y.addmm_(low, (B * scaling).to(x.dtype).T)
@@ -43,13 +46,37 @@ class FourBitLoRA(torch.autograd.Function):
         grad_A = (grad_low.T @ adapted).to(A.dtype)
         grad_x = grad_dropped = None
         if ctx.needs_input_grad[0]:
-            grad_x = rows @ dequantize(ctx.weight, grad.dtype)
+            grad_x = rows @ ctx.weight.dense(grad.dtype)
             if not ctx.has_dropout:
                 grad_x.addmm_(grad_low, A.to(grad.dtype))
             grad_x = grad_x.view(ctx.shape)
         if ctx.has_dropout and ctx.needs_input_grad[1]:
             grad_dropped = (grad_low @ A.to(grad.dtype)).view(ctx.shape)
         return grad_x, grad_dropped, grad_A, grad_B, None, None, None
+
+
+class FrozenWeight:
+    """A bitsandbytes 4-bit weight whose absmax, quantized itself by double quantization, is unpacked once.
+
+    That is half a bit more a weight in memory, and spares a third of the time of every dequantization.
+    """
+
+    def __init__(self, weight):
+        import bitsandbytes.functional as bnb
+
+        state = weight.quant_state
+        self.packed, self.state = weight.data, state
+        self.absmax = state.absmax
+        if state.nested:
+            self.absmax = bnb.dequantize_blockwise(state.absmax, state.state2) + state.offset
+        self.absmax = self.absmax.float()
+
+    def dense(self, dtype: torch.dtype) -> torch.Tensor:
+        """The matrix (out, in) in `dtype`; the same numbers as `dequantize`."""
+        state = self.state
+        return torch.ops.bitsandbytes.dequantize_4bit(
+            self.packed, self.absmax, state.blocksize, state.quant_type, state.shape, state.dtype
+        ).to(dtype)
 
 
 def dequantize(weight, dtype: torch.dtype) -> torch.Tensor:
@@ -59,7 +86,7 @@ def dequantize(weight, dtype: torch.dtype) -> torch.Tensor:
     return bnb.dequantize_4bit(weight.data, weight.quant_state).to(dtype)
 
 
-def _fast_forward(module, original, x, *args, **kwargs):
+def _fast_forward(module, original, frozen, x, *args, **kwargs):
     """Forward of one peft `lora.Linear4bit`: the fast way for one plain active adapter, peft's own otherwise."""
     name = module.active_adapters[0] if len(module.active_adapters) == 1 else None
     plain = name in module.lora_A and name not in module.lora_variant and not (module.disable_adapters or module.merged)
@@ -75,7 +102,7 @@ def _fast_forward(module, original, x, *args, **kwargs):
         dropout(x) if active else None,
         module.lora_A[name].weight,
         module.lora_B[name].weight,
-        base.weight,
+        frozen,
         base.bias,
         module.scaling[name],
     )
@@ -104,7 +131,8 @@ def speed_up(model) -> int:
     for module in _adapted_layers(model):
         if module.base_layer.weight.device.type == "cpu":
             original = types.MethodType(type(module).forward, module)
-            module.forward = functools.partial(_fast_forward, module, original)
+            frozen = FrozenWeight(module.base_layer.weight)
+            module.forward = functools.partial(_fast_forward, module, original, frozen)
             count += 1
     return count
 

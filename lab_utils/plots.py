@@ -26,7 +26,7 @@ def style_axes(axes) -> None:
         axes.spines[side].set_visible(False)
 
 
-def smooth(values: Sequence[float], weight: float = 0.9) -> list[float]:
+def smooth(values: Sequence[float], weight: float = 0.8) -> list[float]:
     """Exponential moving average, corrected for its start.
 
     Parameters
@@ -53,6 +53,8 @@ def draw_loss(axes, history: list[dict], steps: int) -> None:
     axes.set_xlabel("step", fontsize=15)
     axes.set_ylabel("loss, nats a token", fontsize=15)
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("")
     if not history:
         return
     x = [row["step"] for row in history]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from lab_utils.fourbit import dequantize, slow_down, speed_up
+from lab_utils.fourbit import FrozenWeight, dequantize, slow_down, speed_up
 
 
 class TwoLayers(torch.nn.Module):
@@ -77,6 +77,13 @@ def test_bfloat16_is_as_near_to_the_truth_as_peft():
     for name in truth:
         assert ours[name].dtype == theirs[name].dtype
         assert error(ours, name) < max(1.5 * error(theirs, name), 2**-8), name  # 2**-8: half a bfloat16 step
+
+
+@pytest.mark.parametrize("quant_type", ["nf4", "fp4"])
+def test_unpacked_absmax_gives_the_same_weights(quant_type):
+    weight = build(torch.bfloat16, quant_type).get_base_model().first.base_layer.weight
+    assert weight.quant_state.nested
+    assert torch.equal(FrozenWeight(weight).dense(torch.float32), dequantize(weight, torch.float32))
 
 
 def test_rslora_scaling_is_kept():

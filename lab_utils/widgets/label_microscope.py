@@ -9,7 +9,8 @@ from ..supervision import IGNORED, Encoded
 STYLE = """<style>
 .lab-tokens {font: 16px/2.1 ui-monospace, Menlo, Consolas, monospace; background: #fff; color: #111;
   padding: 12px; border-radius: 6px; max-width: 900px}
-.lab-tokens span {padding: 3px 2px; margin: 0 1px; border-radius: 3px; white-space: pre-wrap}
+.lab-tokens span {padding: 3px 2px; margin: 0 1px; border-radius: 3px; white-space: pre;
+  display: inline-block; line-height: 1.4}
 .lab-tokens .ignored {background: #e5e7eb; color: #374151}
 .lab-tokens .trained {background: #0b5fa5; color: #fff; font-weight: 600}
 .lab-tokens .hidden-end {background: #fff; color: #b91c1c; outline: 2px dashed #b91c1c; text-decoration: line-through}
@@ -33,8 +34,9 @@ def tokens_html(tokenizer, example: Encoded, supervise_end: bool = True) -> str:
         kind = "ignored" if label == IGNORED else "trained"
         if position == last and label == IGNORED:
             kind = "hidden-end"
-        text = html.escape(tokenizer.decode([token])).replace("\n", "⏎\n")
-        spans.append(f'<span class="{kind}" title="token {token}, {kind}">{text}</span>')
+        text = tokenizer.decode([token])
+        shown = html.escape(text.replace("\n", "⏎"))
+        spans.append(f'<span class="{kind}" title="token {token}, {kind}">{shown}</span>' + "<br>" * text.count("\n"))
     return "".join(spans)
 
 

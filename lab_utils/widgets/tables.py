@@ -5,11 +5,14 @@ import html
 from ..evaluate import Scores
 
 STYLE = """<style>
-.lab-table {border-collapse: collapse; font: 15px/1.45 system-ui, sans-serif; background: #fff; color: #111}
-.lab-table th, .lab-table td {border: 1px solid #d1d5db; padding: 6px 10px; text-align: left; vertical-align: top}
-.lab-table th {background: #f3f4f6}
-.lab-table code {font-size: 14px; background: none; color: inherit; white-space: pre-wrap; overflow-wrap: anywhere}
-.lab-table .right {background: #dcfce7} .lab-table .wrong {background: #fee2e2}
+.lab-table {border-collapse: collapse; font: 15px/1.45 system-ui, sans-serif; color: #111}
+.lab-table tr, .lab-table td {background: #fff !important; color: #111}
+.lab-table th, .lab-table td {border: 1px solid #d1d5db; padding: 6px 10px; text-align: left !important;
+  vertical-align: top; max-width: 460px}
+.lab-table th {background: #f3f4f6 !important}
+.lab-table code {font-size: 14px; background: none !important; color: inherit; white-space: pre-wrap;
+  overflow-wrap: anywhere}
+.lab-table td.right {background: #dcfce7 !important} .lab-table td.wrong {background: #fee2e2 !important}
 </style>"""
 
 
