@@ -1,6 +1,5 @@
 """How good is it: exact match, fields, valid answers with a confidence interval, and perplexity."""
 
-import json
 from dataclasses import dataclass, field
 
 from .errors import LabError, choose
@@ -149,7 +148,7 @@ def grade(task: Task, examples: list[dict], outputs: list[str]) -> Scores:
     ]
     shares = {}
     for name in task.fields:
-        hits = [(task.parse(row["output"]) or {}).get(name) == json.loads(row["answer"]).get(name) for row in rows]
+        hits = [(task.parse(row["output"]) or {}).get(name) == task.parse(row["answer"]).get(name) for row in rows]
         shares[name] = sum(hits) / len(hits)
     right, valid = [row["right"] for row in rows], [row["valid"] for row in rows]
     return Scores(

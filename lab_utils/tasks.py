@@ -36,17 +36,19 @@ class Task:
     in_form: Callable[[str], bool] = bool
 
     def parse(self, text: str) -> dict | None:
-        """The answer as a dict if `text` is a JSON object, else None. Only for tasks with `fields`."""
+        """The answer as a dict, blanks around its strings taken off, if `text` is a JSON object, else None."""
         try:
-            value = json.loads(text)
+            found = json.loads(text)
         except ValueError:
             return None
-        return value if isinstance(value, dict) else None
+        if not isinstance(found, dict):
+            return None
+        return {key: value.strip() if isinstance(value, str) else value for key, value in found.items()}
 
     def is_right(self, text: str, answer: str) -> bool:
         """Exact match: of the parsed JSON if the task has fields, of the stripped text otherwise."""
         if self.fields:
-            return self.parse(text) == json.loads(answer)
+            return self.parse(text) == self.parse(answer)
         return text.strip() == answer.strip()
 
 
@@ -65,8 +67,14 @@ def is_pirate(text: str) -> bool:
 
 
 def _booking(line: dict) -> dict:
-    answer = json.dumps(line["answer"], ensure_ascii=False, separators=(",", ":"))
-    return {"prompt": line["message"], "answer": answer}
+    """The answer as JSON; a blank before name and item makes their first token the one that the message has.
+
+    " tripods" after a blank and "tripods" after a quote are different tokens. A small model copies the same token far
+    more surely than it spells the word anew; `Task.parse` takes the blank off again.
+    """
+    answer = {key: f" {value}" if key in ("name", "item") else value for key, value in line["answer"].items()}
+    text = json.dumps(answer, ensure_ascii=False, separators=(",", ":"))
+    return {"prompt": line["message"], "answer": text}
 
 
 def _style(line: dict) -> dict:
