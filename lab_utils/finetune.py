@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .checkpoint import latest_record, save_checkpoint, set_aside
-from .device import Device, decide_optimizer, find_device, free_memory_bytes, use_threads
+from .device import Device, decide_optimizer, find_device, free_memory_bytes, keep_freed_memory, use_threads
 from .errors import LabError
 from .memory import training_step_bytes
 from .models import default_model, load_base
@@ -209,6 +209,7 @@ def finetune(
     output_dir = Path(output_dir)
     device = find_device()
     use_threads()
+    keep_freed_memory()
     if recipe.model == "auto":
         recipe = replace(recipe, model=default_model(device))
     accelerator = _accelerator(device)

@@ -60,7 +60,7 @@ class Recipe:
     target_modules: str | tuple[str, ...] = "all-linear"
     learning_rate: float = 2e-3
     warmup: float = 0.06
-    steps: int = 190
+    steps: int = 175
     batch_size: int = 4
     max_length: int = 256
     max_grad_norm: float = 1.0

@@ -205,3 +205,17 @@ def test_fast_mode_is_off_unless_set_to_1(monkeypatch):
     assert fast_mode() is False
     monkeypatch.setenv("LORA_LAB_FAST", "1")
     assert fast_mode() is True
+
+
+def test_keeping_freed_memory_is_harmless_everywhere(monkeypatch):
+    import ctypes
+    import platform
+
+    assert device.keep_freed_memory() is (platform.libc_ver()[0] == "glibc")
+
+    class OtherLibrary:
+        def __init__(self, name):
+            pass
+
+    monkeypatch.setattr(ctypes, "CDLL", OtherLibrary)
+    assert device.keep_freed_memory() is False
