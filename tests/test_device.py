@@ -211,11 +211,11 @@ def test_keeping_freed_memory_is_harmless_everywhere(monkeypatch):
     import ctypes
     import platform
 
-    assert device.keep_freed_memory() is (platform.libc_ver()[0] == "glibc")
+    assert device_module.keep_freed_memory() is (platform.libc_ver()[0] == "glibc")
 
     class OtherLibrary:
         def __init__(self, name):
             pass
 
     monkeypatch.setattr(ctypes, "CDLL", OtherLibrary)
-    assert device.keep_freed_memory() is False
+    assert device_module.keep_freed_memory() is False
