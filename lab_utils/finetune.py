@@ -11,12 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from .adapter import attach_adapter
 from .checkpoint import latest_record, save_checkpoint, set_aside
 from .device import Device, decide_optimizer, find_device, free_memory_bytes, keep_freed_memory, use_threads
 from .errors import LabError
 from .memory import training_step_bytes
 from .models import default_model, load_base
-from .quiet import quiet
 from .recipe import Recipe
 from .supervision import IGNORED, collate, encode_split, plan_batches
 from .tasks import TASKS, load_task
@@ -57,85 +57,6 @@ class Run:
 def run_folder(recipe: Recipe) -> Path:
     """Where the notebooks keep a recipe's run: `runs/<task>-<fingerprint>`, or the same under `LORA_LAB_RUNS`."""
     return Path(os.environ.get("LORA_LAB_RUNS", "runs")) / f"{recipe.task}-{recipe.fingerprint()}"
-
-
-def attach_adapter(model, recipe: Recipe):
-    """Put fresh LoRA adapters on a base model; an adapter that is on it already is taken off first.
-
-    Parameters
-    ----------
-    model : transformers model, or a peft model (its base is used)
-    recipe : Recipe; rank, alpha, dropout, use_rslora, target_modules and seed count
-
-    Returns
-    -------
-    peft model in training mode: A from Kaiming-uniform, B zero, both float32, everything else frozen
-
-    Raises
-    ------
-    LabError
-        A target module is not in the model, or the rank is larger than a layer.
-    """
-    import torch
-    from peft import LoraConfig, get_peft_model
-
-    model = take_off_adapter(model)
-    _check_targets(model, recipe)
-    config = LoraConfig(
-        r=recipe.rank,
-        lora_alpha=recipe.alpha,
-        lora_dropout=recipe.dropout,
-        use_rslora=recipe.use_rslora,
-        target_modules=recipe.peft_targets,
-        task_type="CAUSAL_LM",
-    )
-    torch.manual_seed(recipe.seed)
-    with quiet():
-        model = get_peft_model(model, config)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
-    return model.train()
-
-
-def take_off_adapter(model):
-    """The base model without any peft layers, in place; peft puts its layers into the base itself.
-
-    Parameters
-    ----------
-    model : peft model, or a base model that peft was applied to, or a plain one (returned as it is)
-    """
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    for name, module in list(base.named_modules()):
-        if isinstance(module, BaseTunerLayer):
-            base.set_submodule(name, module.get_base_layer())
-    for note in ("peft_config", "_hf_peft_config_loaded"):
-        base.__dict__.pop(note, None)
-    return base
-
-
-def _check_targets(model, recipe: Recipe) -> None:
-    """Raise a LabError for a target that no module has, or a layer smaller than the rank."""
-    linears = {
-        name: module for name, module in model.named_modules()
-        if hasattr(module, "in_features") and module is not model.get_output_embeddings()
-    }
-    wanted = recipe.peft_targets
-    if wanted != "all-linear":
-        ends = sorted({name.rpartition(".")[2] for name in linears})
-        for target in wanted:
-            if not any(name == target or name.endswith(f".{target}") for name in linears):
-                raise LabError(f"target_modules: the model has no linear layer {target!r}. It has: {', '.join(ends)}.")
-        linears = {name: m for name, m in linears.items() if any(name.endswith(target) for target in wanted)}
-    name, smallest = min(linears.items(), key=lambda item: min(item[1].in_features, item[1].out_features))
-    limit = min(smallest.in_features, smallest.out_features)
-    if recipe.rank > limit:
-        raise LabError(
-            f"rank={recipe.rank} is larger than layer {name} ({smallest.out_features}×{smallest.in_features}) allows: "
-            f"a product B·A of that shape has rank {limit} at most. Choose rank 1 to {limit}."
-        )
 
 
 def build_supervised(model):

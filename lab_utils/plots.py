@@ -89,6 +89,7 @@ def compare_losses(histories: dict[str, list[dict]]):
             [row["step"] for row in history], [row["loss"] for row in history],
             color=color, linestyle=style, linewidth=3, label=label,
         )
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("step", fontsize=15)
     axes.set_ylabel("loss, nats a token", fontsize=15)
     axes.legend(fontsize=14, frameon=False)

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from lab_utils import finetune as module
+from lab_utils.adapter import attach_adapter, take_off_adapter
 from lab_utils.checkpoint import checkpoints
 from lab_utils.errors import LabError
-from lab_utils.finetune import attach_adapter, build_supervised, finetune, main, run_folder, take_off_adapter
+from lab_utils.finetune import build_supervised, finetune, main, run_folder
 from lab_utils.recipe import Recipe
 from lab_utils.supervision import IGNORED, collate, encode
 from lab_utils.tasks import TASKS, load_task

@@ -12,7 +12,7 @@ PACKAGE = ROOT / "lab_utils"
 LEVELS = {
     0: "errors lowrank counts quantize memory formats",
     1: "device quiet lora variants nf4",
-    2: "recipe supervision embedded models tasks fourbit merging checkpoint finetune evaluate sweep capabilities",
+    2: "adapter capabilities checkpoint embedded evaluate finetune fourbit merging models recipe supervision sweep tasks",
     3: "plots pages",
     4: "widgets checks course",
 }

@@ -5,8 +5,9 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lab_utils.adapter import attach_adapter
 from lab_utils.device import Device
-from lab_utils.finetune import attach_adapter, build_supervised
+from lab_utils.finetune import build_supervised
 from lab_utils.fourbit import slow_down, speed_up
 from lab_utils.memory import training_step_bytes
 from lab_utils.models import load_base

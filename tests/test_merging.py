@@ -128,7 +128,7 @@ def test_the_model_itself_stays_as_it_was_and_trainable(tiny_nf4, ids):
 
 def test_the_real_model_in_its_compute_dtype(tokenizer):
     """bfloat16 has 8 bits: a few per cent on logits, and the same likeliest word nearly everywhere."""
-    from lab_utils.finetune import attach_adapter
+    from lab_utils.adapter import attach_adapter
     from lab_utils.models import load_base
     from lab_utils.recipe import Recipe
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import lab_utils.models as models
+from lab_utils.adapter import attach_adapter
 from lab_utils.device import GIB, find_device
 from lab_utils.errors import LabError
-from lab_utils.finetune import attach_adapter
 from lab_utils.models import (
     MODELS,
     decide_model,
