@@ -12,7 +12,7 @@ PACKAGE = ROOT / "lab_utils"
 LEVELS = {
     0: "errors lowrank counts quantize memory formats",
     1: "device quiet lora variants nf4",
-    2: "adapter capabilities checkpoint embedded evaluate finetune fourbit merging models recipe supervision sweep tasks",
+    2: "adapter capabilities checkpoint embedded evaluate finetune fourbit merging models recipe supervision tasks",
     3: "plots pages",
     4: "widgets checks course",
 }
