@@ -67,12 +67,22 @@ def measure_trl(steps: int, batch_size: int, attention: str) -> dict:
         def on_step_end(self, *args, **kwargs):
             seconds.append(time.perf_counter() - self.began)
 
+    class SameSchedule(SFTTrainer):
+        """TRL with our learning rates: its own warm-up begins at zero, one step behind."""
+
+        def create_scheduler(self, num_training_steps, optimizer=None):
+            import torch
+
+            share = [wanted.learning_rate_at(step) / wanted.learning_rate for step in range(steps)] + [0.0]
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, share.__getitem__)
+            return self.lr_scheduler
+
     with tempfile.TemporaryDirectory() as folder:
-        trainer = SFTTrainer(
+        trainer = SameSchedule(
             model=model,
             args=SFTConfig(
-                output_dir=folder, max_steps=steps, warmup_steps=wanted.warmup, per_device_train_batch_size=batch_size,
-                learning_rate=wanted.learning_rate, lr_scheduler_type="cosine", weight_decay=0.0, max_grad_norm=1.0,
+                output_dir=folder, max_steps=steps, per_device_train_batch_size=batch_size,
+                learning_rate=wanted.learning_rate, weight_decay=0.0, max_grad_norm=1.0,
                 logging_steps=1, report_to="none", save_strategy="no", gradient_checkpointing=False,
                 train_sampling_strategy="sequential", use_cpu=here.kind == "cpu", disable_tqdm=True,
                 bf16=here.compute_dtype == "bfloat16", seed=wanted.seed,
