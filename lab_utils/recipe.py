@@ -19,7 +19,7 @@ TARGETS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What to train on what, and how. The defaults are the course's QLoRA run of about two and a half CPU minutes.
+    """What to train on what, and how. The defaults are the course's QLoRA run of about three CPU minutes.
 
     Parameters
     ----------
