@@ -12,8 +12,8 @@ PACKAGE = ROOT / "lab_utils"
 LEVELS = {
     0: "errors lowrank counts quantize memory formats",
     1: "device quiet lora variants nf4",
-    2: "adapter capabilities checkpoint embedded evaluate finetune fourbit merging models recipe supervision tasks",
-    3: "plots pages",
+    2: "adapter capabilities checkpoint digits embedded evaluate finetune fourbit merging models recipe recorded supervision tasks",
+    3: "plots pages snapshots",
     4: "widgets checks course",
 }
 LEVEL = {name: level for level, names in LEVELS.items() for name in names.split()}
