@@ -10,9 +10,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "lab_utils"
 LEVELS = {
-    0: "errors lowrank counts quantize memory formats",
-    1: "device quiet lora variants nf4",
-    2: "adapter capabilities checkpoint digits embedded evaluate finetune fourbit merging models recipe recorded supervision tasks",
+    0: "errors architectures lowrank counts quantize memory formats",
+    1: "device quiet lora lora_files lora_layers variants nf4",
+    2: "adapter capabilities checkpoint digits embedded evaluate finetune fourbit merging models recipe recorded "
+    "supervision tasks",
     3: "plots pages snapshots",
     4: "widgets checks course",
 }

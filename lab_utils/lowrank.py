@@ -1,0 +1,204 @@
+"""Low rank: the best thin factors of a matrix, how far off they are, and how much rank a matrix really has.
+
+Every decomposition is computed in float64, whatever the weight's dtype: for float32 matrices the small singular
+values then are the matrix's own and not the rounding of the algorithm. Factors come back in the weight's dtype,
+measurements (singular values, energy) in float64.
+"""
+
+import torch
+from torch import Tensor
+
+from .errors import LabError
+
+DTYPES = (torch.float32, torch.float64)
+NEARLY = 1 - 1e-6  # entries this close to the largest of a column count as equally large
+
+
+def best_rank_r(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """The two thin matrices whose product is nearest to `weight`.
+
+    Parameters
+    ----------
+    weight : float32 or float64 Tensor, shape (out, in), finite
+    rank : int, 0 to min(out, in)
+
+    Returns
+    -------
+    B : Tensor, shape (out, rank), in the weight's dtype
+    A : Tensor, shape (rank, in), in the weight's dtype
+        `B @ A` has the smallest Frobenius error that any product of this rank can have. Each singular value is
+        split evenly: column i of B and row i of A both have length √σᵢ. The signs are fixed: in every column of B
+        the entry of largest magnitude is positive (the first of them, if several are equally large). Where singular
+        values are equal, the best fit is not unique and one of them is returned. Rank 0 gives empty factors whose
+        product is all zeros.
+
+    Raises
+    ------
+    LabError
+        `rank` is out of range or no whole number; `weight` is no matrix, is empty, or holds NaN or infinity, or its
+        dtype is another one.
+
+    Source: Eckart and Young 1936, "The approximation of one matrix by another of lower rank", Psychometrika 1.
+    """
+    matrix = _matrix("weight", weight)
+    full = min(matrix.shape)
+    if isinstance(rank, bool) or not isinstance(rank, int) or not 0 <= rank <= full:
+        out_features, in_features = matrix.shape
+        raise LabError(
+            f"rank={rank!r} is out of range for a {out_features}×{in_features} matrix: a whole number from 0 to {full}."
+        )
+    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    left, values, right = left[:, :rank], values[:rank], right[:rank]
+    if rank:
+        size = left.abs()
+        first = (size >= NEARLY * size.amax(dim=0)).int().argmax(dim=0)  # (rank,) row of each column's largest entry
+        signs = left.gather(0, first[None]).sign()  # (1, rank)
+        left, right = left * signs, right * signs.T
+    root = values.sqrt()
+    return (left * root).to(weight.dtype), (root[:, None] * right).to(weight.dtype)
+
+
+def relative_error(weight: Tensor, approximation: Tensor) -> float:
+    """How far `approximation` is from `weight`: ‖weight − approximation‖ / ‖weight‖ in the Frobenius norm.
+
+    Parameters
+    ----------
+    weight, approximation : float32 or float64 Tensor, both of shape (out, in), finite
+
+    Returns
+    -------
+    float >= 0: 0 is exact, 1 is as bad as all zeros. For a zero weight it is 0 if the approximation is zero too.
+
+    Raises
+    ------
+    LabError
+        The shapes differ; the weight is zero and the approximation is not, so that there is nothing to divide by;
+        or a matrix is not allowed (see `best_rank_r`).
+    """
+    matrix, other = _matrix("weight", weight), _matrix("approximation", approximation)
+    if matrix.shape != other.shape:
+        raise LabError(
+            f"weight has shape {tuple(matrix.shape)} and approximation {tuple(other.shape)}: they must be equal."
+        )
+    largest = matrix.abs().max()
+    if largest == 0:
+        if other.any():
+            raise LabError(
+                "weight is all zeros and approximation is not: a relative error would divide by zero. "
+                "Look at (weight - approximation).norm() instead."
+            )
+        return 0.0
+    matrix, other = matrix / largest, other / largest  # squares can neither overflow nor vanish
+    return float((matrix - other).norm() / matrix.norm())
+
+
+def singular_values(weight: Tensor) -> Tensor:
+    """The singular values of `weight`, largest first.
+
+    Parameters
+    ----------
+    weight : float32 or float64 Tensor, shape (out, in), finite
+
+    Returns
+    -------
+    float64 Tensor, shape (min(out, in),), each >= 0
+
+    Raises
+    ------
+    LabError
+        The matrix is not allowed (see `best_rank_r`).
+    """
+    return torch.linalg.svdvals(_matrix("weight", weight))
+
+
+def energy(weight: Tensor) -> Tensor:
+    """The share of the matrix that its best rank-1, rank-2, … fits hold: cumulative squared singular values.
+
+    Parameters
+    ----------
+    weight : float32 or float64 Tensor, shape (out, in), finite
+
+    Returns
+    -------
+    float64 Tensor, shape (min(out, in),)
+        Entry i belongs to rank i + 1; rising, the last is 1. One minus an entry is the squared `relative_error` of
+        the best fit of that rank. A zero matrix has 1 everywhere: nothing is missing at any rank.
+
+    Raises
+    ------
+    LabError
+        The matrix is not allowed (see `best_rank_r`).
+    """
+    values = singular_values(weight)
+    if values[0] == 0:
+        return torch.ones_like(values)
+    total = (values / values[0]).square().cumsum(dim=0)
+    return total / total[-1]
+
+
+def rank_for_energy(weight: Tensor, share: float) -> int:
+    """The smallest rank whose best fit holds at least `share` of the energy.
+
+    Parameters
+    ----------
+    weight : float32 or float64 Tensor, shape (out, in), finite
+    share : float, 0 to 1
+
+    Returns
+    -------
+    int, 0 to min(out, in): 0 for share 0, and for a zero matrix. Share 1 means all but float64's rounding.
+
+    Raises
+    ------
+    LabError
+        `share` is out of range, or the matrix is not allowed (see `best_rank_r`).
+    """
+    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
+        raise LabError(f"share={share!r} is out of range: a number from 0 to 1.")
+    held = energy(weight)
+    if share == 0 or not weight.any():
+        return 0
+    return int((held < share).sum()) + 1
+
+
+def effective_rank(weight: Tensor) -> float:
+    """How many directions a matrix really uses: exp of the entropy of its singular values.
+
+    Parameters
+    ----------
+    weight : float32 or float64 Tensor, shape (out, in), finite
+
+    Returns
+    -------
+    float: n if n singular values are equal and the others 0, in between otherwise; 0.0 for a zero matrix
+        The singular values, divided by their sum, are read as probabilities p; the value is exp(−Σ p ln p).
+
+    Raises
+    ------
+    LabError
+        The matrix is not allowed (see `best_rank_r`).
+
+    Source: Roy and Vetterli 2007, "The effective rank: a measure of effective dimensionality", EUSIPCO, section 2.
+    """
+    values = singular_values(weight)
+    if values[0] == 0:
+        return 0.0
+    shares = values / values[0]
+    shares = shares / shares.sum()
+    return float(torch.special.entr(shares).sum().exp())
+
+
+def _matrix(name: str, value) -> Tensor:
+    """`value` as a float64 matrix without gradient, or a LabError that says what is wrong with it."""
+    if not isinstance(value, Tensor):
+        raise LabError(f"{name} is a {type(value).__name__}, not a torch tensor: use torch.as_tensor({name}).")
+    if value.dtype not in DTYPES:
+        raise LabError(f"{name} has dtype {value.dtype}: convert it first, with {name}.float().")
+    if value.dim() != 2:
+        raise LabError(f"{name} has shape {tuple(value.shape)}: a matrix with two dimensions is needed.")
+    if not value.numel():
+        raise LabError(f"{name} has shape {tuple(value.shape)} and no entries: there is nothing to approximate.")
+    if not value.isfinite().all():
+        count = int((~value.isfinite()).sum())
+        raise LabError(f"{name} holds {count} of {value.numel()} entries that are NaN or infinite: mend them first.")
+    return value.detach().double()
