@@ -1,0 +1,227 @@
+"""LoRA on whole models: put adapters on, freeze the rest, merge and unmerge, take out and load the weights.
+
+The layers are in `lora_layers`, files in peft's layout in `lora_files`.
+"""
+
+import re
+import warnings
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from .errors import LabError
+from .lora_layers import SUPPORTED, LoRAConv1D, LoRAEmbedding, LoRALinear, check_layer, check_settings, kind_for
+
+__all__ = [
+    "LoRAConv1D", "LoRAEmbedding", "LoRALinear", "adapted_layers", "adapter_state", "freeze", "inject", "load_adapter",
+    "merge", "take_off", "trainable_parameters", "unmerge",
+]
+PREFIX = "base_model.model."  # what peft puts before every module's name
+
+
+def matches(name: str, target_modules: str | Iterable[str]) -> bool:
+    """peft's rule: a list holds whole names or their ends after a dot; a string is a pattern for the whole name."""
+    if isinstance(target_modules, str):
+        return re.fullmatch(target_modules, name) is not None
+    return any(name == target or name.endswith(f".{target}") for target in target_modules)
+
+
+def inject(
+    model: nn.Module, target_modules: str | Iterable[str], rank: int, alpha: float, dropout: float = 0.0,
+    use_rslora: bool = False,
+) -> nn.Module:  # fmt: skip
+    """Put fresh adapters on layers of `model`, in place, and freeze everything else.
+
+    Parameters
+    ----------
+    model : nn.Module
+    target_modules : list of names, of which each is a module's whole name or its end after a dot ("q_proj"); or
+        "all-linear", every linear layer but a transformers model's output head; or any other str, a regular expression
+        for the whole name
+    rank, alpha, dropout, use_rslora : as for LoRALinear
+
+    Returns
+    -------
+    The same model
+
+    Raises
+    ------
+    LabError
+        A target matches nothing (the message lists what there is) or a module that cannot be adapted; a layer is
+        smaller than the rank; a value is out of its range; the model has adapters already. The model is unchanged then.
+    """
+    check_settings(rank, alpha, dropout, use_rslora)
+    if any(hasattr(module, "lora_A") for module in model.modules()):
+        raise LabError(
+            "This model has adapters already: injecting again would adapt the adapters. `take_off(model)` removes "
+            "them, `load_adapter(model, state)` gives them other weights."
+        )
+    targets = _targets(model, target_modules)
+    for name, layer in targets.items():
+        kind = kind_for(layer)
+        if kind is None:
+            raise LabError(f"target_modules: {name} is a {type(layer).__name__}, which LoRA cannot adapt. {SUPPORTED}")
+        check_layer(kind, layer, rank, name)
+    for name, layer in targets.items():
+        model.set_submodule(name, kind_for(layer)(layer, rank, alpha, dropout, use_rslora).train(layer.training))
+    return freeze(model)
+
+
+def _targets(model: nn.Module, target_modules: str | Iterable[str]) -> dict[str, nn.Module]:
+    """name -> module of what `target_modules` means, in the model's order."""
+    modules = {name: module for name, module in model.named_modules() if name}
+    known = sorted({name.rpartition(".")[2] for name, module in modules.items() if kind_for(module)})
+    there_is = f"It has: {', '.join(known) or 'none'}."
+    if isinstance(target_modules, str) and target_modules.lower() == "all-linear":
+        head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+        linear = (LoRALinear, LoRAConv1D)
+        found = {name: m for name, m in modules.items() if kind_for(m) in linear and m is not head}
+        if not found:
+            raise LabError(f"target_modules='all-linear': the model has no linear layer inside. {there_is}")
+        return found
+    if isinstance(target_modules, str):
+        wanted = [target_modules]
+        hint = f" A string is a pattern for the whole name; for names write a list: [{target_modules!r}]."
+    else:
+        wanted, hint = list(target_modules), ""
+    if not wanted or not all(isinstance(target, str) and target for target in wanted):
+        raise LabError(f"target_modules={target_modules!r} is out of range: 'all-linear' or a list of names.")
+    for target in wanted:
+        if not any(matches(name, target if hint else [target]) for name in modules):
+            raise LabError(f"target_modules: the model has no layer {target!r}. {there_is}{hint}")
+    return {name: m for name, m in modules.items() if matches(name, target_modules if hint else wanted)}
+
+
+def adapted_layers(model: nn.Module) -> dict[str, LoRALinear]:
+    """name -> adapted layer, in the model's order.
+
+    Raises
+    ------
+    LabError
+        There is none.
+    """
+    found = {name: module for name, module in model.named_modules() if name and isinstance(module, LoRALinear)}
+    if not found:
+        raise LabError("This model has no adapters: `inject(model, target_modules, rank, alpha)` puts them on.")
+    return found
+
+
+def freeze(model: nn.Module) -> nn.Module:
+    """Let A and B of every adapter be trained, and nothing else. Returns the model."""
+    model.requires_grad_(False)
+    for layer in adapted_layers(model).values():
+        layer.lora_A.requires_grad_(True)
+        layer.lora_B.requires_grad_(True)
+    return model
+
+
+def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters that an optimizer should get."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def merge(model: nn.Module) -> int:
+    """Merge every adapter that is not merged yet; if there is none, a warning says so and nothing happens.
+
+    Returns
+    -------
+    int, layers merged by this call
+
+    Raises
+    ------
+    LabError
+        A layer cannot be merged (see LoRALinear.merge), or shares its weight with another module (tied embeddings),
+        which would change too. The model is unchanged then.
+    """
+    waiting = {name: layer for name, layer in adapted_layers(model).items() if not layer.merged}
+    if not waiting:
+        warnings.warn("All adapters are merged already: nothing was done.", stacklevel=2)
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    for layer in waiting.values():
+        holders = names[id(layer.base_layer.weight)]
+        if len(holders) > 1:
+            raise LabError(f"{' and '.join(holders)} are one tensor: merging would change both. Untie them first.")
+        layer.merged_weight()  # raises before anything is changed
+    for layer in waiting.values():
+        layer.merge()
+    return len(waiting)
+
+
+def unmerge(model: nn.Module) -> int:
+    """Unmerge every adapter that is merged; if there is none, a warning says so and nothing happens.
+
+    Returns
+    -------
+    int, layers unmerged by this call
+    """
+    merged = [layer for layer in adapted_layers(model).values() if layer.merged]
+    if not merged:
+        warnings.warn("No adapter is merged: nothing was done.", stacklevel=2)
+    for layer in merged:
+        layer.unmerge()
+    return len(merged)
+
+
+def take_off(model: nn.Module) -> nn.Module:
+    """Put the base layers back, in place, and return the model. What is merged stays in their weights; all stay frozen.
+    """
+    for name, layer in adapted_layers(model).items():
+        model.set_submodule(name, layer.base_layer)
+    return model
+
+
+def adapter_state(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of all A and B under the names that peft gives them in a file.
+
+    Returns
+    -------
+    dict, for instance "base_model.model.layers.0.q_proj.lora_A.weight" -> Tensor (rank, in)
+    """
+    return {
+        f"{PREFIX}{name}.{key}": matrix.detach().clone()
+        for name, layer in adapted_layers(model).items()
+        for key, matrix in zip(layer.KEYS, (layer.lora_A, layer.lora_B), strict=True)
+    }
+
+
+def load_adapter(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
+    """Give the adapters on `model` the weights in `state`, all or none. Returns the model.
+
+    Parameters
+    ----------
+    model : nn.Module with adapters, unmerged, on the modules and of the rank that `state` is for
+    state : dict as `adapter_state` returns it. A copy of a base weight, which peft writes beside adapted embeddings,
+        must be equal to the model's own.
+
+    Raises
+    ------
+    LabError
+        Keys are missing, unexpected or of another shape; a layer is merged; the base weights differ.
+    """
+    layers = adapted_layers(model)
+    if any(layer.merged for layer in layers.values()):
+        raise LabError("The adapter is merged: other weights now would make unmerging wrong. Call `unmerge` first.")
+    ours = {
+        f"{PREFIX}{name}.{key}": matrix
+        for name, layer in layers.items()
+        for key, matrix in zip(layer.KEYS, (layer.lora_A, layer.lora_B), strict=True)
+    }
+    bases = {f"{PREFIX}{name}.base_layer.weight": layer.base_layer.weight for name, layer in layers.items()}
+    problems = [f"missing {key}" for key in ours if key not in state]
+    for key, value in state.items():
+        if key in ours and value.shape != ours[key].shape:
+            problems.append(f"{key} has shape {tuple(value.shape)} and not {tuple(ours[key].shape)}")
+        elif key in bases and not torch.equal(value.to(bases[key]), bases[key]):
+            problems.append(f"{key} belongs to another base model")
+        elif key not in ours and key not in bases:
+            problems.append(f"unexpected {key}")
+    if problems:
+        more = f"; and {len(problems) - 6} more" if len(problems) > 6 else ""
+        raise LabError(f"This adapter does not fit the model: {'; '.join(problems[:6])}{more}.")
+    with torch.no_grad():
+        for key, parameter in ours.items():
+            parameter.copy_(state[key])
+    return model
