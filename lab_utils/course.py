@@ -115,8 +115,7 @@ def execute(
                 again = f" (run number {run // len(indices) + 1} of the page)" if run >= len(indices) else ""
                 page.failure = Failure(number, cell.source, error + again)
                 break
-        else:
-            client.set_widgets_metadata()
+        client.set_widgets_metadata()  # of a failed page too: what was drawn before stays to be seen
     return page
 
 

@@ -1,12 +1,14 @@
-"""HTML of executed notebooks: one file a page with its pictures inside, and an index.
+"""HTML of executed notebooks: one file a page with everything inside, and an index.
 
-Formulas are set by MathJax from a CDN, and widgets drawn by scripts from one: with no network a formula reads as
-TeX, and of a widget only the static picture beside it is seen.
+A page asks the network for nothing, so it reads the same offline and from a disk. Explorers that compute in the
+browser work in it; other widgets are shown as they stood (see `lab_utils.snapshots`). Formulas in TeX stay text.
 """
 
 import html
 import re
 from pathlib import Path
+
+from .snapshots import replace_widgets
 
 
 def describe(notebook) -> tuple[str, str]:
@@ -19,12 +21,52 @@ def describe(notebook) -> tuple[str, str]:
     return titles[0] if titles else "Untitled", " ".join(question.group().split()) if question else ""
 
 
-def write_page(page, folder: Path) -> Path:
-    """Write an executed notebook to `folder` as one HTML file with its pictures inside; returns the file."""
+# nbconvert's page less what it would fetch: require.js, MathJax and Mermaid (and, as no widget is left, their manager).
+_TEMPLATE = """{%- extends 'lab/index.html.j2' -%}
+{%- block html_head_js -%}{%- endblock -%}
+{%- block html_head_js_mathjax -%}{%- endblock -%}
+{%- block html_head_js_mermaidjs -%}{%- endblock -%}
+{%- block html_head_css -%}{{ resources.lab_head }}{%- endblock -%}
+{%- block data_html scoped -%}
+{%- if output.metadata.get('lab_widget') -%}
+<div class="jp-OutputArea-output {{ extra_class }}">{{ output.data['text/html'] }}</div>
+{%- else -%}{{ super() }}{%- endif -%}
+{%- endblock -%}
+{%- block footer_js -%}{{ resources.lab_scripts }}{%- endblock -%}
+"""
+
+
+def page_html(notebook, *, folder: Path = Path("."), theme: str = "light") -> str:
+    """An executed notebook as one HTML page that fetches nothing.
+
+    Parameters
+    ----------
+    notebook : NotebookNode
+    folder : Path, where the notebook lies: pictures that its prose names are looked for here and put in
+    theme : str, "light" or "dark"
+    """
     from nbconvert import HTMLExporter
 
-    exporter = HTMLExporter(template_name="lab", embed_images=True)
-    body, _ = exporter.from_notebook_node(page.notebook, resources={"metadata": {"name": describe(page.notebook)[0]}})
+    notebook, head, scripts = replace_widgets(notebook)
+    resources = {
+        "metadata": {"name": describe(notebook)[0], "path": str(folder)},
+        "lab_head": head,
+        "lab_scripts": scripts,
+    }
+    exporter = HTMLExporter(template_name="lab", raw_template=_TEMPLATE, embed_images=True, theme=theme)
+    body, _ = exporter.from_notebook_node(notebook, resources=resources)
+    return re.sub(r'<img\b[^>]*\bsrc="https?:[^>]*>', _alternative, body)
+
+
+def _alternative(match: re.Match) -> str:
+    """The text in the place of a picture that lies on the network, a badge most often."""
+    text = re.search(r'\balt="([^"]*)"', match.group())
+    return text.group(1) if text else ""
+
+
+def write_page(page, folder: Path) -> Path:
+    """Write an executed notebook to `folder` as one HTML file with its pictures inside; returns the file."""
+    body = page_html(page.notebook, folder=page.path.parent)
     body = re.sub(r'href="([\w-]+)\.ipynb', r'href="\1.html', body)  # from page to page within the site
     target = folder / f"{page.path.stem}.html"
     target.write_text(body, encoding="utf-8")

@@ -1,13 +1,16 @@
 """The course runner, held to tiny notebooks made here. Each starts a kernel: about two seconds."""
 
+import re
 import sys
+from html.parser import HTMLParser
 
 import nbformat
 import pytest
+from toys import Toy, notebook_of
 
 from lab_utils import course
 from lab_utils.errors import LabError
-from lab_utils.pages import describe
+from lab_utils.pages import describe, page_html
 
 
 def make(folder, name, *cells):
@@ -121,3 +124,71 @@ def test_describe_takes_the_first_question():
     notebook = new.new_notebook(cells=[new.new_markdown_cell(prose)])
     assert describe(notebook) == ("05 · Quantization", "What is lost when 16 bits become 8?")
     assert describe(new.new_notebook()) == ("Untitled", "")
+
+
+class Fetched(HTMLParser):
+    """What a browser would fetch for a page beyond the page itself, read off its tags, styles and scripts."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found, self.inside = [], ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.inside = tag
+        for name, value in attributes:
+            if name in ("src", "srcset", "data", "poster") or (name, tag) == ("href", "link"):
+                if value and not value.startswith("data:"):
+                    self.found.append(value)
+
+    def handle_endtag(self, tag):
+        self.inside = ""
+
+    def handle_data(self, text):
+        if self.inside == "style":
+            text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
+            self.found += re.findall(r"@import[^;]*|url\((?![\"']?data:|#)[^)]*\)", text)
+        if self.inside == "script":
+            self.found += re.findall(r"https?://[^\"'\s]*", text)
+
+
+def test_fetched_sees_what_nbconvert_would_fetch():
+    from nbconvert import HTMLExporter
+
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("![b](https://x.y/b.svg)")])
+    notebook.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": {"state": {}}}
+    found = " ".join(Fetched(HTMLExporter(template_name="lab").from_notebook_node(notebook)[0]).found)
+    for part in ("require.min.js", "mathjax", "mermaid", "unpkg.com", "https://x.y/b.svg"):
+        assert part in found, part
+    style = "<style>@import 'a.css'; b {background: url(c.png)} i {background: url(data:image/png;base64,)}</style>"
+    assert Fetched(style).found == ["@import 'a.css'", "url(c.png)"]
+
+
+WIDGETS = """import ipywidgets
+ipywidgets.VBox([ipywidgets.IntSlider(4, description="rank"), ipywidgets.HTML("<b>bold</b>")])"""
+
+
+def test_an_executed_page_fetches_nothing(tmp_path):
+    prose = "# 03 Offline\n\n[![Open in Colab](https://x.y/badge.svg)](https://x.y)\n\nSo $a_1 * b < c$ and ![p](p.png)"
+    (tmp_path / "p.png").write_bytes(b"\x89PNG")
+    path = make(tmp_path, "03_offline", prose, WIDGETS)
+    out = tmp_path / "site"
+    out.mkdir()
+    page = course.execute(path)
+    text = course.write_page(page, out).read_text()
+    assert Fetched(text).found == []
+    assert '<a href="https://x.y">Open in Colab</a>' in text and "$a_1 * b &lt; c$" in text
+    assert "data:image/png;base64,iVBORw==" in text
+    assert "rank: 4" in text and "<b>bold</b>" in text and "<script" not in text
+
+
+def test_a_page_with_an_explorer_fetches_nothing():
+    text = page_html(notebook_of(Toy()))
+    assert Fetched(text).found == [] and text.count('<script type="module">') == 2
+
+
+@pytest.mark.parametrize("path", sorted(course.NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_no_notebook_of_the_course_fetches_anything(path):
+    """Not executed here: its prose, its pictures and the template."""
+    assert Fetched(page_html(nbformat.read(path, as_version=4), folder=path.parent)).found == []
