@@ -85,6 +85,9 @@ $(LAB): $(BIN)/python pyproject.toml constraints.txt
 	@set -o pipefail; $(PIP) -e . | $(LARGE)
 	@# No question about news on the first page. It is a comfort only, so a failure is no error.
 	@$(BIN)/jupyter labextension disable --level=sys_prefix @jupyterlab/apputils-extension:announcements > /dev/null 2>&1 || true
+	@# A saved notebook keeps its widgets: opened again, they are drawn before any cell has run.
+	@mkdir -p .venv/share/jupyter/lab/settings
+	@echo '{"@jupyter-widgets/jupyterlab-manager:plugin": {"saveState": true}}' > .venv/share/jupyter/lab/settings/overrides.json
 	@touch $@
 
 $(DEV): $(LAB)

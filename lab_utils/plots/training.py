@@ -1,29 +1,8 @@
-"""Numbers in, Figure out: every picture of the course, legible from the last row."""
+"""Pictures of training: losses, scores before and after, bytes."""
 
 from collections.abc import Sequence
 
-BLUE, ORANGE, GREEN, GREY = "#0b5fa5", "#d1540a", "#1d7a46", "#6b7280"
-
-
-def new_figure(width: float = 9.0, height: float = 4.2):
-    """An empty white Figure of `width` × `height` inches, and its one Axes, in the course's style."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=100, facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    style_axes(axes)
-    return figure, axes
-
-
-def style_axes(axes) -> None:
-    """Large type, a light grid behind the data, no box."""
-    axes.grid(True, color="#e5e7eb", linewidth=1)
-    axes.set_axisbelow(True)
-    axes.tick_params(labelsize=13)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+from .style import BLUE, GREEN, GREY, ORANGE, new_figure, style_axes
 
 
 def smooth(values: Sequence[float], weight: float = 0.8) -> list[float]:
@@ -136,4 +115,36 @@ def memory_bars(parts: dict[str, int], title: str):
     axes.set_xlabel("megabytes (10⁶ bytes)", fontsize=14)
     axes.set_title(title, fontsize=16, loc="left")
     axes.grid(False, axis="y")
+    return figure
+
+
+def fits(runs: list[dict]):
+    """Figure of several short trainings: their losses, and the accuracy that each reached against its rank.
+
+    Parameters
+    ----------
+    runs : list of dict with rank, scaling, losses, accuracy (share, or None) and before (share); the last stands out
+    """
+    figure, first = new_figure(11, 4)
+    first.remove()
+    curve, dots = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
+    for run in runs:
+        last = run is runs[-1]
+        curve.plot(run["losses"], color=BLUE if last else GREY, linewidth=3 if last else 1.5, alpha=1 if last else 0.7)
+        if run["accuracy"] is not None:
+            color, size = (ORANGE, 11) if last else (GREY, 8)
+            dots.plot([run["rank"]], [100 * run["accuracy"]], "o", color=color, markersize=size)
+    if runs[-1]["accuracy"] is not None:
+        spot = (runs[-1]["rank"], 100 * runs[-1]["accuracy"])
+        dots.annotate(f"{spot[1]:.1f} %", spot, (0, -20), textcoords="offset points", fontsize=14, ha="center")
+    dots.axhline(100 * runs[-1]["before"], color=GREY, linestyle=":", linewidth=2)
+    for axes, xlabel, ylabel in ((curve, "step", "loss, nats an image"), (dots, "rank", "accuracy on new images, %")):
+        style_axes(axes)
+        axes.set_xlabel(xlabel, fontsize=14)
+        axes.set_ylabel(ylabel, fontsize=14)
+    curve.set_yscale("log")
+    dots.set_xscale("log", base=2)
+    dots.xaxis.set_major_formatter("{x:g}")
+    dots.set_xlim(0.8, 80)
+    dots.set_ylim(0, 105)
     return figure

@@ -1,11 +1,10 @@
 """The loss curve that grows while the model trains."""
 
-import io
 import time
 
 import ipywidgets
 
-from ..plots import draw_loss, new_figure
+from ..plots import draw_loss, new_figure, png
 
 
 class LiveLoss:
@@ -22,7 +21,8 @@ class LiveLoss:
     def __init__(self, steps: int, every_seconds: float = 1.0):
         self.steps, self.every_seconds = steps, every_seconds
         self.figure, self.axes = new_figure(8, 3.6)
-        self.image = ipywidgets.Image(format="png", layout=ipywidgets.Layout(width="800px", height="360px"))
+        layout = ipywidgets.Layout(width="800px", height="360px")
+        self.image = ipywidgets.Image(format="png", layout=layout, tooltip="Loss against step of the training run")
         self.text = ipywidgets.HTML("Not started.")
         self.widget = ipywidgets.VBox([self.image, self.text])
         self._drawn_at = -1e9
@@ -37,9 +37,7 @@ class LiveLoss:
 
     def _draw(self, history: list[dict]) -> None:
         draw_loss(self.axes, history, self.steps)
-        buffer = io.BytesIO()
-        self.figure.canvas.print_png(buffer, pil_kwargs={"compress_level": 1})
-        self.image.value = buffer.getvalue()
+        self.image.value = png(self.figure)
         if history:
             row = history[-1]
             left = sum(r["seconds"] for r in history[-10:]) / len(history[-10:]) * (self.steps - row["step"])

@@ -1,0 +1,55 @@
+"""Pictures of exercises: what is asked beside what was made."""
+
+import numpy as np
+
+from .matrices import paint
+from .style import BLUE, GREY, ORANGE, new_figure, style_axes
+
+MOST_WITH_NUMBERS = 8  # rows and columns of a matrix whose entries are written out
+
+
+def target_and_yours(target, yours=None, title: str = ""):
+    """Figure of two vectors or matrices side by side, in one scale: what is asked, and what was made so far.
+
+    Parameters
+    ----------
+    target : 1-D (bars) or 2-D (coloured fields) array-like; nan stays blank
+    yours : the same, or None where there is nothing to show yet
+    title : str
+    """
+    figure, axes = new_figure(9.0, 3.8)
+    axes.remove()
+    limit = float(np.nanmax(np.abs(np.asarray(target, dtype=float)), initial=0)) or 1.0
+    for place, name, values in zip(figure.subplots(1, 2), ("target", "yours"), (target, yours), strict=True):
+        style_axes(place)
+        if values is None:
+            place.set(xticks=[], yticks=[], xlim=(0, 1), ylim=(0, 1))
+            place.text(0.5, 0.5, "nothing yet", fontsize=16, ha="center", va="center", color=GREY)
+        elif np.ndim(values) == 1:
+            _bars(place, values, BLUE if name == "target" else ORANGE)
+        else:
+            _fields(place, np.asarray(values, dtype=float), limit)
+        place.set_title(name, fontsize=16, loc="left")
+    figure.suptitle(title, fontsize=16, x=0.01, ha="left")
+    return figure
+
+
+def _bars(axes, values, color: str) -> None:
+    """A vector as bars, with the numbers above them where there are few."""
+    bars = axes.bar(range(1, len(values) + 1), values, color=color)
+    if len(values) <= MOST_WITH_NUMBERS:
+        axes.bar_label(bars, fmt="%.3g", fontsize=13)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(False, axis="x")
+    axes.margins(y=0.15)
+
+
+def _fields(axes, values: np.ndarray, limit: float) -> None:
+    """A matrix as coloured fields from -`limit` to `limit`, with its numbers where there are few."""
+    paint(axes, values, limit, "")
+    if max(values.shape) > MOST_WITH_NUMBERS:
+        return
+    for (row, column), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            color = "white" if abs(value) > 0.7 * limit else "#111111"
+            axes.text(column, row, f"{value:.3g}", ha="center", va="center", fontsize=13, color=color)

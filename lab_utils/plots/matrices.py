@@ -1,0 +1,108 @@
+"""Pictures of matrices: blue below zero, white at zero, orange above; or grey from black to white."""
+
+from functools import cache
+
+from .style import BLUE, ORANGE, new_figure, style_axes
+
+
+@cache
+def signed_colors():
+    """The colour map for numbers with a sign; safe for colour-blind eyes."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("lab", [BLUE, "white", ORANGE])
+
+
+def paint(axes, values, limit: float, title: str, grey: bool = False):
+    """Paint a matrix on `axes`: signed from -limit to limit, or grey from 0 to limit; returns the image."""
+    lowest, colors = (0, "gray") if grey else (-limit, signed_colors())
+    image = axes.imshow(values, cmap=colors, vmin=lowest, vmax=limit, interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.grid(False)
+    axes.set_title(title, fontsize=15)
+    return image
+
+
+def matrices(
+    named: dict, limit: float | None = None, columns: int | None = None, numbers: bool = False, grey: bool = False
+):
+    """Figure of matrices side by side, on one colour scale.
+
+    Parameters
+    ----------
+    named : dict title -> Tensor (rows, columns)
+    limit : float, the value in full colour; default the largest absolute value
+    columns : int, pictures in a row; default all of them
+    numbers : bool, write every entry into its field (small matrices only)
+    grey : bool, paint from black (0) to white (`limit`) instead of blue, white and orange
+    """
+    limit = limit or max(float(abs(values).max()) for values in named.values()) or 1.0
+    columns = columns or len(named)
+    lines = -(-len(named) // columns)
+    figure, first = new_figure(3.1 * columns, 3.3 * lines)
+    first.remove()
+    for index, (title, values) in enumerate(named.items()):
+        axes = figure.add_subplot(lines, columns, index + 1)
+        paint(axes, values, limit, title, grey)
+        if numbers:
+            for row, line in enumerate(values.tolist()):
+                for column, value in enumerate(line):
+                    color = "white" if abs(value) > 0.7 * limit else "#111111"
+                    axes.text(column, row, f"{value:.3g}", ha="center", va="center", fontsize=13, color=color)
+    return figure
+
+
+def approximations(named: dict, singular_values, rank: int):
+    """Figure of a matrix beside its approximation, and the relative error at every rank with one rank marked.
+
+    Parameters
+    ----------
+    named : dict title -> Tensor (rows, columns); the first is the matrix itself
+    singular_values : Tensor (min(rows, columns),), descending
+    rank : int
+    """
+    squares = singular_values.double().square()
+    rest = squares.flip(0).cumsum(0).flip(0) / squares.sum().clamp_min(1e-300)
+    errors = [float(share) ** 0.5 for share in rest] + [0.0]
+    figure, curve = new_figure(4 * (len(named) + 1), 3.6)
+    curve.remove()
+    original = next(iter(named.values()))
+    grey = bool((original >= 0).all())
+    limit = float(original.max()) if grey else 3 * float((original**2).mean()) ** 0.5
+    for index, (title, values) in enumerate(named.items()):
+        paint(figure.add_subplot(1, len(named) + 1, index + 1), values, limit or 1.0, title, grey)
+    curve = figure.add_subplot(1, len(named) + 1, len(named) + 1)
+    style_axes(curve)
+    curve.plot(range(len(errors)), [100 * error for error in errors], color=BLUE, linewidth=3)
+    curve.plot([rank], [100 * errors[rank]], "o", color=ORANGE, markersize=11)
+    curve.annotate(f"{errors[rank]:.1%}", (rank, 100 * errors[rank]), (8, 8), textcoords="offset points", fontsize=14)
+    curve.set_xlabel("rank", fontsize=14)
+    curve.set_ylabel("relative error, %", fontsize=14)
+    curve.set_ylim(0, 105)
+    return figure
+
+
+def grid(values, rows, columns, xlabel: str, ylabel: str):
+    """Figure of a table of positive numbers, painted by their logarithm (dark is small), with the numbers in it.
+
+    Parameters
+    ----------
+    values : Tensor (rows, columns), > 0
+    rows, columns : labels of the rows and columns
+    xlabel, ylabel : str
+    """
+    figure, axes = new_figure(8, 4.6)
+    logs = values.log()
+    axes.imshow(logs, cmap="cividis", aspect="auto")
+    middle = float(logs.min() + logs.max()) / 2
+    for row, line in enumerate(values.tolist()):
+        for column, value in enumerate(line):
+            color = "white" if float(logs[row, column]) < middle else "black"
+            axes.text(column, row, f"{value:.3g}", ha="center", va="center", fontsize=15, color=color)
+    axes.set_xticks(range(len(columns)), columns, fontsize=14)
+    axes.set_yticks(range(len(rows)), rows, fontsize=14)
+    axes.set_xlabel(xlabel, fontsize=15)
+    axes.set_ylabel(ylabel, fontsize=15)
+    axes.grid(False)
+    return figure

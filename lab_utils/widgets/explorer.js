@@ -1,0 +1,204 @@
+// What every explorer shares: its frame, sliders, heat maps and a chart. An explorer's own file follows in the same module.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+/** An HTML element. `attributes` whose value is a function are listeners, null and false are left out. */
+function node(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (typeof value === "function") element.addEventListener(name, value);
+    else if (value !== null && value !== false) element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children);
+  return element;
+}
+
+/** An SVG element. */
+function shape(tag, attributes = {}, ...children) {
+  const element = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+const whole = (number) => Math.round(number).toLocaleString("en-US");
+const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
+let counter = 0;
+
+/** Bytes in a base64 text as int16, each divided by 32767: numbers in [-1, 1]. */
+function decode(text) {
+  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  return Float32Array.from(new Int16Array(bytes.buffer), (value) => value / 32767);
+}
+
+/**
+ * The frame: title, prediction, controls, panels and a sentence that says what is seen.
+ * Returns { add, panels, say, on }. `on(names, draw)` calls draw at every change of these traits and once now.
+ */
+function frame({ model, el, title }) {
+  const root = node("div", { class: "lab-explorer", role: "group", "aria-label": title });
+  const question = node("div", { class: "lab-question" });
+  const controls = node("div", { class: "lab-controls" });
+  const panels = node("div", { class: "lab-panels" });
+  const summary = node("p", { class: "lab-summary", role: "status", "aria-live": "polite" });
+  const reset = () => {
+    for (const [name, value] of Object.entries(model.get("start"))) model.set(name, value);
+    model.save_changes();
+  };
+  const ask = () => {
+    model.set("guess", "");
+    model.save_changes();
+    question.querySelector("button")?.focus();
+  };
+  const buttons = node("div", { class: "lab-buttons" },
+    node("button", { type: "button", class: "lab-again", click: ask }, "Show the question"),
+    node("button", { type: "button", class: "lab-reset", click: reset }, "Reset"));
+  root.append(node("div", { class: "lab-head" }, node("div", { class: "lab-title" }, title), buttons),
+    question, controls, panels, summary);
+  el.replaceChildren(root);
+
+  const listeners = [];
+  const on = (names, draw) => {
+    for (const name of names) {
+      model.on(`change:${name}`, draw);
+      listeners.push([`change:${name}`, draw]);
+    }
+    draw();
+  };
+  const guess = (choice) => () => {
+    model.set("guess", choice);
+    model.save_changes();
+    root.querySelector(".lab-controls input, .lab-controls select")?.focus();
+  };
+  on(["guess", "question", "choices"], () => {
+    const made = model.get("guess");
+    question.replaceChildren(node("b", {}, "Predict. "), model.get("question"), " ");
+    if (made) question.append(node("span", { class: "lab-made" }, `You said: ${made}. Now find out.`));
+    else for (const choice of model.get("choices")) {
+      question.append(node("button", { type: "button", click: guess(choice) }, choice));
+    }
+  });
+  return {
+    root, panels, on,
+    add: (...elements) => controls.append(...elements),
+    say: (text) => { if (summary.textContent !== text) summary.textContent = text; },
+    end: () => { for (const [name, draw] of listeners) model.off(name, draw); },
+  };
+}
+
+/** A labelled slider for trait `name` over `values` (a list); `text` writes a value. Returns { root, show }. */
+function slider({ model, name, label, values, text = String }) {
+  const id = `lab-${name}-${++counter}`;
+  const output = node("output", { for: id, class: "lab-value" });
+  const input = node("input", { id, type: "range", min: 0, step: 1, "data-lm-suppress-shortcuts": "true" });
+  const list = () => (typeof values === "function" ? values() : values);
+  const show = () => {
+    const value = model.get(name), all = list();
+    let nearest = 0;
+    all.forEach((one, index) => { if (Math.abs(one - value) < Math.abs(all[nearest] - value)) nearest = index; });
+    input.max = all.length - 1;
+    if (Number(input.value) !== nearest) input.value = nearest;
+    output.textContent = text(value);
+    input.setAttribute("aria-valuetext", text(value));
+  };
+  input.addEventListener("input", () => {
+    model.set(name, list()[Number(input.value)]);
+    model.save_changes();
+  });
+  return { root: node("div", { class: "lab-control" }, node("label", { for: id }, label), input, output), show, input };
+}
+
+/** A labelled choice for trait `name` out of `values`. Returns { root, show }. */
+function choice({ model, name, label, values }) {
+  const id = `lab-${name}-${++counter}`;
+  const select = node("select", { id }, ...values.map((value) => node("option", { value }, value)));
+  select.addEventListener("change", () => {
+    model.set(name, select.value);
+    model.save_changes();
+  });
+  return {
+    root: node("div", { class: "lab-control" }, node("label", { for: id }, label), select),
+    show: () => { select.value = model.get(name); },
+    input: select,
+  };
+}
+
+/** A canvas with a caption; `width` is its size on the page in pixels. Returns { root, paint }. */
+function picture({ caption, width }) {
+  const canvas = node("canvas", { role: "img", "aria-label": caption });
+  const text = node("figcaption", {}, caption);
+  const root = node("figure", { class: "lab-picture" }, canvas, text);
+  let image = null;
+  /** Paint `values` (rows × columns): "grey" from 0 to `limit`, "signed" from -limit (blue) over white to limit (orange). */
+  const paint = (values, rows, columns, limit, { kind = "signed", label = caption, size = width } = {}) => {
+    if (canvas.width !== columns || canvas.height !== rows || !image) {
+      canvas.width = columns;
+      canvas.height = rows;
+      image = canvas.getContext("2d").createImageData(columns, rows);
+    }
+    canvas.style.width = `${size}px`;
+    canvas.style.aspectRatio = `${columns} / ${rows}`;
+    const data = image.data;
+    for (let i = 0; i < rows * columns; i++) {
+      const value = limit > 0 ? Math.max(-1, Math.min(1, values[i] / limit)) : 0;
+      const ink = Math.abs(value);
+      if (kind === "grey") {
+        data[4 * i] = data[4 * i + 1] = data[4 * i + 2] = 255 * Math.max(0, value);
+      } else {
+        data[4 * i] = 255 - ink * (value < 0 ? 244 : 46);
+        data[4 * i + 1] = 255 - ink * (value < 0 ? 160 : 171);
+        data[4 * i + 2] = 255 - ink * (value < 0 ? 90 : 245);
+      }
+      data[4 * i + 3] = 255;
+    }
+    canvas.getContext("2d").putImageData(image, 0, 0);
+    if (text.textContent !== label) {
+      text.textContent = label;
+      canvas.setAttribute("aria-label", label);
+    }
+  };
+  return { root, paint, canvas };
+}
+
+/**
+ * A line chart. `draw({ lines, marks, x, y })`: lines are { points: [[x, y], …], kind }, kinds are classes of the style
+ * sheet ("blue", "orange", "ghost"); marks are { x, y, kind, text }; x and y are { low, high, ticks, text, log }.
+ */
+function chart({ label, xlabel, ylabel, width = 420, height = 250 }) {
+  const left = 78, right = 16, top = 14, bottom = 46;
+  const root = shape("svg", { class: "lab-chart", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });
+  const draw = ({ lines, marks = [], x, y, name = label }) => {
+    const place = (axis, from, to) => {
+      const map = axis.log ? Math.log : (value) => value;
+      const low = map(axis.low), span = map(axis.high) - low || 1;
+      return (value) => from + (to - from) * Math.max(0, Math.min(1, (map(value) - low) / span));
+    };
+    const px = place(x, left, width - right), py = place(y, height - bottom, top);
+    const parts = [];
+    for (const tick of y.ticks) {
+      parts.push(shape("line", { class: "grid", x1: left, x2: width - right, y1: py(tick), y2: py(tick) }));
+      parts.push(shape("text", { x: left - 8, y: py(tick) + 5, "text-anchor": "end" }, (y.text ?? String)(tick)));
+    }
+    for (const tick of x.ticks) {
+      parts.push(shape("text", { x: px(tick), y: height - bottom + 20, "text-anchor": "middle" }, (x.text ?? String)(tick)));
+    }
+    parts.push(shape("text", { x: (left + width - right) / 2, y: height - 6, "text-anchor": "middle" }, xlabel));
+    parts.push(shape("text", { transform: `translate(16 ${(top + height - bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, ylabel));
+    for (const { points, kind } of lines) {
+      const path = points.map(([a, b]) => `${px(a).toFixed(1)},${py(b).toFixed(1)}`).join(" ");
+      parts.push(shape("polyline", { class: `line ${kind}`, points: path }));
+    }
+    for (const { x: a, y: b, kind, text } of marks) {
+      parts.push(shape("line", { class: "drop", x1: px(a), x2: px(a), y1: py(b), y2: height - bottom }));
+      parts.push(shape("circle", { class: `mark ${kind}`, cx: px(a), cy: py(b), r: 6 }));
+      if (text) {
+        const before = px(a) > width / 2;
+        parts.push(shape("text", { class: "note", x: px(a) + (before ? -10 : 10), y: Math.max(py(b) - 10, top + 12),
+          "text-anchor": before ? "end" : "start" }, text));
+      }
+    }
+    root.replaceChildren(...parts);
+    root.setAttribute("aria-label", name);
+  };
+  return { root: node("div", { class: width > 600 ? "lab-plot lab-wide" : "lab-plot" }, root), draw };
+}

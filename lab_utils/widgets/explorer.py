@@ -1,0 +1,69 @@
+"""The frame of every explorer: it draws in the browser, so it also lives on a page with no kernel."""
+
+import base64
+from pathlib import Path
+
+import anywidget
+import numpy as np
+import traitlets
+
+FOLDER = Path(__file__).parent
+STYLE = (FOLDER / "explorer.css").read_text(encoding="utf-8")
+
+
+def script(name: str) -> str:
+    """The module text of an explorer: the shared part, then `name`.js."""
+    return "\n".join((FOLDER / f"{part}.js").read_text(encoding="utf-8") for part in ("explorer", name))
+
+
+def encode(values) -> str:
+    """Numbers in [-1, 1] (a tensor or array of any shape) as base64 of int16, row by row; a step is 1/32767."""
+    numbers = np.clip(np.asarray(values, dtype=np.float64), -1, 1)
+    return base64.b64encode(np.round(numbers * 32767).astype("<i2").tobytes()).decode("ascii")
+
+
+class Explorer(anywidget.AnyWidget):
+    """Base of the explorers. What the reader sets is a trait, so Python can read it: `explorer.rank`.
+
+    A subclass names in `_moved` the traits that the reader moves, and gives `summary()` (one sentence) and
+    `figure()` (a matplotlib Figure of the present state, for places where no widget is drawn).
+
+    Attributes
+    ----------
+    question : str, the prediction to make first
+    choices : list of str, what can be predicted
+    guess : str, what the reader chose; "" is nothing yet
+    """
+
+    _css = STYLE
+    _moved: tuple[str, ...] = ()
+    question = traitlets.Unicode().tag(sync=True)
+    choices = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    guess = traitlets.Unicode().tag(sync=True)
+    start = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, **traits):
+        super().__init__(**traits)
+        self.start = {name: getattr(self, name) for name in self._moved}
+
+    def reset(self) -> None:
+        """Back to where it stood at first, as its button does."""
+        for name, value in self.start.items():
+            setattr(self, name, value)
+
+    def summary(self) -> str:
+        """What is seen, in a sentence."""
+        raise NotImplementedError
+
+    def figure(self):
+        """What is seen, as a Figure."""
+        raise NotImplementedError
+
+    def _repr_mimebundle_(self, **options):
+        """The widget, and its picture and sentence for whatever cannot show a widget."""
+        from ..plots import png
+
+        bundle = super()._repr_mimebundle_(**options)
+        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+        still = {"image/png": base64.b64encode(png(self.figure())).decode("ascii"), "text/plain": self.summary()}
+        return {**data, **still}, metadata

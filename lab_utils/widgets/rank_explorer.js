@@ -1,0 +1,81 @@
+// A matrix, its best approximation of the chosen rank, and what is missing.
+
+function render({ model, el }) {
+  const view = frame({ model, el, title: "Rank explorer" });
+  const matrices = Object.fromEntries(model.get("matrices").map((one) => [one.name, one]));
+  const current = () => matrices[model.get("matrix")];
+  const which = choice({ model, name: "matrix", label: "matrix", values: Object.keys(matrices) });
+  const range = () => Array.from({ length: current().singular_values.length + 1 }, (_, rank) => rank);
+  const rank = slider({ model, name: "rank", label: "rank", values: range });
+  view.add(which.root, rank.root);
+  const panels = ["the matrix", "approximation", "what is missing"].map((caption) => picture({ caption, width: 280 }));
+  const curve = chart({ label: "relative error against rank", xlabel: "rank", ylabel: "relative error" });
+  const spectrum = chart({ label: "singular values", xlabel: "number of the singular value", ylabel: "singular value" });
+  view.panels.append(...panels.map((panel) => panel.root), curve.root, spectrum.root);
+
+  let shown = null; // the matrix on screen: its factors, and the sum of the first `terms` directions
+  const load = () => {
+    const one = current(), { rows, columns } = one, s = one.singular_values;
+    const u = decode(one.left), v = decode(one.right), total = s.reduce((sum, value) => sum + value * value, 0);
+    const rest = [...s, 0];
+    for (let i = s.length - 1; i >= 0; i--) rest[i] = rest[i + 1] + s[i] * s[i];
+    const errors = [...s, 0].map((_, r) => (total > 0 ? Math.sqrt((r < s.length ? rest[r] : 0) / total) : 0));
+    shown = { name: one.name, one, rows, columns, s, u, v, errors, terms: 0, sum: new Float64Array(rows * columns) };
+    step(s.length);
+    shown.all = Float64Array.from(shown.sum);
+    shown.missing = new Float64Array(rows * columns);
+    panels[0].paint(shown.all, rows, columns, one.limit, { kind: one.kind, label: `the matrix, ${rows} × ${columns}`, size: size(one) });
+  };
+  const size = (one) => (one.columns > 2 * one.rows ? 465 : 300);
+  /** Add or take away directions until `terms` of them are in the sum. */
+  const step = (terms) => {
+    const { rows, columns, s, u, v, sum } = shown;
+    while (shown.terms !== terms) {
+      const adding = terms > shown.terms;
+      if (!adding) shown.terms--;
+      const k = shown.terms, weight = adding ? s[k] : -s[k], count = s.length;
+      for (let i = 0; i < rows; i++) {
+        const left = weight * u[i * count + k];
+        for (let j = 0, at = i * columns, from = k * columns; j < columns; j++) sum[at + j] += left * v[from + j];
+      }
+      if (adding) shown.terms++;
+    }
+  };
+  view.on(["matrix", "rank"], () => {
+    which.show();
+    if (shown?.name !== model.get("matrix")) load();
+    const full = shown.s.length, r = Math.min(model.get("rank"), full), { rows, columns, one } = shown;
+    if (r !== model.get("rank")) {
+      model.set("rank", r);
+      model.save_changes();
+      return;
+    }
+    rank.show();
+    step(r);
+    for (let i = 0; i < shown.sum.length; i++) shown.missing[i] = shown.all[i] - shown.sum[i];
+    const style = { size: size(one) };
+    panels[1].paint(shown.sum, rows, columns, one.limit, { kind: one.kind, label: `rank ${r}`, ...style });
+    panels[2].paint(shown.missing, rows, columns, one.limit, { label: "what is missing", ...style });
+    const error = shown.errors[r], kept = r * (rows + columns);
+    const ticks = [...new Set([0, 0.25, 0.5, 0.75, 1].map((share) => Math.round(share * full)))];
+    const name = `relative error against rank: ${percent(error)} at rank ${r}`;
+    curve.draw({
+      name, x: { low: 0, high: full, ticks }, y: { low: 0, high: 1, ticks: [0, 0.25, 0.5, 0.75, 1], text: (tick) => `${100 * tick} %` },
+      lines: [{ points: shown.errors.map((value, at) => [at, value]), kind: "blue" }],
+      marks: [{ x: r, y: error, kind: "orange", text: percent(error) }],
+    });
+    const points = shown.s.map((value, at) => [at + 1, value]), high = shown.s[0] || 1, most = Math.max(full, 2);
+    const middle = Math.round((1 + most) / 2);
+    spectrum.draw({
+      name: `singular values, the first ${r} kept`,
+      x: { low: 1, high: most, ticks: [1, middle, most] },
+      y: { low: 0, high, ticks: [0, high / 2, high], text: (tick) => Number(tick.toPrecision(2)) },
+      lines: [{ points, kind: "ghost" }, { points: points.slice(0, r), kind: "blue" }],
+      marks: r > 0 ? [{ x: r, y: shown.s[r - 1], kind: "orange" }] : [],
+    });
+    view.say(`Rank ${r}: ${whole(kept)} numbers instead of ${whole(rows * columns)} (${percent(kept / (rows * columns), 0)}), `
+      + `relative error ${percent(error)}, energy kept ${percent(1 - error * error)}.`);
+  });
+  return view.end;
+}
+export default { render };

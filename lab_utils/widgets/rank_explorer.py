@@ -1,0 +1,92 @@
+"""The rank explorer: a matrix, its best approximation of a chosen rank, and what is missing."""
+
+import torch
+import traitlets
+
+from .. import plots
+from ..errors import LabError, choose
+from ..lowrank import best_rank_r, singular_values
+from .explorer import Explorer, encode, script
+
+QUESTION = "From which rank on is the error of the first matrix below 5 %? And on the others: earlier or later?"
+
+
+class RankExplorer(Explorer):
+    """A choice of matrices and a slider for the rank.
+
+    Parameters
+    ----------
+    matrices : dict name -> float Tensor, shape (rows, columns); without negative values it is painted as a grey picture
+    rank : int >= 0, to start with
+
+    Attributes
+    ----------
+    matrix : str, the name of the matrix on screen
+    rank : int, 0 to min(rows, columns)
+
+    Raises
+    ------
+    LabError
+        No matrix, or a rank or name that is not there.
+    """
+
+    _esm = script("rank_explorer")
+    _moved = ("matrix", "rank")
+    matrices = traitlets.List().tag(sync=True)
+    matrix = traitlets.Unicode().tag(sync=True)
+    rank = traitlets.Int().tag(sync=True)
+
+    def __init__(self, matrices: dict, rank: int = 1, question: str = QUESTION, choices=("3", "12", "48")):
+        if not matrices:
+            raise LabError("RankExplorer needs at least one matrix, as {'a name': tensor}.")
+        self._weights = {name: torch.as_tensor(weight).detach().float() for name, weight in matrices.items()}
+        super().__init__(
+            matrices=[_record(name, weight) for name, weight in self._weights.items()],
+            matrix=next(iter(matrices)), rank=rank, question=question, choices=list(choices),
+        )
+
+    @traitlets.validate("matrix")
+    def _known(self, proposal):
+        choose("matrix", proposal["value"], self._weights)
+        return proposal["value"]
+
+    @traitlets.validate("rank")
+    def _possible(self, proposal):
+        rank, largest = proposal["value"], max(min(weight.shape) for weight in self._weights.values())
+        if not 0 <= rank <= largest:
+            raise LabError(f"rank={rank} is out of range: 0 to {largest}.")
+        return rank
+
+    def _state(self):
+        """The matrix on screen, and the rank that it allows."""
+        weight = self._weights[self.matrix]
+        return weight, min(self.rank, *weight.shape)
+
+    def summary(self) -> str:
+        weight, rank = self._state()
+        rows, columns = weight.shape
+        values = singular_values(weight).double().square()
+        error = float((values[rank:].sum() / values.sum().clamp_min(1e-300)).sqrt())
+        return (
+            f"Rank explorer, {self.matrix}, rank {rank}: {rank * (rows + columns):,} numbers instead of "
+            f"{rows * columns:,}, relative error {error:.1%}."
+        )
+
+    def figure(self):
+        weight, rank = self._state()
+        left, right = best_rank_r(weight, rank)
+        return plots.approximations({"the matrix": weight, f"rank {rank}": left @ right}, singular_values(weight), rank)
+
+
+def _record(name: str, weight: torch.Tensor) -> dict:
+    """What the browser needs: the singular values and, with 16 bits a number, the directions on both sides."""
+    rows, columns = weight.shape
+    values = singular_values(weight)
+    left, right = best_rank_r(weight, min(rows, columns))
+    roots = values.sqrt().clamp_min(1e-30)
+    kind = "grey" if bool((weight >= 0).all()) else "signed"
+    limit = float(weight.max()) if kind == "grey" else 3 * float(weight.square().mean().sqrt())
+    return {
+        "name": name, "rows": rows, "columns": columns, "kind": kind, "limit": limit or 1.0,
+        "singular_values": values.tolist(), "left": encode(left / roots), "right": encode(right / roots[:, None]),
+    }  # fmt: skip

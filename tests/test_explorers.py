@@ -1,0 +1,223 @@
+"""The explorers without a browser: what they hand to it, what Python reads from them, and that bad values are refused."""
+
+import asyncio
+import base64
+import json
+import re
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from lab_utils import counts, lowrank
+from lab_utils.errors import LabError
+from lab_utils.widgets.explorer import encode
+from lab_utils.widgets.lora_explorer import LoraExplorer
+from lab_utils.widgets.parameter_explorer import ParameterExplorer
+from lab_utils.widgets.rank_alpha_trainer import RankAlphaTrainer
+from lab_utils.widgets.rank_explorer import RankExplorer
+
+PNG = b"\x89PNG"
+
+
+def decode(text: str) -> np.ndarray:
+    """The inverse of `encode`, as the browser does it."""
+    return np.frombuffer(base64.b64decode(text), "<i2") / 32767
+
+
+def rank_explorer():
+    generator = torch.Generator().manual_seed(0)
+    picture = torch.rand(12, 9, generator=generator)
+    return RankExplorer({"picture": picture, "noise": torch.randn(5, 20, generator=generator)})
+
+
+def lora_explorer():
+    generator = torch.Generator().manual_seed(0)
+    history = [(torch.randn(2, 6, generator=generator), torch.zeros(4, 2))]
+    history += [(history[0][0], torch.randn(4, 2, generator=generator)) for _ in range(3)]
+    return LoraExplorer(torch.randn(4, 6, generator=generator), history, alpha=4, losses=[3.0, 2.0, 1.0, 0.5])
+
+
+EXPLORERS = {
+    "rank": rank_explorer, "parameters": ParameterExplorer, "lora": lora_explorer, "trainer": RankAlphaTrainer,
+}  # fmt: skip
+each = pytest.mark.parametrize("make", EXPLORERS.values(), ids=EXPLORERS)
+
+
+@each
+def test_the_page_without_widgets_gets_a_picture_and_a_sentence(make):
+    data, _ = make()._repr_mimebundle_()
+    assert base64.b64decode(data["image/png"]).startswith(PNG)
+    assert re.search(r"\d", data["text/plain"]) and "\n" not in data["text/plain"]
+    assert "application/vnd.jupyter.widget-view+json" in data
+
+
+@each
+def test_the_state_is_plain_json_and_the_script_one_module(make):
+    state = make().get_state()
+    json.dumps({name: value for name, value in state.items() if name != "layout"}, allow_nan=False)
+    assert state["_esm"].rstrip().endswith("export default { render };")
+    assert not re.search(r"^\s*import\b|https?://(?!www\.w3\.org/2000/svg)", state["_esm"], flags=re.MULTILINE)
+
+
+@each
+def test_reset_goes_back_to_the_start(make):
+    explorer = make()
+    start = dict(explorer.start)
+    moved = {"rank": 2, "step": 2, "model": "GPT-2", "task": "turned"}
+    for name, value in moved.items():
+        if name in explorer._moved:
+            setattr(explorer, name, value)
+    assert {name: getattr(explorer, name) for name in explorer._moved} != {name: start[name] for name in explorer._moved}
+    explorer.reset()
+    assert {name: getattr(explorer, name) for name in explorer._moved} == {name: start[name] for name in explorer._moved}
+
+
+def test_encoded_numbers_come_back_to_within_half_a_step():
+    values = torch.linspace(-1, 1, 999)
+    assert np.abs(decode(encode(values)) - values.numpy()).max() <= 0.5 / 32767 + 1e-7
+    assert np.abs(decode(encode([2.0, -3.0]))).tolist() == [1, 1]  # out of range: the nearest
+
+
+def test_the_browser_can_rebuild_every_approximation():
+    explorer = rank_explorer()
+    for record in explorer.matrices:
+        weight = explorer._weights[record["name"]]
+        count = len(record["singular_values"])
+        left, right = decode(record["left"]).reshape(-1, count), decode(record["right"]).reshape(count, -1)
+        for rank in range(count + 1):
+            B, A = lowrank.best_rank_r(weight, rank)
+            rebuilt = (left[:, :rank] * record["singular_values"][:rank]) @ right[:rank]
+            assert np.abs(rebuilt - (B @ A).numpy()).max() < 1e-3 * float(weight.norm())
+
+
+def test_rank_explorer_says_what_the_library_computes():
+    explorer = rank_explorer()
+    explorer.rank = 3
+    B, A = lowrank.best_rank_r(explorer._weights["picture"], 3)
+    error = lowrank.relative_error(explorer._weights["picture"], B @ A)
+    assert f"relative error {error:.1%}" in explorer.summary()
+    assert "63 numbers instead of 108" in explorer.summary()  # 3 · (12 + 9), 12 · 9
+
+
+def test_a_picture_is_grey_and_signed_numbers_are_not():
+    assert [record["kind"] for record in rank_explorer().matrices] == ["grey", "signed"]
+
+
+def test_a_zero_matrix_is_shown_too():
+    explorer = RankExplorer({"zero": torch.zeros(3, 4)})
+    assert "relative error 0.0%" in explorer.summary()
+    assert explorer._repr_mimebundle_()
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "value"),
+    [
+        (rank_explorer, "rank", 10), (rank_explorer, "rank", -1), (rank_explorer, "matrix", "photo"),
+        (ParameterExplorer, "model", "GPT-9"), (ParameterExplorer, "rank", 0),
+        (lora_explorer, "step", 4), (lora_explorer, "step", -1),
+        (RankAlphaTrainer, "rank", 65), (RankAlphaTrainer, "alpha", 0.0), (RankAlphaTrainer, "rule", "alpha"),
+    ],
+)  # fmt: skip
+def test_a_bad_value_is_named_and_changes_nothing(make, name, value):
+    explorer = make()
+    before = getattr(explorer, name)
+    with pytest.raises(LabError, match=re.escape(str(value))):
+        setattr(explorer, name, value)
+    assert getattr(explorer, name) == before
+
+
+def test_bad_arguments_are_named():
+    with pytest.raises(LabError, match="at least one matrix"):
+        RankExplorer({})
+    with pytest.raises(LabError, match="attention2"):
+        ParameterExplorer(targets=["attention2"])
+    with pytest.raises(LabError, match=r"\(3, 2\)"):
+        LoraExplorer(torch.zeros(4, 6), [(torch.zeros(2, 6), torch.zeros(3, 2))], alpha=1)
+    with pytest.raises(LabError, match="2 losses"):
+        LoraExplorer(torch.zeros(4, 6), [(torch.zeros(2, 6), torch.zeros(4, 2))], alpha=1, losses=[1.0, 2.0])
+
+
+def test_parameter_explorer_counts_as_the_library():
+    explorer = ParameterExplorer("GPT-3", rank=4, targets=["q_proj", "v_proj"])
+    assert explorer.trained == 18_874_368  # the LoRA paper's 18.9M: section 5, table 15
+    assert "18,874,368" in explorer.summary()
+    explorer.targets = []
+    assert explorer.trained == 0 and "on nothing" in explorer.summary()
+    assert explorer._repr_mimebundle_()
+
+
+def test_parameter_explorer_knows_every_architecture():
+    names = [record["name"] for record in ParameterExplorer().architectures]
+    assert names == list(counts.ARCHITECTURES)
+
+
+def test_lora_explorer_adds_what_the_formula_says():
+    explorer = lora_explorer()
+    assert "0 of 24 entries differ" in explorer.summary()
+    explorer.step, explorer.alpha = 2, 6.0
+    expected = 6 / 2 * explorer._B[2] @ explorer._A[2]
+    assert torch.allclose(explorer._delta(), expected)
+    rows, columns, rank = (explorer.sizes[name] for name in ("rows", "columns", "rank"))
+    sent_A = decode(explorer.lora_A).reshape(-1, rank, columns)[2] * explorer.scales["lora_A"]
+    sent_B = decode(explorer.lora_B).reshape(-1, rows, rank)[2] * explorer.scales["lora_B"]
+    assert np.abs(3 * sent_B @ sent_A - expected.numpy()).max() < 1e-3
+
+
+def test_trainer_trains_at_every_move():
+    trainer = RankAlphaTrainer()
+    assert trainer.run["number"] == 1 and len(trainer.run["losses"]) == trainer.steps
+    trainer.rank = 8
+    assert trainer.run["rank"] == 8 and trainer.run["scaling"] == 0.25
+    assert trainer.run["trained"] == 2 * 8 * (64 + 64)
+    trainer.rule = "alpha / √rank"
+    assert trainer.run["scaling"] == pytest.approx(2 / 8**0.5)
+    assert [run["number"] for run in trainer.log] == [1, 2, 3]
+
+
+def test_the_same_settings_train_to_the_same_losses():
+    first, second = RankAlphaTrainer(rank=2), RankAlphaTrainer(rank=4)
+    second.rank = 2
+    assert first.run["losses"] == second.run["losses"]
+
+
+def test_a_diverging_run_stays_drawable():
+    trainer = RankAlphaTrainer(rank=1, alpha=1e30, learning_rate=0.5)
+    json.dumps(trainer.run, allow_nan=False)
+    assert max(trainer.run["losses"]) <= 1e3
+
+
+def test_of_a_fast_drag_only_the_last_position_is_trained_to_the_end():
+    async def drag() -> float:
+        began = time.perf_counter()
+        for rank in (2, 4, 8, 16, 32):
+            trainer.rank = rank
+            await asyncio.sleep(0.005)
+        await trainer._task
+        return time.perf_counter() - began
+
+    trainer = RankAlphaTrainer()
+    shown = []
+    trainer.observe(lambda change: shown.append((change["new"]["rank"], len(change["new"]["losses"]))), "run")
+    asyncio.run(drag())
+    assert [run["rank"] for run in trainer.log] == [1, 32]
+    assert trainer.run["rank"] == 32 and trainer.run["accuracy"] is not None
+    assert max(count for rank, count in shown if rank == 32) == trainer.steps
+    ranks = [rank for rank, _ in shown]
+    assert ranks == sorted(ranks), "an earlier position was drawn after a later one"
+
+
+def test_a_failing_training_says_so(monkeypatch):
+    from lab_utils import digits
+
+    trainer = RankAlphaTrainer()
+    monkeypatch.setattr(digits, "adapted", lambda *_, **__: 1 / 0)
+
+    async def move():
+        trainer.rank = 2
+        with pytest.raises(ZeroDivisionError):
+            await trainer._task
+
+    asyncio.run(move())
+    assert "division by zero" in trainer.run["error"]
