@@ -171,3 +171,119 @@ def visible_pictures(page, smallest: int = 100) -> int:
                  && (picture.tagName !== 'IMG' || picture.naturalWidth > 0); }).length""",
         smallest,
     )
+
+
+def explorer(page, index: int):
+    """Playwright's locator of the explorer that cell `index` shows, in the window."""
+    scroll_to(page, index)
+    found = page.locator(f'.jp-NotebookPanel .jp-Cell[data-windowed-list-index="{index}"] .lab-explorer')
+    found.wait_for(timeout=30_000)
+    return found
+
+
+def kernel_value(page, expression: str):
+    """The value of a Python expression in the notebook's kernel; it must be plain JSON."""
+    return json.loads(
+        page.evaluate(
+            """async code => {
+              const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+              const content = { code: 'import json as _json', silent: true, user_expressions: { value: code } };
+              const reply = await kernel.requestExecute(content, true).done;
+              const value = reply.content.user_expressions.value;
+              if (value.status !== 'ok') throw new Error(value.evalue);
+              return value.data['text/plain'];
+            }""",
+            f"_json.dumps({expression})",
+        )[1:-1].encode().decode("unicode_escape")
+    )  # fmt: skip
+
+
+WATCH = """
+  const signature = (root, selector) => {
+    const target = root.querySelector(selector);
+    if (target.tagName !== 'CANVAS') return target.outerHTML;
+    const data = target.getContext('2d').getImageData(0, 0, target.width, target.height).data;
+    let sum = 0;
+    for (let i = 0; i < data.length; i += 3) sum = (31 * sum + data[i]) | 0;
+    return sum;
+  };
+"""
+
+
+def press_times(page, root, slider, watch: str, keys: list[str], pause_ms: int = 150) -> list[float]:
+    """Milliseconds from each key press on `slider` until changed pixels of `watch` (a selector in `root`) were painted.
+
+    A press that changes nothing within three seconds counts as infinite.
+    """
+    root.evaluate(
+        f"""(root, watch) => {{ {WATCH}
+          root.labTimes = [];
+          root.labListener?.abort();
+          root.labListener = new AbortController();
+          root.addEventListener('keydown', () => {{
+            const began = performance.now(), before = signature(root, watch);
+            const look = () => {{
+              if (signature(root, watch) !== before) {{
+                const painted = new MessageChannel(); // its message comes after the frame is painted
+                painted.port1.onmessage = () => root.labTimes.push(performance.now() - began);
+                painted.port2.postMessage(0);
+              }} else if (performance.now() - began < 3000) requestAnimationFrame(look);
+              else root.labTimes.push(Infinity);
+            }};
+            requestAnimationFrame(look);
+          }}, {{ capture: true, signal: root.labListener.signal }});
+        }}""",
+        watch,
+    )
+    slider.focus()
+    for count, key in enumerate(keys):
+        page.keyboard.press(key)
+        page.wait_for_function("([root, count]) => root.labTimes.length > count", arg=[root.element_handle(), count])
+        page.wait_for_timeout(pause_ms + 7 * (count % 5))  # at different moments of a frame
+    times = root.evaluate("root => { root.labListener.abort(); return root.labTimes; }")
+    return [float("inf") if value is None else value for value in times]
+
+
+def drag(page, root, slider, steps: int = 20) -> dict:
+    """Drag a slider's handle from left to right with the mouse in `steps` fast moves.
+
+    Returns "heights", all heights of the explorer seen in the frames of the drag, and "nodes", how many elements it had
+    before and after.
+    """
+    slider.evaluate("input => { input.value = input.min; input.dispatchEvent(new Event('input', { bubbles: true })); }")
+    page.wait_for_timeout(800)
+    root.evaluate(
+        """root => {
+          root.labSeen = { heights: new Set(), nodes: [root.querySelectorAll('*').length], on: true };
+          const look = () => {
+            root.labSeen.heights.add(root.offsetHeight);
+            if (root.labSeen.on) requestAnimationFrame(look);
+          };
+          look();
+        }"""
+    )
+    box = slider.bounding_box()
+    y, left, right = box["y"] + box["height"] / 2, box["x"] + 8, box["x"] + box["width"] - 8
+    page.mouse.move(left, y)
+    page.mouse.down()
+    for step in range(1, steps + 1):
+        page.mouse.move(left + (right - left) * step / steps, y)
+        page.wait_for_timeout(12)
+    page.mouse.up()
+    page.wait_for_timeout(1500)
+    return root.evaluate(
+        """root => {
+          const seen = root.labSeen;
+          seen.on = false;
+          return { heights: [...seen.heights], nodes: [...seen.nodes, root.querySelectorAll('*').length] };
+        }"""
+    )
+
+
+def set_theme(page, name: str) -> None:
+    """Switch JupyterLab's theme: "JupyterLab Light" or "JupyterLab Dark"."""
+    page.evaluate("theme => window.jupyterapp.commands.execute('apputils:change-theme', { theme })", name)
+    page.wait_for_function(
+        "light => document.body.dataset.jpThemeLight === light", arg="false" if "Dark" in name else "true"
+    )
+    page.wait_for_timeout(500)

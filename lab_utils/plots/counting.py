@@ -1,6 +1,6 @@
 """Pictures of counts."""
 
-from .style import BLUE, new_figure
+from .style import BLUE, GREEN, GREY, ORANGE, new_figure
 
 
 def parameter_bars(numbers: dict[str, int], title: str):
@@ -19,5 +19,92 @@ def parameter_bars(numbers: dict[str, int], title: str):
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.xaxis.get_major_locator().set_params(nbins=5)
     axes.set_title(title, fontsize=16, loc="left")
+    axes.grid(False, axis="y")
+    return figure
+
+
+def layer_to_scale(shapes: dict[str, tuple[int, int]], rank: int, title: str):
+    """Figure of a layer's matrices side by side, all on one scale, each with B at its left and A on its top.
+
+    Parameters
+    ----------
+    shapes : dict module -> (out, in)
+    rank : int, the width of B and the height of A on the same scale, drawn as a hairline where thinner than one
+    title : str
+    """
+    from matplotlib.patches import Rectangle
+
+    tallest = max(out for out, _ in shapes.values())
+    gap = 0.13 * tallest  # between matrices
+    span = sum(into for _, into in shapes.values()) + gap * len(shapes)
+    figure, axes = new_figure(11.0, 0.5 + 11.0 * 1.3 * tallest / span)
+    left = gap / 2
+    for name, (out, into) in shapes.items():
+        axes.add_patch(Rectangle((left, 0), into, -out, facecolor="#d1d5db"))
+        axes.add_patch(Rectangle((left, 0), -rank, -out, facecolor=BLUE, edgecolor=BLUE, linewidth=1))
+        axes.add_patch(Rectangle((left, 0), into, rank, facecolor=ORANGE, edgecolor=ORANGE, linewidth=1))
+        axes.text(left + into / 2, 0.02 * tallest + rank, name, fontsize=13, ha="center", va="bottom")
+        axes.text(left + into / 2, -out - 0.02 * tallest, f"{out}\n× {into}", fontsize=13, ha="center", va="top")
+        left += into + gap
+    axes.set_xlim(0, span)
+    axes.set_ylim(-1.18 * tallest, 0.12 * tallest + rank)
+    axes.set_aspect("equal")
+    axes.axis("off")
+    axes.set_title(title, fontsize=16, loc="left")
+    return figure
+
+
+def shares_by_size(series: dict[str, list[tuple[str, int, float]]], line: tuple[str, list[int], list[float]]):
+    """Figure of the trained share against the model's size, both logarithmic, with one line for comparison.
+
+    Parameters
+    ----------
+    series : dict label -> list of (model, numbers in the model, trained share in (0, 1]), at most three
+        The models' names are written at the points of the first series.
+    line : (label, sizes, shares)
+    """
+    figure, axes = new_figure(11.0, 6.0)
+    looks = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"))
+    for (label, points), (color, mark) in zip(series.items(), looks, strict=False):
+        _, sizes, shares = zip(*points, strict=True)
+        axes.plot(sizes, [100 * share for share in shares], mark, color=color, markersize=9, label=label)
+    for index, (model, size, share) in enumerate(sorted(next(iter(series.values())), key=lambda point: point[1])):
+        place = {"ha": "right", "xytext": (-4, -19)} if index % 2 else {"ha": "left", "xytext": (4, 7)}
+        axes.annotate(model, (size, 100 * share), textcoords="offset points", fontsize=13, color="#374151", **place)
+    label, sizes, shares = line
+    axes.plot(sizes, [100 * share for share in shares], "--", color=GREY, linewidth=3, label=label)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1e9:g}")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.margins(x=0.12)
+    axes.set_xlabel("numbers in the model, billions", fontsize=15)
+    axes.set_ylabel("trained, percent", fontsize=15)
+    axes.legend(fontsize=14, frameon=False)
+    return figure
+
+
+def stacked_gigabytes(rows: dict[str, dict[str, int]], title: str):
+    """Figure of one horizontal bar a row, stacked from parts, with the sum at its end.
+
+    Parameters
+    ----------
+    rows : dict label -> dict part -> bytes; the same parts in every row, at most four
+    title : str
+    """
+    figure, axes = new_figure(10.0, 1.7 + 0.6 * len(rows))
+    labels = list(rows)[::-1]
+    starts = [0.0] * len(labels)
+    looks = ((GREY, ""), (BLUE, "//"), (ORANGE, ".."), (GREEN, "xx"))
+    for part, (color, hatch) in zip(rows[labels[0]], looks, strict=False):
+        widths = [rows[label][part] / 1e9 for label in labels]
+        axes.barh(labels, widths, left=starts, color=color, hatch=hatch, edgecolor="white", linewidth=0, label=part)
+        starts = [start + width for start, width in zip(starts, widths, strict=True)]
+    for index, total in enumerate(starts):
+        axes.text(total, index, f" {total:,.1f} GB", fontsize=13, va="center")
+    axes.margins(x=0.16)
+    axes.set_xlabel("gigabytes (10⁹ bytes)", fontsize=14)
+    axes.set_title(title, fontsize=16, loc="left", pad=34)
+    axes.legend(fontsize=13, frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.2)
     axes.grid(False, axis="y")
     return figure

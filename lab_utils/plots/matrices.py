@@ -106,3 +106,35 @@ def grid(values, rows, columns, xlabel: str, ylabel: str):
     axes.set_ylabel(ylabel, fontsize=15)
     axes.grid(False)
     return figure
+
+
+def moved(named: dict):
+    """Figure of matrices side by side on one scale: entries that are True in blue, the others in grey, counted above.
+
+    Parameters
+    ----------
+    named : dict title -> bool Tensor (rows, columns), True where an entry moved
+    """
+    from matplotlib.colors import ListedColormap
+
+    tallest = max(mask.shape[0] for mask in named.values())
+    slots = [max(mask.shape[1], 0.3 * tallest) for mask in named.values()]  # a thin matrix has to carry its title too
+    gap, left = 0.08 * tallest, 0.0
+    width = sum(slots) + gap * (len(slots) - 1)
+    figure, axes = new_figure(11.0, 11.0 * 1.25 * tallest / width)
+    for slot, (title, mask) in zip(slots, named.items(), strict=True):
+        rows, columns = mask.shape
+        start = left + (slot - columns) / 2
+        axes.imshow(
+            mask, cmap=ListedColormap(["#d1d5db", BLUE]), vmin=0, vmax=1, interpolation="nearest",
+            extent=(start, start + columns, rows, 0),
+        )
+        axes.text(
+            left + slot / 2, -0.03 * tallest, f"{title}\n{int(mask.sum()):,} of {mask.numel():,}",
+            ha="center", va="bottom", fontsize=14,
+        )
+        left += slot + gap
+    axes.set_xlim(0, width)
+    axes.set_ylim(tallest, -0.22 * tallest)
+    axes.set_axis_off()
+    return figure

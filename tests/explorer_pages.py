@@ -1,0 +1,47 @@
+"""Where each explorer stands, and what of it is watched: for its browser tests and its benchmark."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
+
+
+@dataclass(frozen=True)
+class ExplorerPage:
+    """An explorer on its page.
+
+    Attributes
+    ----------
+    notebook : name of the notebook's file
+    variable : the explorer's name in it
+    label : of the slider that is moved
+    trait : what that slider sets
+    watch : selector of the part that must change
+    limit_ms : key press to changed pixels, 95th percentile
+    """
+
+    notebook: str
+    variable: str
+    label: str
+    trait: str
+    watch: str
+    limit_ms: float
+
+    @property
+    def cell(self) -> int:
+        """Index of the cell that shows it."""
+        cells = json.loads((NOTEBOOKS / self.notebook).read_text(encoding="utf-8"))["cells"]
+        sources = ["".join(cell["source"]) for cell in cells]
+        return next(i for i, source in enumerate(sources) if f"\n{self.variable}\n" in f"{source}\n")
+
+
+PAGES = {
+    "rank": ExplorerPage("01_rank_one.ipynb", "explorer", "rank", "rank", ".lab-picture:nth-of-type(2) canvas", 30),
+    "parameters": ExplorerPage("02_counting_parameters.ipynb", "explorer", "rank", "rank", ".lab-table", 30),
+    "lora": ExplorerPage(
+        "03_lora_from_scratch.ipynb", "explorer", "training step", "step",
+        ".lab-product .lab-picture:last-child canvas", 30,
+    ),
+    "trainer": ExplorerPage("04_rank_and_alpha.ipynb", "trainer", "rank", "rank", "polyline.blue", 300),
+}  # fmt: skip
