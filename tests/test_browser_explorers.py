@@ -66,15 +66,16 @@ def test_the_page_runs(opened):
 
 def test_a_key_moves_the_slider_and_python_sees_it(opened, root):
     where, page = opened
-    before = browser.kernel_value(page, f"{where.variable}.{where.trait}")
-    times = browser.press_times(page, root, slider_of(root, where), where.watch, ["ArrowRight"] * 3 + ["ArrowLeft"] * 9)
-    moving = times[:4]  # further left it may stand at its end, where nothing changes
-    assert statistics.median(moving) <= where.limit_ms, times
-    slider_of(root, where).press("ArrowRight")
+    value = f"{where.variable}.{where.trait}"
+    before = browser.kernel_value(page, value)
+    times = browser.press_times(page, root, slider_of(root, where), where.watch, ["ArrowRight"] * 4 + ["ArrowLeft"] * 2)
+    assert statistics.median(times) <= where.limit_ms, times
     page.wait_for_timeout(600)
-    after = browser.kernel_value(page, f"{where.variable}.{where.trait}")
-    assert after > before or after == 1
-    assert sentence(root)
+    assert browser.kernel_value(page, value) > before
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_timeout(600)
+    assert browser.kernel_value(page, value) == before
 
 
 def test_every_control_changes_something(opened, root):
@@ -89,7 +90,7 @@ def test_every_control_changes_something(opened, root):
         else:
             control.press("ArrowDown")
         page.wait_for_timeout(700 if where.variable == "trainer" else 100)
-        assert root.inner_html() != before or where.variable == "explorer", control.evaluate("c => c.outerHTML")
+        assert root.inner_html() != before, control.evaluate("control => control.outerHTML")
         label = control.evaluate("control => control.labels[0]?.textContent")
         assert label, "a control without a label"
 

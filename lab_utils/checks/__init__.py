@@ -1,0 +1,76 @@
+"""Exercises that check themselves: `check` a function, ask for a `hint`, or see the `solution`.
+
+Nothing here raises at the learner: whatever a function does is said in words.
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from . import counting, from_scratch, rank_and_alpha, rank_one
+from .engine import attempt
+from .exercise import Exercise
+from .report import Report, source, write_report
+
+EXERCISES: dict[str, Exercise] = {
+    exercise.name: exercise
+    for page in (rank_one, counting, from_scratch, rank_and_alpha)
+    for exercise in page.EXERCISES
+}
+CHECK_SECONDS = 5.0
+
+
+def check(name: str, function: Callable | None = None, *, seconds: float = CHECK_SECONDS) -> Report:
+    """Try a function on an exercise and say what is right, what is not, and on which smallest input.
+
+    Parameters
+    ----------
+    name : str, the exercise, a key of EXERCISES
+    function : the learner's function
+    seconds : float > 0, after which a function that does not end is given up
+
+    Returns
+    -------
+    Report
+        Shows itself as a cell's last expression; `.passed`, `.mistake` and `.text` say the same to a program.
+    """
+    exercise = _find(name)
+    if exercise is None:
+        return _unknown(name)
+    if not callable(function):
+        return Report(
+            f"This is not a function: {exercise.title}",
+            note=f"Hand over the function itself, without brackets: checks.check({name!r}, {name})",
+        )
+    with torch.random.fork_rng(devices=[]):  # the learner's own random numbers go on as if nothing had been
+        torch.manual_seed(0)
+        return write_report(exercise, function, attempt(exercise, function, seconds))
+
+
+def hint(name: str, level: int = 1) -> Report:
+    """A hint to an exercise: level 1 is a nudge, level 3 nearly all."""
+    exercise = _find(name)
+    if exercise is None:
+        return _unknown(name)
+    if level not in (1, 2, 3):
+        return Report(f"There is no hint of level {level!r}: the levels are 1, 2 and 3")
+    return Report(f"Hint {level} of 3: {exercise.title}", note=exercise.hints[int(level) - 1])
+
+
+def solution(name: str) -> Report:
+    """One solution of an exercise, as source."""
+    exercise = _find(name)
+    if exercise is None:
+        return _unknown(name)
+    return Report(f"One solution: {exercise.title}", code=source(exercise.solution))
+
+
+def _find(name) -> Exercise | None:
+    """The exercise of that name, if there is one."""
+    return EXERCISES.get(name) if type(name) is str else None  # not isinstance: an object may refuse that
+
+
+def _unknown(name) -> Report:
+    """What to say to a name that is none."""
+    shown = repr(name) if type(name) is str else f"of type {type(name).__name__}"
+    return Report(f"There is no exercise {shown}", note="There are: " + ", ".join(EXERCISES))

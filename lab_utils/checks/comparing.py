@@ -1,0 +1,159 @@
+"""Expected against got: what differs, said in words, whatever was got."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+RELATIVE, ABSOLUTE = 1e-4, 1e-5  # room for another order of summation in float32
+
+
+def compare(expected, got, view: Callable = lambda result: result) -> dict[str, str | None]:
+    """Compare a result with the expected one, aspect by aspect.
+
+    Parameters
+    ----------
+    expected : Tensor, int, float, or a tuple of them
+    got : anything
+    view : function(result) -> the part whose values are compared
+
+    Returns
+    -------
+    dict of the aspects reached ("kind", "shape", "dtype", "values"): what is wrong in words, or None
+    """
+    found = _form(expected, got)
+    if not found["kind"] and not found.get("shape"):
+        found["values"] = _values(view(expected), view(got))
+    return found
+
+
+def agree(first, second, view: Callable = lambda result: result) -> bool:
+    """Are two results the same numbers in the same shapes (data types aside)?"""
+    try:
+        if number(first) is not None and number(second) is not None:
+            return _values(number(first), number(second)) is None
+        if isinstance(first, tuple):
+            if len(first) != len(second) or not all(map(_same_shape, first, second)):
+                return False
+            try:
+                first, second = view(first), view(second)
+            except RuntimeError:  # factors that do not fit each other: compare them one by one
+                return all(_values(*pair) is None for pair in zip(first, second, strict=True))
+        return _same_shape(first, second) and _values(first, second) is None
+    except Exception:
+        return False
+
+
+def describe(value) -> str:
+    """What kind of thing it is, in words."""
+    if value is None or value is Ellipsis:
+        return "nothing (None)" if value is None else "`...`"
+    if isinstance(value, torch.Tensor):
+        return f"a tensor of shape {tuple(value.shape)}" if value.dim() else "a tensor with one number"
+    if isinstance(value, np.ndarray):
+        return f"a numpy array of shape {value.shape}"
+    if isinstance(value, (tuple, list)):
+        return f"a {type(value).__name__} of {len(value)}"
+    name = {int: "whole number (int)", float: "float", bool: "bool"}.get(type(value), type(value).__name__)
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
+def number(value):
+    """A Python number from a number, a numpy scalar or a tensor with one number; None from all else."""
+    if isinstance(value, (torch.Tensor, np.generic, np.ndarray)) and value.ndim == 0:
+        value = value.item()
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _form(expected, got) -> dict[str, str | None]:
+    """Kind, shape and data type."""
+    if isinstance(expected, tuple):
+        if not isinstance(got, (tuple, list)) or len(got) != len(expected):
+            return {"kind": f"It returns {describe(got)}; {len(expected)} tensors are expected."}
+        parts = [_form(*pair) for pair in zip(expected, got, strict=True)]
+        found = {}
+        for aspect in ("kind", "shape", "dtype"):
+            wrong = [f"Result {i}: {part[aspect]}" for i, part in enumerate(parts, 1) if part.get(aspect)]
+            found[aspect] = wrong[0] if wrong else None
+            if aspect == "kind" and wrong:
+                break
+        return found
+    if isinstance(expected, torch.Tensor):
+        if not isinstance(got, torch.Tensor):
+            return {"kind": f"It returns {describe(got)}; {describe(expected)} is expected."}
+        shape = tuple(got.shape), tuple(expected.shape)
+        return {
+            "kind": None,
+            "shape": None if shape[0] == shape[1] else f"The shape is {shape[0]}; {shape[1]} is expected.",
+            "dtype": None if got.dtype == expected.dtype else f"The data type is {got.dtype}; "
+            f"{expected.dtype} is expected, like the input.",
+        }
+    if number(got) is None:
+        return {"kind": f"It returns {describe(got)}; a number is expected."}
+    if isinstance(expected, int) and not isinstance(number(got), int):
+        return {"kind": f"It returns {describe(number(got))}, {number(got):g}; a whole number (int) is expected."}
+    return {"kind": None}
+
+
+def _values(expected, got) -> str | None:
+    """What is wrong with the numbers of a result of the right form."""
+    if isinstance(expected, tuple):
+        return next(filter(None, map(_values, expected, got)), None)
+    if not isinstance(expected, torch.Tensor):
+        got = number(got)
+        same = got == expected if isinstance(expected, int) else math.isclose(got, expected, rel_tol=RELATIVE)
+        return None if same else f"It gives {short(got)}; {short(expected)} is expected."
+    expected, got = (tensor.detach().to("cpu", torch.float64) for tensor in (expected, got))
+    wrong = ~torch.isclose(got, expected, rtol=RELATIVE, atol=ABSOLUTE, equal_nan=True)
+    if not wrong.any():
+        return None
+    where = tuple(wrong.nonzero()[0].tolist())
+    lost = "" if got.isfinite().all() else " Some are not finite (inf or nan)."
+    return (
+        f"{int(wrong.sum())} of {wrong.numel()} numbers differ{f', first at {list(where)}' if where else ''}: "
+        f"{short(got[where].item())} instead of {short(expected[where].item())}.{lost}"
+    )
+
+
+def _same_shape(first, second) -> bool:
+    """Are these two tensors of one shape?"""
+    return isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor) and first.shape == second.shape
+
+
+def short(value: float) -> str:
+    """A number in at most four significant digits; whole numbers in full."""
+    if isinstance(value, int) or (abs(value) < 1e6 and value == int(value)):
+        return f"{int(value):,}" if abs(value) >= 10_000 else str(int(value))
+    return f"{value:.4g}"
+
+
+def show(value, most: int = 64) -> str:
+    """A value as text for the report: small tensors in full, row below row; never raises."""
+    try:
+        if isinstance(value, torch.Tensor):
+            return _show_tensor(value.detach().cpu(), most)
+        if isinstance(value, (tuple, list)) and value and all(isinstance(item, torch.Tensor) for item in value):
+            return "\n".join(show(item, most) for item in value[:4])
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return short(value)
+        text = repr(value)
+    except Exception:
+        text = f"({type(value).__name__})"
+    return text if len(text) <= 300 else text[:300] + " …"
+
+
+def _show_tensor(tensor: torch.Tensor, most: int) -> str:
+    """Rows aligned, with the shape behind them."""
+    note = f"   shape {tuple(tensor.shape)}"
+    note += "" if tensor.dtype == torch.float32 else f", {str(tensor.dtype).removeprefix('torch.')}"
+    if tensor.numel() > most or tensor.dim() > 2 or tensor.is_complex() or tensor.numel() == 0:
+        return "tensor" + note
+    cells = [[show(item) for item in row] for row in torch.atleast_2d(tensor).tolist()]
+    width = max(len(cell) for row in cells for cell in row)
+    rows = ["[" + "  ".join(cell.rjust(width) for cell in row) + "]" for row in cells]
+    if tensor.dim() == 0:
+        return cells[0][0] + note
+    if tensor.dim() == 2:
+        rows = [("[" if i == 0 else " ") + row + ("]" if i == len(rows) - 1 else "") for i, row in enumerate(rows)]
+    return "\n".join(rows) + note

@@ -1,0 +1,278 @@
+"""Try a learner's function on an exercise, whatever it does, and find the smallest input on which it fails."""
+
+import copy
+import inspect
+import io
+import math
+import os
+import signal
+import tempfile
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, field
+from functools import cache
+
+import torch
+from hypothesis import HealthCheck, Phase, Verbosity, find, given, settings
+
+from .comparing import agree
+from .exercise import Exercise, Mistake
+
+os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", os.path.join(tempfile.gettempdir(), "lora-lab-hypothesis"))
+SETTINGS = settings(
+    derandomize=True, database=None, deadline=None, verbosity=Verbosity.quiet,
+    phases=[Phase.generate, Phase.shrink], suppress_health_check=list(HealthCheck), report_multiple_bugs=False,
+)  # fmt: skip
+EXAMPLES, SEARCHED, SEARCH_SECONDS = 60, 100, 2.0
+IN_PLACE = Mistake(
+    "changes its input in place",
+    "Make a new tensor: operations such as +=, copy_ or names that end in _ write into the tensor that you were given.",
+)
+
+
+class TooLong(BaseException):
+    """The time is up. Not an Exception, so that a learner's `except Exception` does not catch it."""
+
+
+@dataclass
+class Trial:
+    """One input, what the function made of it, and what is wrong: `findings` is {aspect: problem or None}."""
+
+    inputs: tuple
+    results: list = field(default_factory=list)
+    error: BaseException | None = None
+    printed: str = ""
+    findings: dict[str, str | None] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> bool:
+        """Is anything wrong?"""
+        return any(self.findings.values())
+
+    @property
+    def size(self) -> float:
+        """How much there is to read: numbers in tensors, then their size."""
+        tensors = [value for value in self.inputs if isinstance(value, torch.Tensor)]
+        others = [value for value in self.inputs if isinstance(value, (int, float))]
+        return sum(value.numel() for value in tensors) + 1e-3 * sum(map(abs, others))
+
+
+@dataclass
+class Attempt:
+    """All trials of a function; the first is the demo. `problem` says why there are fewer, if so."""
+
+    trials: list[Trial]
+    smallest: Trial | None = None
+    mistake: Mistake | None = None
+    problem: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Was everything tried, and everything right?"""
+        return self.problem is None and not any(trial.failed for trial in self.trials)
+
+    @property
+    def unsolved(self) -> bool:
+        """Has the learner not begun: nothing comes back, or NotImplementedError?"""
+        return bool(self.trials) and all(map(_empty, self.trials))
+
+
+def attempt(exercise: Exercise, function: Callable, seconds: float) -> Attempt:
+    """Try `function` on the demo and on random inputs; on failure name the mistake and search the smallest example."""
+    trials: list[Trial] = []
+    result = Attempt(trials)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            end = time.monotonic() + seconds
+            for inputs in (exercise.demo, *examples(exercise)):
+                trials.append(run(exercise, function, inputs, end))
+        except TooLong:
+            result.problem = f"It did not come to an end within {seconds:g} seconds. Is there a loop that never stops?"
+        if result.unsolved or not any(trial.failed for trial in trials):
+            return result
+        result.mistake = recognise(exercise, trials)
+        result.smallest = smallest(exercise, function, trials)
+    return result
+
+
+@cache
+def _examples(exercise_name: str, strategy) -> tuple[tuple, ...]:
+    """The inputs that hypothesis makes for an exercise, each once, the same in every session."""
+    made = {}
+
+    @settings(SETTINGS, max_examples=EXAMPLES, phases=[Phase.generate])
+    @given(strategy)
+    def collect(inputs):
+        made.setdefault(repr(inputs), inputs)
+
+    collect()
+    return tuple(made.values())
+
+
+def examples(exercise: Exercise) -> tuple[tuple, ...]:
+    """The random inputs on which every attempt at this exercise is judged."""
+    return _examples(exercise.name, exercise.inputs)
+
+
+def run(exercise: Exercise, function: Callable, inputs: tuple, end: float = math.inf) -> Trial:
+    """Call `function` with copies of `inputs` and judge what came back. Only TooLong gets out, at time `end`."""
+    trial, given_inputs, printed = Trial(inputs), copy.deepcopy(inputs), io.StringIO()
+    try:
+        with time_limit(end), redirect_stdout(printed):
+            for _ in range(exercise.calls):
+                trial.results.append(_keep(function(*given_inputs)))
+    except (TooLong, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        trial.error = error
+        trial.findings["runs"] = f"It raises {type(error).__name__}: {_first_line(error)}"
+    else:
+        trial.findings = {"runs": None, **_findings(exercise, trial)}
+    trial.printed = printed.getvalue()
+    changed = [
+        name for name, before, after in zip(arguments(exercise), inputs, given_inputs, strict=True)
+        if not _untouched(before, after)
+    ]
+    trial.findings["inputs"] = f"It changes `{'` and `'.join(changed)}` in place." if changed else None
+    return trial
+
+
+def recognise(exercise: Exercise, trials: list[Trial]) -> Mistake | None:
+    """The first mistake that explains every trial, or None."""
+    for mistake in exercise.mistakes:
+        if mistake.when is not None:
+            done = [trial for trial in trials if trial.error is None]
+            if done and all(_holds(mistake.when, trial) for trial in done):
+                return mistake
+        if any(_explains(exercise, wrong, trials) for wrong in mistake.wrong):
+            return mistake
+    return IN_PLACE if any(trial.findings["inputs"] for trial in trials) else None
+
+
+def smallest(exercise: Exercise, function: Callable, trials: list[Trial]) -> Trial:
+    """The smallest failing trial: of a search by hypothesis, or of those at hand if that finds none in time."""
+    failing = [trial for trial in trials if trial.failed]
+    aspect = next(iter(name for name, problem in failing[0].findings.items() if problem))
+    best = min((trial for trial in failing if trial.findings.get(aspect)), key=lambda trial: trial.size)
+
+    def fails(inputs) -> bool:
+        nonlocal best
+        trial = run(exercise, function, inputs, end)
+        if trial.findings.get(aspect) and trial.size <= best.size:
+            best = trial
+        return bool(trial.findings.get(aspect))
+
+    end = time.monotonic() + SEARCH_SECONDS
+    try:
+        found = find(exercise.inputs, fails, settings=settings(SETTINGS, max_examples=SEARCHED))
+        trial = run(exercise, function, found, end + SEARCH_SECONDS)
+        return trial if trial.findings.get(aspect) else best
+    except (TooLong, Exception):  # also what hypothesis raises at a function that answers by chance
+        return best
+
+
+@contextmanager
+def time_limit(end: float):
+    """Raise TooLong in this block when the clock (time.monotonic) passes `end`, and on entering if it has.
+
+    An endless loop is interrupted on the main thread of a Unix process (every notebook there), nowhere else.
+    """
+    left = end - time.monotonic()
+    if left <= 0:
+        raise TooLong
+    on_main = threading.current_thread() is threading.main_thread()
+    if left == math.inf or not on_main or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def stop(*_):
+        raise TooLong
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, left, 0.25)  # and again, should a bare `except:` swallow the first
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def arguments(exercise: Exercise) -> list[str]:
+    """The names of an exercise's arguments."""
+    return list(inspect.signature(exercise.solution).parameters)
+
+
+def line_of(function: Callable, error: BaseException) -> str:
+    """Number and text of the learner's line that raised, or ""."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return ""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == code.co_filename]
+    return f"line {frames[-1].lineno - code.co_firstlineno + 1}: {frames[-1].line}" if frames else ""
+
+
+def _findings(exercise: Exercise, trial: Trial) -> dict[str, str | None]:
+    """What the exercise says of the results, or that they cannot even be looked at."""
+    try:
+        return exercise.findings(trial.inputs, trial.results)
+    except Exception as error:
+        return {"kind": f"It returns what cannot be compared ({type(error).__name__}: {_first_line(error)})."}
+
+
+def _explains(exercise: Exercise, wrong: Callable, trials: list[Trial]) -> bool:
+    """Does `wrong` do on every input what the learner's function did, and differ from the solution somewhere?"""
+    evidence = False
+    for trial in trials:
+        made = run(exercise, wrong, trial.inputs)
+        if made.error is not None or trial.error is not None:
+            if type(made.error) is not type(trial.error) or _first_line(made.error) != _first_line(trial.error):
+                return False  # torch's errors name the shapes that do not fit: the same error is the same mistake
+            evidence = True
+        elif not agree(made.results[0], trial.results[0], exercise.view):
+            return False
+        else:
+            evidence |= made.failed
+    return evidence
+
+
+def _holds(when: Callable, trial: Trial) -> bool:
+    """Is the condition true of this trial? Results that it cannot handle are a no."""
+    try:
+        return bool(when(trial.inputs, trial.results))
+    except Exception:
+        return False
+
+
+def _empty(trial: Trial) -> bool:
+    """Did nothing come back?"""
+    if isinstance(trial.error, NotImplementedError):
+        return True
+    return bool(trial.results) and any(trial.results[0] is nothing for nothing in (None, Ellipsis, NotImplemented))
+
+
+def _keep(result):
+    """A result that later calls cannot change."""
+    if isinstance(result, torch.Tensor):
+        return result.detach().clone()
+    return type(result)(map(_keep, result)) if type(result) in (tuple, list) else result
+
+
+def _untouched(before, after) -> bool:
+    """Does an argument still hold what it held?"""
+    try:
+        return bool(torch.equal(before, after.detach()) if isinstance(before, torch.Tensor) else before == after)
+    except Exception:
+        return False
+
+
+def _first_line(error: BaseException) -> str:
+    """The first line of an error's message."""
+    try:
+        return (str(error).strip().splitlines() or [""])[0][:300]
+    except Exception:
+        return ""

@@ -1,0 +1,244 @@
+"""What a check has to say, as text and as HTML that needs no kernel."""
+
+import base64
+import html
+import inspect
+import textwrap
+from dataclasses import dataclass, field
+
+import torch
+
+from .. import plots
+from .comparing import show
+from .engine import Attempt, Trial, arguments, line_of
+from .exercise import Exercise
+
+RIGHT = {
+    "runs": "It runs without an error.",
+    "kind": "It returns the right kind of value.",
+    "shape": "The shape is right.",
+    "dtype": "The data type is right.",
+    "values": "The numbers are right.",
+    "inputs": "It leaves its inputs as they were.",
+}
+MARKS = {"right": "✓", "wrong": "✗", "open": "○"}
+STYLE = """<style>
+.lab-check.lab-check {font: 16px/1.5 system-ui, sans-serif; background: #fff; color: #1f2937; max-width: 900px;
+  padding: 14px 18px; border: 1px solid #9ca3af; border-left: 8px solid #4b5563; border-radius: 6px}
+.lab-check.lab-check-right {border-left-color: #1d7a46}
+.lab-check.lab-check-wrong {border-left-color: #b45309}
+.lab-check p, .lab-check ul, .lab-check div {color: inherit; font-size: 16px; margin: 6px 0}
+.lab-check p.lab-verdict {font-size: 18px; font-weight: 700; margin: 0 0 8px}
+.lab-check ul.lab-lines {list-style: none; padding: 0}
+.lab-check ul.lab-lines li {padding-left: 1.6em; text-indent: -1.6em}
+.lab-check b.lab-mark {display: inline-block; width: 1.6em; text-indent: 0}
+.lab-check .lab-right {color: #14602f} .lab-check .lab-wrong {color: #a03c06}
+.lab-check p.lab-mistake {background: #fef3c7; color: #451a03; padding: 8px 12px; border-radius: 4px}
+.lab-check.lab-check pre, .lab-check.lab-check code {font: 15px/1.45 ui-monospace, Menlo, Consolas, monospace;
+  background: #f3f4f6; color: #111827; padding: 1px 4px; border-radius: 3px}
+.lab-check.lab-check pre {padding: 8px 12px; margin: 4px 0; overflow-x: auto; white-space: pre}
+.lab-check details {margin: 6px 0} .lab-check summary {cursor: pointer; color: #0b4f8a; font-size: 16px}
+.lab-check img {max-width: 100%; height: auto; background: #fff}
+</style>"""
+
+
+@dataclass
+class Report:
+    """The outcome of a check. As a cell's last expression it shows itself.
+
+    Attributes
+    ----------
+    verdict : str, one line
+    status : "right", "wrong" or "open" (nothing solved yet)
+    lines : list of (status, sentence), what is right and what is not
+    mistake : str or None, the name of the mistake if it was recognised
+    mend : str, what to do about it
+    example : list of (label, text), the smallest failing example
+    note : str, the reward, or what to do next
+    printed : str, what the function printed
+    code : str, source to show openly
+    picture : bytes, PNG; alt : str, the same in words
+    folded : list of (summary, "text" or "code", body), what is shown on demand
+    unfolded : int, how many of these are open from the start, and part of the text
+    """
+
+    verdict: str
+    status: str = "open"
+    lines: list[tuple[str, str]] = field(default_factory=list)
+    mistake: str | None = None
+    mend: str = ""
+    example: list[tuple[str, str]] = field(default_factory=list)
+    note: str = ""
+    printed: str = ""
+    code: str = ""
+    picture: bytes = b""
+    alt: str = ""
+    folded: list[tuple[str, str, str]] = field(default_factory=list)
+    unfolded: int = 0
+
+    @property
+    def passed(self) -> bool:
+        """Is the exercise solved?"""
+        return self.status == "right"
+
+    @property
+    def text(self) -> str:
+        """The report as plain text, all but what is folded."""
+        parts = [f"{MARKS[self.status]} {self.verdict}"]
+        parts += [f"  {MARKS[status]} {sentence}" for status, sentence in self.lines]
+        if self.mistake:
+            parts.append(f"This looks like a usual mistake: {self.mistake}. {self.mend}")
+        if self.example:
+            parts.append("The smallest example that fails:\n" + textwrap.indent(self._example(), "    "))
+        if self.printed:
+            parts.append(f"Your function printed:\n{textwrap.indent(self.printed, '    ')}")
+        parts += [f"{summary}:\n{textwrap.indent(body, '    ')}" for summary, _, body in self.folded[: self.unfolded]]
+        return "\n".join([*parts, *filter(None, (self.code, self.alt, self.note))])
+
+    @property
+    def html(self) -> str:
+        """The report as HTML; hints and solution are folded."""
+        e = html.escape
+        parts = [f'<p class="lab-verdict">{MARKS[self.status]} {e(self.verdict)}</p>']
+        if self.lines:
+            items = "".join(
+                f'<li><b class="lab-mark lab-{status}">{MARKS[status]}</b>{e(text)}</li>' for status, text in self.lines
+            )
+            parts.append(f'<ul class="lab-lines">{items}</ul>')
+        if self.mistake:
+            parts.append(
+                f'<p class="lab-mistake">This looks like a usual mistake: <b>{e(self.mistake)}</b>. {e(self.mend)}</p>'
+            )
+        if self.example:
+            parts.append(f"<div><b>The smallest example that fails</b><pre>{e(self._example())}</pre></div>")
+        if self.printed:
+            parts.append(f"<div>Your function printed<pre>{e(self.printed)}</pre></div>")
+        if self.code:
+            parts.append(f"<pre>{e(self.code)}</pre>")
+        if self.picture:
+            source = base64.b64encode(self.picture).decode()
+            parts.append(f'<img src="data:image/png;base64,{source}" alt="{e(self.alt, quote=True)}">')
+        if self.note:
+            parts.append(f"<p>{e(self.note)}</p>")
+        for index, (summary, kind, body) in enumerate(self.folded):
+            body = f"<pre>{e(body)}</pre>" if kind == "code" else f"<p>{e(body)}</p>"
+            state = " open" if index < self.unfolded else ""
+            parts.append(f"<details{state}><summary>{e(summary)}</summary>{body}</details>")
+        return f'{STYLE}<div class="lab-check lab-check-{self.status}">{"".join(parts)}</div>'
+
+    def _example(self) -> str:
+        """The example, values in one column."""
+        width = max(len(label) for label, _ in self.example)
+        rows = []
+        for label, value in self.example:
+            first, *rest = value.splitlines() or [""]
+            rows += [f"{label:<{width}} = {first}", *(" " * (width + 3) + line for line in rest)]
+        return "\n".join(rows)
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
+        """What Jupyter shows."""
+        return {"text/plain": self.text, "text/html": self.html}
+
+
+def write_report(exercise: Exercise, function, outcome: Attempt) -> Report:
+    """Put the outcome of an attempt into words and a picture."""
+    picture, alt = _picture(exercise, outcome)
+    spec = ("What it must do, step by step", "code", source(exercise.spec))
+    if outcome.passed:
+        verdict, status, note = f"Solved: {exercise.title}", "right", exercise.reward
+        folded = [("One way to write it", "code", source(exercise.solution))]
+    else:
+        status = "open" if outcome.unsolved else "wrong"
+        verdict = f"Not solved {'yet' if outcome.unsolved else 'so far'}: {exercise.title}"
+        note = (
+            f"Need a nudge? Unfold a hint, or run checks.hint({exercise.name!r}, level=1) up to level=3 "
+            f"and checks.solution({exercise.name!r})."
+        )
+        folded = [(f"Hint {i}", "text", hint) for i, hint in enumerate(exercise.hints, 1)]
+        folded.append(("A solution", "code", source(exercise.solution)))
+    if outcome.unsolved:
+        call = f"{exercise.name}({', '.join(arguments(exercise))})"
+        lines = [("open", f"{call} gives nothing back yet. Replace the placeholder, and end with a `return`.")]
+    else:
+        lines = _lines(exercise, outcome)
+    return Report(
+        verdict, status, lines,
+        mistake=outcome.mistake.name if outcome.mistake else None,
+        mend=outcome.mistake.mend if outcome.mistake else "",
+        example=_example(exercise, function, outcome.smallest) if outcome.smallest else [],
+        note=note, picture=picture, alt=alt, folded=[spec, *folded], unfolded=1 if outcome.unsolved else 0,
+        printed=outcome.trials[0].printed.strip()[:2000] if outcome.trials else "",
+    )  # fmt: skip
+
+
+def source(function) -> str:
+    """The source of a function."""
+    return textwrap.dedent(inspect.getsource(function)).strip()
+
+
+def _lines(exercise: Exercise, outcome: Attempt) -> list[tuple[str, str]]:
+    """Each aspect that was reached: right on all inputs, or what is wrong and how often."""
+    lines, trials = [], outcome.trials
+    sentences = {**RIGHT, **exercise.aspects}
+    sentences["inputs"] = sentences.pop("inputs")  # the last
+    for aspect, sentence in sentences.items():
+        reached = [trial.findings[aspect] for trial in trials if aspect in trial.findings]
+        wrong = [problem for problem in reached if problem]
+        if wrong:
+            shown = outcome.smallest.findings.get(aspect) if outcome.smallest else None
+            shown = shown or (f"On another input: {wrong[0]}" if outcome.smallest else wrong[0])
+            lines.append(("wrong", f"{shown} (wrong on {len(wrong)} of {len(trials)} inputs)"))
+        elif reached:
+            many = "" if len(reached) == len(trials) else f" (where it could be seen: {len(reached)} inputs)"
+            lines.append(("right", sentence + many))
+    return lines + ([("wrong", outcome.problem)] if outcome.problem else [])
+
+
+def _example(exercise: Exercise, function, trial: Trial) -> list[tuple[str, str]]:
+    """Inputs, what is expected and what came."""
+    rows = [(name, show(value)) for name, value in zip(arguments(exercise), trial.inputs, strict=True)]
+    if exercise.judge is None:
+        rows.append(("expected", show(exercise.solution(*trial.inputs))))
+    if trial.error is not None:
+        rows.append(("yours", f"{trial.findings['runs']}\n{line_of(function, trial.error)}".strip()))
+    else:
+        rows.append(("yours", show(trial.results[0])))
+    return rows
+
+
+def _picture(exercise: Exercise, outcome: Attempt) -> tuple[bytes, str]:
+    """The target beside what the learner's function makes of the demo, and the same in words."""
+    if exercise.picture is None:
+        return b"", ""
+    trial = outcome.trials[0] if outcome.trials else None
+    target = exercise.picture(exercise.solution(*exercise.demo))
+    yours = _drawable(exercise, trial.results[0]) if trial and trial.results else None
+    alt = f"Picture. Target: {_size(target)}. Yours: "
+    if yours is None:
+        alt += "nothing to show yet."
+    elif yours.shape != target.shape:
+        alt += f"{_size(yours)}."
+    elif exercise.judge is not None or not trial.failed:
+        alt += "right." if not trial.failed else "of the same shape, but not right."
+    else:
+        differ = int(((yours - target).abs() > 1e-3 * target.abs().max()).sum())
+        alt += f"{differ} of {target.numel()} fields differ." if differ else "looks the same."
+    return plots.png(plots.target_and_yours(target, yours)), alt
+
+
+def _drawable(exercise: Exercise, result) -> torch.Tensor | None:
+    """The learner's result as a vector or matrix to draw, or None."""
+    try:
+        drawn = exercise.picture(result).detach().to("cpu", torch.float64)
+        fits = 1 <= drawn.dim() <= 2 and 0 < drawn.numel() <= 10_000
+        return torch.tensor(drawn.tolist()).masked_fill(~drawn.isfinite(), float("nan")) if fits else None
+    except Exception:
+        return None
+
+
+def _size(drawn: torch.Tensor) -> str:
+    """A shape in words."""
+    return f"{len(drawn)} bars" if drawn.dim() == 1 else f"a matrix of {drawn.shape[0]} × {drawn.shape[1]}"
