@@ -1,4 +1,4 @@
-"""The explorers without a browser: what they hand to it, what Python reads from them, and that bad values are refused."""
+"""The explorers without a browser: what they hand to it, what Python reads, and that bad values are refused."""
 
 import asyncio
 import base64
@@ -64,14 +64,14 @@ def test_the_state_is_plain_json_and_the_script_one_module(make):
 @each
 def test_reset_goes_back_to_the_start(make):
     explorer = make()
-    start = dict(explorer.start)
+    start = {name: explorer.start[name] for name in explorer._moved}
     moved = {"rank": 2, "step": 2, "model": "GPT-2", "task": "turned"}
     for name, value in moved.items():
         if name in explorer._moved:
             setattr(explorer, name, value)
-    assert {name: getattr(explorer, name) for name in explorer._moved} != {name: start[name] for name in explorer._moved}
+    assert {name: getattr(explorer, name) for name in start} != start
     explorer.reset()
-    assert {name: getattr(explorer, name) for name in explorer._moved} == {name: start[name] for name in explorer._moved}
+    assert {name: getattr(explorer, name) for name in start} == start
 
 
 def test_encoded_numbers_come_back_to_within_half_a_step():
@@ -174,6 +174,17 @@ def test_trainer_trains_at_every_move():
     trainer.rule = "alpha / √rank"
     assert trainer.run["scaling"] == pytest.approx(2 / 8**0.5)
     assert [run["number"] for run in trainer.log] == [1, 2, 3]
+
+
+def test_train_is_one_call_for_several_settings():
+    trainer = RankAlphaTrainer()
+    run = trainer.train(rank=4, alpha=8.0, task="turned")
+    assert (run["rank"], run["alpha"], run["task"], run["number"]) == (4, 8.0, "turned", 2)
+    assert run["accuracy"] is not None and trainer.run == run
+    with pytest.raises(LabError, match="ranks"):
+        trainer.train(ranks=4)
+    trainer.rank = 2  # and a move still trains
+    assert trainer.run["rank"] == 2
 
 
 def test_the_same_settings_train_to_the_same_losses():

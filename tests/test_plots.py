@@ -1,6 +1,7 @@
 """The pictures: what is drawn is what was given."""
 
 import pytest
+import torch
 
 from lab_utils import plots
 
@@ -46,3 +47,68 @@ def test_compare_losses_has_a_line_each():
     axes = plots.compare_losses({"one": history([2, 1]), "two": history([3, 2])}).axes[0]
     assert [line.get_label() for line in axes.lines] == ["one", "two"]
     assert list(axes.lines[1].get_ydata()) == [3, 2]
+
+
+def test_matrices_paint_every_value_on_one_scale():
+    first, second = torch.tensor([[1.0, -2.0]]), torch.tensor([[4.0, 0.5]])
+    axes = plots.matrices({"a": first, "b": second}, numbers=True).axes
+    assert [one.get_title() for one in axes] == ["a", "b"]
+    for one, values in zip(axes, (first, second), strict=True):
+        image = one.images[0]
+        assert (image.norm.vmin, image.norm.vmax) == (-4, 4)
+        assert image.get_array().tolist() == values.tolist()
+        assert [float(text.get_text()) for text in one.texts] == values.flatten().tolist()
+    assert plots.matrices({"grey": second}, limit=2, grey=True).axes[0].images[0].norm.vmin == 0
+
+
+def test_zero_is_white_and_the_signs_differ():
+    axes = plots.matrices({"m": torch.tensor([[-1.0, 0.0, 1.0]])}).axes[0]
+    below, zero, above = axes.images[0].to_rgba(axes.images[0].get_array())[0]
+    assert zero[:3].min() > 0.98 and below[2] > below[0] and above[0] > above[2]
+
+
+def test_approximations_mark_the_error_of_the_rank():
+    values = torch.tensor([2.0, 1.0])
+    weight = torch.diag(values)
+    axes = plots.approximations({"w": weight, "rank 1": torch.diag(torch.tensor([2.0, 0.0]))}, values, 1).axes
+    curve, mark = axes[-1].lines
+    assert list(curve.get_ydata()) == pytest.approx([100, 100 * (1 / 5) ** 0.5, 0])  # √(1² / (1² + 2²))
+    assert list(mark.get_xdata()) == [1] and list(mark.get_ydata()) == pytest.approx([100 * (1 / 5) ** 0.5])
+
+
+def test_grid_writes_every_value():
+    axes = plots.grid(torch.tensor([[1.0, 10.0], [0.1, 2.0]]), (1, 2), ("a", "b"), "x", "y").axes[0]
+    assert [text.get_text() for text in axes.texts] == ["1", "10", "0.1", "2"]
+
+
+def test_moved_counts_what_is_true():
+    axes = plots.moved({"W": torch.tensor([[True, False], [False, False]])}).axes[0]
+    assert axes.texts[0].get_text() == "W\n1 of 4"
+
+
+def test_lines_and_spread_draw_what_they_are_given():
+    axes = plots.lines({"one": ([1, 2], [3, 4]), "two": ([1, 2], [5, 6])}, "x", "y", logx=True).axes[0]
+    assert [list(line.get_ydata()) for line in axes.lines] == [[3, 4], [5, 6]] and axes.get_xscale() == "log"
+    steps = plots.spread({"values": torch.tensor([0.1, 0.1, -0.3])}, "x", limit=1.0).axes[0].patches[0]
+    assert steps.get_xy()[:, 1].max() == pytest.approx(2 / 3 / 0.025)  # two of three values in a bin of 2/80
+
+
+def test_fits_show_every_run_and_its_accuracy():
+    shared = {"losses": [2.0, 1.0], "before": 0.4}
+    runs = [{"rank": 1, "accuracy": 0.7, **shared}, {"rank": 4, "accuracy": None, **shared}]
+    curve, dots = plots.fits(runs).axes
+    assert len(curve.lines) == 2
+    assert [list(line.get_ydata()) for line in dots.lines] == [[70.0], [40.0, 40.0]]  # the dot, and the line of before
+
+
+def test_parameter_pictures():
+    bars = plots.parameter_bars({"q": 10, "v": 30}, "t").axes[0]
+    assert sorted(bar.get_width() for bar in bars.patches) == [10, 30]
+    layer = plots.layer_to_scale({"q": (4, 4), "v": (2, 4)}, 1, "t").axes[0]
+    assert sorted((abs(box.get_width()), abs(box.get_height())) for box in layer.patches) == [
+        (1, 2), (1, 4), (4, 1), (4, 1), (4, 2), (4, 4),
+    ]  # fmt: skip
+    stacked = plots.stacked_gigabytes({"full": {"weights": 2_000_000_000, "Adam": 8_000_000_000}}, "t").axes[0]
+    assert [bar.get_width() for bar in stacked.patches] == [2, 8] and stacked.patches[1].get_x() == 2
+    shares = plots.shares_by_size({"all": [("m", 10**9, 0.01)]}, ("line", [1e8, 1e10], [0.1, 0.01])).axes[0]
+    assert list(shares.lines[0].get_ydata()) == [1.0] and list(shares.lines[1].get_ydata()) == [10.0, 1.0]

@@ -26,6 +26,7 @@ def lines(
     if logy:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("")
     axes.set_xlabel(xlabel, fontsize=15)
     axes.set_ylabel(ylabel, fontsize=15)
     axes.set_title(title, fontsize=16, loc="left")

@@ -25,8 +25,9 @@ def paint(axes, values, limit: float, title: str, grey: bool = False):
 
 
 def matrices(
-    named: dict, limit: float | None = None, columns: int | None = None, numbers: bool = False, grey: bool = False
-):
+    named: dict, limit: float | None = None, columns: int | None = None, *,
+    numbers: bool = False, grey: bool = False, inches: float = 3.1,
+):  # fmt: skip
     """Figure of matrices side by side, on one colour scale.
 
     Parameters
@@ -36,11 +37,12 @@ def matrices(
     columns : int, pictures in a row; default all of them
     numbers : bool, write every entry into its field (small matrices only)
     grey : bool, paint from black (0) to white (`limit`) instead of blue, white and orange
+    inches : float, width of one picture
     """
     limit = limit or max(float(abs(values).max()) for values in named.values()) or 1.0
     columns = columns or len(named)
     lines = -(-len(named) // columns)
-    figure, first = new_figure(3.1 * columns, 3.3 * lines)
+    figure, first = new_figure(inches * columns, (inches + 0.25) * lines)
     first.remove()
     for index, (title, values) in enumerate(named.items()):
         axes = figure.add_subplot(lines, columns, index + 1)

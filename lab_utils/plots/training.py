@@ -136,13 +136,15 @@ def fits(runs: list[dict]):
             dots.plot([run["rank"]], [100 * run["accuracy"]], "o", color=color, markersize=size)
     if runs[-1]["accuracy"] is not None:
         spot = (runs[-1]["rank"], 100 * runs[-1]["accuracy"])
-        dots.annotate(f"{spot[1]:.1f} %", spot, (0, -20), textcoords="offset points", fontsize=14, ha="center")
+        dots.annotate(f"{spot[1]:.1f} %", spot, (10, -18), textcoords="offset points", fontsize=14)
     dots.axhline(100 * runs[-1]["before"], color=GREY, linestyle=":", linewidth=2)
     for axes, xlabel, ylabel in ((curve, "step", "loss, nats an image"), (dots, "rank", "accuracy on new images, %")):
         style_axes(axes)
         axes.set_xlabel(xlabel, fontsize=14)
         axes.set_ylabel(ylabel, fontsize=14)
     curve.set_yscale("log")
+    curve.set_ylim(0.01, 10)
+    curve.yaxis.set_major_formatter("{x:g}")
     dots.set_xscale("log", base=2)
     dots.xaxis.set_major_formatter("{x:g}")
     dots.set_xlim(0.8, 80)

@@ -80,9 +80,26 @@ class RankAlphaTrainer(Explorer):
             raise LabError(f"{name}={value} is out of range: above 0.")
         return value
 
-    def _move(self, _change) -> None:
+    def train(self, **settings) -> dict:
+        """Set rank, alpha, learning_rate, task or rule, train to the end, and return the run."""
+        self._stop()
+        self.unobserve(self._move, self._moved)
+        try:
+            for name, value in settings.items():
+                choose("setting", name, self._moved)
+                setattr(self, name, value)
+        finally:
+            self.observe(self._move, self._moved)
+        self._finish()
+        return self.run
+
+    def _stop(self) -> None:
+        """End a training that is not finished."""
         if self._task:
             self._task.cancel()
+
+    def _move(self, _change) -> None:
+        self._stop()
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:

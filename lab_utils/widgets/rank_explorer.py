@@ -8,7 +8,7 @@ from ..errors import LabError, choose
 from ..lowrank import best_rank_r, singular_values
 from .explorer import Explorer, encode, script
 
-QUESTION = "From which rank on is the error of the first matrix below 5 %? And on the others: earlier or later?"
+QUESTION = "From which rank on is the error of the first matrix below 6 %? And on the others: earlier or later?"
 
 
 class RankExplorer(Explorer):
@@ -36,7 +36,7 @@ class RankExplorer(Explorer):
     matrix = traitlets.Unicode().tag(sync=True)
     rank = traitlets.Int().tag(sync=True)
 
-    def __init__(self, matrices: dict, rank: int = 1, question: str = QUESTION, choices=("3", "12", "48")):
+    def __init__(self, matrices: dict, rank: int = 1, question: str = QUESTION, choices=("2", "7", "40")):
         if not matrices:
             raise LabError("RankExplorer needs at least one matrix, as {'a name': tensor}.")
         self._weights = {name: torch.as_tensor(weight).detach().float() for name, weight in matrices.items()}
