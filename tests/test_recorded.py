@@ -195,7 +195,7 @@ def test_a_failed_write_leaves_the_old_files(recorder, tmp_path):
 
 @pytest.mark.training
 def test_the_command_runs_end_to_end(recorder, tmp_path, monkeypatch):
-    """Two steps on two layers (about 30 s); the loss at rank 0 is transformers' own loss of the untouched base."""
+    """Two steps on two layers (50 s on one core); rank 0 has transformers' own loss of the untouched base."""
     every = recorder.matrices
     layers = (".layers.15.", ".layers.16.")
     monkeypatch.setattr(

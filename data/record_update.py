@@ -1,0 +1,227 @@
+"""Record what a full fine-tune of the embedded model does to its weights: ΔW = W_after − W_before, matrix by matrix.
+
+    python data/record_update.py                          # a quarter of an hour on two idle cores
+    python data/record_update.py --steps 2 --output DIR   # a quick check of every part
+
+writes `update.safetensors` and `update.json` to `data/update`, both at the very end: a run that is killed leaves the
+old ones as they were. `lab_utils.recorded.weight_update` reads them; data/README.md says what they hold.
+
+The 210 matrices of the 30 layers are trained in float32 (in bfloat16 most steps would be rounded away); embedding and
+norms stay as they are. So the ΔW of these matrices are the whole difference between the two models.
+"""
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import platform
+import sys
+import tempfile
+import time
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+
+from lab_utils.device import find_device, keep_freed_memory, use_threads
+from lab_utils.errors import LabError
+from lab_utils.evaluate import score
+from lab_utils.finetune import build_supervised
+from lab_utils.models import load_base
+from lab_utils.quiet import quiet
+from lab_utils.recipe import Recipe
+from lab_utils.recorded import FOLDER, RANKS, energy_shares, random_spectra
+from lab_utils.supervision import collate, encode_split, plan_batches
+from lab_utils.tasks import TASKS, load_task
+
+WHOLE = ("model.layers.15.self_attn.v_proj",)  # whose ΔW is kept entry by entry
+USED = (  # of a Recipe's fields; the others are an adapter's
+    "model", "task", "learning_rate", "warmup", "steps", "batch_size", "max_length", "max_grad_norm", "weight_decay",
+    "seed",
+)  # fmt: skip
+
+
+def matrices(model) -> dict[str, torch.nn.Linear]:
+    """The linear modules of the layers by name; the head, which is the embedding, is not among them."""
+    found = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    return {name: module for name, module in found.items() if ".layers." in name}
+
+
+def load_float32(recipe: Recipe):
+    """(model, tokenizer): the base in float32, gradients for the layers' matrices only."""
+    model, tokenizer = load_base(recipe.model, "none", verbose=False)
+    model.float().requires_grad_(False)
+    for module in matrices(model).values():
+        module.weight.requires_grad_(True)
+    return model, tokenizer
+
+
+def train(model, tokenizer, recipe: Recipe, rows) -> list[float]:
+    """Fine-tune in place; returns each step's loss in nats a supervised token."""
+    examples = encode_split(tokenizer, TASKS[recipe.task], rows, recipe.max_length)
+    plan = plan_batches([len(e.input_ids) for e in examples], recipe.batch_size, recipe.steps, recipe.seed)
+    parameters = [module.weight for module in matrices(model).values()]
+    optimizer = torch.optim.AdamW(parameters, lr=0.0, weight_decay=recipe.weight_decay, fused=True)
+    supervised = build_supervised(model.train())
+    losses = []
+    for step, indices in enumerate(plan):
+        batch = collate([examples[index] for index in indices], tokenizer.pad_token_id)
+        loss = supervised(**batch) / (batch["labels"] >= 0).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm)
+        optimizer.param_groups[0]["lr"] = recipe.learning_rate_at(step)
+        optimizer.step()
+        losses.append(loss.item())
+        if not math.isfinite(losses[-1]):
+            raise LabError(f"The loss is {losses[-1]} at step {step + 1}: lower the learning rate.")
+        say(f"step {step + 1} of {recipe.steps}, loss {losses[-1]:.4f}")
+    model.eval()
+    return losses
+
+
+def token_loss(model, tokenizer, recipe: Recipe, rows, batch_size: int = 20) -> float:
+    """Mean cross entropy of the answers' tokens, end of turn included, in nats."""
+    examples = encode_split(tokenizer, TASKS[recipe.task], rows, recipe.max_length)
+    examples.sort(key=lambda example: len(example.input_ids))
+    supervised, total, tokens = build_supervised(model.eval()), 0.0, 0
+    with torch.no_grad():
+        for start in range(0, len(examples), batch_size):
+            batch = collate(examples[start : start + batch_size], tokenizer.pad_token_id)
+            total += supervised(**batch).item()
+            tokens += int((batch["labels"] >= 0).sum())
+    return total / tokens
+
+
+def cut(model, before: dict, parts: dict, rank: int) -> None:
+    """Set every matrix to W_before + the best fit of rank `rank` to its ΔW."""
+    for name, module in matrices(model).items():
+        u, s, vh = parts[name]
+        module.weight.data = torch.addmm(before[name], u[:, :rank] * s[:rank], vh[:rank])
+
+
+def to_half(delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(float16 Tensor, scale) with delta ≈ float16 / scale.
+
+    The scale is the power of two that brings the largest entry to between 2**14 and 2**15: entries down to 2**-28 of
+    the largest then keep all 11 bits of float16.
+    """
+    scale = 2.0 ** (14 - math.floor(math.log2(delta.abs().max().item())))
+    return (delta * scale).half(), torch.tensor(scale)
+
+
+def say(text: str) -> None:
+    """A line of progress, at once."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+
+def write(folder: Path, tensors: dict, record: dict) -> None:
+    """Both files under temporary names first, then renamed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as temporary:
+        new = Path(temporary)
+        packed = save(tensors)
+        record = record | {"sha256": hashlib.sha256(packed).hexdigest()}
+        (new / "update.safetensors").write_bytes(packed)
+        (new / "update.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        for name in ("update.safetensors", "update.json"):
+            os.replace(new / name, folder / name)
+
+
+def record(recipe: Recipe, test_examples: int, exact_examples: int) -> tuple[dict, dict]:
+    """Train, take ΔW apart, measure; returns the tensors and the JSON record."""
+    began = time.perf_counter()
+    model, tokenizer = load_float32(recipe)
+    with quiet():
+        data = load_task(recipe.task)
+    test = data["test"].select(range(test_examples))
+    asked = data["test"].select(range(exact_examples))
+    before = {name: module.weight.detach().clone() for name, module in matrices(model).items()}
+    exact = {"0": score(model, tokenizer, asked, recipe.task).exact}
+    say(f"before: exact match {exact['0']:.3f}")
+    started = time.perf_counter()
+    history = train(model, tokenizer, recipe, data["train"])
+    training_seconds = time.perf_counter() - started
+    loss = {"full": token_loss(model, tokenizer, recipe, test)}
+    exact["full"] = score(model, tokenizer, asked, recipe.task).exact
+    say(f"after: test loss {loss['full']:.4f}, exact match {exact['full']:.3f}")
+
+    deltas = {name: module.weight.detach() - before[name] for name, module in matrices(model).items()}
+    parts = {name: torch.linalg.svd(delta, full_matrices=False) for name, delta in deltas.items()}
+    for rank in (0, *RANKS):
+        cut(model, before, parts, rank)
+        loss[str(rank)] = token_loss(model, tokenizer, recipe, test)
+        say(f"ΔW cut to rank {rank}: test loss {loss[str(rank)]:.4f}")
+        if rank in (1, 8):
+            exact[str(rank)] = score(model, tokenizer, asked, recipe.task).exact
+
+    update = {name: s for name, (_, s, _) in parts.items()}
+    weight = {name: torch.linalg.svdvals(w).half() for name, w in before.items()}
+    random = random_spectra([w.shape for w in before.values()], recipe.seed)
+    tensors = {f"singular_values/{name}": s.contiguous() for name, s in update.items()}
+    tensors |= {f"weight_singular_values/{name}": s for name, s in weight.items()}
+    tensors |= {f"relative_norm/{name}": d.norm() / before[name].norm() for name, d in deltas.items()}
+    for name in WHOLE:
+        tensors[f"delta/{name}"], tensors[f"scale/{name}"] = to_half(deltas[name])
+    in_order = ["0", *map(str, RANKS), "full"]
+    return tensors, {
+        "recipe": {
+            **{name: getattr(recipe, name) for name in USED},
+            "trained": f"the {len(before)} linear matrices of the layers; embedding and norms frozen",
+            "precision": "float32 weights, gradients and arithmetic; the base's weights are bfloat16",
+            "optimizer": "AdamW, betas 0.9 and 0.999, epsilon 1e-8",
+            "schedule": "linear warm-up, then half a cosine to 0",
+        },
+        "measured": {
+            "test_examples": test_examples,
+            "loss_by_rank": {rank: round(loss[rank], 5) for rank in in_order},
+            "exact_examples": exact_examples,
+            "exact_by_rank": {rank: exact[rank] for rank in in_order if rank in exact},
+            "energy": {
+                "update": energy_shares(update.values()),
+                "weight": energy_shares(weight.values()),
+                "random": energy_shares(random),
+            },
+            "training_loss": [round(value, 4) for value in history],
+        },
+        "provenance": {
+            "command": " ".join(["python", "data/record_update.py", *sys.argv[1:]]),
+            "date": date.today().isoformat(),
+            "cpu": find_device().name,
+            "threads": torch.get_num_threads(),
+            "training_seconds": round(training_seconds),
+            "seconds": round(time.perf_counter() - began),
+            "versions": {
+                "python": platform.python_version(),
+                **{name: version(name) for name in ("torch", "transformers", "datasets", "safetensors")},
+            },
+        },
+    }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Read the command line, record, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--learning-rate", type=float, default=2e-4)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--test-examples", type=int, default=100, help="test messages that the losses are measured on")
+    parser.add_argument("--exact-examples", type=int, default=40, help="test messages that the model answers")
+    parser.add_argument("--output", type=Path, default=FOLDER)
+    chosen = parser.parse_args(arguments)
+    recipe = Recipe(
+        model="smollm2-135m", quantization="none", batch_size=8, steps=chosen.steps,
+        learning_rate=chosen.learning_rate, seed=chosen.seed,
+    )  # fmt: skip
+    use_threads()
+    keep_freed_memory()
+    torch.manual_seed(recipe.seed)
+    write(chosen.output, *record(recipe, chosen.test_examples, chosen.exact_examples))
+    say(f"written to {chosen.output}")
+
+
+if __name__ == "__main__":
+    main()
