@@ -21,6 +21,8 @@ function shape(tag, attributes = {}, ...children) {
   return element;
 }
 
+/** JupyterLab takes arrow keys and letters for itself unless the focused element says this. */
+const OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
 const whole = (number) => Math.round(number).toLocaleString("en-US");
 const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
 let counter = 0;
@@ -90,7 +92,7 @@ function frame({ model, el, title }) {
 function slider({ model, name, label, values, text = String }) {
   const id = `lab-${name}-${++counter}`;
   const output = node("output", { for: id, class: "lab-value" });
-  const input = node("input", { id, type: "range", min: 0, step: 1, "data-lm-suppress-shortcuts": "true" });
+  const input = node("input", { id, type: "range", min: 0, step: 1, ...OWN_KEYS });
   const list = () => (typeof values === "function" ? values() : values);
   const show = () => {
     const value = model.get(name), all = list();
@@ -111,7 +113,7 @@ function slider({ model, name, label, values, text = String }) {
 /** A labelled choice for trait `name` out of `values`. Returns { root, show }. */
 function choice({ model, name, label, values }) {
   const id = `lab-${name}-${++counter}`;
-  const select = node("select", { id }, ...values.map((value) => node("option", { value }, value)));
+  const select = node("select", { id, ...OWN_KEYS }, ...values.map((value) => node("option", { value }, value)));
   select.addEventListener("change", () => {
     model.set(name, select.value);
     model.save_changes();
@@ -167,6 +169,14 @@ function picture({ caption, width }) {
 function chart({ label, xlabel, ylabel, width = 420, height = 250 }) {
   const left = 78, right = 16, top = 14, bottom = 46;
   const root = shape("svg", { class: "lab-chart", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });
+  const layers = Object.fromEntries(["axes", "lines", "marks"].map((name) => [name, shape("g")]));
+  const drawn = {}; // what each layer shows: it is built again only when that changes
+  root.append(...Object.values(layers));
+  const layer = (name, key, build) => {
+    if (drawn[name] === key) return;
+    drawn[name] = key;
+    layers[name].replaceChildren(...build());
+  };
   const draw = ({ lines, marks = [], x, y, name = label }) => {
     const place = (axis, from, to) => {
       const map = axis.log ? Math.log : (value) => value;
@@ -174,30 +184,28 @@ function chart({ label, xlabel, ylabel, width = 420, height = 250 }) {
       return (value) => from + (to - from) * Math.max(0, Math.min(1, (map(value) - low) / span));
     };
     const px = place(x, left, width - right), py = place(y, height - bottom, top);
-    const parts = [];
-    for (const tick of y.ticks) {
-      parts.push(shape("line", { class: "grid", x1: left, x2: width - right, y1: py(tick), y2: py(tick) }));
-      parts.push(shape("text", { x: left - 8, y: py(tick) + 5, "text-anchor": "end" }, (y.text ?? String)(tick)));
-    }
-    for (const tick of x.ticks) {
-      parts.push(shape("text", { x: px(tick), y: height - bottom + 20, "text-anchor": "middle" }, (x.text ?? String)(tick)));
-    }
-    parts.push(shape("text", { x: (left + width - right) / 2, y: height - 6, "text-anchor": "middle" }, xlabel));
-    parts.push(shape("text", { transform: `translate(16 ${(top + height - bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, ylabel));
-    for (const { points, kind } of lines) {
-      const path = points.map(([a, b]) => `${px(a).toFixed(1)},${py(b).toFixed(1)}`).join(" ");
-      parts.push(shape("polyline", { class: `line ${kind}`, points: path }));
-    }
-    for (const { x: a, y: b, kind, text } of marks) {
-      parts.push(shape("line", { class: "drop", x1: px(a), x2: px(a), y1: py(b), y2: height - bottom }));
-      parts.push(shape("circle", { class: `mark ${kind}`, cx: px(a), cy: py(b), r: 6 }));
-      if (text) {
-        const before = px(a) > width / 2;
-        parts.push(shape("text", { class: "note", x: px(a) + (before ? -10 : 10), y: Math.max(py(b) - 10, top + 12),
-          "text-anchor": before ? "end" : "start" }, text));
-      }
-    }
-    root.replaceChildren(...parts);
+    layer("axes", JSON.stringify([x, y]), () => [
+      ...y.ticks.flatMap((tick) => [
+        shape("line", { class: "grid", x1: left, x2: width - right, y1: py(tick), y2: py(tick) }),
+        shape("text", { x: left - 8, y: py(tick) + 5, "text-anchor": "end" }, (y.text ?? String)(tick)),
+      ]),
+      ...x.ticks.map((tick) =>
+        shape("text", { x: px(tick), y: height - bottom + 20, "text-anchor": "middle" }, (x.text ?? String)(tick))),
+      shape("text", { x: (left + width - right) / 2, y: height - 6, "text-anchor": "middle" }, xlabel),
+      shape("text", { transform: `translate(16 ${(top + height - bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, ylabel),
+    ]);
+    const paths = lines.map(({ points }) => points.map(([a, b]) => `${px(a).toFixed(1)},${py(b).toFixed(1)}`).join(" "));
+    layer("lines", lines.map(({ kind }, index) => kind + paths[index]).join("|"), () =>
+      lines.map(({ kind }, index) => shape("polyline", { class: `line ${kind}`, points: paths[index] })));
+    layer("marks", JSON.stringify([marks, x, y]), () => marks.flatMap(({ x: a, y: b, kind, text }) => {
+      const before = px(a) > width / 2, anchor = before ? "end" : "start";
+      const note = { class: "note", x: px(a) + (before ? -10 : 10), y: Math.max(py(b) - 10, top + 12), "text-anchor": anchor };
+      return [
+        shape("line", { class: "drop", x1: px(a), x2: px(a), y1: py(b), y2: height - bottom }),
+        shape("circle", { class: `mark ${kind}`, cx: px(a), cy: py(b), r: 6 }),
+        ...(text ? [shape("text", note, text)] : []),
+      ];
+    }));
     root.setAttribute("aria-label", name);
   };
   return { root: node("div", { class: width > 600 ? "lab-plot lab-wide" : "lab-plot" }, root), draw };

@@ -32,7 +32,7 @@ function render({ model, el }) {
       node("tr", {}, ...head.map((text) => node("th", { scope: "col" }, text || node("span", { class: "lab-hidden" }, "as a bar")))));
     lines = records[shown].modules.map((one) => {
       const id = `lab-target-${++counter}`;
-      const tick = node("input", { type: "checkbox", id });
+      const tick = node("input", { type: "checkbox", id, ...OWN_KEYS });
       tick.addEventListener("change", () => {
         const targets = lines.filter((line) => line.tick.checked).map((line) => line.one.name);
         model.set("targets", targets);
