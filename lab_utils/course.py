@@ -56,6 +56,7 @@ def execute(
     *,
     timeout_seconds: float = CELL_SECONDS,
     passes: int = 1,
+    repeats: int = 1,
     environment: dict[str, str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Page:
@@ -69,10 +70,12 @@ def execute(
         return from a timeout as if the cell had passed.
     passes : int
         How often the page is run in the one kernel; 2 shows that re-running it does no harm.
+    repeats : int
+        How often each cell is run before the next one.
     environment : dict or None
         Variables added to this process's environment for the kernel.
     progress : callable or None
-        Called as `progress(cell, cells)` before each code cell, counting from 1 over all passes.
+        Called as `progress(cell, cells)` before each code cell, counting from 1 over all runs.
 
     Returns
     -------
@@ -95,10 +98,11 @@ def execute(
     indices = [index for index, cell in enumerate(page.notebook.cells) if cell.cell_type == "code"]
     variables = {**os.environ, **(environment or {})}
     with tempfile.TemporaryFile() as log, client.setup_kernel(cleanup_kc=True, env=variables, stdout=log, stderr=log):
-        for run, index in enumerate(indices * passes):
-            number, cell, start = run % len(indices) + 1, page.notebook.cells[index], time.monotonic()
+        order = [(number, index) for number, index in enumerate(indices, 1) for _ in range(repeats)] * passes
+        for run, (number, index) in enumerate(order):
+            cell, start = page.notebook.cells[index], time.monotonic()
             if progress:
-                progress(run + 1, len(indices) * passes)
+                progress(run + 1, len(order))
             error, overran = None, False
             try:
                 client.execute_cell(cell, index)
@@ -112,7 +116,7 @@ def execute(
             if page.cell_seconds[-1] >= timeout_seconds and (error is None or overran):
                 error = f"It took {page.cell_seconds[-1]:.1f} s or more; a cell may take {timeout_seconds:.1f} s."
             if error is not None:
-                again = f" (run number {run // len(indices) + 1} of the page)" if run >= len(indices) else ""
+                again = f" (run number {run + 1} of {len(order)})" if passes * repeats > 1 else ""
                 page.failure = Failure(number, cell.source, error + again)
                 break
         client.set_widgets_metadata()  # of a failed page too: what was drawn before stays to be seen

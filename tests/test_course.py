@@ -93,7 +93,13 @@ def test_the_second_pass_is_named_when_it_fails(tmp_path):
     path = make(tmp_path, "once", "import builtins", "assert not hasattr(builtins, 'done'); builtins.done = 1")
     assert course.execute(path).failure is None
     failure = course.execute(path, passes=2).failure
-    assert failure.cell == 2 and "run number 2 of the page" in failure.error
+    assert failure.cell == 2 and "run number 4 of 4" in failure.error
+
+
+def test_each_cell_can_be_repeated_before_the_next(tmp_path):
+    path = make(tmp_path, "rows", "seen = globals().get('seen', '') + 'a'", "seen += 'b'", "seen")
+    page = course.execute(path, repeats=2)
+    assert page.failure is None and page.notebook.cells[2].outputs[0].data["text/plain"] == "'aabb'"
 
 
 def test_the_kernel_is_this_python_in_the_notebooks_folder(tmp_path):
