@@ -163,13 +163,14 @@ function picture({ caption, width }) {
 }
 
 /**
- * A line chart. `draw({ lines, marks, x, y })`: lines are { points: [[x, y], …], kind }, kinds are classes of the style
- * sheet ("blue", "orange", "ghost"); marks are { x, y, kind, text }; x and y are { low, high, ticks, text, log }.
+ * A chart. `draw({ lines, bars, rules, marks, x, y })`: lines are { points: [[x, y], …], kind }, kinds are classes of the
+ * style sheet ("blue", "orange", "ghost"); bars are { from, to, y, kind }; rules are places on x where a line goes up;
+ * marks are { x, y, kind, text }; x and y are { low, high, ticks, text, log }.
  */
 function chart({ label, xlabel, ylabel, width = 420, height = 250 }) {
   const left = 78, right = 16, top = 14, bottom = 46;
   const root = shape("svg", { class: "lab-chart", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });
-  const layers = Object.fromEntries(["axes", "lines", "marks"].map((name) => [name, shape("g")]));
+  const layers = Object.fromEntries(["axes", "bars", "rules", "lines", "marks"].map((name) => [name, shape("g")]));
   const drawn = {}; // what each layer shows: it is built again only when that changes
   root.append(...Object.values(layers));
   const layer = (name, key, build) => {
@@ -177,7 +178,7 @@ function chart({ label, xlabel, ylabel, width = 420, height = 250 }) {
     drawn[name] = key;
     layers[name].replaceChildren(...build());
   };
-  const draw = ({ lines, marks = [], x, y, name = label }) => {
+  const draw = ({ lines = [], bars = [], rules = [], marks = [], x, y, name = label }) => {
     const place = (axis, from, to) => {
       const map = axis.log ? Math.log : (value) => value;
       const low = map(axis.low), span = map(axis.high) - low || 1;
@@ -194,6 +195,11 @@ function chart({ label, xlabel, ylabel, width = 420, height = 250 }) {
       shape("text", { x: (left + width - right) / 2, y: height - 6, "text-anchor": "middle" }, xlabel),
       shape("text", { transform: `translate(16 ${(top + height - bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, ylabel),
     ]);
+    layer("bars", JSON.stringify([bars, x, y]), () => bars.map(({ from, to, y: high, kind }) => shape("rect", {
+      class: `bar ${kind}`, x: px(from), y: py(high), width: Math.max(px(to) - px(from), 1), height: height - bottom - py(high),
+    })));
+    layer("rules", JSON.stringify([rules, x]), () => rules.map((at) =>
+      shape("line", { class: "rule", x1: px(at), x2: px(at), y1: top, y2: height - bottom + 6 })));
     const paths = lines.map(({ points }) => points.map(([a, b]) => `${px(a).toFixed(1)},${py(b).toFixed(1)}`).join(" "));
     layer("lines", lines.map(({ kind }, index) => kind + paths[index]).join("|"), () =>
       lines.map(({ kind }, index) => shape("polyline", { class: `line ${kind}`, points: paths[index] })));
