@@ -34,7 +34,7 @@ help:
 	@echo "make test     set everything up, then run all tests"
 	@echo "make course   run every notebook with no screen; read site/index.html"
 	@echo "make lint     check the code's style, and that the notebooks hold no outputs"
-	@echo "make bench    time the explorers' answers, and a training step against TRL's"
+	@echo "make bench    time explorers, 4-bit rounding, and a training step against TRL's"
 	@echo "The first call makes the environment in .venv (some minutes, 2 to 8 GB) and the model in ~/.cache/lora-lab."
 
 lab: $(LAB) model
@@ -55,6 +55,7 @@ lint: $(DEV)
 
 bench: $(DEV) model browser
 	@$(BIN)/python tests/bench_explorers.py
+	@$(BIN)/python tests/bench_nf4.py
 	@$(BIN)/python tests/bench.py
 
 model: $(LAB)

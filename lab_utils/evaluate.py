@@ -1,5 +1,8 @@
 """How good is it: exact match, fields, valid answers with a confidence interval, and perplexity."""
 
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from .errors import LabError, choose
@@ -162,10 +165,23 @@ def grade(task: Task, examples: list[dict], outputs: list[str]) -> Scores:
 
 
 def perplexity(model, tokenizer, text: str, window: int = 512, stride: int = 256) -> float:
-    """exp of the mean cross entropy of a fixed text, by sliding window.
+    """exp of the mean cross entropy of a fixed text, by sliding window: exp of the mean of `token_losses`.
+
+    Parameters, errors
+        As of `token_losses`.
+
+    Returns
+    -------
+    float, at least 1
+    """
+    return math.exp(float(token_losses(model, tokenizer, text, window, stride).double().mean()))
+
+
+def token_losses(model, tokenizer, text: str, window: int = 512, stride: int = 256):
+    """What each token of a fixed text costs the model, by sliding window.
 
     Every token but the first is scored exactly once, with at least `window - stride` tokens before it wherever the
-    text has that many.
+    text has that many. Two models are compared best token by token: what is hard for one is mostly hard for both.
 
     Parameters
     ----------
@@ -175,15 +191,13 @@ def perplexity(model, tokenizer, text: str, window: int = 512, stride: int = 256
 
     Returns
     -------
-    float, at least 1
+    float32 Tensor, shape (tokens - 1,): cross entropy in nats, of the second token first
 
     Raises
     ------
     LabError
         The text is too short, or stride is out of range.
     """
-    import math
-
     import torch
 
     if not 1 <= stride < window:  # at stride = window a piece's first token would have nothing before it
@@ -193,7 +207,7 @@ def perplexity(model, tokenizer, text: str, window: int = 512, stride: int = 256
         raise LabError(f"The text has {len(ids)} token(s); perplexity needs two at least.")
     was_training = model.training
     model.eval()
-    total, scored = 0.0, 1  # tokens before `scored` have been predicted (the first never is)
+    losses, scored = [], 1  # tokens before `scored` have been predicted (the first never is)
     try:
         while scored < len(ids):
             end = min(len(ids), window if scored == 1 else scored + stride)
@@ -202,8 +216,54 @@ def perplexity(model, tokenizer, text: str, window: int = 512, stride: int = 256
             with torch.no_grad():
                 logits = model(input_ids=piece[None], use_cache=False).logits[0].float()
             fresh = end - scored
-            losses = torch.nn.functional.cross_entropy(logits[-fresh - 1 : -1], piece[-fresh:], reduction="sum")
-            total, scored = total + float(losses), end
+            losses.append(torch.nn.functional.cross_entropy(logits[-fresh - 1 : -1], piece[-fresh:], reduction="none"))
+            scored = end
     finally:
         model.train(was_training)
-    return math.exp(total / (len(ids) - 1))
+    return torch.cat(losses).cpu()
+
+
+@contextmanager
+def changed_weights(model, change: Callable, *, skip: tuple[str, ...] = ("lm_head",)) -> Iterator[dict[str, float]]:
+    """While the `with` block lasts, every linear weight W of the model is `change(W)`; then W is back.
+
+    That shows what a quantization costs, whatever format it is: let `change` quantize and dequantize.
+
+    Parameters
+    ----------
+    model : torch module whose linear weights are plain floats
+    change : function of a float32 Tensor (out, in) to a Tensor of that shape
+        The result is rounded to the dtype that the model computes in.
+    skip : names of modules to leave as they are, by the last part of the name
+
+    Yields
+    ------
+    dict module -> float, the relative error ‖change(W) − W‖ / ‖W‖ of each changed weight, before that rounding
+
+    Raises
+    ------
+    LabError
+        The model holds quantized weights, or none that may be changed.
+    """
+    import torch
+
+    from .lowrank import relative_error
+
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    linear = {name: module for name, module in linear.items() if name.rpartition(".")[2] not in skip}
+    quantized = next((name for name, module in linear.items() if not module.weight.is_floating_point()), None)
+    if quantized or not linear:
+        reason = f"{quantized} is quantized already" if quantized else "it has no linear weight to change"
+        raise LabError(f"This model cannot be used here: {reason}. Load it with quantization='none'.")
+    before = {name: module.weight.data for name, module in linear.items()}
+    errors = {}
+    try:
+        for name, module in linear.items():
+            weight = before[name].float()
+            changed = change(weight)
+            errors[name] = relative_error(weight, changed)
+            module.weight.data = changed.to(before[name].dtype)
+        yield errors
+    finally:
+        for name, module in linear.items():
+            module.weight.data = before[name]

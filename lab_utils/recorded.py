@@ -1,10 +1,11 @@
-"""A real weight update to look at: what a full fine-tune added to each matrix of the embedded model.
+"""Recorded results of the embedded model: a full fine-tune's weight update, what fewer bits cost, what memory it takes.
 
-`data/record_update.py` trained the model and wrote `data/update`; data/README.md says what lies there.
+`data/record_update.py`, `record_bits.py` and `record_memory.py` measured them; data/README.md says what lies there.
 """
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
@@ -17,6 +18,8 @@ from .errors import LabError
 from .tasks import DATA
 
 FOLDER = DATA / "update"
+MEMORY = DATA / "memory" / "measurements.json"
+BITS = DATA / "bits"
 RANKS = (1, 2, 4, 8, 16, 32, 64)
 MEND = "Restore it with `git checkout -- data/update`, or make it anew with `python data/record_update.py`."
 
@@ -103,6 +106,52 @@ def _by_rank(values: dict[str, float]) -> dict:
     return {None if rank == "full" else int(rank): value for rank, value in values.items()}
 
 
+def memory_measurements(file: str | Path = MEMORY) -> dict:
+    """What training steps of the embedded model took in memory.
+
+    Returns
+    -------
+    dict: "provenance" (dict), and "measurements", a list of dicts with
+        arguments : of `memory.estimate`, by name
+        resident_bytes : dict of int, tensors that stay between steps: weights, unpacked, adapter, optimizer
+        tensor_peak_bytes : int, these and what torch's allocator handed out besides, at the peak of a step
+        process_peak_bytes : int, these and what the process grew by in a step
+        overhead_bytes : int, what the process held between two steps besides tensors: Python's objects, libraries
+        seconds : float, with loading
+
+    Raises
+    ------
+    LabError
+        The file is missing or damaged.
+    """
+    try:
+        record = json.loads(Path(file).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        mend = "Restore it with `git checkout -- data/memory`, or make it anew with `python data/record_memory.py`."
+        raise LabError(f"The memory measurements in {file} cannot be read ({error}). {mend}") from error
+    rows = []
+    for row in record["measurements"]:
+        settings, measured = dict(row["settings"]), row["measured"]
+        resident = sum(measured["resident_bytes"].values())
+        answer = min(settings.pop("answer"), settings["sequence_length"] - 1)  # the first token is nobody's target
+        full = settings["method"] == "full"
+        rows.append(
+            {
+                "arguments": settings | {
+                    "architecture": "SmolLM2-135M",
+                    "supervised_tokens": settings["batch_size"] * answer,
+                    "moments": settings["dtype"] if full else "float32",
+                },
+                "resident_bytes": measured["resident_bytes"],
+                "tensor_peak_bytes": resident + measured["tensor_growth_bytes"],
+                "process_peak_bytes": resident + measured["process_growth_bytes"],
+                "overhead_bytes": measured["process_bytes"] - resident,
+                "seconds": measured["seconds"],
+            }
+        )  # fmt: skip
+    return {"provenance": record["provenance"], "measurements": rows}
+
+
 def energy_shares(spectra: Iterable[Tensor]) -> dict[int, float]:
     """Share of the squared singular values in the first r directions, for each r of `RANKS`, mean of the matrices.
 
@@ -136,3 +185,95 @@ def random_spectra(shapes: Iterable[tuple[int, int]], seed: int) -> list[Tensor]
     generator = torch.Generator().manual_seed(seed)
     found = {shape: torch.linalg.svdvals(torch.randn(shape, generator=generator)) for shape in sorted(set(shapes))}
     return [found[shape] for shape in shapes]
+
+
+@dataclass(frozen=True)
+class FormatRecord:
+    """What one number format does to the models it was tried on.
+
+    Models: "smollm2-135m", the embedded one, whose weights were 4-bit before; "minilm", an encoder of sentences, and
+    "digits", the reader of `lab_utils.digits`, whose weights never were; "gaussian", one matrix of random numbers.
+
+    Attributes
+    ----------
+    bits : int, of a code: 16, 8, 4, 3 or 2
+    bits_per_parameter : float, absmax values and other constants included, in the embedded model's layers
+    perplexity : float, of the embedded model on data/prose/prose.txt, as `evaluate.perplexity` gives it
+    loss_change : float, how much a token of that text costs more than with bfloat16 weights, mean, in nats
+    loss_change_error : float, standard error of that mean; the change is noise if it is not well above it
+    digits_accuracy : float in [0, 1], of the reader on 597 digits
+    encoder_cosine : float, mean cosine between the encoder's vectors of sentences and those of its float32 weights
+    encoder_neighbours : float in [0, 1], share of sentences whose nearest other sentence stays the same
+    relative_rms : dict model -> float, ‖error‖ / ‖W‖ over all matrices together
+    relative_rms_by_module : dict module -> float, the same for each matrix of the embedded model's layers
+    """
+
+    bits: int
+    bits_per_parameter: float
+    perplexity: float
+    loss_change: float
+    loss_change_error: float
+    digits_accuracy: float
+    encoder_cosine: float
+    encoder_neighbours: float
+    relative_rms: dict[str, float] = field(repr=False)
+    relative_rms_by_module: dict[str, float] = field(repr=False)
+
+    def sqnr_db(self, model: str = "smollm2-135m") -> float:
+        """Signal-to-quantization-noise ratio of a model's weights in dB; infinite without error."""
+        error = self.relative_rms[model]
+        return -20 * math.log10(error) if error else math.inf
+
+
+@dataclass(frozen=True)
+class BitsRecord:
+    """Perplexity and weight errors by number of bits.
+
+    Attributes
+    ----------
+    formats : dict name -> FormatRecord: "bf16", "int8 by channel", "int8 by tensor", "nf4", "nf4 double", "fp4",
+        "q4_1", "int4 block 64", "int4 by channel", "int3 block 64", "int2 zero-point block 64", "int2 block 64"
+    llm_int8 : dict of "perplexity", "loss_change", "loss_change_error": bitsandbytes' 8-bit layers, which round what
+        goes into a layer too
+    values_in_a_block : dict model -> int, the most different values among any 32 weights in a row: 16 after Q4_1
+    twice : dict model -> dict of "q4_1", "nf4", "nf4 after q4_1, against q4_1", "nf4 after q4_1, against the original"
+        -> float, relative errors of models that never were 4-bit
+    text : dict of "sha256", "words", "tokens", "sentences", "window", "stride"
+    provenance : dict, command, date, processor, threads, compute dtype, seconds, encoder, versions
+    """
+
+    formats: dict[str, FormatRecord]
+    llm_int8: dict[str, float]
+    values_in_a_block: dict[str, int]
+    twice: dict[str, dict[str, float]] = field(repr=False)
+    text: dict = field(repr=False)
+    provenance: dict = field(repr=False)
+
+
+def perplexity_by_bits(folder: str | Path = BITS) -> BitsRecord:
+    """What fewer bits cost, as `data/record_bits.py` measured it.
+
+    Parameters
+    ----------
+    folder : path, holds `bits.json`
+
+    Raises
+    ------
+    LabError
+        The file is missing or damaged, or a part of it is missing, as after `--quick`.
+    """
+    mend = "Restore it with `git checkout -- data/bits`, or make it anew with `python data/record_bits.py`."
+    try:
+        record = json.loads((Path(folder) / "bits.json").read_text(encoding="utf-8"))
+        modules, by_module = record["modules"], record["relative_rms_by_module"]
+        return BitsRecord(
+            formats={
+                name: FormatRecord(
+                    **values, relative_rms_by_module=dict(zip(modules, by_module[name], strict=True))
+                )
+                for name, values in record["methods"].items()
+            },
+            **{name: record[name] for name in ("llm_int8", "values_in_a_block", "twice", "text", "provenance")},
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise LabError(f"The recorded bits in {folder} cannot be read ({error!r}). {mend}") from error

@@ -1,6 +1,6 @@
 """How fast the explorers answer, in a real JupyterLab in headless Chromium: `python tests/bench_explorers.py`.
 
-For each explorer of notebooks 01 to 04: milliseconds from a key press on its slider until changed pixels were painted;
+For each explorer of notebooks 01 to 06: milliseconds from a key press on its slider until changed pixels were painted;
 for the trainer, those of the first new curve. And from a fresh kernel's first import to an explorer on the screen.
 """
 

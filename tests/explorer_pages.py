@@ -19,6 +19,7 @@ class ExplorerPage:
     trait : what that slider sets
     watch : selector of the part that must change
     limit_ms : key press to changed pixels, 95th percentile
+    number : pattern of a number that the browser's sentence and Python's `summary()` both state
     """
 
     notebook: str
@@ -27,6 +28,7 @@ class ExplorerPage:
     trait: str
     watch: str
     limit_ms: float
+    number: str
 
     @property
     def cell(self) -> int:
@@ -37,11 +39,28 @@ class ExplorerPage:
 
 
 PAGES = {
-    "rank": ExplorerPage("01_rank_one.ipynb", "explorer", "rank", "rank", ".lab-picture:nth-of-type(2) canvas", 30),
-    "parameters": ExplorerPage("02_counting_parameters.ipynb", "explorer", "rank", "rank", ".lab-table", 30),
+    "rank": ExplorerPage(
+        "01_rank_one.ipynb", "explorer", "rank", "rank", ".lab-picture:nth-of-type(2) canvas", 30,
+        r"relative error ([\d.]+)",
+    ),
+    "parameters": ExplorerPage(
+        "02_counting_parameters.ipynb", "explorer", "rank", "rank", ".lab-table", 30, r"([\d,]+) of [\d,]+ numbers"
+    ),
     "lora": ExplorerPage(
         "03_lora_from_scratch.ipynb", "explorer", "training step", "step",
-        ".lab-product .lab-picture:last-child canvas", 30,
+        ".lab-product .lab-picture:last-child canvas", 30, r"update is ([\d.]+)",
     ),
-    "trainer": ExplorerPage("04_rank_and_alpha.ipynb", "trainer", "rank", "rank", "polyline.blue", 300),
+    "trainer": ExplorerPage(
+        "04_rank_and_alpha.ipynb", "trainer", "rank", "rank", "polyline.blue", 300, r"([\d,]+) numbers trained"
+    ),
+    "quantizer": ExplorerPage(
+        "05_quantization.ipynb", "explorer", "bits", "bits", ".lab-plot:nth-of-type(2) svg", 30,
+        r"relative error ([\d.]+)",
+    ),
+    "codes": ExplorerPage(
+        "06_nf4.ipynb", "explorer", "block", "blocksize", ".lab-plot:nth-of-type(2) svg", 30, r"NF4 ([\d.]+)"
+    ),
+    "budget": ExplorerPage(
+        "07_memory_budget.ipynb", "explorer", "tokens", "sequence_length", ".lab-table", 120, r"([\d.]+) GiB of"
+    ),
 }  # fmt: skip

@@ -1,9 +1,10 @@
-"""The explorers of notebooks 01 to 04 in a real JupyterLab in a real browser (two to three minutes).
+"""The explorers of notebooks 01 to 06 in a real JupyterLab in a real browser (five minutes).
 
 Pictures in light and dark theme are left in tests/screenshots/. Times are asserted at their median, since other work on
 the machine moves the tail; `make bench` prints the 95th percentiles beside their limits.
 """
 
+import re
 import shutil
 import statistics
 from pathlib import Path
@@ -76,6 +77,17 @@ def test_a_key_moves_the_slider_and_python_sees_it(opened, root):
     page.keyboard.press("ArrowLeft")
     page.wait_for_timeout(600)
     assert browser.kernel_value(page, value) == before
+
+
+def test_the_browser_computes_what_python_computes(opened, root):
+    where, page = opened
+    slider = slider_of(root, where)
+    for _ in range(2):
+        slider.press("ArrowRight")
+        page.wait_for_timeout(900)
+        summary = browser.kernel_value(page, f"{where.variable}.summary()")
+        numbers = [float(re.findall(where.number, text)[-1].replace(",", "")) for text in (sentence(root), summary)]
+        assert numbers[0] == pytest.approx(numbers[1], rel=0.01), (sentence(root), summary)
 
 
 def test_every_control_changes_something(opened, root):

@@ -3,6 +3,7 @@
 import inspect
 import re
 from pathlib import Path
+from statistics import NormalDist
 
 import nbformat
 import numpy as np
@@ -78,12 +79,13 @@ def test_every_exercise_is_complete(name):
     assert len(names) == len(set(names)) >= 3 and all(mistake.mend.endswith(".") for mistake in exercise.mistakes)
     assert 10 <= len(examples(exercise)) <= EXAMPLES
     tensors = [value for inputs in examples(exercise) for value in inputs if isinstance(value, torch.Tensor)]
-    assert not tensors or {torch.float32, torch.float64} <= {tensor.dtype for tensor in tensors}
+    widths = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
+    assert not widths or {torch.float32, torch.float64} <= widths
 
 
 def test_three_or_more_on_every_page():
     pages = [exercise.page for exercise in EXERCISES.values()]
-    assert {page: pages.count(page) for page in set(pages)} == {1: 4, 2: 3, 3: 3, 4: 3}
+    assert {page: pages.count(page) for page in set(pages)} == {1: 4, 2: 3, 3: 3, 4: 3, 5: 4, 6: 4, 7: 4}
 
 
 @each_exercise
@@ -103,7 +105,7 @@ def test_hints_have_three_levels_and_keep_the_solution(name):
 
 
 @each_exercise
-def test_the_same_check_says_the_same(name):
+def test_the_same_check_says_the_same(name, no_pictures):
     wrong = next((mistake.wrong[0] for mistake in EXERCISES[name].mistakes if mistake.wrong), lambda *_: (1, 2))
     first, second = (checks.check(name, wrong) for _ in range(2))
     assert first.text == second.text and first.html == second.html
@@ -182,11 +184,92 @@ def test_the_fresh_adapter_is_as_large_as_that_of_a_linear_layer():
     assert A.abs().max() <= 400**-0.5 < 1.01 * A.abs().max() and not B.any()
 
 
+def test_whole_numbers_are_those_of_torchs_fake_quantization():
+    absmax, zeropoint = EXERCISES["quantize_absmax"].solution, EXERCISES["quantize_zeropoint"].solution
+    for weight, bits in examples(EXERCISES["quantize_absmax"]):
+        indices, largest = absmax(weight.float(), bits)
+        decoded = EXERCISES["dequantize_absmax"].solution(indices, largest, bits)
+        top = 2 ** (bits - 1) - 1
+        expected = torch.fake_quantize_per_tensor_affine(weight.float(), largest.item() / top, 0, -top, top)
+        assert torch.allclose(decoded, expected, atol=1e-6) and indices.abs().max() == top
+        assert (decoded - weight).abs().max() <= largest / (2**bits - 2) * 1.0001  # the reward says so
+    for weight, bits in examples(EXERCISES["quantize_zeropoint"]):
+        indices, scale, zero_point = zeropoint(weight.float(), bits)
+        top = 2**bits - 1
+        expected = torch.fake_quantize_per_tensor_affine(weight.float(), scale.item(), int(zero_point), 0, top)
+        assert torch.allclose((indices - zero_point) * scale, expected, atol=1e-5) and 0 <= zero_point <= top
+        assert (indices.max() == top or weight.max() <= 0) and (indices.min() == 0 or weight.min() >= 0)
+
+
+def test_blocks_as_numpy_cuts_them():
+    for weight, blocksize in examples(EXERCISES["block_absmax"]):
+        blocks = np.split(np.abs(weight.numpy()), weight.shape[1] // blocksize, axis=1)
+        expected = np.stack([block.max(axis=1) for block in blocks], axis=1)
+        assert np.array_equal(EXERCISES["block_absmax"].solution(weight, blocksize).numpy(), expected)
+
+
+def test_the_equal_mass_code_has_the_quantiles_of_the_normal_distribution():
+    code, normal = EXERCISES["equal_mass_code"].solution, NormalDist()
+    assert code(2).tolist() == [-1, 1] and code(3).tolist() == [-1, 0, 1]
+    middle, end = normal.inv_cdf(5 / 8), normal.inv_cdf(7 / 8)
+    assert code(4).tolist() == pytest.approx([-1, -middle / end, middle / end, 1], rel=1e-5)
+    sigma = normal.inv_cdf(31 / 32)  # the largest of sixteen, in standard deviations
+    masses = [normal.cdf(value * sigma) for value in code(16).tolist()]
+    assert masses == pytest.approx([(i + 0.5) / 16 for i in range(16)], abs=1e-6)
+
+
+def test_the_nearest_is_found_between_the_middles():
+    for values, code in examples(EXERCISES["nearest_code"]):
+        between = torch.bucketize(values, (code[1:] + code[:-1]) / 2)
+        assert torch.equal(EXERCISES["nearest_code"].solution(values, code), between)
+
+
+def test_a_packed_byte_reads_as_two_hexadecimal_digits():
+    for (indices,) in examples(EXERCISES["pack"]):
+        packed = EXERCISES["pack"].solution(indices)
+        assert bytes(packed.tolist()).hex() == "".join(f"{index:x}" for index in indices.tolist())
+
+
+def test_restored_scales_by_hand():
+    restored = EXERCISES["restore_absmax"].solution(
+        torch.tensor([0, 2, 1, 2]), torch.tensor([-1.0, 0.5, 1.0]), torch.tensor([0.2, 0.4]), 2.0, 2
+    )
+    assert restored.tolist() == pytest.approx([1.8, 2.2, 2.2, 2.4])
+
+
+def test_bytes_by_hand():
+    bits, weights = EXERCISES["bits_per_parameter"].solution, EXERCISES["weight_bytes"]
+    assert bits(64, False) == 4.5 and bits(64, True) == 4 + 1 / 8 + 1 / 512 == pytest.approx(4.127, abs=1e-4)
+    assert (bits(64, False) - bits(64, True)) * 65e9 / 8 == pytest.approx(3e9, rel=0.02)  # the reward says so
+    parameters, unquantized, _ = weights.demo
+    assert sum(parameters.values()) == 134_515_008  # SmolLM2-135M
+    small = weights.solution(parameters, unquantized, bits(64, True))
+    assert small == pytest.approx(54.77e6 + 2 * 28_346_688, rel=1e-4) and round(small / 1e6) == 111
+    kept = 2 * 32_000 * 8192  # LLaMA-65B's embedding and output layer
+    large = weights.solution({"linear": 65_285_660_672 - kept, "kept": kept}, ["kept"], bits(64, True))
+    assert 2 * kept / large == pytest.approx(0.03, abs=0.002)
+    training = EXERCISES["training_bytes"].solution
+    assert training(0, 65_000_000_000, 16) == 780e9  # QLoRA: more than 780 GB to fine-tune 65B in 16 bits
+    assert training(*EXERCISES["training_bytes"].demo) == pytest.approx(36e9, rel=0.01)
+
+
+def test_the_largest_batch_fits_and_one_more_does_not():
+    none = 0
+    for gpu_gib, fixed, token, length in examples(EXERCISES["largest_batch"]):
+        batch = EXERCISES["largest_batch"].solution(gpu_gib, fixed, token, length)
+        assert fixed + batch * token * length <= gpu_gib * 1024**3 or batch == 0
+        assert fixed + (batch + 1) * token * length > gpu_gib * 1024**3
+        none += fixed > gpu_gib * 1024**3
+    assert none and EXERCISES["largest_batch"].solution(1, 2**30 - 1000, 10, 50) == 2  # an exact fit
+
+
 def test_agree_is_about_numbers_and_shapes():
     one = torch.tensor([1.0, float("nan"), float("inf")])
     assert agree(one, one.double()) and agree(2, 2.0) and agree(torch.tensor(2.0), 2)
     assert not agree(one, one[:, None]) and not agree(one, torch.tensor([1.0, 0.0, float("inf")]))
     assert not agree(one, None) and not agree((one,), (one, one)) and not agree(2, "2")
+    assert agree((one, torch.tensor(2.0)), (one, 2)) and not agree((one, torch.tensor(2.0)), (one, 2.1))
+    assert agree(float("nan"), torch.tensor(float("nan"))) and not agree((one, 2.0), (2.0, one))
 
 
 def stub_cells() -> list:

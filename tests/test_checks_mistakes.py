@@ -3,6 +3,7 @@
 import math
 import re
 import time
+from statistics import NormalDist
 
 import pytest
 import torch
@@ -36,7 +37,7 @@ def test_each_wrong_function_is_named_by_its_own_mistake(name, mistake, wrong):
     assert any(trial.failed for trial in trials) and recognise(exercise, trials).name == mistake
 
 
-@pytest.mark.parametrize("name", ["best_rank_r", "energy", "lora_forward", "model_adapter_parameters"])
+@pytest.mark.parametrize("name", ["best_rank_r", "lora_forward", "model_adapter_parameters", "quantize_absmax"])
 def test_a_check_takes_little_time(name, monkeypatch):
     """Processor time with the picture, once everything has been imported."""
     monkeypatch.undo()
@@ -139,6 +140,89 @@ def dropped(change):
     return lambda x, A, B, scaling, keep, p: F.linear(F.linear(change(x, keep, p), A), B) * scaling
 
 
+def to_int8(scale, levels=lambda bits: 2 ** (bits - 1) - 1, rounding=torch.round):
+    def quantize(weight, bits):
+        step = scale(weight) / levels(bits)
+        return rounding(weight / step).clamp(-levels(bits), levels(bits)).to(torch.int8), scale(weight)
+
+    return quantize
+
+
+def truncated(weight, bits):
+    absmax = weight.abs().max()
+    return (weight / absmax * (2 ** (bits - 1) - 1)).to(torch.int8), absmax
+
+
+def to_uint8(low=lambda w: min(w.min(), 0 * w.min()), high=lambda w: max(w.max(), 0 * w.max()), rounding=torch.round):
+    def quantize(weight, bits):
+        scale = (high(weight) - low(weight)) / (2**bits - 1)
+        zero_point = torch.round(-low(weight) / scale)
+        return (rounding(weight / scale) + zero_point).to(torch.uint8), scale, zero_point
+
+    return quantize
+
+
+def without_offset(weight, bits):
+    indices, scale, zero_point = to_uint8()(weight, bits)
+    return (indices - zero_point).to(torch.uint8), scale, zero_point.item()
+
+
+def columnwise(weight, blocksize):
+    return torch.stack([rows.abs().max(dim=0).values for rows in weight.split(blocksize)])
+
+
+def with_chunks(largest):
+    return lambda w, size: torch.stack([largest(part) for part in w.split(size, dim=1)], dim=1)
+
+
+def of_normal(shares):
+    def code(k):
+        values = [NormalDist().inv_cdf(p) if 0 < p < 1 else math.copysign(math.inf, p - 0.5) for p in shares(k)]
+        return torch.tensor([value / max(values) for value in values])
+
+    return code
+
+
+def by_loop(choose):
+    return lambda values, code: torch.tensor([choose(v, code.tolist()) for v in values.tolist()])
+
+
+def packed_by_loop(byte):
+    return lambda indices: torch.tensor([byte(a, b) for a, b in indices.view(-1, 2).tolist()], dtype=torch.uint8)
+
+
+def restored(value):
+    def restore(codes, code, nested_absmax, offset, blocksize):
+        made = [value(c, code, nested_absmax[n // blocksize], offset) for n, c in enumerate(codes)]
+        return torch.stack([torch.as_tensor(number, dtype=code.dtype) for number in made])
+
+    return restore
+
+
+def all_in_few_bits(parameters, unquantized, bits):
+    return sum(parameters.values()) * bits / 8
+
+
+def in_bits(parameters, unquantized, bits):
+    total = 0
+    for name in parameters:
+        total += parameters[name] * (16 if name in unquantized else bits)
+    return total
+
+
+def adam_for_all(frozen, trained, frozen_bits):
+    weights = frozen * frozen_bits / 8 + trained * 2
+    return weights + trained * 2 + (frozen + trained) * 8
+
+
+def batch_in_gb(gpu_gib, fixed_bytes, bytes_per_token, sequence_length):
+    return max(int((gpu_gib * 1e9 - fixed_bytes) // (bytes_per_token * sequence_length)), 0)
+
+
+def batch_ceil(gpu_gib, fixed_bytes, bytes_per_token, sequence_length):
+    return max(math.ceil((gpu_gib * 1024**3 - fixed_bytes) / (bytes_per_token * sequence_length)), 0)
+
+
 LEARNERS = {
     "outer_product": [
         ("column and row swapped", swapped_loops),
@@ -222,6 +306,87 @@ LEARNERS = {
         ("rescaling forgotten", dropped(lambda x, keep, p: torch.where(keep, x, 0.0))),
         ("mask inverted", dropped(lambda x, keep, p: x.masked_fill(keep, 0) / (1 - p))),
     ],
+    "quantize_absmax": [
+        ("the mean instead of the largest", to_int8(lambda w: w.abs().sum() / w.numel())),
+        ("the standard deviation instead of the largest", to_int8(lambda w: torch.std(w))),
+        ("the largest weight without its absolute value", to_int8(torch.max)),
+        ("one step too many", to_int8(lambda w: w.abs().max(), levels=lambda bits: 2 ** (bits - 1))),
+        ("cut off instead of rounded", truncated),
+        ("results in the wrong order", lambda w, bits: to_int8(lambda w: w.abs().max())(w, bits)[::-1]),
+    ],
+    "dequantize_absmax": [
+        ("scaled once more instead of back", lambda i, absmax, bits: i * ((2 ** (bits - 1) - 1) / absmax)),
+        ("divided by absmax", lambda i, absmax, bits: i.to(absmax.dtype) / absmax),
+        ("the steps forgotten", lambda i, absmax, bits: absmax * i),
+        ("one step too many", lambda i, absmax, bits: i / 2 ** (bits - 1) * absmax),
+    ],
+    "quantize_zeropoint": [
+        ("a range without zero", to_uint8(torch.min, torch.max)),
+        ("zero point not added", without_offset),
+        ("rounded down instead of to the nearest", to_uint8(rounding=torch.floor)),
+        ("the absmax scale", to_uint8(lambda w: -w.abs().max(), lambda w: w.abs().max())),
+    ],
+    "block_absmax": [
+        ("blocks along the wrong axis", lambda w, size: w.T.reshape(w.shape[1], -1, size).abs().max(-1).values.T),
+        ("the absolute value forgotten", with_chunks(lambda part: part.max(dim=1)[0])),
+        ("one absmax for all", lambda w, size: torch.max(torch.abs(w))),
+        ("one absmax for all", lambda w, size: torch.full((w.shape[0], w.shape[1] // size), w.abs().max().item())),
+        ("one absmax a row", lambda w, size: w.abs().max(dim=1, keepdim=True).values),
+        ("blocksize taken as the number of blocks", lambda w, size: w.unflatten(1, (size, -1)).abs().amax(-1)),
+        ("the mean instead of the largest", with_chunks(lambda part: part.abs().mean(dim=1))),
+    ],
+    "equal_mass_code": [
+        ("the left edges instead of the middles", of_normal(lambda k: [i / k for i in range(k)])),
+        ("infinite ends", of_normal(lambda k: [i / (k - 1) for i in range(k)])),
+        ("one entry too few", of_normal(lambda k: [i / k for i in range(1, k)])),
+        ("slices of equal width", lambda k: torch.tensor([2 * i / (k - 1) - 1 for i in range(k)])),
+        ("not scaled to [-1, 1]", lambda k: torch.distributions.Normal(0, 1).icdf((torch.arange(k) + 0.5) / k)),
+    ],
+    "nearest_code": [
+        ("the left edge instead of the nearest", by_loop(lambda v, code: sum(entry <= v for entry in code) - 1)),
+        ("the right edge instead of the nearest", by_loop(lambda v, code: sum(entry < v for entry in code))),
+        ("off by one", lambda values, code: torch.bucketize(values, (code[1:] + code[:-1]) / 2) + 1),
+        ("the entries instead of their indices", lambda v, code: code[torch.bucketize(v, (code[1:] + code[:-1]) / 2)]),
+    ],
+    "pack": [
+        ("nibbles swapped", packed_by_loop(lambda first, second: first + 16 * second)),
+        ("every second number lost", lambda indices: torch.bitwise_left_shift(indices[::2], 4)),
+        ("added without a shift", packed_by_loop(lambda first, second: first + second)),
+        ("a missing bracket", lambda indices: indices.view(-1, 2)[:, 0] << 4 + indices.view(-1, 2)[:, 1]),
+        ("shifted by the wrong amount", packed_by_loop(lambda first, second: (first << 3) + second)),
+        ("not the neighbours", lambda indices: 16 * indices.chunk(2)[0] + indices.chunk(2)[1]),
+    ],
+    "restore_absmax": [
+        ("the offset forgotten", restored(lambda c, code, nested, offset: code[c] * nested)),
+        ("the offset subtracted", restored(lambda c, code, nested, offset: code[c] * nested - offset)),
+        ("the offset scaled too", restored(lambda c, code, nested, offset: nested * (code[c] + offset))),
+        ("the codes not looked up", restored(lambda c, code, nested, offset: c * nested + offset)),
+        ("one nested_absmax for all", lambda c, code, nested, offset, size: code[c] * nested.max() + offset),
+    ],
+    "bits_per_parameter": [
+        ("the second-level scales forgotten", lambda size, double: 4 + (8 if double else 32) / size),
+        ("absmax counted as 16 bits", lambda size, double: 4 + (8 / size + 32 / size / 256 if double else 16 / size)),
+        ("the scales forgotten", lambda size, double: 4),
+    ],
+    "weight_bytes": [
+        ("everything quantized", all_in_few_bits),
+        ("bits instead of bytes", in_bits),
+        ("nothing quantized", lambda parameters, unquantized, bits: 2.0 * sum(parameters.values())),
+        ("the unquantized parts left out", lambda p, kept, bits: sum(p[n] * bits / 8 for n in p if n not in kept)),
+    ],
+    "training_bytes": [
+        ("Adam for the frozen weights too", adam_for_all),
+        ("Adam for the frozen weights too", lambda frozen, trained, bits: 12 * (frozen + trained)),
+        ("one of Adam's two means", lambda frozen, trained, bits: frozen * bits / 8 + trained * (2 + 2 + 4)),
+        ("the gradients forgotten, or the weights", lambda frozen, trained, bits: frozen * bits / 8 + 10 * trained),
+        ("bits instead of bytes", lambda frozen, trained, bits: frozen * bits + trained * (16 + 16 + 32 + 32)),
+    ],
+    "largest_batch": [
+        ("GB instead of GiB", batch_in_gb),
+        ("rounded up", batch_ceil),
+        ("the fixed part forgotten", lambda gib, fixed, token, length: int(gib * 2**30 / token / length)),
+        ("a negative batch", lambda gib, fixed, token, length: (gib * 2**30 - fixed) // (token * length)),
+    ],
 }
 CASES = [
     pytest.param(name, mistake, wrong, id=f"{name}: {mistake} ({number})")
@@ -259,6 +424,11 @@ SMALLEST = {
     ),
     "raw alpha": ("merge", lambda W, A, B, alpha: W + alpha * B @ A, {"lora_A": 4, "lora_B": 4, "alpha": "1"}),
     "layers": ("model_adapter_parameters", LEARNERS["model_adapter_parameters"][0][1], {"n_layers": "2", "rank": "1"}),
+    "the second-level scales": (
+        "bits_per_parameter", lambda size, double: 4 + (8 if double else 32) / size,
+        {"blocksize": "32", "double_quant": "True", "expected": "4.254", "yours": "4.25"},
+    ),
+    "a shift that is missing": ("pack", lambda indices: indices[0::2] + indices[1::2], {"indices": 2, "expected": 1}),
 }  # fmt: skip
 
 

@@ -95,6 +95,14 @@ def test_garbage_never_raises(name, function):
     assert len(report.text) < 6000
 
 
+@pytest.mark.parametrize("part", ["text", "rude", "huge", "complex", "tensor nan", "meta", "sparse", "bool", "empty"])
+def test_garbage_in_threes_never_raises(part):
+    report = checks.check("quantize_zeropoint", lambda *_: (GARBAGE[part](),) * 3)
+    assert not report.passed and report.status == "wrong" and report.html and len(report.text) < 6000
+    report = checks.check("quantize_zeropoint", lambda w, bits: (w.byte(), GARBAGE[part](), 1.0))
+    assert not report.passed and report.text.startswith("✗")
+
+
 def test_what_is_no_function_is_said_to_be_none():
     for function in (None, 3, "outer_product", torch.ones(2, 2), Rude()):
         report = checks.check("outer_product", function)
@@ -180,6 +188,38 @@ def test_each_aspect_is_judged_by_itself():
     fraction = lines("adapter_parameters", lambda o, i, r: r * (o + i) / 1)
     assert "It returns a float, 2; a whole number" in fraction
     assert checks.check("relative_error", lambda w, a: (w - a).norm() / w.norm()).passed  # a tensor with one number
+
+
+def test_a_single_number_may_be_a_tensor_or_not():
+    def quantize(weight, bits):
+        absmax = weight.abs().max().item()
+        return (weight / absmax * (2 ** (bits - 1) - 1)).round().to(torch.int8), absmax
+
+    assert checks.check("quantize_absmax", quantize).passed
+    def listed(weight, bits):
+        indices, scale, zero_point = EXERCISES["quantize_zeropoint"].solution(weight, bits)
+        return [indices, scale.double(), int(zero_point)]
+
+    assert checks.check("quantize_zeropoint", listed).passed
+    report = checks.check("quantize_absmax", lambda w, bits: (quantize(w, bits)[0], w.abs().amax(keepdim=True)))
+    assert "Result 2: It returns a tensor of shape (1, 1); a number is expected." in report.text
+    report = checks.check("quantize_absmax", lambda w, bits: (quantize(w, bits)[0], -1.0))
+    assert dict(report.example)["yours"].endswith("\n-1")
+
+
+def test_whole_numbers_have_a_width_and_are_not_floats():
+    def quantize(weight, bits, dtype):
+        absmax = weight.abs().max()
+        return (weight / absmax * (2 ** (bits - 1) - 1)).round().to(dtype), absmax
+
+    for dtype in (torch.float32, torch.int64):
+        report = checks.check("quantize_absmax", lambda w, bits, dtype=dtype: quantize(w, bits, dtype))
+        assert not report.passed and report.mistake is None
+        assert f"Result 1: The data type is {dtype}; torch.int8 is expected." in report.text
+    nearest = EXERCISES["nearest_code"].solution
+    assert checks.check("nearest_code", lambda values, code: nearest(values, code).byte()).passed
+    assert not checks.check("nearest_code", lambda values, code: nearest(values, code).float()).passed
+    assert checks.check("dequantize_absmax", lambda i, absmax, bits: i / (2 ** (bits - 1) - 1) * absmax).passed
 
 
 def test_an_error_comes_with_the_learners_line():

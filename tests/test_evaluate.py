@@ -7,7 +7,16 @@ import pytest
 import torch
 
 from lab_utils.errors import LabError
-from lab_utils.evaluate import Scores, bootstrap_interval, generate, grade, perplexity, score
+from lab_utils.evaluate import (
+    Scores,
+    bootstrap_interval,
+    changed_weights,
+    generate,
+    grade,
+    perplexity,
+    score,
+    token_losses,
+)
 from lab_utils.supervision import prompt_text
 from lab_utils.tasks import TASKS
 
@@ -235,3 +244,67 @@ def test_a_stride_out_of_range_is_named(tiny_llama, window, stride):
 def test_a_text_too_short_is_an_error(text):
     with pytest.raises(LabError, match=rf"has {len(text)} token"):
         perplexity(SimpleNamespace(training=False), letters, text)
+
+
+@pytest.mark.parametrize(("window", "stride"), [(512, 256), (16, 8)])
+def test_token_losses_are_in_the_order_of_the_text(tiny_llama, window, stride):
+    """A text and its beginning have the same losses as long as both lie in one window."""
+    whole, part = (token_losses(tiny_llama(), letters, text, window, stride) for text in (TEXT, TEXT[:12]))
+    assert whole.shape == (len(TEXT) - 1,) and part.shape == (11,) and whole.dtype == torch.float32
+    torch.testing.assert_close(whole[:11], part, rtol=1e-4, atol=1e-4)
+    found = perplexity(tiny_llama(), letters, TEXT, window, stride)
+    assert found == pytest.approx(math.exp(whole.double().mean()), rel=1e-9)
+
+
+# Changed weights.
+
+
+def test_weights_are_changed_within_the_block_and_only_there(tiny_llama):
+    """Doubled in the layers, untouched in embedding, norms and head; back to the bit afterwards."""
+    model = tiny_llama(tie_word_embeddings=False).bfloat16()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with changed_weights(model, lambda weight: 2 * weight) as errors:
+        for name, tensor in model.state_dict().items():
+            factor = 2 if "_proj" in name else 1
+            assert tensor.dtype == torch.bfloat16 and torch.equal(tensor, factor * before[name]), name
+    assert len(errors) == 14 and set(errors.values()) == {1.0}
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    with changed_weights(model, torch.zeros_like, skip=()) as errors:
+        assert "lm_head" in errors and not model.lm_head.weight.any()
+
+
+def test_an_unchanged_model_loses_nothing_and_a_changed_one_does(tiny_llama):
+    model = tiny_llama()
+    losses = token_losses(model, letters, TEXT)
+    with changed_weights(model, torch.clone) as errors:
+        assert torch.equal(token_losses(model, letters, TEXT), losses) and set(errors.values()) == {0.0}
+    with changed_weights(model, torch.zeros_like):
+        assert not torch.allclose(token_losses(model, letters, TEXT), losses, atol=1e-2)
+
+
+def test_weights_come_back_after_an_error(tiny_llama):
+    model = tiny_llama()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    shapes = []
+
+    def fail_at_the_third(weight):
+        shapes.append(weight.shape)
+        if len(shapes) == 3:
+            raise RuntimeError("third")
+        return torch.zeros_like(weight)
+
+    with pytest.raises(RuntimeError, match="third"), changed_weights(model, fail_at_the_third):
+        pass
+    with pytest.raises(LabError, match="shape"), changed_weights(model, lambda weight: weight[:1]):
+        pass
+    with pytest.raises(RuntimeError, match="inside"), changed_weights(model, torch.zeros_like):
+        raise RuntimeError("inside")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_quantized_model_or_one_without_linear_weights_is_refused(nf4_base):
+    with pytest.raises(LabError, match=r"q_proj is quantized already.*quantization='none'"):
+        with changed_weights(nf4_base, torch.clone):
+            pass
+    with pytest.raises(LabError, match="no linear weight"), changed_weights(torch.nn.ReLU(), torch.clone):
+        pass

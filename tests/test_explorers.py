@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from lab_utils import counts, lowrank
+from lab_utils import counts, lowrank, memory, quantize
 from lab_utils.errors import LabError
+from lab_utils.widgets.budget_explorer import BudgetExplorer
+from lab_utils.widgets.code_explorer import CodeExplorer
 from lab_utils.widgets.explorer import encode
 from lab_utils.widgets.lora_explorer import LoraExplorer
 from lab_utils.widgets.parameter_explorer import ParameterExplorer
+from lab_utils.widgets.quantizer_explorer import QuantizerExplorer
 from lab_utils.widgets.rank_alpha_trainer import RankAlphaTrainer
 from lab_utils.widgets.rank_explorer import RankExplorer
 
@@ -39,8 +42,17 @@ def lora_explorer():
     return LoraExplorer(torch.randn(4, 6, generator=generator), history, alpha=4, losses=[3.0, 2.0, 1.0, 0.5])
 
 
+def quantizer_explorer():
+    return QuantizerExplorer({"gaussian": torch.randn(64, 40, generator=torch.Generator().manual_seed(0))})
+
+
+def code_explorer():
+    return CodeExplorer({"gaussian": torch.randn(64, 64, generator=torch.Generator().manual_seed(0))})
+
+
 EXPLORERS = {
     "rank": rank_explorer, "parameters": ParameterExplorer, "lora": lora_explorer, "trainer": RankAlphaTrainer,
+    "quantizer": quantizer_explorer, "codes": code_explorer, "budget": BudgetExplorer,
 }  # fmt: skip
 each = pytest.mark.parametrize("make", EXPLORERS.values(), ids=EXPLORERS)
 
@@ -65,7 +77,7 @@ def test_the_state_is_plain_json_and_the_script_one_module(make):
 def test_reset_goes_back_to_the_start(make):
     explorer = make()
     start = {name: explorer.start[name] for name in explorer._moved}
-    moved = {"rank": 2, "step": 2, "model": "GPT-2", "task": "turned"}
+    moved = {"rank": 2, "step": 2, "model": "GPT-2", "task": "turned", "bits": 7, "code": "FP4", "method": "lora"}
     for name, value in moved.items():
         if name in explorer._moved:
             setattr(explorer, name, value)
@@ -117,6 +129,9 @@ def test_a_zero_matrix_is_shown_too():
         (rank_explorer, "rank", 10), (rank_explorer, "rank", -1), (rank_explorer, "matrix", "photo"),
         (ParameterExplorer, "model", "GPT-9"), (ParameterExplorer, "rank", 0),
         (lora_explorer, "step", 4), (lora_explorer, "step", -1),
+        (quantizer_explorer, "bits", 9), (quantizer_explorer, "outlier", -1.0), (quantizer_explorer, "method", "nf4"),
+        (code_explorer, "code", "NF8"), (code_explorer, "blocksize", 100),
+        (BudgetExplorer, "gpu", "abacus"), (BudgetExplorer, "batch_size", 0),
         (RankAlphaTrainer, "rank", 65), (RankAlphaTrainer, "alpha", 0.0), (RankAlphaTrainer, "rule", "alpha"),
     ],
 )  # fmt: skip
@@ -135,6 +150,10 @@ def test_bad_arguments_are_named():
         ParameterExplorer(targets=["attention2"])
     with pytest.raises(LabError, match=r"\(3, 2\)"):
         LoraExplorer(torch.zeros(4, 6), [(torch.zeros(2, 6), torch.zeros(3, 2))], alpha=1)
+    with pytest.raises(LabError, match="2,048"):
+        QuantizerExplorer({"short": torch.zeros(2047)})
+    with pytest.raises(LabError, match="at least one layer"):
+        CodeExplorer({})
     with pytest.raises(LabError, match="2 losses"):
         LoraExplorer(torch.zeros(4, 6), [(torch.zeros(2, 6), torch.zeros(4, 2))], alpha=1, losses=[1.0, 2.0])
 
@@ -232,3 +251,34 @@ def test_a_failing_training_says_so(monkeypatch):
 
     asyncio.run(move())
     assert "division by zero" in trainer.run["error"]
+
+
+def test_the_quantizer_rounds_as_the_library_and_its_outlier_spoils_one_block():
+    explorer = quantizer_explorer()
+    explorer.blocksize, explorer.outlier = 64, 32.0
+    values, rounded = explorer._values()
+    assert values[100] == 32 and values[:100].abs().max() < 6
+    errors = (values - rounded).reshape(-1, 64).square().mean(1)
+    assert errors.argmax() == 1 and errors[1] > 10 * errors[[0, *range(2, 32)]].max()
+    assert torch.equal(rounded, quantize.dequantize_absmax(quantize.quantize_absmax(values, 4, blocksize=64)))
+    explorer.method = "zero-point"
+    rounded = explorer._values()[1]
+    assert torch.equal(rounded, quantize.dequantize_zeropoint(quantize.quantize_zeropoint(values, 4, blocksize=64)))
+
+
+def test_the_codes_errors_on_gaussian_weights_are_the_known_ones():
+    explorer = CodeExplorer({"gaussian": torch.randn(16384, generator=torch.Generator().manual_seed(0))})
+    # relative error of normal weights in blocks of 64, measured once over many millions of them
+    assert explorer.errors() == pytest.approx({"NF4": 0.0920, "FP4": 0.1220, "int4": 0.1077}, abs=0.001)
+
+
+def test_the_budget_is_the_librarys_estimate_and_its_advice_helps():
+    explorer = BudgetExplorer(model="Llama-3-8B", method="lora", gpu="L4, 24 GB", batch_size=8, sequence_length=1024)
+    now = memory.estimate("Llama-3-8B", "lora", batch_size=8, sequence_length=1024, device="cuda")
+    assert explorer.budget["total"] == now.total_bytes == sum(explorer.budget["parts"].values())
+    assert explorer.budget["total"] > explorer.budget["room"] and explorer.budget["changes"]
+    explorer.checkpointing, explorer.batch_size = True, 2
+    assert explorer.budget["total"] <= explorer.budget["room"] and explorer.budget["changes"] == []
+    assert "it fits" in explorer.summary()
+    with pytest.raises(LabError, match="ranks"):
+        BudgetExplorer(ranks=4)

@@ -10,8 +10,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "lab_utils"
 LEVELS = {
-    0: "errors architectures lowrank counts quantize memory formats",
-    1: "device quiet lora lora_files lora_layers variants nf4",
+    0: "errors activations architectures budget counts lowrank memory quantize",
+    1: "device quiet lora lora_files lora_layers variants nf4 nf4_layers peak double_quant",
     2: "adapter capabilities checkpoint digits embedded evaluate finetune fourbit merging models recipe recorded "
     "supervision tasks",
     3: "plots pages snapshots",

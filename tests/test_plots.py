@@ -112,3 +112,17 @@ def test_parameter_pictures():
     assert [bar.get_width() for bar in stacked.patches] == [2, 8] and stacked.patches[1].get_x() == 2
     shares = plots.shares_by_size({"all": [("m", 10**9, 0.01)]}, ("line", [1e8, 1e10], [0.1, 0.01])).axes[0]
     assert list(shares.lines[0].get_ydata()) == [1.0] and list(shares.lines[1].get_ydata()) == [10.0, 1.0]
+
+
+def test_rounding_shows_the_first_blocks_levels_and_every_groups_error():
+    values, rounded = torch.zeros(128), torch.zeros(128)
+    rounded[:2], rounded[64:] = torch.tensor([1.0, -1.0]), 0.5
+    upper, lower = plots.rounding(values, rounded, "t", first=64).axes
+    assert sorted(line.get_xdata()[0] for line in upper.lines) == [-1, 0, 1]
+    assert [bar.get_height() for bar in lower.patches] == pytest.approx([(2 / 64) ** 0.5, 0.5])
+
+
+def test_code_use_draws_the_code_and_the_shares():
+    upper, lower = plots.code_use(torch.tensor([0.1]), [-1.0, 1.0], [0.25, 0.75], "t").axes
+    assert [line.get_xdata()[0] for line in upper.lines] == [-1, 1]
+    assert [bar.get_height() for bar in lower.patches] == [25, 75]

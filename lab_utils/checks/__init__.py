@@ -7,16 +7,27 @@ from collections.abc import Callable
 
 import torch
 
-from . import counting, from_scratch, rank_and_alpha, rank_one
+from . import (
+    counting,
+    four_bits,
+    from_scratch,
+    memory_budget,
+    packing,
+    quantization,
+    rank_and_alpha,
+    rank_one,
+    scales,
+    weight_sizes,
+)
 from .engine import attempt
 from .exercise import Exercise
 from .report import Report, source, write_report
 
-EXERCISES: dict[str, Exercise] = {
-    exercise.name: exercise
-    for page in (rank_one, counting, from_scratch, rank_and_alpha)
-    for exercise in page.EXERCISES
-}
+MODULES = (
+    rank_one, counting, from_scratch, rank_and_alpha, quantization, scales, four_bits, packing, weight_sizes,
+    memory_budget,
+)  # fmt: skip
+EXERCISES: dict[str, Exercise] = {exercise.name: exercise for module in MODULES for exercise in module.EXERCISES}
 CHECK_SECONDS = 5.0
 
 

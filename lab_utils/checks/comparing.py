@@ -14,7 +14,7 @@ def compare(expected, got, view: Callable = lambda result: result) -> dict[str, 
 
     Parameters
     ----------
-    expected : Tensor, int, float, or a tuple of them
+    expected : Tensor, int, float, or a tuple of them; a tensor with one number counts as that number
     got : anything
     view : function(result) -> the part whose values are compared
 
@@ -34,12 +34,12 @@ def agree(first, second, view: Callable = lambda result: result) -> bool:
         if number(first) is not None and number(second) is not None:
             return _values(number(first), number(second)) is None
         if isinstance(first, tuple):
-            if len(first) != len(second) or not all(map(_same_shape, first, second)):
+            if len(first) != len(second) or not all(map(_same_form, first, second)):
                 return False
             try:
-                first, second = view(first), view(second)
+                return _values(view(first), view(second)) is None
             except RuntimeError:  # factors that do not fit each other: compare them one by one
-                return all(_values(*pair) is None for pair in zip(first, second, strict=True))
+                return _values(first, second) is None
         return _same_shape(first, second) and _values(first, second) is None
     except Exception:
         return False
@@ -70,7 +70,7 @@ def _form(expected, got) -> dict[str, str | None]:
     """Kind, shape and data type."""
     if isinstance(expected, tuple):
         if not isinstance(got, (tuple, list)) or len(got) != len(expected):
-            return {"kind": f"It returns {describe(got)}; {len(expected)} tensors are expected."}
+            return {"kind": f"It returns {describe(got)}; {len(expected)} results are expected."}
         parts = [_form(*pair) for pair in zip(expected, got, strict=True)]
         found = {}
         for aspect in ("kind", "shape", "dtype"):
@@ -79,6 +79,7 @@ def _form(expected, got) -> dict[str, str | None]:
             if aspect == "kind" and wrong:
                 break
         return found
+    expected = _plain(expected)
     if isinstance(expected, torch.Tensor):
         if not isinstance(got, torch.Tensor):
             return {"kind": f"It returns {describe(got)}; {describe(expected)} is expected."}
@@ -87,7 +88,7 @@ def _form(expected, got) -> dict[str, str | None]:
             "kind": None,
             "shape": None if shape[0] == shape[1] else f"The shape is {shape[0]}; {shape[1]} is expected.",
             "dtype": None if got.dtype == expected.dtype else f"The data type is {got.dtype}; "
-            f"{expected.dtype} is expected, like the input.",
+            f"{expected.dtype} is expected{', like the input' if expected.is_floating_point() else ''}.",
         }
     if number(got) is None:
         return {"kind": f"It returns {describe(got)}; a number is expected."}
@@ -100,9 +101,11 @@ def _values(expected, got) -> str | None:
     """What is wrong with the numbers of a result of the right form."""
     if isinstance(expected, tuple):
         return next(filter(None, map(_values, expected, got)), None)
+    expected = _plain(expected)
     if not isinstance(expected, torch.Tensor):
         got = number(got)
         same = got == expected if isinstance(expected, int) else math.isclose(got, expected, rel_tol=RELATIVE)
+        same = same or (math.isnan(expected) and math.isnan(got))
         return None if same else f"It gives {short(got)}; {short(expected)} is expected."
     expected, got = (tensor.detach().to("cpu", torch.float64) for tensor in (expected, got))
     wrong = ~torch.isclose(got, expected, rtol=RELATIVE, atol=ABSOLUTE, equal_nan=True)
@@ -114,6 +117,16 @@ def _values(expected, got) -> str | None:
         f"{int(wrong.sum())} of {wrong.numel()} numbers differ{f', first at {list(where)}' if where else ''}: "
         f"{short(got[where].item())} instead of {short(expected[where].item())}.{lost}"
     )
+
+
+def _plain(expected):
+    """A tensor with one number as that number, all else as it is."""
+    return expected.item() if isinstance(expected, torch.Tensor) and expected.dim() == 0 else expected
+
+
+def _same_form(first, second) -> bool:
+    """Are these two numbers, or two tensors of one shape?"""
+    return _same_shape(first, second) or (number(first) is not None and number(second) is not None)
 
 
 def _same_shape(first, second) -> bool:
@@ -133,7 +146,7 @@ def show(value, most: int = 64) -> str:
     try:
         if isinstance(value, torch.Tensor):
             return _show_tensor(value.detach().cpu(), most)
-        if isinstance(value, (tuple, list)) and value and all(isinstance(item, torch.Tensor) for item in value):
+        if isinstance(value, (tuple, list)) and any(isinstance(item, torch.Tensor) for item in value):
             return "\n".join(show(item, most) for item in value[:4])
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return short(value)
@@ -153,7 +166,7 @@ def _show_tensor(tensor: torch.Tensor, most: int) -> str:
     width = max(len(cell) for row in cells for cell in row)
     rows = ["[" + "  ".join(cell.rjust(width) for cell in row) + "]" for row in cells]
     if tensor.dim() == 0:
-        return cells[0][0] + note
+        return cells[0][0]
     if tensor.dim() == 2:
         rows = [("[" if i == 0 else " ") + row + ("]" if i == len(rows) - 1 else "") for i, row in enumerate(rows)]
     return "\n".join(rows) + note

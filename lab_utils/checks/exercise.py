@@ -10,6 +10,7 @@ from .comparing import compare
 
 SIZE = st.integers(1, 5)
 ALPHA = st.sampled_from([1, 2, 4, 8, 16, 32])
+BITS = st.sampled_from([2, 3, 4, 8])
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Exercise:
     judge : function(inputs, results) -> {aspect: problem or None}, instead of the comparison with `solution`
     aspects : dict aspect -> sentence when right, for a judge of its own
     calls : int, calls with each input
-    any_float : bool, is any floating-point data type right
+    any_width : bool, is any data type of the right kind (floating-point, or whole numbers) right
     """
 
     name: str
@@ -68,16 +69,22 @@ class Exercise:
     judge: Callable | None = None
     aspects: dict[str, str] = field(default_factory=dict)
     calls: int = 1
-    any_float: bool = False
+    any_width: bool = False
 
     def findings(self, inputs: tuple, results: list) -> dict[str, str | None]:
         """Each aspect reached, with what is wrong about it or None."""
         if self.judge is not None:
             return self.judge(inputs, results)
-        found = compare(self.solution(*inputs), results[0], self.view)
-        if self.any_float and "dtype" in found and results[0].is_floating_point():
+        expected, got = self.solution(*inputs), results[0]
+        found = compare(expected, got, self.view)
+        if self.any_width and found.get("dtype") and _kind(got) == _kind(expected):
             found["dtype"] = None
         return found
+
+
+def _kind(tensor: torch.Tensor) -> tuple[bool, bool, bool]:
+    """What sort of numbers a tensor holds, whatever their width."""
+    return tensor.is_floating_point(), tensor.is_complex(), tensor.dtype == torch.bool
 
 
 def tensor_maker(draw, dtype: torch.dtype | None = None) -> Callable[..., torch.Tensor]:
@@ -106,6 +113,11 @@ def candidates(seed: int, shape: tuple[int, int], dtype: torch.dtype) -> Iterato
     while True:
         values = torch.randn(shape, generator=generator, dtype=torch.float64)
         yield (10 * values).round().div(10).to(dtype)
+
+
+def far_from_ties(*numbers: torch.Tensor) -> bool:
+    """Does every finite number round the same way, in whatever order it was computed?"""
+    return not any(bool(((x - x.floor() - 0.5).abs() < 2e-3).any()) for x in numbers)
 
 
 @st.composite

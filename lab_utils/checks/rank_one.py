@@ -251,7 +251,7 @@ EXERCISES = (
     ),
     Exercise(
         name="energy", page=1, title="How much do the first r directions hold?",
-        spec=energy_spec, solution=energy, inputs=st.tuples(weights()), demo=(_plaid(),), any_float=True,
+        spec=energy_spec, solution=energy, inputs=st.tuples(weights()), demo=(_plaid(),), any_width=True,
         picture=lambda shares: shares,
         mistakes=(
             Mistake(

@@ -89,13 +89,13 @@ def stacked_gigabytes(rows: dict[str, dict[str, int]], title: str):
 
     Parameters
     ----------
-    rows : dict label -> dict part -> bytes; the same parts in every row, at most four
+    rows : dict label -> dict part -> bytes; the same parts in every row, at most six
     title : str
     """
     figure, axes = new_figure(10.0, 1.7 + 0.6 * len(rows))
     labels = list(rows)[::-1]
     starts = [0.0] * len(labels)
-    looks = ((GREY, ""), (BLUE, "//"), (ORANGE, ".."), (GREEN, "xx"))
+    looks = ((GREY, ""), (BLUE, "//"), (ORANGE, ".."), (GREEN, "xx"), ("#7c3aed", "\\\\"), ("#111111", "--"))
     for part, (color, hatch) in zip(rows[labels[0]], looks, strict=False):
         widths = [rows[label][part] / 1e9 for label in labels]
         axes.barh(labels, widths, left=starts, color=color, hatch=hatch, edgecolor="white", linewidth=0, label=part)
@@ -105,6 +105,6 @@ def stacked_gigabytes(rows: dict[str, dict[str, int]], title: str):
     axes.margins(x=0.16)
     axes.set_xlabel("gigabytes (10⁹ bytes)", fontsize=14)
     axes.set_title(title, fontsize=16, loc="left", pad=34)
-    axes.legend(fontsize=13, frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.2)
+    axes.legend(fontsize=13, frameon=False, ncols=6, loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.2)
     axes.grid(False, axis="y")
     return figure

