@@ -25,7 +25,7 @@ def test_four_bit_error_is_that_of_nf4_on_normal_numbers():
 def test_missing_bitsandbytes_is_reported_not_raised(monkeypatch):
     monkeypatch.setattr(capabilities, "four_bit_problem", lambda: "bitsandbytes cannot be imported (x)")
     row = by_name()["4-bit weights"]
-    assert not row["ok"] and "bitsandbytes" in row["found"] and "Notebooks 01 to 05" in row["advice"]
+    assert not row["ok"] and "bitsandbytes" in row["found"] and "Notebooks 01 to 07" in row["advice"]
     with pytest.raises(LabError, match="cannot be imported"):
         capabilities.require_four_bit()
 

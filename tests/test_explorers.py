@@ -77,7 +77,7 @@ def test_the_state_is_plain_json_and_the_script_one_module(make):
 def test_reset_goes_back_to_the_start(make):
     explorer = make()
     start = {name: explorer.start[name] for name in explorer._moved}
-    moved = {"rank": 2, "step": 2, "model": "GPT-2", "task": "turned", "bits": 7, "code": "FP4", "method": "lora"}
+    moved = {"rank": 2, "step": 2, "model": "GPT-2", "task": "turned", "bits": 7, "code": "FP4", "gpu": "L4, 24 GB"}
     for name, value in moved.items():
         if name in explorer._moved:
             setattr(explorer, name, value)
