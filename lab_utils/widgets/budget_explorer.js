@@ -45,7 +45,8 @@ function render({ model, el }) {
       row("together", total, total > room ? "over" : ""), row("room on the GPU", room, "room"));
     advice.replaceChildren(...changes.map((text) => node("li", {}, text)));
     const fits = total <= room;
-    view.say(`${model.get("model")}, ${model.get("method")}: ${gib(total)} of ${gib(room)}: ${fits ? "it fits" : "it does not fit"}.`
+    const shape = `batch ${model.get("batch_size")} of ${model.get("sequence_length")} tokens`;
+    view.say(`${model.get("model")}, ${model.get("method")}, ${shape}: ${gib(total)} of ${gib(room)}: ${fits ? "it fits" : "it does not fit"}.`
       + (fits ? "" : changes.length ? " What helps, in this order, is listed above." : " Nothing here helps but a smaller model or a larger GPU."));
   });
   return view.end;
