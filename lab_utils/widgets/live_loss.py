@@ -21,8 +21,7 @@ class LiveLoss:
     def __init__(self, steps: int, every_seconds: float = 1.0):
         self.steps, self.every_seconds = steps, every_seconds
         self.figure, self.axes = new_figure(8, 3.6)
-        layout = ipywidgets.Layout(width="800px", height="360px")
-        self.image = ipywidgets.Image(format="png", layout=layout, tooltip="Loss against step of the training run")
+        self.image = ipywidgets.Image(format="png", layout=ipywidgets.Layout(width="800px", height="360px"))
         self.text = ipywidgets.HTML("Not started.")
         self.widget = ipywidgets.VBox([self.image, self.text])
         self._drawn_at = -1e9
