@@ -1,6 +1,6 @@
 """Lines and histograms."""
 
-from .style import BLUE, GREEN, GREY, ORANGE, new_figure
+from .style import BLUE, GREEN, GREY, ORANGE, empty_figure, new_figure
 
 
 def lines(
@@ -69,8 +69,7 @@ def rounding(values, rounded, title: str, first: int, group: int = 64):
     first : int, weights in the first block
     group : int, weights in a group
     """
-    figure, whole = new_figure(11, 6)
-    whole.remove()
+    figure = empty_figure(11, 6)
     upper, lower = figure.add_subplot(2, 1, 1), figure.add_subplot(2, 1, 2)
     upper.hist(values.tolist(), bins=[i / 10 for i in range(-42, 43)], color=GREY, alpha=0.7)
     levels = rounded[:first].unique()
@@ -97,8 +96,7 @@ def code_use(shares, code, used, title: str):
     used : floats, share of the weights at each value of the code, in [0, 1]
     title : str
     """
-    figure, whole = new_figure(11, 6)
-    whole.remove()
+    figure = empty_figure(11, 6)
     upper, lower = figure.add_subplot(2, 1, 1), figure.add_subplot(2, 1, 2)
     upper.hist(shares.tolist(), bins=80, range=(-1, 1), color=GREY, alpha=0.7)
     for value in code:

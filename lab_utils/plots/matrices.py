@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from .style import BLUE, ORANGE, new_figure, style_axes
+from .style import BLUE, ORANGE, empty_figure, new_figure, style_axes
 
 
 @cache
@@ -42,8 +42,7 @@ def matrices(
     limit = limit or max(float(abs(values).max()) for values in named.values()) or 1.0
     columns = columns or len(named)
     lines = -(-len(named) // columns)
-    figure, first = new_figure(inches * columns, (inches + 0.25) * lines)
-    first.remove()
+    figure = empty_figure(inches * columns, (inches + 0.25) * lines)
     for index, (title, values) in enumerate(named.items()):
         axes = figure.add_subplot(lines, columns, index + 1)
         paint(axes, values, limit, title, grey)
@@ -67,8 +66,7 @@ def approximations(named: dict, singular_values, rank: int):
     squares = singular_values.double().square()
     rest = squares.flip(0).cumsum(0).flip(0) / squares.sum().clamp_min(1e-300)
     errors = [float(share) ** 0.5 for share in rest] + [0.0]
-    figure, curve = new_figure(4 * (len(named) + 1), 3.6)
-    curve.remove()
+    figure = empty_figure(4 * (len(named) + 1), 3.6)
     original = next(iter(named.values()))
     grey = bool((original >= 0).all())
     limit = float(original.max()) if grey else 3 * float((original**2).mean()) ** 0.5

@@ -5,13 +5,19 @@ import io
 BLUE, ORANGE, GREEN, GREY = "#0b5fa5", "#d1540a", "#1d7a46", "#6b7280"
 
 
-def new_figure(width: float = 9.0, height: float = 4.2):
-    """An empty white Figure of `width` × `height` inches, and its one Axes, in the course's style."""
+def empty_figure(width: float, height: float):
+    """A white Figure of `width` × `height` inches without any Axes yet."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=100, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
+    return figure
+
+
+def new_figure(width: float = 9.0, height: float = 4.2):
+    """A white Figure of `width` × `height` inches, and its one Axes, in the course's style."""
+    figure = empty_figure(width, height)
     axes = figure.add_subplot()
     style_axes(axes)
     return figure, axes

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from .style import BLUE, GREEN, GREY, ORANGE, new_figure, style_axes
+from .style import BLUE, GREEN, GREY, ORANGE, empty_figure, new_figure, style_axes
 
 
 def smooth(values: Sequence[float], weight: float = 0.8) -> list[float]:
@@ -125,8 +125,7 @@ def fits(runs: list[dict]):
     ----------
     runs : list of dict with rank, scaling, losses, accuracy (share, or None) and before (share); the last stands out
     """
-    figure, first = new_figure(11, 4)
-    first.remove()
+    figure = empty_figure(11, 4)
     curve, dots = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
     for run in runs:
         last = run is runs[-1]
