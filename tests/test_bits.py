@@ -1,11 +1,11 @@
 """The recorded cost of fewer bits: it agrees with itself, with live weights, with other libraries and with theory."""
 
 import hashlib
-import importlib.util
 import inspect
 import json
 import math
 
+import data_scripts
 import numpy as np
 import pytest
 import torch
@@ -27,10 +27,7 @@ def record():
 @pytest.fixture(scope="module")
 def recorder():
     """data/record_bits.py as a module."""
-    spec = importlib.util.spec_from_file_location("record_bits", DATA / "record_bits.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return data_scripts.load("record_bits")
 
 
 @pytest.fixture(scope="module")

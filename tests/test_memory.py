@@ -1,8 +1,8 @@
 """memory: tensors' bytes against real tensors, to the byte; a step's peak against what was measured, within a tenth."""
 
-import importlib.util
 import json
 
+import data_scripts
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,7 +13,6 @@ from lab_utils.architectures import ARCHITECTURES, Architecture
 from lab_utils.errors import LabError
 from lab_utils.memory import _trained_tensors, as_record, estimate, moments_bytes, nf4_bytes
 from lab_utils.recorded import memory_measurements
-from lab_utils.tasks import DATA
 
 PEAK = 0.1  # what the model promises
 GB = 10**9
@@ -218,10 +217,7 @@ def test_the_step_above_the_resident_tensors_is_met_within_a_tenth_too(recorded)
 @pytest.fixture(scope="module")
 def recorder():
     """data/record_memory.py as a module."""
-    spec = importlib.util.spec_from_file_location("record_memory", DATA / "record_memory.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return data_scripts.load("record_memory")
 
 
 @pytest.mark.training

@@ -1,19 +1,19 @@
 """The recorded weight update: what is stored agrees with itself, with the model and with the command that made it."""
 
-import importlib.util
 import json
 import math
 import shutil
 import time
 from pathlib import Path
 
+import data_scripts
 import pytest
 import torch
 
 from lab_utils import recorded
 from lab_utils.errors import LabError
 from lab_utils.recorded import FOLDER, RANKS, energy_shares, random_spectra, weight_update
-from lab_utils.tasks import DATA, load_task
+from lab_utils.tasks import load_task
 
 V_PROJ = "model.layers.15.self_attn.v_proj"
 
@@ -26,10 +26,7 @@ def update():
 @pytest.fixture(scope="module")
 def recorder():
     """data/record_update.py as a module."""
-    spec = importlib.util.spec_from_file_location("record_update", DATA / "record_update.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return data_scripts.load("record_update")
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,11 @@
 """tasks: the data are what the card says, nothing of the tests stands in training, and bad files are named."""
 
-import importlib.util
 import json
 import re
 from collections import Counter
 from pathlib import Path
 
+import data_scripts
 import pytest
 
 from lab_utils.errors import LabError
@@ -14,15 +14,7 @@ from lab_utils.tasks import DATA, TASKS, is_pirate, load_task, read_jsonl
 HELD_OUT = ("validation", "test", "handwritten")
 
 
-def load_maker():
-    """data/make_bookings.py as a module."""
-    spec = importlib.util.spec_from_file_location("make_bookings", DATA / "make_bookings.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-maker = load_maker()
+maker = data_scripts.load("make_bookings")
 
 
 def lines(task: str, split: str) -> list[dict]:
