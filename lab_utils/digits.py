@@ -9,15 +9,15 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from .errors import LabError, choose
 from .lora import inject
+from .tasks import DATA
 
-FILE = Path(__file__).resolve().parent.parent / "data" / "digits" / "digits.csv.gz"
+FILE = DATA / "digits" / "digits.csv.gz"
 TRAIN_IMAGES = 1200
 LAYERS = ("first", "second")
 TASKS = {

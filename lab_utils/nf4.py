@@ -17,10 +17,10 @@ from torch import Tensor
 
 from .double_quant import DoubleQuantized, compress, restore
 from .errors import LabError, choose
+from .quantize import check_weight
 
 QUANT_TYPES = ("nf4", "fp4")
 BLOCKSIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 OFFSET = 0.9677083  # ½[(1 − 1/30) + (1 − 1/32)] to seven digits: with more, the code's last bits are not bitsandbytes'
 SLICE = 2**20  # weights worked on at a time: 4 MB of float32, and a whole number of blocks of any size
 SMALLEST = 1e-38  # divides where the absmax is 0
@@ -212,8 +212,4 @@ def _check(weight: Tensor, blocksize: int, quant_type: str, double_quant: bool) 
         raise LabError(f"blocksize={blocksize!r} is out of range: {', '.join(map(str, BLOCKSIZES))}.")
     if not isinstance(double_quant, bool):
         raise LabError(f"double_quant={double_quant!r} is out of range: True or False.")
-    if not isinstance(weight, Tensor) or weight.dtype not in DTYPES:
-        kind = weight.dtype if isinstance(weight, Tensor) else type(weight).__name__
-        raise LabError(f"weight is {kind}, not a float32, bfloat16 or float16 tensor: convert it with .float().")
-    if not weight.dim() or not weight.numel():
-        raise LabError(f"weight has shape {tuple(weight.shape)}: at least one axis and one entry are needed.")
+    check_weight(weight)

@@ -208,15 +208,20 @@ def largest_error(weight: Tensor, approximation: Tensor) -> float:
     return float(_pair(weight, approximation)[1].abs().max())
 
 
-def _checked(weight: Tensor, bits: int, axis: int | None, blocksize: int | None) -> Tensor:
-    """`weight` in float32 without gradient, or a LabError that names what is not allowed."""
-    if isinstance(bits, bool) or not isinstance(bits, int) or not 2 <= bits <= 8:
-        raise LabError(f"bits={bits!r} is out of range: a whole number from 2 to 8.")
+def check_weight(weight: Tensor) -> None:
+    """Raise a LabError unless it is a tensor of a dtype in DTYPES, with an axis and an entry; NaN is not looked for."""
     if not isinstance(weight, Tensor) or weight.dtype not in DTYPES:
         kind = weight.dtype if isinstance(weight, Tensor) else type(weight).__name__
         raise LabError(f"weight is {kind}, not a float32, bfloat16 or float16 tensor: convert it with .float().")
     if not weight.dim() or not weight.numel():
         raise LabError(f"weight has shape {tuple(weight.shape)}: at least one axis and one entry are needed.")
+
+
+def _checked(weight: Tensor, bits: int, axis: int | None, blocksize: int | None) -> Tensor:
+    """`weight` in float32 without gradient, or a LabError that names what is not allowed."""
+    if isinstance(bits, bool) or not isinstance(bits, int) or not 2 <= bits <= 8:
+        raise LabError(f"bits={bits!r} is out of range: a whole number from 2 to 8.")
+    check_weight(weight)
     if not weight.isfinite().all():
         count = int((~weight.isfinite()).sum())
         raise LabError(f"weight holds {count} of {weight.numel()} entries that are NaN or infinite: mend them first.")
