@@ -5,6 +5,7 @@ import traitlets
 
 from .. import plots
 from ..errors import LabError, choose
+from ..lowrank import relative_error
 from ..nf4 import dequantize_4bit, fp4_code, nf4_code, quantize_4bit
 from ..quantize import dequantize_absmax, quantize_absmax
 from .explorer import Explorer, encode, script
@@ -79,7 +80,7 @@ class CodeExplorer(Explorer):
     def errors(self) -> dict[str, float]:
         """Relative error of each code on the weights and blocks on screen."""
         values = self._weights[self.weight]
-        return {code: float((values - self._rounded(code)).norm() / values.norm()) for code in codes()}
+        return {code: relative_error(values[None], self._rounded(code)[None]) for code in codes()}
 
     def summary(self) -> str:
         errors = ", ".join(f"{code} {error:.2%}" for code, error in self.errors().items())

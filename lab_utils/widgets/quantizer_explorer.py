@@ -5,6 +5,7 @@ import traitlets
 
 from .. import plots, quantize
 from ..errors import LabError, choose
+from ..lowrank import relative_error
 from .explorer import Explorer, encode, script
 
 QUESTION = (
@@ -92,7 +93,7 @@ class QuantizerExplorer(Explorer):
 
     def summary(self) -> str:
         values, rounded = self._values()
-        error = float((values - rounded).norm() / values.norm())
+        error = relative_error(values[None], rounded[None])
         return (
             f"Quantizer, {self.weight}, {self.bits} bits, {self.method}, blocks of {self.blocksize}, outlier "
             f"{f'{self.outlier:g} σ' if self.outlier else 'none'}: relative error {error:.2%}, signal to noise "

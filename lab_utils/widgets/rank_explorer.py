@@ -40,8 +40,9 @@ class RankExplorer(Explorer):
         if not matrices:
             raise LabError("RankExplorer needs at least one matrix, as {'a name': tensor}.")
         self._weights = {name: torch.as_tensor(weight).detach().float() for name, weight in matrices.items()}
+        self._values = {name: singular_values(weight) for name, weight in self._weights.items()}
         super().__init__(
-            matrices=[_record(name, weight) for name, weight in self._weights.items()],
+            matrices=[_record(name, weight, self._values[name]) for name, weight in self._weights.items()],
             matrix=next(iter(matrices)), rank=rank, question=question, choices=list(choices),
         )
 
@@ -58,30 +59,29 @@ class RankExplorer(Explorer):
         return rank
 
     def _state(self):
-        """The matrix on screen, and the rank that it allows."""
+        """The matrix on screen, its singular values, and the rank that it allows."""
         weight = self._weights[self.matrix]
-        return weight, min(self.rank, *weight.shape)
+        return weight, self._values[self.matrix], min(self.rank, *weight.shape)
 
     def summary(self) -> str:
-        weight, rank = self._state()
+        weight, values, rank = self._state()
         rows, columns = weight.shape
-        values = singular_values(weight).double().square()
-        error = float((values[rank:].sum() / values.sum().clamp_min(1e-300)).sqrt())
+        squares = values.square()
+        error = float((squares[rank:].sum() / squares.sum().clamp_min(1e-300)).sqrt())
         return (
             f"Rank explorer, {self.matrix}, rank {rank}: {rank * (rows + columns):,} numbers instead of "
             f"{rows * columns:,}, relative error {error:.1%}."
         )
 
     def figure(self):
-        weight, rank = self._state()
+        weight, values, rank = self._state()
         left, right = best_rank_r(weight, rank)
-        return plots.approximations({"the matrix": weight, f"rank {rank}": left @ right}, singular_values(weight), rank)
+        return plots.approximations({"the matrix": weight, f"rank {rank}": left @ right}, values, rank)
 
 
-def _record(name: str, weight: torch.Tensor) -> dict:
+def _record(name: str, weight: torch.Tensor, values: torch.Tensor) -> dict:
     """What the browser needs: the singular values and, with 16 bits a number, the directions on both sides."""
     rows, columns = weight.shape
-    values = singular_values(weight)
     left, right = best_rank_r(weight, min(rows, columns))
     roots = values.sqrt().clamp_min(1e-30)
     kind = "grey" if bool((weight >= 0).all()) else "signed"
