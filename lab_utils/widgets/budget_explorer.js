@@ -5,16 +5,6 @@ const gib = (bytes) => `${Number((bytes / 2 ** 30).toPrecision(3))} GiB`;
 
 function render({ model, el }) {
   const view = frame({ model, el, title: "Memory budget" });
-  const tick = node("input", { type: "checkbox", id: `lab-checkpointing-${++counter}`, ...OWN_KEYS });
-  tick.addEventListener("change", () => {
-    model.set("checkpointing", tick.checked);
-    model.save_changes();
-  });
-  const checkpointing = {
-    root: node("div", { class: "lab-control" }, tick, node("label", { for: tick.id }, "gradient checkpointing")),
-    show: () => { tick.checked = model.get("checkpointing"); },
-    input: tick,
-  };
   const controls = [
     choice({ model, name: "model", label: "model", values: model.get("models") }),
     choice({ model, name: "method", label: "method", values: ["full", "lora", "qlora"] }),
@@ -22,17 +12,21 @@ function render({ model, el }) {
     slider({ model, name: "rank", label: "rank", values: [1, 2, 4, 8, 16, 32, 64, 128] }),
     slider({ model, name: "batch_size", label: "batch", values: [1, 2, 4, 8, 16, 32, 64] }),
     slider({ model, name: "sequence_length", label: "tokens", values: LENGTHS }),
-    checkpointing,
+    tick({
+      label: "gradient checkpointing",
+      checked: () => model.get("checkpointing"),
+      change: (on) => {
+        model.set("checkpointing", on);
+        model.save_changes();
+      },
+    }),
   ];
   view.add(...controls.map((control) => control.root));
   const table = node("table", { class: "lab-table" }), advice = node("ul", { class: "lab-advice" });
   view.panels.append(table);
   view.panels.after(advice);
-  if (typeof model.send !== "function") {
-    for (const { input } of controls) input.disabled = true;
-    view.root.append(node("p", { class: "lab-alone" }, "This is how it stood when the page was saved. Where Python runs, it answers."));
-  }
-  view.on(controls.map((_, index) => ["model", "method", "gpu", "rank", "batch_size", "sequence_length", "checkpointing"][index]),
+  rest({ model, view, controls, what: "it answers" });
+  view.on(["model", "method", "gpu", "rank", "batch_size", "sequence_length", "checkpointing"],
     () => controls.forEach((control) => control.show()));
   view.on(["budget"], () => {
     const { parts, total, room, changes } = model.get("budget"), most = Math.max(total, room);

@@ -2,7 +2,7 @@
 
 function render({ model, el }) {
   const view = frame({ model, el, title: "Code explorer" });
-  const records = Object.fromEntries(model.get("weights").map((one) => [one.name, one])), codes = model.get("codes");
+  const records = Object.fromEntries(model.get("weights").map((one) => [one.name, decode(one.values)])), codes = model.get("codes");
   const controls = [
     choice({ model, name: "weight", label: "weights", values: Object.keys(records) }),
     choice({ model, name: "code", label: "code", values: Object.keys(codes) }),
@@ -15,35 +15,50 @@ function render({ model, el }) {
   view.panels.after(node("div", { class: "lab-key" }, node("span", {}, "grey bars: the weights, each divided by the largest of its block"),
     node("span", { class: "orange" }, "┃ the sixteen values"), node("span", { class: "blue" }, "▇ how often each is used")));
 
-  /** Index of the value of `code` (ascending) that is nearest; a tie goes to the lower one. */
-  const nearest = (code, value) => {
-    let index = 0;
-    while (index < code.length - 1 && value > (code[index] + code[index + 1]) / 2) index++;
-    return index;
+  const middles = Object.fromEntries(Object.entries(codes).map(([name, code]) =>
+    [name, code.slice(1).map((value, index) => (value + code[index]) / 2)]));
+  /** Index of the nearest value of a code, by its middles (ascending); a tie goes to the lower one. */
+  const nearest = (between, value) => {
+    let low = 0, high = between.length;
+    while (low < high) {
+      const at = (low + high) >> 1;
+      if (value > between[at]) low = at + 1;
+      else high = at;
+    }
+    return low;
   };
-  /** Relative error of one code on one block size, how often each value is used, and the weights divided by absmax. */
-  const measure = (values, code, size) => {
-    const used = new Array(code.length).fill(0), normal = [];
-    let missing = 0, all = 0;
+  /** The weights in blocks, each divided by the largest of its block: { shares, largest }, both as long as `values`. */
+  const divide = (values, size) => {
+    const shares = new Float64Array(values.length), largest = new Float64Array(values.length);
     for (let from = 0; from < values.length; from += size) {
-      const block = values.subarray(from, from + size);
+      const end = Math.min(from + size, values.length);
       let absmax = 0;
-      for (const value of block) absmax = Math.max(absmax, Math.abs(value));
-      for (const value of block) {
-        const share = absmax ? value / absmax : 0, index = nearest(code, share), error = value - code[index] * absmax;
-        normal.push(share);
-        used[index]++;
-        missing += error * error;
-        all += value * value;
+      for (let i = from; i < end; i++) absmax = Math.max(absmax, Math.abs(values[i]));
+      for (let i = from; i < end; i++) {
+        shares[i] = absmax ? values[i] / absmax : 0;
+        largest[i] = absmax;
       }
     }
-    return { error: Math.sqrt(missing / all), used: used.map((count) => count / values.length), normal };
+    return { shares, largest };
+  };
+  /** Relative error of one code, and how often each of its values is used. */
+  const measure = (name, { shares, largest }) => {
+    const code = codes[name], used = new Array(code.length).fill(0);
+    let missing = 0, all = 0;
+    for (let i = 0; i < shares.length; i++) {
+      const index = nearest(middles[name], shares[i]), error = (shares[i] - code[index]) * largest[i];
+      used[index]++;
+      missing += error * error;
+      all += (shares[i] * largest[i]) ** 2;
+    }
+    return { error: Math.sqrt(missing / all), used: used.map((count) => count / shares.length) };
   };
   view.on(["weight", "code", "blocksize"], () => {
     controls.forEach((control) => control.show());
-    const values = decode(records[model.get("weight")].values), size = Math.min(model.get("blocksize"), values.length);
-    const results = Object.fromEntries(Object.entries(codes).map(([name, code]) => [name, measure(values, code, size)]));
-    const name = model.get("code"), { used, normal } = results[name], bins = 80, counts = new Array(bins).fill(0);
+    const values = records[model.get("weight")], size = Math.min(model.get("blocksize"), values.length);
+    const blocks = divide(values, size), { shares: normal } = blocks;
+    const results = Object.fromEntries(Object.keys(codes).map((name) => [name, measure(name, blocks)]));
+    const name = model.get("code"), { used } = results[name], bins = 80, counts = new Array(bins).fill(0);
     for (const value of normal) counts[Math.min(bins - 1, Math.floor((value + 1) / 2 * bins))]++;
     const shares = counts.map((count) => 100 * count / normal.length), high = Math.max(...shares);
     line.draw({

@@ -125,6 +125,24 @@ function choice({ model, name, label, values }) {
   };
 }
 
+/** A labelled tick box; `change` gets the new state, `checked` says the present one. Returns { root, show, input }. */
+function tick({ label, change, checked }) {
+  const id = `lab-tick-${++counter}`;
+  const input = node("input", { type: "checkbox", id, ...OWN_KEYS, change: () => change(input.checked) });
+  return {
+    root: node("span", { class: "lab-control" }, input, node("label", { for: id }, label)),
+    show: () => { input.checked = checked(); },
+    input,
+  };
+}
+
+/** Where no kernel answers, rest the controls of an explorer that asks Python, and say what is seen. */
+function rest({ model, view, controls, what }) {
+  if (typeof model.send === "function") return;
+  for (const { input } of controls) input.disabled = true;
+  view.root.append(node("p", { class: "lab-alone" }, `This is how it stood when the page was saved. Where Python runs, ${what}.`));
+}
+
 /** A canvas with a caption; `width` is its size on the page in pixels. Returns { root, paint }. */
 function picture({ caption, width }) {
   const canvas = node("canvas", { role: "img", "aria-label": caption });
@@ -195,11 +213,15 @@ function chart({ label, xlabel, ylabel, width = 420, height = 250 }) {
       shape("text", { x: (left + width - right) / 2, y: height - 6, "text-anchor": "middle" }, xlabel),
       shape("text", { transform: `translate(16 ${(top + height - bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, ylabel),
     ]);
-    layer("bars", JSON.stringify([bars, x, y]), () => bars.map(({ from, to, y: high, kind }) => shape("rect", {
-      class: `bar ${kind}`, x: px(from), y: py(high), width: Math.max(px(to) - px(from), 1), height: height - bottom - py(high),
-    })));
-    layer("rules", JSON.stringify([rules, x]), () => rules.map((at) =>
-      shape("line", { class: "rule", x1: px(at), x2: px(at), y1: top, y2: height - bottom + 6 })));
+    // All bars of a kind are one path, and so are all rules: a hundred elements would take the browser much longer.
+    const boxes = {};
+    for (const { from, to, y: high, kind } of bars) {
+      const wide = Math.max(px(to) - px(from), 1).toFixed(1);
+      boxes[kind] = `${boxes[kind] ?? ""}M${px(from).toFixed(1)} ${height - bottom}V${py(high).toFixed(1)}h${wide}V${height - bottom}z`;
+    }
+    layer("bars", JSON.stringify(boxes), () => Object.entries(boxes).map(([kind, d]) => shape("path", { class: `bar ${kind}`, d })));
+    const strokes = rules.map((at) => `M${px(at).toFixed(1)} ${top}V${height - bottom + 6}`).join("");
+    layer("rules", strokes, () => [shape("path", { class: "rule", d: strokes })]);
     const paths = lines.map(({ points }) => points.map(([a, b]) => `${px(a).toFixed(1)},${py(b).toFixed(1)}`).join(" "));
     layer("lines", lines.map(({ kind }, index) => kind + paths[index]).join("|"), () =>
       lines.map(({ kind }, index) => shape("polyline", { class: `line ${kind}`, points: paths[index] })));

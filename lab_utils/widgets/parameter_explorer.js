@@ -23,6 +23,7 @@ function render({ model, el }) {
   view.panels.append(table);
 
   let shown = "", lines = [];
+  const chosen = (one) => model.get("targets").some((name) => name === one.name || name === one.group);
   /** One row a matrix, with a tick to give it an adapter. */
   const build = () => {
     shown = model.get("model");
@@ -31,36 +32,36 @@ function render({ model, el }) {
       node("caption", { class: "lab-hidden" }, "The matrices of the model; tick those that get an adapter"),
       node("tr", {}, ...head.map((text) => node("th", { scope: "col" }, text || node("span", { class: "lab-hidden" }, "as a bar")))));
     lines = records[shown].modules.map((one) => {
-      const id = `lab-target-${++counter}`;
-      const tick = node("input", { type: "checkbox", id, ...OWN_KEYS });
-      tick.addEventListener("change", () => {
-        const targets = lines.filter((line) => line.tick.checked).map((line) => line.one.name);
-        model.set("targets", targets);
-        model.save_changes();
+      const target = tick({
+        label: one.name,
+        checked: () => chosen(one),
+        change: () => {
+          model.set("targets", lines.filter((line) => line.target.input.checked).map((line) => line.one.name));
+          model.save_changes();
+        },
       });
       const trained = node("td"), bar = node("span", { class: "lab-bar" });
       table.append(node("tr", {},
-        node("th", { scope: "row" }, node("span", { class: "lab-control" }, tick, node("label", { for: id }, one.name))),
+        node("th", { scope: "row" }, target.root),
         node("td", {}, `${whole(one.out)} × ${whole(one.in)}`), node("td", {}, whole(one.count)),
         node("td", {}, whole(one.out * one.in * one.count)), trained, node("td", { class: "lab-bars" }, bar)));
-      return { one, tick, trained, bar };
+      return { one, target, trained, bar };
     });
   };
   view.on(["model", "rank", "targets"], () => {
     if (shown !== model.get("model")) build();
     which.show();
     rank.show();
-    const known = lines.some(({ one }) => model.get("targets").some((name) => name === one.name || name === one.group));
-    if (!known && model.get("targets").length) { // the targets of another model
+    if (!lines.some(({ one }) => chosen(one)) && model.get("targets").length) { // the targets of another model
       model.set("targets", ["attention", "mlp"]);
       return model.save_changes();
     }
-    const targets = model.get("targets"), r = model.get("rank"), { total } = records[shown];
+    const r = model.get("rank"), { total } = records[shown];
     const numbers = lines.map(({ one }) => r * (one.out + one.in) * one.count), largest = Math.max(...numbers);
     let trained = 0;
-    lines.forEach(({ one, tick, trained: cell, bar }, index) => {
-      const on = targets.includes(one.name) || targets.includes(one.group);
-      tick.checked = on;
+    lines.forEach(({ one, target, trained: cell, bar }, index) => {
+      const on = chosen(one);
+      target.show();
       if (on) trained += numbers[index];
       cell.textContent = on ? whole(numbers[index]) : "0";
       bar.style.width = on ? `${(140 * numbers[index] / largest).toFixed(0)}px` : "0";

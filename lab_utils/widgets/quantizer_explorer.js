@@ -24,7 +24,8 @@ function grid(block, bits, method) {
 
 function render({ model, el }) {
   const view = frame({ model, el, title: "Quantizer" });
-  const records = Object.fromEntries(model.get("weights").map((one) => [one.name, one]));
+  const records = Object.fromEntries(model.get("weights").map(({ name, values, scale }) =>
+    [name, Array.from(decode(values), (value) => value * scale)]));
   const controls = [
     choice({ model, name: "weight", label: "weights", values: Object.keys(records) }),
     choice({ model, name: "method", label: "method", values: ["absmax", "zero-point"] }),
@@ -41,7 +42,7 @@ function render({ model, el }) {
 
   view.on(["weight", "method", "bits", "blocksize", "outlier"], () => {
     controls.forEach((control) => control.show());
-    const values = Array.from(decode(records[model.get("weight")].values), (value) => value * records[model.get("weight")].scale);
+    const values = records[model.get("weight")].slice(); // a copy, for the outlier
     const sigma = Math.sqrt(values.reduce((sum, value) => sum + value * value, 0) / values.length);
     const bits = model.get("bits"), method = model.get("method"), size = Math.min(model.get("blocksize"), values.length);
     if (model.get("outlier")) values[model.get("outlier_at")] = model.get("outlier") * sigma;

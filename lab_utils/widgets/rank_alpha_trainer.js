@@ -20,10 +20,7 @@ function render({ model, el }) {
   view.panels.append(curve.root, dots.root);
   view.panels.after(node("div", { class: "lab-key" }, node("span", { class: "blue" }, "━ loss of this run"),
     node("span", { class: "orange" }, "● its accuracy"), node("span", {}, "grey: earlier runs (Reset forgets them); grey line: before training")));
-  if (typeof model.send !== "function") {
-    for (const { input } of controls) input.disabled = true;
-    view.root.append(node("p", { class: "lab-alone" }, "This is how it stood when the page was saved. Where Python runs, every move trains again."));
-  }
+  rest({ model, view, controls, what: "every move trains again" });
 
   view.on(["task", "rank", "alpha", "learning_rate", "rule"], () => controls.forEach((control) => control.show()));
   view.on(["run", "log"], () => {
