@@ -5,7 +5,7 @@ The layers are in `lora_layers`, files in peft's layout in `lora_files`.
 
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,10 @@ from .errors import LabError
 from .lora_layers import SUPPORTED, LoRAConv1D, LoRAEmbedding, LoRALinear, check_layer, check_settings, kind_for
 
 __all__ = [
-    "LoRAConv1D", "LoRAEmbedding", "LoRALinear", "adapted_layers", "adapter_state", "freeze", "inject", "load_adapter",
-    "merge", "take_off", "trainable_parameters", "unmerge",
+    "LoRAConv1D", "LoRAEmbedding", "LoRALinear", "adapted_layers", "adapter_state", "find_targets", "freeze", "inject",
+    "load_adapter", "merge", "put_on", "refuse_tied", "take_off", "trainable_parameters", "unmerge",
 ]
+KindFor = Callable[[nn.Module], type[LoRALinear] | None]
 PREFIX = "base_model.model."  # what peft puts before every module's name
 
 
@@ -52,6 +53,22 @@ def inject(
         smaller than the rank; a value is out of its range; the model has adapters already. The model is unchanged then.
     """
     check_settings(rank, alpha, dropout, use_rslora)
+    targets = find_targets(model, target_modules, rank)
+    adapted = {name: kind_for(layer)(layer, rank, alpha, dropout, use_rslora) for name, layer in targets.items()}
+    return put_on(model, adapted)
+
+
+def find_targets(
+    model: nn.Module, target_modules: str | Iterable[str], rank: int, kind_for: KindFor = kind_for,
+    supported: str = SUPPORTED,
+) -> dict[str, nn.Module]:  # fmt: skip
+    """name -> layer of what `target_modules` means, each fit to be adapted by the class that `kind_for` names.
+
+    Raises
+    ------
+    LabError
+        As `inject`. `supported` says which layers could be adapted.
+    """
     if any(hasattr(module, "lora_A") for module in model.modules()):
         raise LabError(
             "This model has adapters already: injecting again would adapt the adapters. `take_off(model)` removes "
@@ -61,10 +78,15 @@ def inject(
     for name, layer in targets.items():
         kind = kind_for(layer)
         if kind is None:
-            raise LabError(f"target_modules: {name} is a {type(layer).__name__}, which LoRA cannot adapt. {SUPPORTED}")
+            raise LabError(f"target_modules: {name} is a {type(layer).__name__}, which LoRA cannot adapt. {supported}")
         check_layer(kind, layer, rank, name)
-    for name, layer in targets.items():
-        model.set_submodule(name, kind_for(layer)(layer, rank, alpha, dropout, use_rslora).train(layer.training))
+    return targets
+
+
+def put_on(model: nn.Module, adapted: dict[str, LoRALinear]) -> nn.Module:
+    """Put adapted layers in the place of their base layers, each in its mode; freeze the rest. Returns the model."""
+    for name, layer in adapted.items():
+        model.set_submodule(name, layer.train(layer.base_layer.training))
     return freeze(model)
 
 
@@ -108,11 +130,11 @@ def adapted_layers(model: nn.Module) -> dict[str, LoRALinear]:
 
 
 def freeze(model: nn.Module) -> nn.Module:
-    """Let A and B of every adapter be trained, and nothing else. Returns the model."""
+    """Let what every adapter trains (A and B, in LoRA) be trained, and nothing else. Returns the model."""
     model.requires_grad_(False)
     for layer in adapted_layers(model).values():
-        layer.lora_A.requires_grad_(True)
-        layer.lora_B.requires_grad_(True)
+        for name in layer.TRAINED:
+            getattr(layer, name).requires_grad_(True)
     return model
 
 
@@ -137,17 +159,23 @@ def merge(model: nn.Module) -> int:
     waiting = {name: layer for name, layer in adapted_layers(model).items() if not layer.merged}
     if not waiting:
         warnings.warn("All adapters are merged already: nothing was done.", stacklevel=2)
-    names: dict[int, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), []).append(name)
+    refuse_tied(model, [layer.base_layer.weight for layer in waiting.values()], "merging")
     for layer in waiting.values():
-        holders = names[id(layer.base_layer.weight)]
-        if len(holders) > 1:
-            raise LabError(f"{' and '.join(holders)} are one tensor: merging would change both. Untie them first.")
         layer.merged_weight()  # raises before anything is changed
     for layer in waiting.values():
         layer.merge()
     return len(waiting)
+
+
+def refuse_tied(model: nn.Module, weights: list[nn.Parameter], doing: str) -> None:
+    """Raise a LabError if one of `weights` is another module's too, for `doing` would change both."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    for weight in weights:
+        holders = names[id(weight)]
+        if len(holders) > 1:
+            raise LabError(f"{' and '.join(holders)} are one tensor: {doing} would change both. Untie them first.")
 
 
 def unmerge(model: nn.Module) -> int:
@@ -169,21 +197,28 @@ def take_off(model: nn.Module) -> nn.Module:
     """Put the base layers back, in place, and return the model. What is merged stays in their weights; all stay frozen.
     """
     for name, layer in adapted_layers(model).items():
-        model.set_submodule(name, layer.base_layer)
+        model.set_submodule(name, layer.release())
     return model
 
 
 def adapter_state(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of all A and B under the names that peft gives them in a file.
+    """A copy of all A and B, or of what a variant has in their place, under the names that peft gives them in a file.
 
     Returns
     -------
     dict, for instance "base_model.model.layers.0.q_proj.lora_A.weight" -> Tensor (rank, in)
     """
+    return {key: matrix.detach().clone() for key, matrix in _saved(adapted_layers(model)).items()}
+
+
+def _saved(layers: dict[str, LoRALinear]) -> dict[str, nn.Parameter]:
+    """peft's name -> parameter, of all that belongs into a file."""
+    if not all(layer.SAVED for layer in layers.values()):
+        raise LabError("This variant moves the base weights: merge it and save the whole model.")
     return {
-        f"{PREFIX}{name}.{key}": matrix.detach().clone()
-        for name, layer in adapted_layers(model).items()
-        for key, matrix in zip(layer.KEYS, (layer.lora_A, layer.lora_B), strict=True)
+        f"{PREFIX}{name}.{key}": getattr(layer, attribute)
+        for name, layer in layers.items()
+        for key, attribute in layer.SAVED.items()
     }
 
 
@@ -204,11 +239,7 @@ def load_adapter(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
     layers = adapted_layers(model)
     if any(layer.merged for layer in layers.values()):
         raise LabError("The adapter is merged: other weights now would make unmerging wrong. Call `unmerge` first.")
-    ours = {
-        f"{PREFIX}{name}.{key}": matrix
-        for name, layer in layers.items()
-        for key, matrix in zip(layer.KEYS, (layer.lora_A, layer.lora_B), strict=True)
-    }
+    ours = _saved(layers)
     bases = {f"{PREFIX}{name}.base_layer.weight": layer.base_layer.weight for name, layer in layers.items()}
     problems = [f"missing {key}" for key in ours if key not in state]
     for key, value in state.items():

@@ -44,8 +44,8 @@ def save_adapter(model: nn.Module, folder: str | Path) -> Path:
     Raises
     ------
     LabError
-        The model has no adapters, its layers differ in rank, alpha, dropout or scaling rule, or the disk refuses.
-        The folder is unchanged then.
+        The model has no adapters, or they are no plain LoRA; its layers differ in rank, alpha, dropout or scaling
+        rule; or the disk refuses. The folder is unchanged then.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -105,6 +105,9 @@ def read_adapter(folder: str | Path) -> SavedAdapter:
 def _config(model: nn.Module) -> dict:
     """The adapter_config.json of the adapters on `model`."""
     layers = adapted_layers(model)
+    other = next((type(layer).__name__ for layer in layers.values() if not layer.PLAIN), None)
+    if other:
+        raise LabError(f"Only plain LoRA is written as a file, and {other} is more than A and B. Merge it instead.")
     settings = {(la.rank, la.alpha, getattr(la.dropout, "p", 0.0), la.use_rslora) for la in layers.values()}
     if len(settings) > 1:
         raise LabError(

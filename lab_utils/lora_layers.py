@@ -19,14 +19,14 @@ class _Merged(torch.autograd.Function):
     """Passes a merged layer's result on, and refuses the backward pass, in which A and B would get no gradient."""
 
     @staticmethod
-    def forward(ctx, result, lora_A, lora_B):
+    def forward(ctx, result, *trained):
         return result.clone()  # a view would forbid the model's next in-place operation
 
     @staticmethod
     def backward(ctx, grad):
         raise LabError(
             "A backward pass through a merged layer: A and B would learn nothing, because the layer computes with its "
-            "merged weight only. Unmerge first, or freeze lora_A and lora_B if you want other gradients."
+            "merged weight only. Unmerge first, or freeze the adapter if you want other gradients."
         )
 
 
@@ -59,7 +59,10 @@ class LoRALinear(nn.Module):
     Source: Hu et al. 2021, section 4.1; rsLoRA: Kalajdzievski 2023. https://arxiv.org/abs/2312.03732
     """
 
-    KEYS = ("lora_A.weight", "lora_B.weight")  # what peft calls A and B in a file
+    SAVED = {"lora_A.weight": "lora_A", "lora_B.weight": "lora_B"}  # peft's name in a file -> the attribute
+    TRAINED = ("lora_A", "lora_B")
+    PLAIN = True  # A, B and the scaling say all that the layer does
+    RANK_LIMITED = True  # by the layer's smaller side
 
     def __init__(
         self, base_layer: nn.Module, rank: int, alpha: float, dropout: float = 0.0, use_rslora: bool = False
@@ -71,11 +74,15 @@ class LoRALinear(nn.Module):
         self.rank, self.alpha, self.use_rslora = rank, alpha, use_rslora
         self.scaling = alpha / (math.sqrt(rank) if use_rslora else rank)
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
-        weight = base_layer.weight
-        self.lora_A, self.lora_B = (
-            nn.Parameter(_in_dtype_of_base(matrix, weight)) for matrix in self.new_matrices(*self.sizes(base_layer))
-        )
+        self.add_parameters()
         self.merged = False
+
+    def add_parameters(self) -> None:
+        """Make what the layer has besides its base."""
+        weight = self.base_layer.weight
+        self.lora_A, self.lora_B = (
+            nn.Parameter(in_dtype_of_base(matrix, weight)) for matrix in self.new_matrices(*self.sizes(self.base_layer))
+        )
 
     @staticmethod
     def sizes(base_layer: nn.Module) -> tuple[int, int] | None:
@@ -99,8 +106,9 @@ class LoRALinear(nn.Module):
 
     def _merged_result(self, result: Tensor) -> Tensor:
         """`result` as it is, with a guard against training."""
-        if torch.is_grad_enabled() and (self.lora_A.requires_grad or self.lora_B.requires_grad):
-            return _Merged.apply(result, self.lora_A, self.lora_B)
+        trained = [getattr(self, name) for name in self.TRAINED]
+        if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in trained):
+            return _Merged.apply(result, *trained)
         return result
 
     def delta_weight(self) -> Tensor:
@@ -149,6 +157,10 @@ class LoRALinear(nn.Module):
         self.base_layer.weight -= self.delta_weight().to(self.base_layer.weight.dtype)
         self.merged = False
 
+    def release(self) -> nn.Module:
+        """The base layer, to be put back in this one's place. What is merged stays in its weight."""
+        return self.base_layer
+
     def extra_repr(self) -> str:
         """What `print(model)` shows beside the class."""
         return f"rank={self.rank}, alpha={self.alpha:g}, scaling={self.scaling:g}, merged={self.merged}"
@@ -174,7 +186,7 @@ class LoRAEmbedding(LoRALinear):
     table rounds once; peft rounds ΔW first and then the sum.
     """
 
-    KEYS = ("lora_embedding_A", "lora_embedding_B")
+    SAVED = {"lora_embedding_A": "lora_A", "lora_embedding_B": "lora_B"}
 
     @staticmethod
     def sizes(base_layer: nn.Module) -> tuple[int, int] | None:
@@ -205,7 +217,7 @@ class LoRAEmbedding(LoRALinear):
 KINDS = (LoRALinear, LoRAConv1D, LoRAEmbedding)
 
 
-def _in_dtype_of_base(matrix: Tensor, weight: Tensor) -> Tensor:
+def in_dtype_of_base(matrix: Tensor, weight: Tensor) -> Tensor:
     """On the base's device. As peft: rounded to the base's dtype, and kept in float32 if that has 16 bits."""
     dtype = weight.dtype if weight.is_floating_point() else matrix.dtype
     matrix = matrix.to(weight.device, dtype)
@@ -229,7 +241,7 @@ def check_layer(kind: type[LoRALinear], base_layer: nn.Module, rank: int, name: 
     sizes = kind.sizes(base_layer) if isinstance(base_layer, nn.Module) else None
     if sizes is None:
         raise LabError(f"{kind.__name__} cannot adapt a {type(base_layer).__name__}. {SUPPORTED}")
-    if rank > min(sizes):
+    if kind.RANK_LIMITED and rank > min(sizes):
         raise LabError(
             f"rank={rank} is larger than {f'layer {name}' if name else 'this layer'} ({sizes[0]}×{sizes[1]}) allows: "
             f"a product B·A of that shape has rank {min(sizes)} at most. Choose rank 1 to {min(sizes)}."
