@@ -55,10 +55,9 @@ def prepare(model, case: dict):
     import torch
 
     from lab_utils.adapter import attach_adapter
-    from lab_utils.finetune import build_supervised
     from lab_utils.fourbit import speed_up
     from lab_utils.recipe import Recipe
-    from lab_utils.supervision import IGNORED
+    from lab_utils.supervision import IGNORED, build_supervised
 
     for parameter in model.parameters():  # into memory of its own: the loaded file may be shared with others
         if parameter.dtype.is_floating_point:

@@ -27,73 +27,18 @@ import torch
 from safetensors.torch import save
 
 from lab_utils.device import find_device, keep_freed_memory, use_threads
-from lab_utils.errors import LabError
-from lab_utils.evaluate import score
-from lab_utils.finetune import build_supervised
-from lab_utils.models import load_base
+from lab_utils.evaluate import answer_losses, score
+from lab_utils.full_finetune import load_full, matrices, train_full
 from lab_utils.quiet import quiet
 from lab_utils.recipe import Recipe
 from lab_utils.recorded import FOLDER, RANKS, energy_shares, random_spectra
-from lab_utils.supervision import collate, encode_split, plan_batches
-from lab_utils.tasks import TASKS, load_task
+from lab_utils.tasks import load_task
 
 WHOLE = ("model.layers.15.self_attn.v_proj",)  # whose ΔW is kept entry by entry
 USED = (  # of a Recipe's fields; the others are an adapter's
     "model", "task", "learning_rate", "warmup", "steps", "batch_size", "max_length", "max_grad_norm", "weight_decay",
     "seed",
 )  # fmt: skip
-
-
-def matrices(model) -> dict[str, torch.nn.Linear]:
-    """The linear modules of the layers by name; the head, which is the embedding, is not among them."""
-    found = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
-    return {name: module for name, module in found.items() if ".layers." in name}
-
-
-def load_float32(recipe: Recipe):
-    """(model, tokenizer): the base in float32, gradients for the layers' matrices only."""
-    model, tokenizer = load_base(recipe.model, "none", verbose=False)
-    model.float().requires_grad_(False)
-    for module in matrices(model).values():
-        module.weight.requires_grad_(True)
-    return model, tokenizer
-
-
-def train(model, tokenizer, recipe: Recipe, rows) -> list[float]:
-    """Fine-tune in place; returns each step's loss in nats a supervised token."""
-    examples = encode_split(tokenizer, TASKS[recipe.task], rows, recipe.max_length)
-    plan = plan_batches([len(e.input_ids) for e in examples], recipe.batch_size, recipe.steps, recipe.seed)
-    parameters = [module.weight for module in matrices(model).values()]
-    optimizer = torch.optim.AdamW(parameters, lr=0.0, weight_decay=recipe.weight_decay, fused=True)
-    supervised = build_supervised(model.train())
-    losses = []
-    for step, indices in enumerate(plan):
-        batch = collate([examples[index] for index in indices], tokenizer.pad_token_id)
-        loss = supervised(**batch) / (batch["labels"] >= 0).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm)
-        optimizer.param_groups[0]["lr"] = recipe.learning_rate_at(step)
-        optimizer.step()
-        losses.append(loss.item())
-        if not math.isfinite(losses[-1]):
-            raise LabError(f"The loss is {losses[-1]} at step {step + 1}: lower the learning rate.")
-        say(f"step {step + 1} of {recipe.steps}, loss {losses[-1]:.4f}")
-    model.eval()
-    return losses
-
-
-def token_loss(model, tokenizer, recipe: Recipe, rows, batch_size: int = 20) -> float:
-    """Mean cross entropy of the answers' tokens, end of turn included, in nats."""
-    examples = encode_split(tokenizer, TASKS[recipe.task], rows, recipe.max_length)
-    examples.sort(key=lambda example: len(example.input_ids))
-    supervised, total, tokens = build_supervised(model.eval()), 0.0, 0
-    with torch.no_grad():
-        for start in range(0, len(examples), batch_size):
-            batch = collate(examples[start : start + batch_size], tokenizer.pad_token_id)
-            total += supervised(**batch).item()
-            tokens += int((batch["labels"] >= 0).sum())
-    return total / tokens
 
 
 def cut(model, before: dict, parts: dict, rank: int) -> None:
@@ -134,7 +79,7 @@ def write(folder: Path, tensors: dict, record: dict) -> None:
 def record(recipe: Recipe, test_examples: int, exact_examples: int) -> tuple[dict, dict]:
     """Train, take ΔW apart, measure; returns the tensors and the JSON record."""
     began = time.perf_counter()
-    model, tokenizer = load_float32(recipe)
+    model, tokenizer = load_full(recipe)
     with quiet():
         data = load_task(recipe.task)
     test = data["test"].select(range(test_examples))
@@ -143,9 +88,9 @@ def record(recipe: Recipe, test_examples: int, exact_examples: int) -> tuple[dic
     exact = {"0": score(model, tokenizer, asked, recipe.task).exact}
     say(f"before: exact match {exact['0']:.3f}")
     started = time.perf_counter()
-    history = train(model, tokenizer, recipe, data["train"])
+    history = train_full(model, tokenizer, recipe, data["train"], on_step=say)
     training_seconds = time.perf_counter() - started
-    loss = {"full": token_loss(model, tokenizer, recipe, test)}
+    loss = {"full": answer_losses(model, tokenizer, test, recipe.task).loss}
     exact["full"] = score(model, tokenizer, asked, recipe.task).exact
     say(f"after: test loss {loss['full']:.4f}, exact match {exact['full']:.3f}")
 
@@ -153,7 +98,7 @@ def record(recipe: Recipe, test_examples: int, exact_examples: int) -> tuple[dic
     parts = {name: torch.linalg.svd(delta, full_matrices=False) for name, delta in deltas.items()}
     for rank in (0, *RANKS):
         cut(model, before, parts, rank)
-        loss[str(rank)] = token_loss(model, tokenizer, recipe, test)
+        loss[str(rank)] = answer_losses(model, tokenizer, test, recipe.task).loss
         say(f"ΔW cut to rank {rank}: test loss {loss[str(rank)]:.4f}")
         if rank in (1, 8):
             exact[str(rank)] = score(model, tokenizer, asked, recipe.task).exact

@@ -136,17 +136,19 @@ def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
 
 
 def training(
-    model: nn.Module, parameters, x: Tensor, y: Tensor, *, steps: int, learning_rate: float
-) -> Iterator[float]:
+    model: nn.Module, parameters, x: Tensor, y: Tensor, *, steps: int, learning_rate: float,
+    after_step: Callable[[nn.Module], object] | None = None,
+) -> Iterator[float]:  # fmt: skip
     """Train on all images at once with Adam, one step for each loss that is asked for.
 
     Parameters
     ----------
     model : nn.Module, (images, 64) -> (images, 10)
-    parameters : the tensors to train
+    parameters : the tensors to train, or an optimizer's groups of them
     x, y : as `split` gives them
     steps : int
     learning_rate : float
+    after_step : function of the model, called after each step (see `lab_utils.variants.after_step`)
 
     Yields
     ------
@@ -159,12 +161,14 @@ def training(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            if after_step:
+                after_step(model)
         yield loss.item()
 
 
 def fit(
     model: nn.Module, parameters, x: Tensor, y: Tensor, *, steps: int = 100, learning_rate: float = 5e-3,
-    on_step: Callable[[int], None] | None = None,
+    after_step: Callable[[nn.Module], object] | None = None, on_step: Callable[[int], None] | None = None,
 ) -> list[float]:
     """Train to the end (see `training`); `on_step` is called with 1, 2, … after each step.
 
@@ -173,7 +177,8 @@ def fit(
     list of float, the loss before each step, in nats an image
     """  # fmt: skip
     losses = []
-    for loss in training(model, parameters, x, y, steps=steps, learning_rate=learning_rate):
+    steps_taken = training(model, parameters, x, y, steps=steps, learning_rate=learning_rate, after_step=after_step)
+    for loss in steps_taken:
         losses.append(loss)
         if on_step:
             on_step(len(losses))

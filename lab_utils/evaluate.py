@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from .errors import LabError, choose
-from .supervision import prompt_text
+from .supervision import answer_logits, collate, encode, prompt_text
 from .tasks import TASKS, Task
 
 
@@ -161,6 +161,81 @@ def grade(task: Task, examples: list[dict], outputs: list[str]) -> Scores:
         valid_interval=bootstrap_interval(valid),
         fields=shares,
         rows=rows,
+    )
+
+
+@dataclass(frozen=True)
+class AnswerLosses:
+    """What `answer_losses` found.
+
+    Attributes
+    ----------
+    loss : float, mean cross entropy of all answers' tokens, end of turn included, in nats
+    exact : float in [0, 1], share of answers of which every token is the model's first choice
+    losses : tuple of float, mean cross entropy of each answer, in the order of the examples
+    right : tuple of bool, is every token of that answer the first choice
+    """
+
+    loss: float
+    exact: float
+    losses: tuple[float, ...] = field(repr=False)
+    right: tuple[bool, ...] = field(repr=False)
+
+
+def answer_losses(
+    model, tokenizer, examples, task: str = "bookings", *, shots=(), batch_size: int = 20
+) -> AnswerLosses:
+    """What the right answers cost the model: one forward pass, nothing is generated.
+
+    Greedy decoding writes the right answer exactly when each of its tokens is the first choice after those before it.
+    So `exact` is `score`'s exact match letter by letter, for a tenth of the time; `score` also takes an answer that
+    means the same JSON in other letters.
+
+    Parameters
+    ----------
+    model, tokenizer : as `load_base` or `finetune` return them
+    examples : rows of {"prompt": str, "answer": str}, not empty
+    task : str, a name in `TASKS`
+    shots : rows like `examples`, put before every prompt as turns of the conversation
+    batch_size : int, examples read together
+
+    Raises
+    ------
+    LabError
+        There are no examples, or the task is unknown.
+    """
+    import torch
+
+    choose("task", task, TASKS)
+    rows = [encode(tokenizer, TASKS[task], row["prompt"], row["answer"], shots) for row in examples]
+    if not rows:
+        raise LabError("There are no examples to read: the split is empty. Choose another split or a larger slice.")
+    order = sorted(range(len(rows)), key=lambda index: len(rows[index].input_ids))
+    device = next(model.parameters()).device
+    total, tokens = [0.0] * len(rows), [0] * len(rows)
+    right = [True] * len(rows)
+    was_training = model.training
+    model.eval()
+    try:
+        for start in range(0, len(order), batch_size):
+            indices = order[start : start + batch_size]
+            batch = collate([rows[index] for index in indices], tokenizer.pad_token_id)
+            with torch.no_grad():
+                logits, targets, owners = answer_logits(model, **{k: v.to(device) for k, v in batch.items()})
+            costs = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none").tolist()
+            hits = (logits.argmax(-1) == targets).tolist()
+            for cost, hit, owner in zip(costs, hits, owners.tolist(), strict=True):
+                index = indices[owner]
+                total[index] += cost
+                tokens[index] += 1
+                right[index] &= hit
+    finally:
+        model.train(was_training)
+    return AnswerLosses(
+        loss=sum(total) / sum(tokens),
+        exact=sum(right) / len(rows),
+        losses=tuple(cost / count for cost, count in zip(total, tokens, strict=True)),
+        right=tuple(right),
     )
 
 

@@ -18,7 +18,7 @@ from .errors import LabError
 from .memory import training_step_bytes
 from .models import default_model, load_base
 from .recipe import Recipe
-from .supervision import IGNORED, collate, encode_split, plan_batches
+from .supervision import IGNORED, build_supervised, collate, encode_split, plan_batches
 from .tasks import TASKS, load_task
 
 
@@ -57,32 +57,6 @@ class Run:
 def run_folder(recipe: Recipe) -> Path:
     """Where the notebooks keep a recipe's run: `runs/<task>-<fingerprint>`, or the same under `LORA_LAB_RUNS`."""
     return Path(os.environ.get("LORA_LAB_RUNS", "runs")) / f"{recipe.task}-{recipe.fingerprint()}"
-
-
-def build_supervised(model):
-    """Wrap a causal language model so that calling it gives the summed loss over the supervised tokens.
-
-    Logits are computed only where a label stands: the head is a tenth of this model's work, and most of a batch
-    is prompt.
-    """
-    import torch
-
-    class SupervisedLoss(torch.nn.Module):
-        def __init__(self, model):
-            super().__init__()
-            self.model = model
-
-        def forward(self, input_ids, attention_mask, labels):
-            """int64 (examples, length) each -> float32 scalar, sum of cross entropy in nats."""
-            base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-            decoder = getattr(base, base.base_model_prefix)
-            hidden = decoder(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
-            targets = labels[:, 1:]
-            keep = targets != IGNORED
-            logits = base.get_output_embeddings()(hidden[:, :-1][keep])
-            return torch.nn.functional.cross_entropy(logits.float(), targets[keep], reduction="sum")
-
-    return SupervisedLoss(model)
 
 
 def finetune(

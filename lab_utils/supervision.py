@@ -36,15 +36,21 @@ class Encoded:
         return labels
 
 
-def prompt_text(tokenizer, task: Task, prompt: str) -> str:
-    """The prompt as the chat template writes it, up to where the answer begins."""
-    messages = [{"role": "system", "content": task.system}, {"role": "user", "content": prompt}]
+def prompt_text(tokenizer, task: Task, prompt: str, shots: Sequence[dict] = ()) -> str:
+    """The prompt as the chat template writes it, up to where the answer begins.
+
+    `shots` are examples, {"prompt": str, "answer": str}, that stand before it as turns of the same conversation.
+    """
+    messages = [{"role": "system", "content": task.system}]
+    for shot in shots:
+        messages += [{"role": "user", "content": shot["prompt"]}, {"role": "assistant", "content": shot["answer"]}]
+    messages.append({"role": "user", "content": prompt})
     return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
 
-def encode(tokenizer, task: Task, prompt: str, answer: str) -> Encoded:
+def encode(tokenizer, task: Task, prompt: str, answer: str, shots: Sequence[dict] = ()) -> Encoded:
     """Encode one example, prompt and answer apart, and close it with the end-of-turn token."""
-    prompt_ids = tokenizer(prompt_text(tokenizer, task, prompt), add_special_tokens=False)["input_ids"]
+    prompt_ids = tokenizer(prompt_text(tokenizer, task, prompt, shots), add_special_tokens=False)["input_ids"]
     answer_ids = tokenizer(answer, add_special_tokens=False)["input_ids"]
     return Encoded([*prompt_ids, *answer_ids, tokenizer.eos_token_id], len(prompt_ids))
 
@@ -127,3 +133,44 @@ def collate(examples: Sequence[Encoded], pad_token_id: int, supervise_end: bool 
         attention_mask[row, :length] = 1
         labels[row, :length] = torch.tensor(example.labels(supervise_end))
     return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+
+
+def answer_logits(model, input_ids, attention_mask, labels):
+    """The model's logits where a label stands, and nowhere else.
+
+    The head is a tenth of the embedded model's work, and most of a batch is prompt.
+
+    Parameters
+    ----------
+    model : causal language model of transformers, with or without adapters
+    input_ids, attention_mask, labels : int64 Tensors (examples, length), as `collate` returns them
+
+    Returns
+    -------
+    (logits, targets, owners) : Tensors (supervised tokens, vocabulary) in the model's dtype, and twice
+        (supervised tokens,) int64: the token to predict, and the row of the batch it belongs to
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    decoder = getattr(base, base.base_model_prefix)
+    hidden = decoder(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
+    targets = labels[:, 1:]
+    keep = targets != IGNORED
+    logits = base.get_output_embeddings()(hidden[:, :-1][keep])
+    return logits, targets[keep], keep.nonzero()[:, 0]
+
+
+def build_supervised(model):
+    """Wrap a causal language model so that calling it gives the summed loss over the supervised tokens."""
+    import torch
+
+    class SupervisedLoss(torch.nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, input_ids, attention_mask, labels):
+            """int64 (examples, length) each -> float32 scalar, sum of cross entropy in nats."""
+            logits, targets, _ = answer_logits(self.model, input_ids, attention_mask, labels)
+            return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
+
+    return SupervisedLoss(model)

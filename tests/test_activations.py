@@ -5,8 +5,8 @@ import torch
 from memory_models import TINY, saved_bytes, tiny
 
 from lab_utils.activations import kept_bytes, logits_bytes
-from lab_utils.finetune import build_supervised
 from lab_utils.memory import estimate
+from lab_utils.supervision import build_supervised
 
 BATCH, LENGTH, ANSWER = 3, 48, 10
 WITHIN = 0.02  # left out: a number a token in each norm

@@ -14,9 +14,9 @@ from lab_utils import finetune as module
 from lab_utils.adapter import attach_adapter, take_off_adapter
 from lab_utils.checkpoint import checkpoints
 from lab_utils.errors import LabError
-from lab_utils.finetune import build_supervised, finetune, main, run_folder
+from lab_utils.finetune import finetune, main, run_folder
 from lab_utils.recipe import Recipe
-from lab_utils.supervision import IGNORED, collate, encode
+from lab_utils.supervision import IGNORED, build_supervised, collate, encode
 from lab_utils.tasks import TASKS, load_task
 
 SHORT = Recipe(model="smollm2-135m", steps=2, batch_size=2, train_examples=16, checkpoint_every=1, rank=4, alpha=8)

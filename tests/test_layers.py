@@ -12,14 +12,17 @@ PACKAGE = ROOT / "lab_utils"
 LEVELS = {
     0: "errors activations architectures budget counts lowrank memory quantize",
     1: "device quiet lora lora_files lora_layers variants nf4 nf4_layers peak double_quant",
-    2: "adapter capabilities checkpoint digits embedded evaluate finetune fourbit merging models recipe recorded "
-    "supervision tasks",
+    2: "adapter capabilities checkpoint digits embedded evaluate export finetune fourbit full_finetune merge_costs "
+    "merging models plain_copy recipe recorded serving serving_costs supervision sweep sweep_ray sweep_summary tasks "
+    "variants_record",
     3: "plots pages snapshots",
-    4: "widgets checks course",
+    4: "widgets checks course chat_page",
 }
 LEVEL = {name: level for level, names in LEVELS.items() for name in names.split()}
 LIGHT = {"torch", "numpy", "psutil"}  # all that levels 0 and 1 may import at module level, besides the standard library
-HEAVY = {"transformers", "peft", "bitsandbytes", "datasets", "trl"}  # never at module level
+HEAVY = {  # never at module level
+    "transformers", "peft", "bitsandbytes", "datasets", "trl", "pandas", "scipy", "ray", "gradio",
+}  # fmt: skip
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 

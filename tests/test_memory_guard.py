@@ -6,12 +6,11 @@ from memory_models import Live, saved_bytes, storages
 
 from lab_utils.adapter import attach_adapter
 from lab_utils.device import Device
-from lab_utils.finetune import build_supervised
 from lab_utils.fourbit import slow_down, speed_up
 from lab_utils.memory import training_step_bytes
 from lab_utils.models import load_base
 from lab_utils.recipe import Recipe
-from lab_utils.supervision import IGNORED
+from lab_utils.supervision import IGNORED, build_supervised
 
 WITHIN = 0.25  # what the guard promises
 

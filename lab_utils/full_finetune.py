@@ -1,0 +1,80 @@
+"""Full fine-tuning, the thing that LoRA is measured against: every matrix of the layers is trained, in float32."""
+
+import math
+from collections.abc import Callable, Iterable
+
+from .errors import LabError
+from .models import load_base
+from .recipe import Recipe
+from .supervision import build_supervised, collate, encode_split, plan_batches
+from .tasks import TASKS
+
+
+def matrices(model) -> dict:
+    """The linear modules of the layers by name; the head, which is the embedding, is not among them."""
+    import torch
+
+    found = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    return {name: module for name, module in found.items() if ".layers." in name}
+
+
+def load_full(recipe: Recipe):
+    """The base in float32 with gradients for the layers' matrices only; in bfloat16 most steps would be rounded away.
+
+    Returns
+    -------
+    (model, tokenizer)
+    """
+    model, tokenizer = load_base(recipe.model, "none", verbose=False)
+    model.float().requires_grad_(False)
+    for module in matrices(model).values():
+        module.weight.requires_grad_(True)
+    return model, tokenizer
+
+
+def train_full(
+    model, tokenizer, recipe: Recipe, rows: Iterable[dict], on_step: Callable[[str], object] | None = None
+) -> list[float]:
+    """Fine-tune what `load_full` returned, in place, with the steps, batches and schedule that adapters get.
+
+    Parameters
+    ----------
+    model, tokenizer : as `load_full` returns them
+    recipe : Recipe; task, learning_rate, warmup, steps, batch_size, max_length, max_grad_norm, weight_decay and seed
+        count, the others are an adapter's
+    rows : iterable of {"prompt": str, "answer": str}
+    on_step : function of a line of progress, optional
+
+    Returns
+    -------
+    list of float, each step's loss in nats a supervised token
+
+    Raises
+    ------
+    LabError
+        The loss is not finite.
+    """
+    import torch
+
+    examples = encode_split(tokenizer, TASKS[recipe.task], rows, recipe.max_length)
+    plan = plan_batches([len(e.input_ids) for e in examples], recipe.batch_size, recipe.steps, recipe.seed)
+    parameters = [module.weight for module in matrices(model).values()]
+    optimizer = torch.optim.AdamW(parameters, lr=0.0, weight_decay=recipe.weight_decay, fused=True)
+    supervised = build_supervised(model.train())
+    losses = []
+    for step, indices in enumerate(plan):
+        batch = collate([examples[index] for index in indices], tokenizer.pad_token_id)
+        loss = supervised(**batch) / (batch["labels"] >= 0).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm)
+        optimizer.param_groups[0]["lr"] = recipe.learning_rate_at(step)
+        optimizer.step()
+        losses.append(loss.item())
+        if not math.isfinite(losses[-1]):
+            rate = f"learning_rate ({recipe.learning_rate:g})"
+            raise LabError(f"The loss is {losses[-1]} at step {step + 1}: lower {rate}.")
+        if on_step:
+            on_step(f"step {step + 1} of {recipe.steps}, loss {losses[-1]:.4f}")
+    model.eval()
+    return losses

@@ -1,0 +1,89 @@
+"""Results of many runs: means with error bars, and single runs as dots."""
+
+from .style import BLUE, GREEN, GREY, ORANGE, new_figure
+
+LOOKS = ((BLUE, "o", "-"), (ORANGE, "s", "--"), (GREEN, "^", "-."), ("#7c3aed", "D", ":"), (GREY, "v", "-"))
+
+
+def with_errors(
+    named: dict, xlabel: str, ylabel: str, *,
+    marks: dict | None = None, title: str = "", logx: int | None = None, logy: bool = False,
+):  # fmt: skip
+    """Figure of means with their standard errors as bars, one line a series, and single marks besides.
+
+    Parameters
+    ----------
+    named : dict label -> (x, mean, error), three sequences of numbers as long as each other, up to five series
+    xlabel, ylabel, title : str
+    marks : dict label -> (x, mean, error) of one number each, drawn as stars with the label beside them
+    logx : int or None, base of a logarithmic x axis
+    logy : bool
+    """
+    figure, axes = new_figure(9, 4.8)
+    for (label, (x, mean, error)), (color, marker, dashes) in zip(named.items(), LOOKS, strict=False):
+        axes.errorbar(
+            list(x), list(mean), list(error), color=color, marker=marker, linestyle=dashes, linewidth=2.5,
+            markersize=9, capsize=5, label=label,
+        )  # fmt: skip
+    for label, (x, mean, error) in (marks or {}).items():
+        axes.errorbar(x, mean, error, color="#111111", marker="*", markersize=17, capsize=5, linestyle="none")
+        axes.annotate(label, (x, mean), xytext=(0, 14), textcoords="offset points", fontsize=13, ha="center")
+    if logx:
+        axes.set_xscale("log", base=logx)
+        if logx == 2:
+            axes.xaxis.set_major_formatter("{x:g}")
+    if logy:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("")
+    axes.margins(x=0.08, y=0.15)
+    axes.set_xlabel(xlabel, fontsize=15)
+    axes.set_ylabel(ylabel, fontsize=15)
+    axes.set_title(title, fontsize=16, loc="left")
+    if len(named) > 1:
+        axes.legend(fontsize=13, frameon=False)
+    return figure
+
+
+def strips(named: dict, xlabel: str, title: str = ""):
+    """Figure of one row a setting: each run a dot, the mean a thick tick with its standard error as a bar.
+
+    Parameters
+    ----------
+    named : dict label -> sequence of numbers, one a run, from the top down
+    xlabel, title : str
+    """
+    from statistics import mean, stdev
+
+    figure, axes = new_figure(9, 1.4 + 0.55 * len(named))
+    for row, values in enumerate(map(list, named.values())):
+        axes.plot(values, [row] * len(values), "o", color=BLUE, markersize=10, alpha=0.6)
+        error = stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0
+        axes.errorbar(mean(values), row, xerr=error, color=ORANGE, marker="|", markersize=24, markeredgewidth=4,
+                      elinewidth=3, capsize=6)  # fmt: skip
+    axes.set_yticks(range(len(named)), list(named), fontsize=14)
+    axes.set_ylim(len(named) - 0.5, -0.5)
+    axes.set_xlabel(xlabel, fontsize=15)
+    axes.set_title(title, fontsize=16, loc="left")
+    return figure
+
+
+def timeline(dated: dict[str, str], title: str = ""):
+    """Figure of one row a name, with a dot in the month in which it appeared.
+
+    Parameters
+    ----------
+    dated : dict name -> "2024-02", year and month, from the top down
+    title : str
+    """
+    figure, axes = new_figure(9, 1.2 + 0.42 * len(dated))
+    months = [int(date[:4]) + (int(date[5:7]) - 0.5) / 12 for date in dated.values()]
+    first, last = int(min(months)), int(max(months)) + 1
+    axes.hlines(range(len(months)), first, months, color=GREY, linewidth=1.5, linestyle=":")
+    axes.plot(months, range(len(months)), "o", color=BLUE, markersize=12)
+    axes.set_yticks(range(len(dated)), list(dated), fontsize=15)
+    axes.set_xticks(range(first, last + 1), [str(year) for year in range(first, last + 1)], fontsize=14)
+    axes.set_xlim(first, last)
+    axes.set_ylim(len(dated) - 0.5, -0.5)
+    axes.set_title(title, fontsize=16, loc="left")
+    return figure
