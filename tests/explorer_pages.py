@@ -63,4 +63,15 @@ PAGES = {
     "budget": ExplorerPage(
         "07_memory_budget.ipynb", "explorer", "tokens", "sequence_length", ".lab-table", 120, r"([\d.]+) GiB of"
     ),
+    "sweep": ExplorerPage(
+        "09_choosing_hyperparameters.ipynb", "explorer", "point", "at", ".lab-plot svg", 30,
+        r"validation loss ([\d.]+)",
+    ),
+    "merge": ExplorerPage(
+        "10_merge_and_serve.ipynb", "explorer", "size, % of W", "percent", ".lab-plot svg", 30, r"cosine ([\d.]+)"
+    ),
+    "variants": ExplorerPage(
+        "11_lora_variants.ipynb", "explorer", "training step", "step", ".lab-picture:nth-of-type(2) canvas", 30,
+        r"misses the target by ([\d.]+)",
+    ),
 }  # fmt: skip

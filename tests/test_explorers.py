@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from choosing_explorers import merge_explorer, sweep_explorer, variant_explorer
 
 from lab_utils import counts, lowrank, memory, quantize
 from lab_utils.errors import LabError
@@ -53,6 +54,7 @@ def code_explorer():
 EXPLORERS = {
     "rank": rank_explorer, "parameters": ParameterExplorer, "lora": lora_explorer, "trainer": RankAlphaTrainer,
     "quantizer": quantizer_explorer, "codes": code_explorer, "budget": BudgetExplorer,
+    "sweep": sweep_explorer, "merge": merge_explorer, "variants": variant_explorer,
 }  # fmt: skip
 each = pytest.mark.parametrize("make", EXPLORERS.values(), ids=EXPLORERS)
 
@@ -78,6 +80,7 @@ def test_reset_goes_back_to_the_start(make):
     explorer = make()
     start = {name: explorer.start[name] for name in explorer._moved}
     moved = {"rank": 2, "step": 2, "model": "GPT-2", "task": "turned", "bits": 7, "code": "FP4", "gpu": "L4, 24 GB"}
+    moved |= {"into": "int8", "x": "rank"}
     for name, value in moved.items():
         if name in explorer._moved:
             setattr(explorer, name, value)
@@ -132,6 +135,9 @@ def test_a_zero_matrix_is_shown_too():
         (quantizer_explorer, "bits", 9), (quantizer_explorer, "outlier", -1.0), (quantizer_explorer, "method", "nf4"),
         (code_explorer, "code", "NF8"), (code_explorer, "blocksize", 100),
         (BudgetExplorer, "gpu", "abacus"), (BudgetExplorer, "batch_size", 0),
+        (sweep_explorer, "x", "price"), (sweep_explorer, "at", 0), (sweep_explorer, "y", "speed"),
+        (merge_explorer, "percent", 0.7), (merge_explorer, "into", "int2"), (merge_explorer, "block", 256),
+        (variant_explorer, "variant", "lokr"), (variant_explorer, "step", 41), (variant_explorer, "rank", 3),
         (RankAlphaTrainer, "rank", 65), (RankAlphaTrainer, "alpha", 0.0), (RankAlphaTrainer, "rule", "alpha"),
     ],
 )  # fmt: skip

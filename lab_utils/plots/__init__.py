@@ -1,15 +1,18 @@
 """Numbers in, Figure out: every picture of the course, legible from the last row."""
 
+from .choosing import merge_survival, sweep_points, variant_update
 from .counting import layer_to_scale, parameter_bars, shares_by_size, stacked_gigabytes
 from .curves import code_use, lines, rounding, spread
 from .exercises import target_and_yours
 from .matrices import approximations, grid, matrices, moved
 from .style import BLUE, GREEN, GREY, ORANGE, new_figure, png, style_axes
+from .sweeps import strips, timeline, with_errors
 from .training import before_after, compare_losses, draw_loss, fits, loss_curve, memory_bars, smooth
 
 __all__ = [
     "BLUE", "GREEN", "GREY", "ORANGE", "approximations", "before_after", "code_use", "compare_losses", "draw_loss",
-    "fits", "grid", "layer_to_scale", "lines", "loss_curve", "matrices", "memory_bars", "moved", "new_figure",
-    "parameter_bars", "png", "rounding", "shares_by_size", "smooth", "spread", "stacked_gigabytes", "style_axes",
-    "target_and_yours",
+    "fits", "grid", "layer_to_scale", "lines", "loss_curve", "matrices", "memory_bars", "merge_survival", "moved",
+    "new_figure", "parameter_bars", "png", "rounding", "shares_by_size", "smooth", "spread", "stacked_gigabytes",
+    "strips", "style_axes", "sweep_points", "target_and_yours", "timeline", "variant_update",
+    "with_errors",
 ]  # fmt: skip

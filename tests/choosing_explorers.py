@@ -1,0 +1,62 @@
+"""Small instances of the explorers of notebooks 09 to 11, for tests."""
+
+import math
+
+import torch
+
+from lab_utils.recipe import Recipe
+from lab_utils.sweep import COLUMNS, Trial
+from lab_utils.widgets.merge_explorer import MergeExplorer
+from lab_utils.widgets.sweep_explorer import SweepExplorer
+from lab_utils.widgets.variant_explorer import VariantExplorer
+
+
+def merge_explorer() -> MergeExplorer:
+    """A Gaussian weight of 40 × 512, of which 32 rows are shown, and an update of full rank."""
+    generator = torch.Generator().manual_seed(0)
+    weight, update = torch.randn(2, 40, 512, generator=generator)
+    return MergeExplorer(weight, 0.01 * update, rank=3)
+
+
+def sweep_row(seed: int, loss: float, *, method: str = "adapter", shots: int = 0, problem: str = "", **changes) -> dict:
+    """A row as `sweep.read_rows` gives it: the sweep's middle setting with some changed, and made-up results."""
+    settings = {"model": "smollm2-135m", "steps": 32, "train_examples": 128, "rank": 8} | changes
+    settings["alpha"] = changes.get("alpha", 2.0 * settings["rank"])
+    trial = Trial(recipe=Recipe(seed=seed, **settings), method=method, shots=shots)
+    results = {
+        "trainable_parameters": 1000 * settings["rank"], "training_cpu_seconds": 50 + seed, "validation_loss": loss,
+        "test_loss": 2 * loss, "validation_exact": 1 - loss, "test_exact": 1 - 2 * loss,
+    }  # fmt: skip
+    found = {"method": method, "shots": shots, **trial.settings, **({} if problem else results), "problem": problem}
+    return {name: str(found.get(name, "")) for name in COLUMNS}
+
+
+def sweep_rows() -> list[dict]:
+    """A small sweep: ranks, layers, bases, alpha against learning rate, both scaling rules, and references."""
+    settings = [
+        {"rank": 1}, {"rank": 8}, {"rank": 64},
+        {"rank": 8, "target_modules": "qv"}, {"rank": 1, "target_modules": "qv"},
+        {"quantization": "none"}, {"alpha": 4.0, "learning_rate": 0.008}, {"learning_rate": 0.008}, {"alpha": 64.0},
+        {"rank": 1, "alpha": 16.0}, {"rank": 64, "alpha": 16.0}, {"train_examples": 16}, {"dropout": 0.1},
+        {"rank": 1, "alpha": 2 * math.sqrt(8), "use_rslora": True},
+        {"rank": 64, "alpha": 2 * math.sqrt(8), "use_rslora": True},
+        {"method": "full", "quantization": "none", "learning_rate": 2e-4}, {"method": "prompt", "shots": 4},
+    ]  # fmt: skip
+    rows = [
+        sweep_row(seed, round(0.1 + 0.013 * number + 0.004 * seed * (number % 3), 4), **one)
+        for number, one in enumerate(settings)
+        for seed in range(3)
+    ]
+    alone = [
+        sweep_row(0, 0.05, method="full", quantization="none", learning_rate=1e-4),
+        sweep_row(0, 0.5, method="prompt"), sweep_row(3, 9.0, problem="The loss is no number."),
+    ]  # fmt: skip
+    return rows + alone
+
+
+def sweep_explorer() -> SweepExplorer:
+    return SweepExplorer(sweep_rows())
+
+
+def variant_explorer() -> VariantExplorer:
+    return VariantExplorer()

@@ -1,0 +1,45 @@
+"""The still pictures of the explorers of notebooks 09 to 11: what is drawn is what was given."""
+
+import pytest
+import torch
+
+from lab_utils import plots
+
+
+def test_merge_survival_draws_a_line_for_each_weight_and_marks_the_changed_ones():
+    block = {
+        "before": torch.tensor([1.0, 0.5, -2.0]), "wanted": torch.tensor([1.2, 0.5, -2.0]),
+        "after": torch.tensor([2.0, 0.5, -2.0]), "changed": torch.tensor([True, False, False]),
+    }  # fmt: skip
+    upper, lower = plots.merge_survival(block, [0.1, 1, 10], [0, 0.1, 0.5], [0, 0.2, 0.9], 1, "title").axes
+    ends = [line.get_xdata()[[0, 2, 4]].tolist() for line in upper.lines]
+    assert ends == [pytest.approx(one) for one in ([0.5, 0.6, 1.0], [0.25, 0.25, 0.25], [-1, -1, -1])]  # over 2
+    colors = [line.get_color() for line in upper.lines]
+    assert colors == [plots.ORANGE, plots.BLUE, plots.BLUE]
+    assert [list(line.get_ydata()) for line in lower.lines[:2]] == [[0, 0.2, 0.9], [0, 0.1, 0.5]]
+
+
+def test_sweep_points_have_error_bars_and_reference_lines():
+    series = {"qv": ([1, 8], [0.2, 0.1], [0.01, 0.02]), "all": ([1, 8], [0.1, 0.05], [0, 0.01])}
+    axes = plots.sweep_points(series, {"full": 0.04}, "rank", "validation loss", log=2).axes[0]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["qv", "all"]
+    (line, _, (bars,)), _ = axes.containers
+    assert list(line.get_ydata()) == [0.2, 0.1] and line.get_linestyle() == "-"
+    assert [segment[:, 1].tolist() for segment in bars.get_segments()] == [
+        pytest.approx([0.19, 0.21]), pytest.approx([0.08, 0.12])
+    ]  # fmt: skip
+    assert [text.get_text() for text in axes.texts] == ["full"] and axes.get_yscale() == "log"
+    apart = plots.sweep_points(series, {}, "rank", "test exact", joined=False).axes[0]
+    assert apart.containers[0][0].get_linestyle() == "None" and apart.get_yscale() == "linear"
+
+
+def test_variant_update_paints_both_on_one_scale_and_counts():
+    target, update = torch.diag(torch.tensor([2.0, 1.0])), torch.diag(torch.tensor([1.0, 0.0]))
+    figure = plots.variant_update({"target": target, "ΔW": update}, {"LoRA": 40, "VeRA": 10}, "VeRA", "trained")
+    first, second, spectrum, bars = figure.axes
+    limit = 3 * (5 / 4) ** 0.5  # three times the target's root mean square
+    assert [axes.images[0].norm.vmax for axes in (first, second)] == pytest.approx([limit, limit])
+    assert [list(line.get_ydata()) for line in spectrum.lines] == [pytest.approx([2, 1]), pytest.approx([1, 0])]
+    assert [bar.get_width() for bar in bars.patches] == [40, 10]
+    assert [text.get_text() for text in bars.texts] == ["40", "10"]
+    assert bars.patches[0].get_facecolor() != bars.patches[1].get_facecolor()

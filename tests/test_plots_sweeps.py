@@ -1,0 +1,41 @@
+"""Pictures of sweeps: what is handed in is where it is drawn."""
+
+import pytest
+
+from lab_utils import plots
+
+
+def test_means_stand_where_they_belong_with_their_errors_as_bars():
+    figure = plots.with_errors(
+        {"one": ([1, 2, 4], [0.3, 0.2, 0.1], [0.03, 0.02, 0.01]), "two": ([1, 2], [0.4, 0.5], [0.1, 0.1])},
+        "rank", "loss", marks={"full": (8, 0.05, 0.01)}, logx=2,
+    )  # fmt: skip
+    axes = figure.axes[0]
+    one, _, full = axes.containers
+    assert one[0].get_xydata().tolist() == [[1, 0.3], [2, 0.2], [4, 0.1]]
+    (low, high), *_ = (segment[:, 1] for segment in one[2][0].get_segments())
+    assert (low, high) == pytest.approx((0.27, 0.33))
+    assert full[0].get_xydata().tolist() == [[8, 0.05]]
+    assert axes.get_xscale() == "log" and [text.get_text() for text in axes.get_legend().get_texts()] == ["one", "two"]
+    assert "full" in [text.get_text() for text in axes.texts]
+
+
+def test_a_strip_has_its_runs_their_mean_and_the_error_of_it():
+    axes = plots.strips({"bf16": [1.0, 2.0, 6.0], "alone": [4.0]}, "loss").axes[0]
+    dots = [line for line in axes.lines if line.get_marker() == "o"]
+    assert [line.get_xydata().tolist() for line in dots] == [[[1, 0], [2, 0], [6, 0]], [[4, 1]]]
+    mean, _, bars = axes.containers[0]
+    assert mean.get_xydata().tolist() == [[3, 0]]
+    left, right = bars[0].get_segments()[0][:, 0]
+    assert right - left == pytest.approx(2 * (7 / 3) ** 0.5)  # deviation √7 of three runs
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["bf16", "alone"]
+    low, high = axes.get_ylim()
+    assert low > high  # the first row is the top one
+
+
+def test_a_timeline_puts_each_name_in_its_month():
+    axes = plots.timeline({"LoRA": "2021-06", "PiSSA": "2024-04"}).axes[0]
+    (dots,) = (line for line in axes.lines if line.get_marker() == "o")
+    assert dots.get_xdata().tolist() == pytest.approx([2021 + 5.5 / 12, 2024 + 3.5 / 12])
+    assert axes.get_xlim() == (2021, 2025)
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["LoRA", "PiSSA"]
