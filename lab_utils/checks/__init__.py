@@ -8,15 +8,24 @@ from collections.abc import Callable
 import torch
 
 from . import (
+    choosing,
+    combining,
     counting,
+    fair_comparisons,
     four_bits,
     from_scratch,
     memory_budget,
+    merged_precision,
+    mixed_batches,
     packing,
     quantization,
     rank_and_alpha,
     rank_one,
     scales,
+    seeds,
+    taken_apart,
+    variant_steps,
+    vera,
     weight_sizes,
 )
 from .engine import attempt
@@ -25,7 +34,8 @@ from .report import Report, source, write_report
 
 MODULES = (
     rank_one, counting, from_scratch, rank_and_alpha, quantization, scales, four_bits, packing, weight_sizes,
-    memory_budget,
+    memory_budget, seeds, choosing, fair_comparisons, combining, mixed_batches, merged_precision, taken_apart, vera,
+    variant_steps,
 )  # fmt: skip
 EXERCISES: dict[str, Exercise] = {exercise.name: exercise for module in MODULES for exercise in module.EXERCISES}
 CHECK_SECONDS = 5.0
