@@ -1,0 +1,142 @@
+"""Train the two small adapters that notebook 10 serves: QLoRA on the embedded model, one a task.
+
+    python data/record_adapters.py                          # ten minutes on one core
+    python data/record_adapters.py --only style             # one of them
+    python data/record_adapters.py --steps 2 --examples 4 --output DIR    # a quick check of every part
+
+writes `adapter_model.safetensors`, `adapter_config.json` and `record.json` to a folder of `data/adapters`, each folder
+at its very end: a run that is killed leaves the old one as it was. `lab_utils.serving.recorded_adapter` finds them.
+
+The weights are stored in bfloat16. The layers compute with A and scaling · B rounded to it, and the scaling is a power
+of two: where the compute dtype is bfloat16 the file answers as the trained adapter did.
+"""
+
+import argparse
+import json
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import asdict, replace
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from lab_utils.device import find_device, use_threads
+from lab_utils.evaluate import score
+from lab_utils.finetune import Run, finetune
+from lab_utils.models import load_base
+from lab_utils.quiet import quiet
+from lab_utils.recipe import Recipe
+from lab_utils.tasks import DATA, TASKS, load_task
+
+FOLDER = DATA / "adapters"
+RECIPES = {
+    "bookings": Recipe(model="smollm2-135m", task="bookings", rank=4, alpha=8, steps=175, batch_size=4),
+    "style": Recipe(model="smollm2-135m", task="style", rank=4, alpha=8, steps=60, batch_size=4),
+}
+FILES = ("adapter_model.safetensors", "adapter_config.json", "record.json")
+PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "safetensors")
+
+
+def say(text: str) -> None:
+    """A line of progress, at once."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+
+def in_bfloat16(run: Run, folder: Path) -> None:
+    """The run's adapter in `folder`: weights in bfloat16, and a config that names no path of this machine."""
+    weights, config, _ = FILES
+    state = load_file(run.adapter_dir / weights)
+    save_file(
+        {name: matrix.bfloat16().contiguous() for name, matrix in state.items()},
+        folder / weights, metadata={"format": "pt"},
+    )  # fmt: skip
+    settings = json.loads((run.adapter_dir / config).read_text(encoding="utf-8"))
+    settings |= {"base_model_name_or_path": None, "target_modules": sorted(settings["target_modules"])}
+    (folder / config).write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def measure(run: Run, folder: Path, examples: int | None) -> dict:
+    """Scores of the stored adapter on every split that was not trained on or chosen by, and of the base on `test`."""
+    from peft import load_peft_weights, set_peft_model_state_dict
+
+    task = run.recipe.task
+    with quiet():
+        set_peft_model_state_dict(run.model, load_peft_weights(str(folder), device="cpu"))
+        data = load_task(task)
+    found = {}
+    for split in (name for name in TASKS[task].splits if name not in ("train", "validation")):
+        rows = list(data[split])[:examples]
+        scores = score(run.model, run.tokenizer, rows, task)
+        say(f"{task}, {split}: {scores}")
+        found[split] = {
+            "examples": len(rows),
+            "exact": scores.exact,
+            "exact_interval": scores.exact_interval,
+            "valid": scores.valid,
+            "valid_interval": scores.valid_interval,
+            "fields": scores.fields,
+        }
+    with run.model.disable_adapter():
+        bare = score(run.model, run.tokenizer, list(data["test"])[:examples], task)
+    found["test, base without adapter"] = {"examples": len(bare.rows), "exact": bare.exact, "valid": bare.valid}
+    return found
+
+
+def record(name: str, recipe: Recipe, base: tuple, examples: int | None, folder: Path) -> None:
+    """Train one adapter and put it into `folder`/`name`."""
+    began = time.perf_counter()
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as runs, tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as scratch:
+        new = Path(scratch) / name
+        new.mkdir()
+        run = finetune(recipe, Path(runs) / name, base=base, progress=False)
+        say(f"{name}: {recipe.steps} steps in {run.seconds:.0f} s, last loss {run.history[-1]['loss']:.3f}")
+        in_bfloat16(run, new)
+        content = {
+            "recipe": asdict(recipe),
+            "scores": measure(run, new, examples),
+            "training_loss": [round(row["loss"], 4) for row in run.history],
+            "provenance": {
+                "command": " ".join(["python", "data/record_adapters.py", *sys.argv[1:]]),
+                "date": date.today().isoformat(),
+                "cpu": find_device().name,
+                "compute_dtype": find_device().compute_dtype,
+                "threads": torch.get_num_threads(),
+                "training_seconds": round(run.seconds),
+                "seconds": round(time.perf_counter() - began),
+                "versions": {"python": platform.python_version(), **{one: version(one) for one in PACKAGES}},
+            },
+        }
+        (new / FILES[2]).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        for file in FILES:  # safetensors lets the owner alone read what it writes
+            (new / file).chmod(0o644)
+        target = folder / name
+        if target.exists():
+            shutil.rmtree(target)
+        new.rename(target)
+    say(f"{target}: {sum((target / file).stat().st_size for file in FILES):,} bytes")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Read the command line, train, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", choices=sorted(RECIPES), action="append", help="which adapters; default all")
+    parser.add_argument("--steps", type=int, help="instead of the recipes' own")
+    parser.add_argument("--examples", type=int, help="score on the first so many of a split; default all")
+    parser.add_argument("--output", type=Path, default=FOLDER)
+    chosen = parser.parse_args(arguments)
+    use_threads()
+    base = load_base("smollm2-135m", "nf4", verbose=False)
+    for name in chosen.only or RECIPES:
+        recipe = RECIPES[name] if chosen.steps is None else replace(RECIPES[name], steps=chosen.steps)
+        record(name, recipe, base, chosen.examples, chosen.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,256 @@
+"""export: files that other programs load, and that then answer as the merged model did."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from merge_models import adapt, four_bit, logits
+
+from lab_utils import export
+from lab_utils.errors import LabError
+from lab_utils.export import export_gguf, export_merged
+from lab_utils.merging import into_dequantized
+
+HALVES = {"F32": 0, "F16": 2.0**-11, "BF16": 2.0**-8, "Q8_0": 1 / 127}  # the largest relative error of a weight, about
+
+
+@pytest.fixture(scope="module")
+def small_tokenizer():
+    """A byte-level BPE tokenizer like the embedded model's, of 300 tokens: reading 49,152 takes seconds a time."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    backend.train_from_iterator([TEXT] * 50, trainer)
+    found = PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token=special[0], bos_token=special[1], eos_token=special[2],
+        pad_token=special[2],
+    )  # fmt: skip
+    found.chat_template = "{% for turn in messages %}<|im_start|>{{ turn.content }}<|im_end|>{% endfor %}"
+    return found
+
+
+TEXT = "Put nomvula down for 12 pressure washers, thurs 7:30 am — merci!"
+
+
+def load(folder, **how):
+    from transformers import AutoModelForCausalLM
+
+    from lab_utils.quiet import quiet
+
+    with quiet():
+        return AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", **how)
+
+
+def assert_same_chat(one, other) -> None:
+    """Both write a conversation in the same way."""
+    turns = [{"role": "user", "content": TEXT}, {"role": "assistant", "content": "Done."}]
+    texts = [tokenizer.apply_chat_template(turns, tokenize=False) for tokenizer in (one, other)]
+    assert texts[0] == texts[1] and TEXT in texts[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("quantized", [True, False])
+def test_the_folder_loads_without_us_and_gives_the_same_logits(tiny_llama, small_tokenizer, tmp_path, dtype, quantized):
+    base = tiny_llama(len(small_tokenizer))
+    merged = into_dequantized(adapt(four_bit(base) if quantized else base), dtype)
+    folder = export_merged(merged, small_tokenizer, tmp_path / "merged")
+    again = load(folder)
+    assert again.dtype == dtype and torch.equal(logits(again), logits(merged))
+    config = json.loads((folder / "config.json").read_text())
+    assert "quantization_config" not in config and config["tie_word_embeddings"] is True
+    assert "adapter_config.json" not in {file.name for file in folder.iterdir()}
+    assert all(file.stat().st_mode & 0o044 == 0o044 for file in folder.iterdir())  # others may read it
+
+
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
+def test_an_adapted_head_is_no_longer_the_embedding(tiny_llama, small_tokenizer, tmp_path):
+    """With tied embeddings the update would otherwise be lost, or reach the embedding too."""
+    model = adapt(tiny_llama(len(small_tokenizer)), target_modules=["lm_head", "q_proj"])
+    merged = into_dequantized(model)
+    assert torch.allclose(logits(merged), logits(model), atol=1e-4)
+    assert not torch.equal(merged.lm_head.weight, merged.model.embed_tokens.weight)
+    again = load(export_merged(merged, small_tokenizer, tmp_path / "merged"))
+    assert torch.equal(logits(again), logits(merged))
+
+
+def test_the_tokenizer_comes_along(tiny_llama, small_tokenizer, tmp_path):
+    from transformers import AutoTokenizer
+
+    again = AutoTokenizer.from_pretrained(export_merged(tiny_llama(), small_tokenizer, tmp_path / "merged"))
+    assert again(TEXT)["input_ids"] == small_tokenizer(TEXT)["input_ids"]
+    assert_same_chat(again, small_tokenizer)
+    assert again.eos_token_id == small_tokenizer.eos_token_id and again.pad_token_id == small_tokenizer.pad_token_id
+
+
+def test_an_old_export_is_replaced_and_nothing_else(tiny_llama, small_tokenizer, tmp_path):
+    first, second = tiny_llama(), tiny_llama()
+    second.model.embed_tokens.weight.data += 1
+    export_merged(first, small_tokenizer, tmp_path / "merged")
+    (tmp_path / "merged" / "left.over").write_text("old")
+    folder = export_merged(second, small_tokenizer, tmp_path / "merged")
+    assert torch.equal(logits(load(folder)), logits(second)) and not (folder / "left.over").exists()
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    with pytest.raises(LabError, match="no model"):
+        export_merged(first, small_tokenizer, mine)
+    assert (mine / "thesis.txt").read_text() == "years of work"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["merged", "mine"]  # no scratch folder left
+
+
+def test_a_failed_write_leaves_the_old_export(tiny_llama, small_tokenizer, tmp_path, monkeypatch):
+    folder = export_merged(tiny_llama(), small_tokenizer, tmp_path / "merged")
+    file = export_gguf(tiny_llama(len(small_tokenizer)), small_tokenizer, tmp_path / "model.gguf")
+    before = file.read_bytes()
+
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(export.os, "replace", full)
+    with pytest.raises(LabError, match="No space left"):
+        export_gguf(tiny_llama(len(small_tokenizer)), small_tokenizer, file)
+    monkeypatch.setattr(type(small_tokenizer), "save_pretrained", full)
+    with pytest.raises(LabError, match="No space left"):
+        export_merged(tiny_llama(), small_tokenizer, folder)
+    assert file.read_bytes() == before and torch.equal(logits(load(folder)), logits(tiny_llama()))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["merged", "model.gguf"]
+
+
+@pytest.mark.parametrize("write", [export_merged, export_gguf])
+def test_what_is_not_merged_is_refused(tiny_llama, small_tokenizer, tmp_path, write):
+    with pytest.raises(LabError, match="not plain"):
+        write(adapt(tiny_llama()), small_tokenizer, tmp_path / "out")
+    with pytest.raises(LabError, match="not plain"):
+        write(four_bit(tiny_llama()), small_tokenizer, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("quantization", ["F32", "F16", "BF16", "Q8_0"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_gguf_file_loads_and_answers_as_the_model_did(tiny_llama, small_tokenizer, tmp_path, quantization, tied):
+    """Grouped heads (4 and 2), so that q and k are reordered by their own numbers of heads."""
+    merged = into_dequantized(adapt(tiny_llama(len(small_tokenizer), tie_word_embeddings=tied)))
+    file = export_gguf(merged, small_tokenizer, tmp_path / "tiny.gguf", quantization)
+    again = load(tmp_path, gguf_file=file.name, dtype=torch.float32)
+    theirs, ours = again.state_dict(), merged.state_dict()
+    assert theirs.keys() == ours.keys()
+    for name, weight in ours.items():
+        error = (theirs[name] - weight).abs().max() / weight.abs().max()
+        assert error <= (HALVES[quantization] if weight.ndim > 1 else 0), name
+    found, expected = logits(again), logits(merged)
+    assert float((found - expected).norm() / expected.norm()) <= 8 * HALVES[quantization]
+    if quantization == "F32":
+        assert torch.equal(found, expected)
+
+
+def test_the_gguf_file_carries_configuration_and_tokenizer(tiny_llama, small_tokenizer, tmp_path):
+    from transformers import AutoTokenizer
+
+    from lab_utils.quiet import quiet
+
+    rope = {"rope_type": "default", "rope_theta": 77000.0}
+    model = tiny_llama(len(small_tokenizer) + 3, rope_parameters=rope, head_dim=32)
+    file = export_gguf(model, small_tokenizer, tmp_path / "tiny.gguf")
+    with quiet():
+        again = AutoTokenizer.from_pretrained(tmp_path, gguf_file=file.name)
+    config = load(tmp_path, gguf_file=file.name).config
+    for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+                 "head_dim", "num_key_value_heads", "max_position_embeddings", "tie_word_embeddings"):  # fmt: skip
+        assert getattr(config, name) == getattr(model.config, name), name
+    assert config.rms_norm_eps == pytest.approx(model.config.rms_norm_eps)
+    assert config.rope_parameters["rope_theta"] == 77000.0
+    text = f"<|im_start|>user\n{TEXT}<|im_end|>"
+    assert again(text)["input_ids"] == small_tokenizer(text)["input_ids"]
+    assert_same_chat(again, small_tokenizer)
+    assert (again.bos_token_id, again.eos_token_id, again.pad_token_id) == (1, 2, 2)
+
+
+def test_the_gguf_file_says_what_the_embedded_models_own_file_says(tiny_llama, tokenizer, tmp_path):
+    """The tokenizer's fields of SmolLM2-135M-Instruct.Q4_1.gguf, which llama.cpp's own converter wrote.
+
+    Only `pre` differs: transformers reads "smollm" as GPT-2's way to split text, and so the course's tokenizer does. No
+    merge of this vocabulary joins digits, so both ways give the same tokens.
+    """
+    from gguf import GGUFReader
+
+    reader = GGUFReader(export_gguf(tiny_llama(len(tokenizer)), tokenizer, tmp_path / "tiny.gguf", "Q8_0"))
+    expected = {
+        "general.architecture": "llama", "general.quantization_version": 2, "general.file_type": 7,
+        "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "gpt-2", "tokenizer.ggml.add_space_prefix": False,
+        "tokenizer.ggml.add_bos_token": False, "tokenizer.ggml.bos_token_id": 1, "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.unknown_token_id": 0, "tokenizer.ggml.padding_token_id": 2,
+        "llama.rope.dimension_count": 16, "llama.attention.head_count_kv": 2,
+    }  # fmt: skip
+    assert {key: reader.fields[key].contents() for key in expected} == expected
+    tokens, merges = (reader.fields[f"tokenizer.ggml.{name}"].contents() for name in ("tokens", "merges"))
+    assert len(tokens) == 49152 and len(merges) == 48900
+    assert tokens[:3] == ["<|endoftext|>", "<|im_start|>", "<|im_end|>"] and merges[:2] == ["Ġ t", "Ġ a"]
+    kinds = reader.fields["tokenizer.ggml.token_type"].contents()
+    assert kinds[:17] == [3] * 17 and set(kinds[17:]) == {1}  # 17 control tokens, then normal ones
+    digits = set("0123456789")
+    assert not [pair for pair in merges if all(set(part.strip("Ġ")) & digits for part in pair.split())]
+
+
+def test_digits_split_one_by_one_are_told_to_llama_cpp(tiny_llama, small_tokenizer, tmp_path):
+    import copy
+
+    from gguf import GGUFReader
+    from tokenizers import pre_tokenizers
+
+    other = copy.deepcopy(small_tokenizer)
+    other.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    reader = GGUFReader(export_gguf(tiny_llama(len(small_tokenizer)), other, tmp_path / "tiny.gguf"))
+    assert reader.fields["tokenizer.ggml.pre"].contents() == "smollm"
+    for wrong in (pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=True)):
+        other.backend_tokenizer.pre_tokenizer = wrong
+        with pytest.raises(LabError, match="another kind"):
+            export_gguf(tiny_llama(len(small_tokenizer)), other, tmp_path / "no.gguf")
+    assert not (tmp_path / "no.gguf").exists()
+
+
+def test_models_that_the_format_would_garble_are_refused(tiny_llama, small_tokenizer, tmp_path):
+    scaled = {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}
+    for changes, what in (({"attention_bias": True}, "attention_bias"), ({"rope_parameters": scaled}, "rope_type")):
+        with pytest.raises(LabError, match=what):
+            export_gguf(tiny_llama(len(small_tokenizer), **changes), small_tokenizer, tmp_path / "no.gguf")
+    with pytest.raises(LabError, match="Unknown GGUF type 'Q4_K'"):
+        export_gguf(tiny_llama(len(small_tokenizer)), small_tokenizer, tmp_path / "no.gguf", "Q4_K")
+    large = tiny_llama(len(small_tokenizer))
+    large.model.layers[0].mlp.up_proj.weight.data[0, 0] = 70_000
+    with pytest.raises(LabError, match=r"ffn_up.*65504"):
+        export_gguf(large, small_tokenizer, tmp_path / "no.gguf", "F16")
+    export_gguf(large, small_tokenizer, tmp_path / "yes.gguf", "BF16")
+    assert [path.name for path in tmp_path.iterdir()] == ["yes.gguf"]
+
+
+def test_another_family_is_refused(small_tokenizer, tmp_path):
+    from lora_models import build_gpt2
+
+    with pytest.raises(LabError, match="gpt2"):
+        export_gguf(build_gpt2(), small_tokenizer, tmp_path / "no.gguf")
+
+
+@settings(derandomize=True, database=None, deadline=None)
+@given(heads=st.integers(1, 6), half=st.integers(1, 5), columns=st.integers(1, 3))
+def test_rows_are_paired_as_rotary_embedding_needs_them(heads, half, columns):
+    """Row i of a head's first half and row i of its second, which transformers rotates together, become neighbours."""
+    rows = np.arange(heads * 2 * half * columns).reshape(heads * 2 * half, columns)
+    paired = export._paired(rows, heads)
+    for head in range(heads):
+        start = head * 2 * half
+        for i in range(half):
+            assert np.array_equal(paired[start + 2 * i], rows[start + i])
+            assert np.array_equal(paired[start + 2 * i + 1], rows[start + half + i])
