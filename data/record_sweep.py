@@ -14,6 +14,7 @@ from pathlib import Path
 from lab_utils.device import keep_freed_memory, use_threads
 from lab_utils.recipe import Recipe
 from lab_utils.sweep import Trial, missing, sweep
+from lab_utils.sweep_ray import sweep_on_ray
 from lab_utils.tasks import DATA
 
 TABLE = DATA / "sweep" / "sweep.csv"
@@ -65,6 +66,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--processes", type=int, default=1, help="trials at once, one thread each")
     parser.add_argument("--output", type=Path, default=TABLE)
+    parser.add_argument("--ray", action="store_true", help="let Ray Tune hand the trials out")
+    parser.add_argument("--address", help="with --ray: of a running Ray, as auto or 10.0.0.1:6379")
     parser.add_argument("--list", action="store_true", help="say what is missing, and run nothing")
     chosen = parser.parse_args(arguments)
     if chosen.list:
@@ -73,7 +76,14 @@ def main(arguments: list[str] | None = None) -> None:
         return
     use_threads()
     keep_freed_memory()
-    sweep(trials(), chosen.output, processes=chosen.processes, progress=lambda line: print(line, flush=True))
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    if chosen.ray:
+        sweep_on_ray(trials(), chosen.output, workers=chosen.processes, address=chosen.address, progress=say)
+    else:
+        sweep(trials(), chosen.output, processes=chosen.processes, progress=say)
 
 
 if __name__ == "__main__":

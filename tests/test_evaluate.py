@@ -6,9 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from lab_utils.adapter import attach_adapter
 from lab_utils.errors import LabError
 from lab_utils.evaluate import (
     Scores,
+    answer_losses,
     bootstrap_interval,
     changed_weights,
     generate,
@@ -17,8 +19,9 @@ from lab_utils.evaluate import (
     score,
     token_losses,
 )
-from lab_utils.supervision import prompt_text
-from lab_utils.tasks import TASKS
+from lab_utils.recipe import Recipe
+from lab_utils.supervision import build_supervised, collate, encode, prompt_text
+from lab_utils.tasks import TASKS, load_task
 
 # The interval.
 
@@ -170,6 +173,133 @@ def test_score_asks_and_grades(tiny_llama, tokenizer):
     scores = score(model, tokenizer, examples, task="style", batch_size=2)
     assert isinstance(scores, Scores) and scores.exact == 4 / 5
     assert [row["right"] for row in scores.rows] == [True, False, True, True, True]
+
+
+# What answers cost.
+
+
+class Letters:
+    """A tokenizer of one token a letter, with a chat template: what a model of 61 tokens says can be read back."""
+
+    alphabet = "".join(chr(code) for code in range(65, 65 + 58))  # tokens 3 to 60
+    eos_token_id = pad_token_id = 2
+
+    def __call__(self, text, add_special_tokens=False):
+        return {"input_ids": [3 + (ord(letter) - 65) % 58 for letter in text]}
+
+    def apply_chat_template(self, messages, tokenize, add_generation_prompt):
+        assert not tokenize and add_generation_prompt
+        return "".join(f"[{message['role'][0]}]{message['content']}" for message in messages) + "[a]"
+
+
+QUESTIONS = ["tent", "gong?", "two canoes for Ann", "x"]
+
+
+@pytest.fixture
+def talker(tiny_llama):
+    """A random model of 61 tokens that ends its turn after some letters, and says no token that is no letter."""
+    model = tiny_llama(tie_word_embeddings=False)
+    head = torch.nn.Linear(64, 61)
+    head.weight = model.lm_head.weight
+    torch.nn.init.zeros_(head.bias)
+    with torch.no_grad():
+        head.bias[:3] = torch.tensor([-1e4, -1e4, 2.0])
+    model.lm_head = head
+    return model.requires_grad_(False)
+
+
+def greedy(model, question: str, shots=(), limit: int = 200) -> str:
+    """Token by token by hand: append the likeliest until the end of turn."""
+    ids = Letters()(prompt_text(Letters(), TASKS["style"], question, shots))["input_ids"]
+    said = []
+    while len(said) < limit:
+        token = int(model(input_ids=torch.tensor([ids + said])).logits[0, -1].argmax())
+        if token == Letters.eos_token_id:
+            return "".join(Letters.alphabet[token - 3] for token in said)
+        said.append(token)
+    raise AssertionError("this model never ends its turn")
+
+
+def changed(text: str, place: int) -> str:
+    """The text with another letter at `place`."""
+    return text[:place] + Letters.alphabet[(ord(text[place]) - 64) % 58] + text[place + 1 :]
+
+
+def test_exact_is_what_greedy_decoding_would_write(talker):
+    """The model's own answers are exact; with any one letter changed, cut or added they are not."""
+    answers = [greedy(talker, question) for question in QUESTIONS]
+    assert len(set(answers)) == len(QUESTIONS) and all(answers)
+    rows = [{"prompt": question, "answer": answer} for question, answer in zip(QUESTIONS, answers, strict=True)]
+    own = answer_losses(talker, Letters(), rows, "style", batch_size=3)
+    assert own.exact == 1.0 and own.right == (True,) * 4
+    wrong = [[text[:-1], text + "A", *(changed(text, place) for place in range(len(text)))] for text in answers]
+    rows = [{"prompt": q, "answer": text} for q, texts in zip(QUESTIONS, wrong, strict=True) for text in texts]
+    assert answer_losses(talker, Letters(), rows, "style").exact == 0.0
+    mixed = [{"prompt": QUESTIONS[0], "answer": text} for text in (answers[0], *wrong[0])]
+    found = answer_losses(talker, Letters(), mixed, "style", batch_size=2)
+    assert found.right == (True, *[False] * len(wrong[0])) and found.exact == 1 / len(mixed)
+
+
+def test_shots_stand_before_the_question(talker):
+    """With shots the model says something else, and that is what is exact then."""
+    shots = [{"prompt": "boat", "answer": "Arr"}, {"prompt": "rum", "answer": "Yo"}]
+    answers = {number: greedy(talker, "tent", shots[:number]) for number in (0, 1, 2)}
+    assert len(set(answers.values())) == 3
+    for number in answers:
+        rows = [{"prompt": "tent", "answer": answer} for answer in answers.values()]
+        found = answer_losses(talker, Letters(), rows, "style", shots=shots[:number])
+        assert found.right == tuple(other == number for other in answers)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 20])
+def test_the_loss_is_the_one_of_training(tiny_llama, tokenizer, batch_size):
+    """The sum that `finetune` minimizes over the number of answers' tokens, whatever the batches; and each alone."""
+    model = tiny_llama(49152)
+    rows = [{"prompt": prompt, "answer": f"Arr, {prompt}!"} for prompt in PROMPTS]
+    encoded = [encode(tokenizer, TASKS["style"], row["prompt"], row["answer"]) for row in rows]
+    counts = [len(example.input_ids) - example.prompt_length for example in encoded]
+    assert len(set(counts)) > 2
+    supervised = build_supervised(model)
+    with torch.no_grad():
+        total = float(supervised(**collate(encoded, tokenizer.pad_token_id)))
+        alone = [float(supervised(**collate([example], tokenizer.pad_token_id))) for example in encoded]
+    found = answer_losses(model, tokenizer, rows, "style", batch_size=batch_size)
+    assert found.loss == pytest.approx(total / sum(counts), rel=1e-5)
+    assert found.losses == pytest.approx([cost / n for cost, n in zip(alone, counts, strict=True)], rel=1e-5)
+
+
+def test_an_adapter_counts_and_dropout_does_not(tiny_llama, tokenizer):
+    """A peft model in training mode: read in evaluation mode, and left as it was."""
+    recipe = Recipe(rank=4, dropout=0.5)
+    rows = [{"prompt": prompt, "answer": "Arr!"} for prompt in PROMPTS]
+    plain = answer_losses(tiny_llama(49152), tokenizer, rows, "style")
+    model = attach_adapter(tiny_llama(49152), recipe)
+    assert answer_losses(model, tokenizer, rows, "style").losses == pytest.approx(plain.losses, rel=1e-6)  # B = 0
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.constant_(parameter, 0.1)
+    first, again = (answer_losses(model, tokenizer, rows, "style") for _ in range(2))
+    assert first == again and model.training
+    assert first.loss != pytest.approx(plain.loss, rel=1e-3)
+    merged = answer_losses(model.merge_and_unload(), tokenizer, rows, "style")
+    assert merged.losses == pytest.approx(first.losses, rel=1e-4)
+
+
+def test_the_real_model_reads_alike_in_any_batch(nf4_base, tokenizer):
+    """In bfloat16, to a percent; a right answer costs less than another message's."""
+    rows = list(load_task("bookings")["test"].select(range(4)))
+    together = answer_losses(nf4_base, tokenizer, rows)
+    alone = [answer_losses(nf4_base, tokenizer, [row]).loss for row in rows]
+    assert together.losses == pytest.approx(alone, rel=0.01)
+    swapped = [{"prompt": row["prompt"], "answer": rows[i - 1]["answer"]} for i, row in enumerate(rows)]
+    assert answer_losses(nf4_base, tokenizer, swapped).loss > together.loss
+
+
+def test_nothing_to_read_is_an_error(nf4_base, tokenizer):
+    with pytest.raises(LabError, match="no examples to read"):
+        answer_losses(nf4_base, tokenizer, [])
+    with pytest.raises(LabError, match="Unknown task 'poems'"):
+        answer_losses(nf4_base, tokenizer, [{"prompt": "p", "answer": "a"}], "poems")
 
 
 # Perplexity.

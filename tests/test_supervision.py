@@ -4,12 +4,17 @@ import random
 from collections import Counter
 
 import pytest
+import torch
 
+from lab_utils.adapter import attach_adapter
 from lab_utils.errors import LabError
+from lab_utils.recipe import Recipe
 from lab_utils.supervision import (
     IGNORED,
     WINDOW,
     Encoded,
+    answer_logits,
+    build_supervised,
     collate,
     encode,
     encode_split,
@@ -55,6 +60,28 @@ def test_the_prompt_is_the_chat_templates_own(tokenizer):
     example = encode(tokenizer, BOOKINGS, "hi", "{}")
     assert example.input_ids[: example.prompt_length] == list(ids)
     assert prompt_text(tokenizer, BOOKINGS, "hi").endswith("<|im_start|>assistant\n")
+
+
+def test_shots_are_turns_of_the_same_conversation(tokenizer):
+    shots = [{"prompt": "a gong", "answer": '{"item":"gong"}'}, {"prompt": "a tent", "answer": '{"item":"tent"}'}]
+    messages = [{"role": "system", "content": BOOKINGS.system}]
+    for shot in shots:
+        messages += [{"role": "user", "content": shot["prompt"]}, {"role": "assistant", "content": shot["answer"]}]
+    messages.append({"role": "user", "content": "hi"})
+    text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    assert prompt_text(tokenizer, BOOKINGS, "hi", shots) == text
+    assert text.index("a gong") < text.index("a tent") < text.index("hi")
+    assert prompt_text(tokenizer, BOOKINGS, "hi", []) == prompt_text(tokenizer, BOOKINGS, "hi")
+
+
+def test_shots_are_read_and_not_trained_on(tokenizer):
+    shots = [{"prompt": "a gong", "answer": '{"item":"gong"}'}]
+    example = encode(tokenizer, BOOKINGS, "a tent", '{"item":"tent"}', shots)
+    assert tokenizer.decode(example.input_ids[: example.prompt_length]) == prompt_text(
+        tokenizer, BOOKINGS, "a tent", shots
+    )
+    trained = [token for token in example.labels() if token != IGNORED]
+    assert tokenizer.decode(trained) == '{"item":"tent"}<|im_end|>'
 
 
 @pytest.mark.parametrize("name", ["bookings", "style"])
@@ -179,3 +206,34 @@ def test_padding_with_the_end_token_does_not_hide_the_end(tokenizer):
     row = batch["labels"][0]
     assert int((row == tokenizer.eos_token_id).sum()) == 1
     assert int(batch["attention_mask"][0].sum()) == len(short.input_ids)
+
+
+# The head, where a label stands.
+
+BATCH = [Encoded([5, 6, 7, 8, 2], 2), Encoded([9, 2], 1), Encoded([4, 4, 4, 2], 3)]  # 3 + 1 + 1 supervised tokens
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_the_logits_are_the_models_own_one_place_before_each_label(tiny_llama, adapted):
+    model = tiny_llama()
+    if adapted:
+        model = attach_adapter(model, Recipe(rank=4)).eval()
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.constant_(parameter, 0.1)
+    batch = collate(BATCH, pad_token_id=2)
+    with torch.no_grad():
+        logits, targets, owners = answer_logits(model, **batch)
+        whole = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    assert targets.tolist() == [7, 8, 2, 2, 2] and owners.tolist() == [0, 0, 0, 1, 2]
+    torch.testing.assert_close(logits, whole[[0, 0, 0, 1, 2], [1, 2, 3, 0, 2]])
+
+
+def test_the_loss_to_train_is_their_summed_cross_entropy(tiny_llama):
+    """-log softmax by hand, and transformers' own mean over the five tokens."""
+    model, batch = tiny_llama(), collate(BATCH, pad_token_id=2)
+    with torch.no_grad():
+        logits, targets, _ = answer_logits(model, **batch)
+        by_hand = sum(float(row.logsumexp(0) - row[target]) for row, target in zip(logits, targets, strict=True))
+        assert float(build_supervised(model)(**batch)) == pytest.approx(by_hand, rel=1e-5)
+        assert float(model(**batch).loss) == pytest.approx(by_hand / 5, rel=1e-5)
