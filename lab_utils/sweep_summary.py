@@ -175,6 +175,8 @@ def difference(first, second, value: str = "validation_loss") -> Difference:
 def cheapest_within_one_error(groups, cost: str = "trainable_parameters"):
     """The cheapest group whose mean lies within one standard error of the best: a choice that does not chase noise.
 
+    Of groups that cost the same, the one with the lowest mean.
+
     Parameters
     ----------
     groups : DataFrame of `summarize`, of a loss (lower is better)
@@ -188,4 +190,4 @@ def cheapest_within_one_error(groups, cost: str = "trainable_parameters"):
     """
     best = groups.loc[groups["mean"].idxmin()]
     near = groups[groups["mean"] <= best["mean"] + (best["error"] if best["n"] > 1 else 0)]
-    return near.loc[near[cost].idxmin()]
+    return near.sort_values([cost, "mean"]).iloc[0]

@@ -110,6 +110,8 @@ def test_the_cheapest_within_one_error_of_the_best(frame):
     )  # fmt: skip
     groups = summarize(runs, ["rank"])  # means 1.2, 1.3, 1.4; the best one's error is 0.2 / √3 = 0.115
     assert cheapest_within_one_error(groups)["rank"] == 8
+    groups["trainable_parameters"] = 8
+    assert cheapest_within_one_error(groups)["rank"] == 64  # all cost the same: the best
 
 
 def test_a_missing_table_says_how_to_get_it_back(tmp_path):
