@@ -10,7 +10,7 @@ import data_scripts
 import pytest
 import torch
 
-from lab_utils import recorded
+from lab_utils import full_finetune, recorded
 from lab_utils.errors import LabError
 from lab_utils.recorded import FOLDER, RANKS, energy_shares, random_spectra, weight_update
 from lab_utils.tasks import load_task
@@ -195,9 +195,10 @@ def test_the_command_runs_end_to_end(recorder, tmp_path, monkeypatch):
     """Two steps on two layers (50 s on one core); rank 0 has transformers' own loss of the untouched base."""
     every = recorder.matrices
     layers = (".layers.15.", ".layers.16.")
-    monkeypatch.setattr(
-        recorder, "matrices", lambda model: {n: m for n, m in every(model).items() if any(two in n for two in layers)}
-    )
+    for module in (recorder, full_finetune):
+        monkeypatch.setattr(
+            module, "matrices", lambda model: {n: m for n, m in every(model).items() if any(two in n for two in layers)}
+        )
     recorder.main(f"--steps 2 --test-examples 3 --exact-examples 1 --output {tmp_path / 'new'}".split())
     made = weight_update(tmp_path / "new")
     assert {path.name for path in Path(tmp_path / "new").iterdir()} == {"update.json", "update.safetensors"}

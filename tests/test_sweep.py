@@ -136,15 +136,13 @@ def test_different_trials_have_different_settings_and_names(recorder):
 
 
 def test_every_setting_has_every_seed_where_seeds_matter(recorder):
-    """Without shots or training nothing is drawn; two full fine-tunes only look for the learning rate."""
+    """Without shots or training nothing is drawn."""
     seeds = {}
     for trial in recorder.trials():
         key = tuple(value for name, value in trial.settings.items() if name != "seed")
         seeds.setdefault(key, (trial, set()))[1].add(trial.recipe.seed)
     once = [trial for trial, found in seeds.values() if found != set(recorder.SEEDS)]
-    assert {(trial.method, trial.shots, trial.recipe.learning_rate) for trial in once} == {
-        ("prompt", 0, 2e-3), ("full", 0, 1e-4), ("full", 0, 5e-4),
-    }  # fmt: skip
+    assert [(trial.method, trial.shots) for trial in once] == [("prompt", 0)]
 
 
 def test_the_script_lists_what_is_missing_and_runs_nothing(recorder, tmp_path, monkeypatch, capsys):
