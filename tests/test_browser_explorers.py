@@ -95,6 +95,8 @@ def test_every_control_changes_something(opened, root):
     for control in root.locator("input, select").all():
         before = root.inner_html()
         kind = control.evaluate("control => control.type")
+        if kind == "select-one" and control.locator("option").count() == 1:
+            continue  # what the other controls have left holds one value only
         keys = {"range": ("ArrowRight", "ArrowLeft"), "checkbox": ("Space",)}.get(kind, ("ArrowDown", "ArrowUp"))
         for key in keys:  # the second where the first cannot go on: it stands at its end
             if root.inner_html() == before:
