@@ -32,7 +32,7 @@ def opened(request, server):
     """(explorer's page, Playwright's page) with all cells run and the explorer in the window."""
     where = PAGES[request.param]
     with browser.open_notebook(server, where.notebook, height=1100) as page:
-        page.all_cells_ran = browser.run_all(page, 120)
+        page.all_cells_ran = browser.run_all(page, 300)
         yield where, page
 
 
