@@ -23,7 +23,7 @@ def server(tmp_path_factory):
     """One JupyterLab on a copy of the notebooks."""
     folder = tmp_path_factory.mktemp("lab") / "notebooks"
     shutil.copytree(NOTEBOOKS, folder, ignore=shutil.ignore_patterns("runs", ".*"))
-    with browser.serve(folder, {"HF_HUB_OFFLINE": "1"}) as server:
+    with browser.serve(folder, {"HF_HUB_OFFLINE": "1", "LORA_LAB_FAST": "1"}) as server:
         yield server
 
 
