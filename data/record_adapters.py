@@ -13,20 +13,16 @@ of two: where the compute dtype is bfloat16 the file answers as the trained adap
 
 import argparse
 import json
-import platform
 import shutil
 import sys
 import tempfile
 import time
 from dataclasses import asdict, replace
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file, save_file
 
-from lab_utils.device import find_device, use_threads
+from lab_utils.device import find_device, machine, use_threads
 from lab_utils.evaluate import score
 from lab_utils.finetune import Run, finetune
 from lab_utils.models import load_base
@@ -104,13 +100,10 @@ def record(name: str, recipe: Recipe, base: tuple, examples: int | None, folder:
             "training_loss": [round(row["loss"], 4) for row in run.history],
             "provenance": {
                 "command": " ".join(["python", "data/record_adapters.py", *sys.argv[1:]]),
-                "date": date.today().isoformat(),
-                "cpu": find_device().name,
                 "compute_dtype": find_device().compute_dtype,
-                "threads": torch.get_num_threads(),
                 "training_seconds": round(run.seconds),
                 "seconds": round(time.perf_counter() - began),
-                "versions": {"python": platform.python_version(), **{one: version(one) for one in PACKAGES}},
+                **machine(*PACKAGES),
             },
         }
         (new / FILES[2]).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

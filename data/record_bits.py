@@ -13,7 +13,6 @@ import hashlib
 import json
 import math
 import os
-import platform
 import re
 import subprocess
 import sys
@@ -21,15 +20,13 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from lab_utils import digits
-from lab_utils.device import find_device, keep_freed_memory, use_threads
+from lab_utils.device import keep_freed_memory, machine, use_threads
 from lab_utils.errors import LabError
 from lab_utils.evaluate import changed_weights, token_losses
 from lab_utils.lowrank import relative_error
@@ -272,16 +269,11 @@ def record(methods: dict, text: str, encoder=None, llm_int8: bool = True) -> dic
     result["twice"] = {name: twice(every) for name, every in weights.items() if name != "smollm2-135m"}
     result["provenance"] = {
         "command": " ".join(["python", "data/record_bits.py", *sys.argv[1:]]),
-        "date": date.today().isoformat(),
-        "cpu": find_device().name,
-        "threads": torch.get_num_threads(),
         "compute_dtype": str(model.dtype).removeprefix("torch."),
         "seconds": round(time.perf_counter() - began),
         "encoder": ENCODER if encoder else None,
-        "versions": {
-            "python": platform.python_version(), **{name: version(name) for name in ("torch", "transformers")}
-        },
-    }  # fmt: skip
+        **machine("torch", "transformers"),
+    }
     return result
 
 

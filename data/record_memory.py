@@ -15,8 +15,6 @@ import platform
 import subprocess
 import sys
 import time
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 
 DEFAULTS = {
@@ -180,19 +178,15 @@ def main(arguments: list[str] | None = None) -> None:
 
 def write(rows: list[dict]) -> None:
     """The rows with their provenance, under a temporary name first."""
-    from lab_utils.device import find_device
+    from lab_utils.device import machine
 
     record = {
         "model": "smollm2-135m",
         "provenance": {
             "command": " ".join(["python", "data/record_memory.py"]),
-            "date": date.today().isoformat(),
-            "cpu": find_device().name,
             "environment": ENVIRONMENT,
-            "versions": {
-                "python": platform.python_version(),
-                **{name: version(name) for name in ("torch", "transformers", "peft", "bitsandbytes")},
-            },
+            **machine("torch", "transformers", "peft", "bitsandbytes"),
+            "threads": 1,  # of a case's own process
         },
         "measurements": rows,
     }

@@ -15,18 +15,15 @@ import hashlib
 import json
 import math
 import os
-import platform
 import sys
 import tempfile
 import time
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from safetensors.torch import save
 
-from lab_utils.device import find_device, keep_freed_memory, use_threads
+from lab_utils.device import keep_freed_memory, machine, use_threads
 from lab_utils.evaluate import answer_losses, score
 from lab_utils.full_finetune import load_full, matrices, train_full
 from lab_utils.quiet import quiet
@@ -134,15 +131,9 @@ def record(recipe: Recipe, test_examples: int, exact_examples: int) -> tuple[dic
         },
         "provenance": {
             "command": " ".join(["python", "data/record_update.py", *sys.argv[1:]]),
-            "date": date.today().isoformat(),
-            "cpu": find_device().name,
-            "threads": torch.get_num_threads(),
             "training_seconds": round(training_seconds),
             "seconds": round(time.perf_counter() - began),
-            "versions": {
-                "python": platform.python_version(),
-                **{name: version(name) for name in ("torch", "transformers", "datasets", "safetensors")},
-            },
+            **machine("torch", "transformers", "datasets", "safetensors"),
         },
     }
 

@@ -26,24 +26,22 @@ seeds 1 and 2 too. Loss and exact match on 80 test messages belong to what is ch
 import argparse
 import json
 import os
-import platform
 import statistics
 import time
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
-from lab_utils.device import find_device, keep_freed_memory, use_threads
+from lab_utils.device import keep_freed_memory, machine, use_threads
 from lab_utils.errors import choose
 from lab_utils.evaluate import answer_losses
+from lab_utils.full_finetune import training_steps
 from lab_utils.lora import adapted_layers, take_off, trainable_parameters
 from lab_utils.models import load_base
 from lab_utils.quiet import quiet
 from lab_utils.recipe import Recipe
-from lab_utils.supervision import build_supervised, collate, encode_split, plan_batches
-from lab_utils.tasks import DATA, TASKS, load_task
+from lab_utils.supervision import build_supervised
+from lab_utils.tasks import DATA, load_task
 from lab_utils.variants import VARIANTS, after_step, before_step, inject, learned_update, optimizer_groups
 
 FILE = DATA / "variants" / "variants.json"
@@ -94,33 +92,20 @@ def saved_bytes(model) -> int:
 
 def train(model, tokenizer, variant: str, recipe: Recipe, rows) -> dict:
     """Train the adapters that are on `model`; returns what a row says about training."""
-    examples = encode_split(tokenizer, TASKS[recipe.task], rows, recipe.max_length)
-    plan = plan_batches([len(e.input_ids) for e in examples], recipe.batch_size, recipe.steps, recipe.seed)
     ratio = {"ratio": SETTINGS["lora+"]["ratio"]} if variant == "lora+" else {}
-    optimizer = torch.optim.AdamW(
-        optimizer_groups(model, variant, recipe.learning_rate, **ratio), weight_decay=0.0, fused=True
-    )
-    peaks = [group["lr"] for group in optimizer.param_groups]
-    parameters, supervised = trainable_parameters(model), build_supervised(model)
-    losses, seconds = [], []
-    for step, indices in enumerate(plan):
-        batch = collate([examples[index] for index in indices], tokenizer.pad_token_id)
-        began = time.process_time()
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = supervised(**batch) / (batch["labels"] >= 0).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm)
-        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-            group["lr"] = peak * recipe.learning_rate_at(step) / recipe.learning_rate
-        before_step(model)
-        optimizer.step()
-        after_step(model)
+    groups = optimizer_groups(model, variant, recipe.learning_rate, **ratio)
+    optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, fused=True)
+    losses, seconds, began = [], [], time.process_time()
+    for loss in training_steps(
+        model, tokenizer, recipe, rows, optimizer, autocast=torch.bfloat16, before_step=before_step,
+        after_step=after_step,
+    ):  # fmt: skip
         seconds.append(time.process_time() - began)
-        losses.append(round(loss.item(), 5))
+        losses.append(round(loss, 5))
+        began = time.process_time()
     moments = [value for state in optimizer.state.values() for value in state.values() if value.dim()]
     return {
-        "trainable_parameters": sum(parameter.numel() for parameter in parameters),
+        "trainable_parameters": sum(parameter.numel() for parameter in trainable_parameters(model)),
         "optimizer_bytes": sum(moment.numel() * moment.element_size() for moment in moments),
         "cpu_seconds_a_step": round(statistics.median(seconds[2:]), 3),  # the first steps set things up
         "training_losses": losses,
@@ -184,10 +169,7 @@ def run(model, tokenizer, data, rows: list[dict], variant: str, learning_rate: f
     return {
         "variant": variant, "seed": seed, "learning_rate": learning_rate, "settings": SETTINGS.get(variant, {}),
         **found, "saved_activation_bytes": kept, "relative_update": round(update, 7), **row,
-        "cpu": find_device().name, "threads": torch.get_num_threads(), "date": date.today().isoformat(),
-        "versions": {
-            "python": platform.python_version(), **{name: version(name) for name in ("torch", "transformers")}
-        },
+        **machine("torch", "transformers"),
     }  # fmt: skip
 
 

@@ -44,6 +44,11 @@ def attach_adapter(model, recipe: Recipe):
     return model.train()
 
 
+def base_model(model):
+    """The transformers model itself, with or without peft around it."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def take_off_adapter(model):
     """The base model without any peft layers, in place; peft puts its layers into the base itself.
 
@@ -53,7 +58,7 @@ def take_off_adapter(model):
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_model(model)
     for name, module in list(base.named_modules()):
         if isinstance(module, BaseTunerLayer):
             base.set_submodule(name, module.get_base_layer())

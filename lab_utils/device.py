@@ -7,6 +7,8 @@ import os
 import platform
 import socket
 from dataclasses import dataclass
+from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 
 from .errors import LabError
@@ -84,6 +86,27 @@ def find_device() -> Device:
     fast = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
     name = capabilities.get("cpu_name") or platform.processor() or platform.machine()
     return Device("cpu", name, *decide_dtype("cpu", fast))
+
+
+def machine(*packages: str) -> dict:
+    """Where and with what something is measured, for a record's provenance.
+
+    Parameters
+    ----------
+    packages : names as pip knows them, whose versions count
+
+    Returns
+    -------
+    dict of "cpu" (the device's name), "threads" (int, of torch), "date" (ISO) and "versions" (dict of str)
+    """
+    import torch
+
+    return {
+        "cpu": find_device().name,
+        "threads": torch.get_num_threads(),
+        "date": date.today().isoformat(),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
+    }
 
 
 def free_memory_bytes(kind: str = "cpu") -> int:

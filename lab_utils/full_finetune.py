@@ -1,7 +1,7 @@
 """Full fine-tuning, the thing that LoRA is measured against: every matrix of the layers is trained, in float32."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from .errors import LabError
 from .models import load_base
@@ -32,6 +32,55 @@ def load_full(recipe: Recipe):
     return model, tokenizer
 
 
+def training_steps(
+    model, tokenizer, recipe: Recipe, rows: Iterable[dict], optimizer, *, autocast=None,
+    before_step: Callable | None = None, after_step: Callable | None = None,
+) -> Iterator[float]:  # fmt: skip
+    """The plain loop, without checkpoints or processes: one training step for each loss that is asked for.
+
+    Parameters
+    ----------
+    model, tokenizer, recipe, rows : as in `train_full`
+    optimizer : of torch, with the parameters to train; each group's "lr" is its peak, the recipe's schedule scales all
+    autocast : torch.dtype that the forward pass computes in on a CPU; default the weights' own
+    before_step, after_step : functions of the model, around the optimizer's step (see `lab_utils.variants`)
+
+    Yields
+    ------
+    float, the loss before that step's change, in nats a supervised token
+
+    Raises
+    ------
+    LabError
+        The loss is not finite.
+    """
+    import torch
+
+    examples = encode_split(tokenizer, TASKS[recipe.task], rows, recipe.max_length)
+    plan = plan_batches([len(e.input_ids) for e in examples], recipe.batch_size, recipe.steps, recipe.seed)
+    shares = [group["lr"] / recipe.learning_rate for group in optimizer.param_groups]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    supervised = build_supervised(model.train())
+    for step, indices in enumerate(plan):
+        batch = collate([examples[index] for index in indices], tokenizer.pad_token_id)
+        with torch.autocast("cpu", autocast, enabled=autocast is not None):
+            loss = supervised(**batch) / (batch["labels"] >= 0).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm)
+        for group, share in zip(optimizer.param_groups, shares, strict=True):
+            group["lr"] = share * recipe.learning_rate_at(step)
+        if before_step:
+            before_step(model)
+        optimizer.step()
+        if after_step:
+            after_step(model)
+        if not math.isfinite(value := loss.item()):
+            rate = f"learning_rate ({recipe.learning_rate:g})"
+            raise LabError(f"The loss is {value} at step {step + 1}: lower {rate}.")
+        yield value
+
+
 def train_full(
     model, tokenizer, recipe: Recipe, rows: Iterable[dict], on_step: Callable[[str], object] | None = None
 ) -> list[float]:
@@ -56,25 +105,14 @@ def train_full(
     """
     import torch
 
-    examples = encode_split(tokenizer, TASKS[recipe.task], rows, recipe.max_length)
-    plan = plan_batches([len(e.input_ids) for e in examples], recipe.batch_size, recipe.steps, recipe.seed)
-    parameters = [module.weight for module in matrices(model).values()]
-    optimizer = torch.optim.AdamW(parameters, lr=0.0, weight_decay=recipe.weight_decay, fused=True)
-    supervised = build_supervised(model.train())
+    optimizer = torch.optim.AdamW(
+        [module.weight for module in matrices(model).values()], recipe.learning_rate,
+        weight_decay=recipe.weight_decay, fused=True,
+    )  # fmt: skip
     losses = []
-    for step, indices in enumerate(plan):
-        batch = collate([examples[index] for index in indices], tokenizer.pad_token_id)
-        loss = supervised(**batch) / (batch["labels"] >= 0).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm)
-        optimizer.param_groups[0]["lr"] = recipe.learning_rate_at(step)
-        optimizer.step()
-        losses.append(loss.item())
-        if not math.isfinite(losses[-1]):
-            rate = f"learning_rate ({recipe.learning_rate:g})"
-            raise LabError(f"The loss is {losses[-1]} at step {step + 1}: lower {rate}.")
+    for loss in training_steps(model, tokenizer, recipe, rows, optimizer):
+        losses.append(loss)
         if on_step:
-            on_step(f"step {step + 1} of {recipe.steps}, loss {losses[-1]:.4f}")
+            on_step(f"step {len(losses)} of {recipe.steps}, loss {loss:.4f}")
     model.eval()
     return losses

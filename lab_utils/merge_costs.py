@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import torch
 
 from . import merging
+from .adapter import base_model
 from .errors import LabError, choose
 from .models import footprint
-from .plain_copy import base_model, is_four_bit, not_repacking
+from .plain_copy import is_four_bit, not_repacking
 from .supervision import answer_logits, collate, encode_split
 from .tasks import TASKS
 
@@ -121,6 +122,7 @@ def _answers(model, batch: dict) -> tuple[torch.Tensor, torch.Tensor]:
 def _row(way: str, model, batch: dict, exact: torch.Tensor, targets: torch.Tensor, seconds: float = 0.0) -> dict:
     """The measurements of one way against the adapter's logits `exact` (tokens, vocabulary)."""
     logits, _ = _answers(model, batch)
+    bare = way.startswith("base")  # the adapter is there, but not in use
     divergence = 0.0
     for start in range(0, len(logits), CHUNK):
         part = slice(start, start + CHUNK)
@@ -132,14 +134,10 @@ def _row(way: str, model, batch: dict, exact: torch.Tensor, targets: torch.Tenso
         "kl": divergence / len(logits),
         "max_difference": float((logits - exact).abs().max()),
         "top1": float((logits.argmax(-1) == exact.argmax(-1)).float().mean()),
-        "size_bytes": sum(footprint(model).values()) - (_adapter_bytes(model) if way.startswith("base") else 0),
+        "size_bytes": sum(size for part, size in footprint(model).items() if part != "adapter" or not bare),
         "seconds": seconds,
         "note": "",
     }
-
-
-def _adapter_bytes(model) -> int:
-    return footprint(model).get("adapter", 0)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ choice of W: the weights that the 4-bit codes stand for (`into_dequantized`), th
 import torch
 
 from . import plain_copy as plain
+from .adapter import base_model
 from .errors import LabError, choose
-from .plain_copy import base_model, is_four_bit
+from .plain_copy import is_four_bit
 
 WAYS = ("dequantized", "original", "4-bit")
 ROUNDING_FACTOR = 2.0  # how many times the dtype's own rounding a merge may lie from the adapter's logits

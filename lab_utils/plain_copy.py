@@ -9,14 +9,10 @@ from contextlib import contextmanager
 
 import torch
 
+from .adapter import base_model
 from .errors import LabError
 
 MERGEABLE = ("peft.tuners.lora.layer.Linear", "peft.tuners.lora.bnb.Linear4bit")
-
-
-def base_model(model):
-    """The transformers model inside a peft model, or the model itself."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def is_four_bit(module) -> bool:

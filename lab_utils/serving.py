@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from .adapter import take_off_adapter
+from .adapter import base_model, take_off_adapter
 from .errors import LabError, choose
 from .lora_files import CONFIG, WEIGHTS
 from .quiet import quiet
@@ -74,7 +74,7 @@ class AdapterBank:
 
     @property
     def _base(self):
-        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        return base_model(self.model)
 
     def load(self, name: str, folder: str | Path, task: str | None = None) -> None:
         """Put an adapter in peft's layout beside the others, and use it.

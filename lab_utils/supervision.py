@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .adapter import base_model
 from .errors import LabError
 from .tasks import Task
 
@@ -150,7 +151,7 @@ def answer_logits(model, input_ids, attention_mask, labels):
     (logits, targets, owners) : Tensors (supervised tokens, vocabulary) in the model's dtype, and twice
         (supervised tokens,) int64: the token to predict, and the row of the batch it belongs to
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_model(model)
     decoder = getattr(base, base.base_model_prefix)
     hidden = decoder(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
     targets = labels[:, 1:]

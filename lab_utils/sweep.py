@@ -8,20 +8,18 @@ the first trial that has no row. `sweep_on_ray` spreads the same trials over mac
 
 import csv
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import redirect_stdout
 from dataclasses import dataclass, fields, replace
-from datetime import date
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 
+from .device import machine
 from .errors import LabError, choose
-from .recipe import Recipe, _parse
+from .recipe import Recipe
 
 METHODS = ("adapter", "full", "prompt")
 SETTINGS = (  # what tells one trial from another: `method`, `shots`, and these fields of its recipe
@@ -80,9 +78,8 @@ class Trial:
     @classmethod
     def from_row(cls, row: dict) -> "Trial":
         """The trial that a row of the table belongs to."""
-        kinds = {field.name: str(field.type) for field in fields(Recipe)}
-        values = {name: _parse(name, _text(row[name]), kinds[name]) for name in SETTINGS}
-        return cls(recipe=Recipe(**values), method=row["method"], shots=int(row["shots"]))
+        recipe = Recipe.from_text({name: _text(row[name]) for name in SETTINGS})
+        return cls(recipe=recipe, method=row["method"], shots=int(row["shots"]))
 
     def changed(self, **changes) -> "Trial":
         """The same trial with other fields of its recipe: `trial.changed(rank=3, alpha=6.0)`."""
@@ -163,7 +160,7 @@ def measure(trial: Trial, *, evaluated: int = EVALUATED, on_step: Callable[[list
     except LabError as error:
         problem = str(error)
     found["cpu_seconds"] = round(time.process_time() - began, 2)
-    return {"method": trial.method, "shots": trial.shots, **trial.settings, **found, "problem": problem, **_here()}
+    return {**trial.settings, **found, "problem": problem, **_here()}
 
 
 def _train(trial: Trial, rows, on_step) -> tuple:
@@ -175,7 +172,6 @@ def _train(trial: Trial, rows, on_step) -> tuple:
     recipe = trial.recipe
     if recipe.train_examples is not None:
         rows = rows.select(range(min(recipe.train_examples, len(rows))))
-    wall, cpu = time.perf_counter(), time.process_time()
     if trial.method == "prompt":
         model, tokenizer = _base(recipe.model, recipe.quantization)
         return take_off_adapter(model), tokenizer, {"trainable_parameters": 0}
@@ -204,18 +200,9 @@ def _train(trial: Trial, rows, on_step) -> tuple:
 
 
 def _here() -> dict:
-    """Where and with what a row was measured."""
-    import torch
-
-    from .device import find_device
-
-    versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
-    return {
-        "cpu": find_device().name,
-        "threads": torch.get_num_threads(),
-        "date": date.today().isoformat(),
-        "versions": " ".join(f"{name} {number}" for name, number in versions.items()),
-    }
+    """Where and with what a row was measured, the versions in one text."""
+    here = machine(*PACKAGES)
+    return here | {"versions": " ".join(f"{name} {number}" for name, number in here["versions"].items())}
 
 
 def read_rows(table: str | Path) -> list[dict[str, str]]:
@@ -250,6 +237,13 @@ def add_row(table: str | Path, row: dict) -> None:
         os.fsync(file.fileno())
 
 
+def keep(table: str | Path, row: dict, number: int, of: int) -> str:
+    """Add a row that has come; returns a line that says so, `number` of `of`."""
+    add_row(table, row)
+    outcome = row["problem"] or f"validation loss {row['validation_loss']:.4f}, exact {row['validation_exact']:.0%}"
+    return f"{number} of {of}: {Trial.from_row(row)}: {outcome} ({row['cpu_seconds']:.0f} CPU s)"
+
+
 def missing(trials: Iterable[Trial], table: str | Path) -> list[Trial]:
     """The trials that have no row yet, each once, in their order."""
     names = ("method", "shots", *SETTINGS)
@@ -280,26 +274,21 @@ def sweep(trials: Iterable[Trial], table: str | Path, *, processes: int = 1, eva
         raise LabError(f"processes={processes} is out of range: 1 or more.")
     waiting = missing(trials, table)
 
-    def keep(row: dict, number: int) -> None:
-        add_row(table, row)
-        outcome = row["problem"] or f"validation loss {row['validation_loss']:.4f}, exact {row['validation_exact']:.0%}"
-        progress(f"{number} of {len(waiting)}: {Trial.from_row(row)}: {outcome} ({row['cpu_seconds']:.0f} CPU s)")
-
     if processes == 1:
         for number, trial in enumerate(waiting, 1):
-            keep(measure(trial, evaluated=evaluated), number)
+            progress(keep(table, measure(trial, evaluated=evaluated), number, len(waiting)))
         return read_rows(table)
     import multiprocessing
 
     context = multiprocessing.get_context("spawn")  # a forked torch hangs
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=_one_thread) as pool:
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=one_thread) as pool:
         futures = [pool.submit(measure, trial, evaluated=evaluated) for trial in waiting]
         for number, future in enumerate(as_completed(futures), 1):
-            keep(future.result(), number)
+            progress(keep(table, future.result(), number, len(waiting)))
     return read_rows(table)
 
 
-def _one_thread() -> None:
+def one_thread() -> None:
     """Workers share the cores: one thread each."""
     import torch
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from .errors import LabError
-from .sweep import EVALUATED, Trial, _one_thread, add_row, measure, missing, read_rows
+from .sweep import EVALUATED, Trial, keep, measure, missing, one_thread, read_rows
 
 OBJECT_STORE_BYTES = 80 * 2**20  # only rows travel; Ray wants 75 MiB at least
 QUIET = {  # no reports to Ray's makers, no log files of trials, no tables between our lines of progress
@@ -104,7 +104,7 @@ def _run(waiting: list[Trial], table: Path, workers: int, evaluated: int, progre
     from ray import tune
 
     def run_one(config: dict) -> None:
-        _one_thread()
+        one_thread()
         tune.report({"row": measure(waiting[config["number"]], evaluated=evaluated)})
 
     class Keep(tune.Callback):
@@ -116,11 +116,8 @@ def _run(waiting: list[Trial], table: Path, workers: int, evaluated: int, progre
             return tune.Callback, ()
 
         def on_trial_result(self, iteration, trials, trial, result, **info):
-            row = result["row"]
-            add_row(table, row)
             self.rows += 1
-            outcome = row["problem"] or f"validation loss {row['validation_loss']:.4f}"
-            progress(f"{self.rows} of {len(waiting)}: {Trial.from_row(row)}: {outcome}")
+            progress(keep(table, result["row"], self.rows, len(waiting)))
 
     with tempfile.TemporaryDirectory() as folder:
         tuner = tune.Tuner(

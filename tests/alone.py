@@ -4,7 +4,6 @@ import contextlib
 import json
 
 import browser
-import find_browser
 
 PAGE = """<!doctype html><meta charset="utf-8"><style>{css}</style><body data-jp-theme-light="{light}">
 <main style="width: 1000px; background: {back}"></main>
@@ -27,10 +26,6 @@ globalThis.model = model;
 @contextlib.contextmanager
 def shown(explorer, dark: bool = False):
     """Draw an explorer in Chromium; yields Playwright's page, with `page.errors` and, in its window, `model`."""
-    from playwright.sync_api import sync_playwright
-
-    path = find_browser.find()
-    assert path, find_browser.ADVICE
     state = {name: value for name, value in explorer.get_state().items() if name[0] != "_" and name != "layout"}
     text = PAGE.format(
         css=explorer._css, light=str(not dark).lower(), back="#111" if dark else "#fff", state=json.dumps(state),
@@ -38,15 +33,13 @@ def shown(explorer, dark: bool = False):
     )  # fmt: skip
     if dark:  # what JupyterLab's dark theme sets
         text = text.replace("<main", "<style>:root{--jp-layout-color1:#111;--jp-ui-font-color0:#fff}</style><main", 1)
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=browser.FLAGS, headless=True)
+    with browser.chromium() as chromium:
         page = chromium.new_page(viewport={"width": 1040, "height": 1100})
         page.errors = []
         page.on("pageerror", lambda error: page.errors.append(str(error)))
         page.set_content(text)
         page.wait_for_selector(".lab-summary", state="attached")
         yield page
-        chromium.close()
 
 
 def sentences(page, states: list[dict]) -> list[str]:

@@ -287,3 +287,16 @@ def set_theme(page, name: str) -> None:
         "light => document.body.dataset.jpThemeLight === light", arg="false" if "Dark" in name else "true"
     )
     page.wait_for_timeout(500)
+
+
+@contextlib.contextmanager
+def chromium():
+    """Playwright's headless Chromium alone, without JupyterLab; closed at the end."""
+    from playwright.sync_api import sync_playwright
+
+    path = find_browser.find()
+    assert path, find_browser.ADVICE
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=FLAGS, headless=True)
+        yield chromium
+        chromium.close()

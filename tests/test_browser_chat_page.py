@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import browser
-import find_browser
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
@@ -58,14 +57,8 @@ def served():
 
 @pytest.fixture(scope="module")
 def chromium():
-    from playwright.sync_api import sync_playwright
-
-    path = find_browser.find()
-    assert path, find_browser.ADVICE
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=browser.FLAGS, headless=True)
+    with browser.chromium() as chromium:
         yield chromium
-        chromium.close()
 
 
 @pytest.fixture

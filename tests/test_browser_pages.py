@@ -8,7 +8,6 @@ import threading
 from pathlib import Path
 
 import browser
-import find_browser
 import ipywidgets
 import nbformat
 import pytest
@@ -41,14 +40,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def chromium():
-    from playwright.sync_api import sync_playwright
-
-    path = find_browser.find()
-    assert path, find_browser.ADVICE
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=browser.FLAGS, headless=True)
+    with browser.chromium() as chromium:
         yield chromium
-        chromium.close()
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):

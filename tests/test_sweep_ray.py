@@ -22,8 +22,8 @@ TRIALS = [Trial(recipe=Recipe(model="smollm2-135m", seed=seed)) for seed in rang
 
 def row_of(trial: Trial, **results) -> dict:
     """A row as `measure` makes it, with made-up results."""
-    empty = dict.fromkeys(COLUMNS, "")
-    return empty | trial.settings | {"validation_loss": trial.recipe.seed + 1 / 3} | results
+    made_up = {"validation_loss": trial.recipe.seed + 1 / 3, "validation_exact": 0.5, "cpu_seconds": 1.5}
+    return dict.fromkeys(COLUMNS, "") | trial.settings | made_up | results
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from ..lowrank import singular_values
 from .matrices import paint
-from .style import BLUE, GREEN, GREY, ORANGE, empty_figure, new_figure, style_axes
+from .style import BLUE, GREEN, GREY, ORANGE, empty_figure, label_axes, new_figure, style_axes
 
 
 def merge_survival(block: dict, sizes, changed, cosines, size: float, title: str):
@@ -60,17 +60,8 @@ def sweep_points(series: dict, levels: dict, xlabel: str, ylabel: str, *, log: i
         axes.axhline(value, color="#111111", linestyle="--", linewidth=1.5)
         axes.annotate(label, (1, value), (0, 4), xycoords=("axes fraction", "data"), textcoords="offset points",
                       fontsize=13, ha="right")  # fmt: skip
-    if log:
-        axes.set_xscale("log", base=log)
-        if log == 2:
-            axes.xaxis.set_major_formatter("{x:g}")
-    if ylabel.endswith("loss"):
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("")
+    label_axes(axes, xlabel, ylabel, logx=log, logy=ylabel.endswith("loss"))
     axes.margins(x=0.08, y=0.12)
-    axes.set_xlabel(xlabel, fontsize=15)
-    axes.set_ylabel(ylabel, fontsize=15)
     if len(series) > 1:
         axes.legend(fontsize=13, frameon=False)
     return figure

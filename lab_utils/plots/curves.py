@@ -1,6 +1,6 @@
 """Lines and histograms."""
 
-from .style import BLUE, GREEN, GREY, ORANGE, empty_figure, new_figure
+from .style import BLUE, GREEN, GREY, ORANGE, empty_figure, label_axes, new_figure
 
 
 def lines(
@@ -20,16 +20,7 @@ def lines(
     looks = zip((BLUE, ORANGE, GREEN, GREY, "#7c3aed", "#111111"), ("-", "--", "-.", ":", "-", "--"), strict=True)
     for (label, (x, y)), (color, dashes) in zip(named.items(), looks, strict=False):
         axes.plot(x, y, dashes, color=color, linewidth=3, marker="o" if marks else None, markersize=8, label=label)
-    if logx:
-        axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter("{x:g}")
-    if logy:
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("")
-    axes.set_xlabel(xlabel, fontsize=15)
-    axes.set_ylabel(ylabel, fontsize=15)
-    axes.set_title(title, fontsize=16, loc="left")
+    label_axes(axes, xlabel, ylabel, title=title, logx=2 if logx else 0, logy=logy)
     if len(named) > 1:
         axes.legend(fontsize=14, frameon=False)
     return figure

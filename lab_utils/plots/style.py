@@ -32,6 +32,21 @@ def style_axes(axes) -> None:
         axes.spines[side].set_visible(False)
 
 
+def label_axes(axes, xlabel: str, ylabel: str, *, title: str = "", logx: int = 0, logy: bool = False) -> None:
+    """Labels and title in the course's sizes; logarithmic scales, x to the base `logx`, with plain numbers as ticks."""
+    if logx:
+        axes.set_xscale("log", base=logx)
+        if logx == 2:  # ranks: 1, 2, 4, not 2⁰, 2¹, 2²
+            axes.xaxis.set_major_formatter("{x:g}")
+    if logy:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("")
+    axes.set_xlabel(xlabel, fontsize=15)
+    axes.set_ylabel(ylabel, fontsize=15)
+    axes.set_title(title, fontsize=16, loc="left")
+
+
 def png(figure) -> bytes:
     """A Figure as the bytes of a PNG file, packed quickly rather than tightly."""
     buffer = io.BytesIO()

@@ -1,13 +1,13 @@
 """Results of many runs: means with error bars, and single runs as dots."""
 
-from .style import BLUE, GREEN, GREY, ORANGE, new_figure
+from .style import BLUE, GREEN, GREY, ORANGE, label_axes, new_figure
 
 LOOKS = ((BLUE, "o", "-"), (ORANGE, "s", "--"), (GREEN, "^", "-."), ("#7c3aed", "D", ":"), (GREY, "v", "-"))
 
 
 def with_errors(
     named: dict, xlabel: str, ylabel: str, *,
-    marks: dict | None = None, title: str = "", logx: int | None = None, logy: bool = False,
+    marks: dict | None = None, title: str = "", logx: int = 0, logy: bool = False,
 ):  # fmt: skip
     """Figure of means with their standard errors as bars, one line a series, and single marks besides.
 
@@ -16,7 +16,7 @@ def with_errors(
     named : dict label -> (x, mean, error), three sequences of numbers as long as each other, up to five series
     xlabel, ylabel, title : str
     marks : dict label -> (x, mean, error) of one number each, drawn as stars with the label beside them
-    logx : int or None, base of a logarithmic x axis
+    logx : int, base of a logarithmic x axis; 0 is a linear one
     logy : bool
     """
     figure, axes = new_figure(9, 4.8)
@@ -28,18 +28,8 @@ def with_errors(
     for label, (x, mean, error) in (marks or {}).items():
         axes.errorbar(x, mean, error, color="#111111", marker="*", markersize=17, capsize=5, linestyle="none")
         axes.annotate(label, (x, mean), xytext=(0, 14), textcoords="offset points", fontsize=13, ha="center")
-    if logx:
-        axes.set_xscale("log", base=logx)
-        if logx == 2:
-            axes.xaxis.set_major_formatter("{x:g}")
-    if logy:
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("")
+    label_axes(axes, xlabel, ylabel, title=title, logx=logx, logy=logy)
     axes.margins(x=0.08, y=0.15)
-    axes.set_xlabel(xlabel, fontsize=15)
-    axes.set_ylabel(ylabel, fontsize=15)
-    axes.set_title(title, fontsize=16, loc="left")
     if len(named) > 1:
         axes.legend(fontsize=13, frameon=False)
     return figure
