@@ -22,7 +22,7 @@ from .quantize import check_weight
 QUANT_TYPES = ("nf4", "fp4")
 BLOCKSIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 OFFSET = 0.9677083  # ½[(1 − 1/30) + (1 − 1/32)] to seven digits: with more, the code's last bits are not bitsandbytes'
-SLICE = 2**20  # weights worked on at a time: 4 MB of float32, and a whole number of blocks of any size
+SLICE = 2**17  # weights worked on at a time: 0.5 MB of float32, and a whole number of blocks of any size
 SMALLEST = 1e-38  # divides where the absmax is 0
 
 
