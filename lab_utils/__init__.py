@@ -1,7 +1,16 @@
 """LoRA Lab: the tested helpers behind the notebooks.
 
 Import the module you need, for instance `from lab_utils.models import load_base`. Importing the package
-itself costs nothing: torch and transformers are loaded by the functions that use them.
+itself costs nothing: torch and transformers are loaded by the functions that use them. In a notebook, and there only,
+it also lets a NameError say which cell to run (`stranded`): every page's first cell imports something from here.
 """
 
+import sys
+
 __version__ = "0.1.0"
+
+if "IPython" in sys.modules:
+    from .stranded import install
+
+    install()
+    del install

@@ -67,6 +67,20 @@ def take_off_adapter(model):
     return base
 
 
+def twin(model):
+    """The same weights in new modules: an adapter that is put on the one is not on the other.
+
+    Parameters
+    ----------
+    model : transformers model, in 4 bits or not, or a peft model
+    """
+    import copy
+
+    shared = list(model.parameters())
+    shared += [weight.quant_state for weight in shared if getattr(weight, "quant_state", None) is not None]
+    return copy.deepcopy(model, {id(one): one for one in shared})
+
+
 def _check_targets(model, recipe: Recipe) -> None:
     """Raise a LabError for a target that no module has, or a layer smaller than the rank."""
     linears = {

@@ -7,12 +7,13 @@
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .adapter import attach_adapter
-from .checkpoint import latest_record, save_checkpoint, set_aside
+from .checkpoint import checkpoints, latest_record, save_checkpoint, set_aside
 from .device import Device, decide_optimizer, find_device, free_memory_bytes, keep_freed_memory, use_threads
 from .errors import LabError
 from .memory import training_step_bytes
@@ -107,48 +108,55 @@ def finetune(
     keep_freed_memory()
     if recipe.model == "auto":
         recipe = replace(recipe, model=default_model(device))
-    accelerator = _accelerator(device)
-    main = accelerator.is_main_process
-    if not resume and main:
-        set_aside(output_dir)
-    accelerator.wait_for_everyone()
-    found = latest_record(output_dir, recipe)
+    with _accelerator(device) as accelerator:
+        main = accelerator.is_main_process
+        if not resume and main:
+            set_aside(output_dir)
+        accelerator.wait_for_everyone()
+        found = latest_record(output_dir, recipe)
 
-    task = TASKS[recipe.task]
-    model, tokenizer = base or load_base(recipe.model, recipe.quantization, device, verbose=main)
-    rows = (dataset or load_task(recipe.task))["train"]
-    if recipe.train_examples is not None:
-        rows = rows.select(range(min(recipe.train_examples, len(rows))))
-    examples = encode_split(tokenizer, task, rows, recipe.max_length)
-    model = attach_adapter(model, recipe)
-    trainer = _Trainer(recipe, device, accelerator, model, examples, tokenizer.pad_token_id)
-    history: list[dict] = []
-    if found:
-        history = trainer.restore(*found)
+        task = TASKS[recipe.task]
+        model, tokenizer = base or load_base(recipe.model, recipe.quantization, device, verbose=main)
+        rows = (dataset or load_task(recipe.task))["train"]
+        if recipe.train_examples is not None:
+            rows = rows.select(range(min(recipe.train_examples, len(rows))))
+        examples = encode_split(tokenizer, task, rows, recipe.max_length)
+        model = attach_adapter(model, recipe)
+        trainer = _Trainer(recipe, device, accelerator, model, examples, tokenizer.pad_token_id)
+        history: list[dict] = []
+        if found:
+            history = trainer.restore(*found)
+            if main:
+                print(f"Going on from {found[0].name} of {recipe.steps} steps.")
+        run = Run(recipe, output_dir, history, model, tokenizer, resumed_from=len(history))
+        if len(history) < recipe.steps:
+            trainer.check_memory()
+            _train(trainer, run, on_step, progress and main)
+        elif on_step and main:
+            on_step(history)
         if main:
-            print(f"Going on from {found[0].name} of {recipe.steps} steps.")
-    run = Run(recipe, output_dir, history, model, tokenizer, resumed_from=len(history))
-    if len(history) < recipe.steps:
-        trainer.check_memory()
-        _train(trainer, run, on_step, progress and main)
-    elif on_step and main:
-        on_step(history)
-    if main:
-        model.save_pretrained(run.adapter_dir)
-    accelerator.wait_for_everyone()
-    return run
+            model.save_pretrained(run.adapter_dir)
+        accelerator.wait_for_everyone()
+        return run
 
 
-def _accelerator(device: Device):
-    """accelerate's view of this process: alone, or one of several under torchrun."""
+@contextmanager
+def _accelerator(device: Device) -> Iterator:
+    """accelerate's view of this process: alone, or one of several under torchrun.
+
+    Its state is shared in a process, precision included: another trainer (TRL's, say) may have left its own, and gets
+    an error where ours is left behind.
+    """
     if device.kind == "cpu":
         os.environ.setdefault("ACCELERATE_USE_CPU", "true")
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
-    # Another trainer in this kernel (TRL's, say) may have left its own precision in accelerate's shared state.
     AcceleratorState._reset_state()
-    return Accelerator(cpu=device.kind == "cpu", mixed_precision=device.mixed_precision)
+    try:
+        yield Accelerator(cpu=device.kind == "cpu", mixed_precision=device.mixed_precision)
+    finally:
+        AcceleratorState._reset_state()
 
 
 class _Trainer:
@@ -323,8 +331,12 @@ def _train(trainer: _Trainer, run: Run, on_step, progress: bool) -> None:
             if on_step and trainer.accelerator.is_main_process:
                 on_step(run.history)
     except KeyboardInterrupt:
-        done = len(run.history) // run.recipe.checkpoint_every * run.recipe.checkpoint_every
-        print(f"\nInterrupted. Steps 1 to {done} are saved in {run.output_dir}: run the same cell again to go on.")
+        saved = checkpoints(run.output_dir)
+        if saved:
+            done = int(saved[-1].name.removeprefix("checkpoint-"))
+            print(f"\nInterrupted. Steps 1 to {done} are saved in {run.output_dir}: run the same cell again to go on.")
+        else:
+            print("\nInterrupted before the first checkpoint. Run the same cell again to start over.")
         raise
     finally:
         bar.close()

@@ -195,6 +195,9 @@ class AdapterBank:
                 self.model.add_weighted_adapter(list(weights), list(map(float, weights.values())), name, how)
         except (TypeError, ValueError) as error:
             raise LabError(f"peft cannot combine {', '.join(weights)} by {how!r}: {error}") from error
+        except KeyboardInterrupt:
+            self._clear_away(name)  # else peft would take the half-made one for finished next time
+            raise
         for layer in self.layers:
             module = self._base.get_submodule(layer)
             if name in module.lora_A:

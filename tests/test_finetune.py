@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lab_utils import finetune as module
-from lab_utils.adapter import attach_adapter, take_off_adapter
+from lab_utils.adapter import attach_adapter, take_off_adapter, twin
 from lab_utils.checkpoint import checkpoints
 from lab_utils.errors import LabError
 from lab_utils.finetune import finetune, main, run_folder
@@ -50,6 +50,24 @@ def test_loss_equals_the_librarys(trainable_base, data):
         theirs = float(model(**batch, use_cache=False).loss)
     count = int((batch["labels"][:, 1:] != IGNORED).sum())
     assert ours == pytest.approx(theirs * count, rel=1e-3)  # bfloat16 logits, summed in another order
+
+
+def test_an_adapter_on_a_twin_leaves_the_model_bare(trainable_base, data):
+    """Nor does one on the model reach the twin's; the weights are the same tensors, in 4 bits too."""
+    base, tokenizer = take_off_adapter(trainable_base[0]).eval(), trainable_base[1]
+    ids = tokenizer(data["test"][0]["prompt"], return_tensors="pt").input_ids
+    with torch.no_grad():
+        bare = base(ids).logits
+        model = attach_adapter(twin(base), SHORT).eval()
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.ones_(parameter)
+        adapted = model(ids).logits
+        assert not torch.equal(adapted, bare) and torch.equal(base(ids).logits, bare)
+        attach_adapter(base, SHORT)
+        assert torch.equal(model(ids).logits, adapted)
+        kept, shared = dict(take_off_adapter(base).named_parameters()), dict(take_off_adapter(model).named_parameters())
+        assert kept.keys() == shared.keys() and all(kept[name] is shared[name] for name in kept)
 
 
 def test_only_the_adapter_is_trained(trainable_base, data, tmp_path):
@@ -161,6 +179,30 @@ def test_interrupting_says_how_to_go_on(trainable_base, data, tmp_path, capsys):
         finetune(SHORT, tmp_path, base=trainable_base, dataset=data, progress=False, on_step=stop)
     assert "Steps 1 to 1 are saved" in capsys.readouterr().out
     assert finetune(SHORT, tmp_path, base=trainable_base, dataset=data, progress=False).resumed_from == 1
+
+
+def test_interrupting_before_the_first_checkpoint_promises_none(trainable_base, data, tmp_path, capsys, monkeypatch):
+    def stop(self, step):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module._Trainer, "take_step", stop)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(SHORT, tmp_path, base=trainable_base, dataset=data, progress=False)
+    assert "before the first checkpoint. Run the same cell again to start over" in capsys.readouterr().out
+
+
+def test_other_trainers_find_accelerate_as_new(trainable_base, data, tmp_path):
+    """Where another precision is left in its shared state, making an Accelerator raises a ValueError."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state()
+    Accelerator(cpu=True, mixed_precision="bf16")
+    finetune(SHORT, tmp_path, base=trainable_base, dataset=data, progress=False)
+    assert Accelerator(cpu=True, mixed_precision="bf16").mixed_precision == "bf16"
+    with pytest.raises(ValueError, match="already been initialized"):
+        Accelerator(cpu=True, mixed_precision="no")
+    AcceleratorState._reset_state()
 
 
 def test_checkpointed_activations_give_the_same_training(trainable_base, data, tmp_path):

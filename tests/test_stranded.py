@@ -1,0 +1,195 @@
+"""What a learner reads after a NameError, held to pages made here; no kernel but in the last test."""
+
+import re
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from traitlets.config import PyFileConfigLoader
+
+from lab_utils import course, stranded
+
+MENU = "Run ▸ Run All Above Selected Cell"
+PAGE = (
+    "# 01 Drinks\n\n```\n# no heading\n```",
+    "%matplotlib inline\nimport math",
+    "## Prices\n\nSome prose.",
+    "price = math.sqrt(4)\nfactor = 3",
+    "table = price * factor",
+    "### Deposit [back](x)",
+    "if table:\n    table = 7",
+    "table + 1",
+    "def later():\n    return far\nlater()",
+    "far = 9",
+)
+
+
+def write(path, texts=PAGE):
+    """A notebook of these cells; those that start with # are prose."""
+    new = nbformat.v4
+    cells = [new.new_markdown_cell(text) if text.startswith("#") else new.new_code_cell(text) for text in texts]
+    nbformat.write(new.new_notebook(cells=cells), path)
+
+
+@pytest.fixture
+def shell(tmp_path, monkeypatch):
+    """An IPython session in a folder with one page, with nothing run."""
+    from IPython.core.interactiveshell import InteractiveShell
+    from traitlets.config import Config
+
+    write(tmp_path / "01_drinks.ipynb")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(stranded, "COURSE", tmp_path / "course")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    session = InteractiveShell(config=Config({"HistoryManager": {"enabled": False}}), colors="nocolor")
+    session.run_line_magic = lambda *_: None  # no pictures here
+    assert stranded.install(session)
+    yield session
+    session.restore_sys_module_state()
+
+
+@pytest.fixture
+def said(shell, capsys):
+    """A function that runs cells and returns what the last one showed."""
+
+    def run(*sources):
+        for source in sources:
+            capsys.readouterr()
+            shell.run_cell(source, store_history=True)
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_the_paragraph_names_the_cell_its_heading_and_its_first_line(said):
+    assert said("table = price * factor").endswith(
+        "NameError: name 'price' is not defined\n\n"
+        "`price` is made above, by code cell 2 of 01_drinks.ipynb, under \"Prices\". It begins with "
+        "`price = math.sqrt(4)` and has not run since the kernel was started. Run it first and then this cell again, "
+        f"or run all cells above it at once: {MENU}.\n"
+    )
+
+
+def bare(shown):
+    """What was shown, less the number of its cell."""
+    return re.sub(r"^(Cell In|File <).*\n", "", shown, flags=re.MULTILINE)
+
+
+def test_the_traceback_above_it_is_ipythons_own(shell, said):
+    with_advice = said("1\nprice")
+    stranded.unload_ipython_extension(shell)
+    plain = said("1\nprice")
+    assert "----> 2 price" in plain and "is made" not in plain
+    assert bare(with_advice).startswith(bare(plain).rstrip("\n"))
+    stranded.load_ipython_extension(shell)
+    assert "is made above" in said("table = price * factor")
+
+
+@pytest.mark.parametrize("cells, words", [
+    # The first code cell stands under the title; what a fenced block holds is no heading.
+    (["price = math.sqrt(4)\nfactor = 3"], 'by code cell 1 of 01_drinks.ipynb, under "01 Drinks". It begins with `%'),
+    # A cell that may not bind the name is passed over for the one that surely does.
+    (["table + 1"], "made above, by code cell 3 "),
+    # It has run, but broke off before the name.
+    (["price = math.sqrt(4)\nfactor = 3", "table = price * factor"], "and did not get that far. Run it first"),
+    # In the body of a function of the page, and only a later cell makes it.
+    (["def later():\n    return far\nlater()"], "made further down, by code cell 7 of 01_drinks.ipynb"),
+    # The cell was edited, so its place is unknown; what ran before tells the page.
+    (["import math", "%matplotlib inline\nimport math", "print(factor)"], "made above, by code cell 2 "),
+    (["%matplotlib inline\nimport math", "pirce"], "No cell of 01_drinks.ipynb makes `pirce`: is it spelled right?"),
+    (["print(mine)\nmine = 3"], f"by a cell that has not run since the kernel was started. Run that one first, or run "
+     f"all cells above it at once: {MENU}."),
+    (["%matplotlib inline\nimport math", "print(mine)\nmine = 3"], "This very cell makes `mine`, but only after"),
+    (["unheard_of"], "`unheard_of` is made by a cell that has not run since the kernel was started."),
+    (["raise KeyboardInterrupt"], "Interrupted: this cell has not done its work. Run it again"),
+    (["import no_such_package.part"], f"The package no_such_package is not installed in this kernel's Python "
+     f"({sys.executable}). Stop JupyterLab and start it with `make lab`"),
+    (["from lab_utils import no_such_module"], "the course's own package lab_utils do not belong together"),
+    (["import lab_utils.no_such_module"], "Update the whole course, then restart the kernel"),
+])  # fmt: skip
+def test_what_it_says(said, cells, words):
+    assert words in said(*cells).rpartition("\n\n")[2]
+
+
+@pytest.mark.parametrize("source", [
+    "def f():\n    print(a)\n    a = 1\nf()",  # a variable of the function
+    "raise NameError('by hand')",
+    "from math import no_such_function",
+    "1 / 0",
+    "exec('price', {})",  # not the page's own names
+])
+def test_where_no_cell_would_mend_it_nothing_is_added(shell, said, source):
+    shown = said(source)
+    stranded.unload_ipython_extension(shell)
+    assert bare(shown) == bare(said(source)) and "Error" in shown
+
+
+def test_on_colab_it_names_colabs_menu_and_first_cell(said, monkeypatch):
+    monkeypatch.setitem(sys.modules, "google.colab", sys)
+    assert said("table = price * factor").endswith("or run all cells above it at once: Runtime ▸ Run before.\n")
+    assert "Run the page's first code cell: it installs what Colab lacks" in said("import no_such_package")
+
+
+def test_the_page_is_found_among_others(said, tmp_path, monkeypatch):
+    """By the failed cell, then by the kernel's own name, then by what has run; broken files are passed over."""
+    (tmp_path / "00_half.ipynb").write_text('{"cells": [')
+    write(tmp_path / "00_other.ipynb", ["# Other", "unrelated = 1", "price = 'other'"])
+    assert "code cell 2 of 01_drinks.ipynb" in said("table = price * factor")
+    monkeypatch.setenv("JPY_SESSION_NAME", str(tmp_path / "00_other.ipynb"))
+    assert "code cell 2 of 00_other.ipynb" in said("print(price, 'edited')")
+    monkeypatch.setenv("JPY_SESSION_NAME", str(tmp_path / "gone.ipynb"))
+    assert "No cell of 00_other.ipynb makes `factor`" in said("unrelated = 1", "print(factor)")
+
+
+def test_elsewhere_the_courses_own_pages_are_searched(said, tmp_path, monkeypatch):
+    (tmp_path / "course").mkdir()
+    (tmp_path / "01_drinks.ipynb").rename(tmp_path / "course" / "01_drinks.ipynb")
+    assert "code cell 2 of 01_drinks.ipynb" in said("table = price * factor")
+
+
+def test_advice_that_fails_leaves_the_traceback(shell, said, monkeypatch):
+    monkeypatch.setattr(stranded, "_find_page", lambda *_: 1 / 0)
+    shown = said("price")
+    assert shown.endswith("NameError: name 'price' is not defined\n") and "ZeroDivision" not in shown
+    monkeypatch.undo()
+    assert "is made" in said("table = price * factor")  # the handler is still there
+
+
+def test_another_handler_stays(shell, said):
+    shell.set_custom_exc((ValueError,), lambda *_, **__: print("another's"))
+    assert not stranded.install(shell)
+    stranded.unload_ipython_extension(shell)
+    assert said("raise ValueError") == "another's\n"
+
+
+def test_importing_the_package_outside_of_ipython_installs_nothing():
+    code = (
+        "import sys, lab_utils; print('lab_utils.stranded' in sys.modules); "
+        "from lab_utils import stranded; print(stranded.install())"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "False\nFalse\n"
+
+
+def test_every_start_is_configured_once_and_what_stood_there_stays(tmp_path):
+    (tmp_path / "ipython_config.py").write_text("c.InteractiveShellApp.extensions = ['autoreload']")
+    for _ in range(2):
+        assert stranded.at_every_start(tmp_path) == tmp_path / "ipython_config.py"
+    config = PyFileConfigLoader("ipython_config.py", path=str(tmp_path)).load_config()
+    assert config.InteractiveShellApp.extensions == ["autoreload", "lab_utils.stranded"]
+
+
+def test_a_fresh_kernel_explains_its_first_error(tmp_path):
+    """As after a restart: nothing was imported before."""
+    stranded.at_every_start(tmp_path / "ipython" / "profile_default")
+    write(tmp_path / "page.ipynb", ["# One", "price", "price = 2"])
+    failure = course.execute(tmp_path / "page.ipynb", environment={"IPYTHONDIR": str(tmp_path / "ipython")}).failure
+    assert "by code cell 2 of page.ipynb" in failure.error
+
+
+def test_a_pages_own_import_is_enough(tmp_path):
+    write(tmp_path / "page.ipynb", ["# One", "import lab_utils\nget_ipython().custom_exceptions"])
+    page = course.execute(tmp_path / "page.ipynb")
+    assert "KeyboardInterrupt" in page.notebook.cells[1].outputs[0].data["text/plain"]
