@@ -1,6 +1,7 @@
 """Exercises that check themselves: `check` a function, ask for a `hint`, or see the `solution`.
 
-Nothing here raises at the learner: whatever a function does is said in words.
+Nothing here raises at the learner: whatever a function does is said in words. `grade` alone raises: nbgrader counts
+points by that.
 """
 
 from collections.abc import Callable
@@ -30,6 +31,7 @@ from . import (
 )
 from .engine import attempt
 from .exercise import Exercise
+from .grading import NotSolved
 from .report import Report, source, write_report
 
 MODULES = (
@@ -38,7 +40,7 @@ MODULES = (
     variant_steps,
 )  # fmt: skip
 EXERCISES: dict[str, Exercise] = {exercise.name: exercise for module in MODULES for exercise in module.EXERCISES}
-CHECK_SECONDS = 5.0
+CHECK_SECONDS, GRADE_SECONDS = 5.0, 10.0
 
 
 def check(name: str, function: Callable | None = None, *, seconds: float = CHECK_SECONDS) -> Report:
@@ -66,6 +68,22 @@ def check(name: str, function: Callable | None = None, *, seconds: float = CHECK
     with torch.random.fork_rng(devices=[]):  # the learner's own random numbers go on as if nothing had been
         torch.manual_seed(0)
         return write_report(exercise, function, attempt(exercise, function, seconds))
+
+
+def grade(name: str, function: Callable | None = None) -> None:
+    """Check a function for nbgrader: all points of the exercise, or none.
+
+    A slow machine is no mistake, so a function gets GRADE_SECONDS, twice the time of `check`.
+
+    Raises
+    ------
+    NotSolved
+        With the report's text, the name of the mistake and its mend in it.
+    """
+    report = check(name, function, seconds=GRADE_SECONDS)
+    if not report.passed:
+        raise NotSolved(report)
+    print(report.text.splitlines()[0], "All points.", sep="\n")
 
 
 def hint(name: str, level: int = 1) -> Report:

@@ -12,7 +12,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -123,7 +123,7 @@ def run(exercise: Exercise, function: Callable, inputs: tuple, end: float = math
     """Call `function` with copies of `inputs` and judge what came back. Only TooLong gets out, at time `end`."""
     trial, given_inputs, printed = Trial(inputs), copy.deepcopy(inputs), io.StringIO()
     try:
-        with time_limit(end), redirect_stdout(printed):
+        with time_limit(end), redirect_stdout(printed), redirect_stderr(printed):
             for _ in range(exercise.calls):
                 trial.results.append(_keep(function(*given_inputs)))
     except (TooLong, KeyboardInterrupt):

@@ -1,0 +1,29 @@
+"""What nbgrader needs of a check: an error that says what is wrong, or no error at all."""
+
+import re
+import textwrap
+from dataclasses import replace
+
+from ..errors import LabError
+from .report import Report
+
+WIDTH = 96  # characters a line: nbgrader's feedback cuts longer ones off
+
+
+class NotSolved(LabError):
+    """An exercise earns no points. nbgrader gives 0 to a cell that raises, and its feedback shows this text."""
+
+    def __init__(self, report: Report):
+        """Keep what the report finds, and leave out what helps to go on: feedback comes after the deadline."""
+        lines = replace(report, note="", alt="", unfolded=0).text.splitlines()
+        super().__init__("\n".join(map(_wrapped, lines)))
+
+    def _render_traceback_(self) -> list[str]:
+        """What the feedback shows: the report alone."""
+        return str(self).splitlines()
+
+
+def _wrapped(line: str) -> str:
+    """A long line in several, each as far from the edge as the first."""
+    edge = re.match(r"\s*", line).group()
+    return textwrap.fill(line, WIDTH, subsequent_indent=edge, break_long_words=False) if len(line) > WIDTH else line
