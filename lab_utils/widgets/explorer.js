@@ -34,7 +34,9 @@ function decode(text) {
 }
 
 /**
- * The frame: title, prediction, controls, panels and a sentence that says what is seen.
+ * The frame: title, prediction, controls, panels and a sentence that says what is seen. While `predict_first` is on and no
+ * guess is made, title and question alone are seen. Two events at the document reach every explorer on the page:
+ * "lab-reset-all" and "lab-predict-first" (its detail is true or false).
  * Returns { add, panels, say, on }. `on(names, draw)` calls draw at every change of these traits and once now.
  */
 function frame({ model, el, title }) {
@@ -72,19 +74,35 @@ function frame({ model, el, title }) {
     model.save_changes();
     root.querySelector(".lab-controls input, .lab-controls select")?.focus();
   };
-  on(["guess", "question", "choices"], () => {
-    const made = model.get("guess");
+  const everywhere = {
+    "lab-reset-all": () => {
+      model.set("guess", "");
+      reset();
+    },
+    "lab-predict-first": ({ detail }) => {
+      model.set("predict_first", detail);
+      model.save_changes();
+    },
+  };
+  for (const [name, act] of Object.entries(everywhere)) document.addEventListener(name, act);
+  on(["guess", "question", "choices", "predict_first"], () => {
+    const made = model.get("guess"), waits = model.get("predict_first") && !made && model.get("choices").length > 0;
+    root.classList.toggle("lab-waiting", waits);
     question.replaceChildren(node("b", {}, "Predict. "), model.get("question"), " ");
     if (made) question.append(node("span", { class: "lab-made" }, `You said: ${made}. Now find out.`));
     else for (const choice of model.get("choices")) {
       question.append(node("button", { type: "button", click: guess(choice) }, choice));
     }
+    if (waits) question.append(node("i", { class: "lab-first" }, "Answer, and the explorer opens."));
   });
   return {
     root, panels, on,
     add: (...elements) => controls.append(...elements),
     say: (text) => { if (summary.textContent !== text) summary.textContent = text; },
-    end: () => { for (const [name, draw] of listeners) model.off(name, draw); },
+    end: () => {
+      for (const [name, draw] of listeners) model.off(name, draw);
+      for (const [name, act] of Object.entries(everywhere)) document.removeEventListener(name, act);
+    },
   };
 }
 

@@ -1,6 +1,7 @@
 """The frame of every explorer: it draws in the browser, so it also lives on a page with no kernel."""
 
 import base64
+import weakref
 from pathlib import Path
 
 import anywidget
@@ -9,6 +10,7 @@ import traitlets
 
 FOLDER = Path(__file__).parent
 STYLE = (FOLDER / "explorer.css").read_text(encoding="utf-8")
+_explorers = weakref.WeakSet()  # all that were made and are still in use
 
 
 def script(name: str) -> str:
@@ -33,18 +35,31 @@ class Explorer(anywidget.AnyWidget):
     question : str, the prediction to make first
     choices : list of str, what can be predicted
     guess : str, what the reader chose; "" is nothing yet
+    predict_first : bool, hide the result while there is a question and nobody has answered it
     """
 
     _css = STYLE
     _moved: tuple[str, ...] = ()
+    _predict_first = False  # what a new explorer starts with
     question = traitlets.Unicode().tag(sync=True)
     choices = traitlets.List(traitlets.Unicode()).tag(sync=True)
     guess = traitlets.Unicode().tag(sync=True)
+    predict_first = traitlets.Bool().tag(sync=True)
     start = traitlets.Dict().tag(sync=True)
 
     def __init__(self, **traits):
         super().__init__(**traits)
         self.start = {name: getattr(self, name) for name in self._moved}
+        _explorers.add(self)
+
+    @traitlets.default("predict_first")
+    def _as_all_others(self) -> bool:
+        return Explorer._predict_first
+
+    @property
+    def waits(self) -> bool:
+        """Whether the result is hidden now, until `guess` is set."""
+        return self.predict_first and bool(self.choices) and not self.guess
 
     def reset(self) -> None:
         """Back to where it stood at first, as its button does."""
@@ -67,3 +82,20 @@ class Explorer(anywidget.AnyWidget):
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
         still = {"image/png": base64.b64encode(png(self.figure())).decode("ascii"), "text/plain": self.summary()}
         return {**data, **still}, metadata
+
+
+def reset_all() -> None:
+    """Every explorer of this notebook back to where it stood at first, with its question open again."""
+    for explorer in list(_explorers):
+        explorer.reset()
+        explorer.guess = ""
+
+
+def predict_first(on: bool = True) -> None:
+    """Whether the explorers of this notebook, those still to be made too, hide their result until a guess is made.
+
+    `explorer.predict_first = True` does it for one.
+    """
+    Explorer._predict_first = bool(on)
+    for explorer in list(_explorers):
+        explorer.predict_first = bool(on)

@@ -1,0 +1,65 @@
+"""A notebook as slides whose cells run: `make slides NN=01`. Needs jupyterlab-rise.
+
+The slides are those of the instructor edition (`lab_utils.editions`), in a copy: what is changed there is lost at the
+end. JupyterLab runs with settings of its own for it: large type, and a theme that fetches no fonts. An explorer stands
+on its slide as a picture (https://github.com/jupyterlab-contrib/rise/issues/126): `make present` shows it alive.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from .course import NOTEBOOKS, select
+from .editions import write_edition
+from .errors import LabError
+from .present import run_server
+
+SETTINGS = {"theme": "white", "scroll": True, "center": False, "start_slideshow_at": "beginning"}
+STYLE = """
+:root { --jp-content-font-size1: 24px; --jp-code-font-size: 20px; --jp-code-line-height: 1.3; }
+.reveal .jp-RenderedHTMLCommon :is(h1, h2, h3) { text-transform: none; letter-spacing: 0; }
+:is(.jp-RenderedHTMLCommon table, .jp-OutputArea-output pre) { font-size: 20px !important; }
+"""
+
+
+def write_slides(path: Path, folder: Path) -> tuple[Path, Path]:
+    """Write a notebook's slides and JupyterLab's settings to `folder`; returns the slides, the settings' folder."""
+    [notebook] = write_edition("instructor", [path], folder / "slides")
+    (notebook.parent / "rise.css").write_text(STYLE, encoding="utf-8")
+    settings = folder / "settings" / "jupyterlab-rise" / "plugin.jupyterlab-settings"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(json.dumps(SETTINGS), encoding="utf-8")
+    return notebook, folder / "settings"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; what it does not know goes to JupyterLab. Returns the exit code; 2 is nothing to show."""
+    parser = argparse.ArgumentParser(prog="python -m lab_utils.slides", description=__doc__.split("\n")[0])
+    parser.add_argument("number", help="number or name of a notebook, as 01")
+    options, flags = parser.parse_known_args(arguments)
+    try:
+        if importlib.util.find_spec("jupyterlab_rise") is None:
+            raise LabError(
+                f'jupyterlab-rise is not installed. Call here: {sys.executable} -m pip install -e ".[instructors]"'
+            )
+        [path] = select(NOTEBOOKS, [options.number])
+        with tempfile.TemporaryDirectory(prefix="lora-lab-slides-", ignore_cleanup_errors=True) as folder:
+            notebook, settings = write_slides(path, Path(folder))
+            print("Space: on · Ctrl+Enter: run the cell · t: your notes in a window of their own · Ctrl-C here: stop")
+            command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={notebook.parent}"]
+            command += [f"--LabApp.default_url=/rise/{notebook.name}", "--ServerApp.log_level=CRITICAL", *flags]
+            return run_server(command, {**os.environ, "JUPYTERLAB_SETTINGS_DIR": str(settings)})
+    except LabError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
