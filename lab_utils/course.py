@@ -14,8 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .contents import clock, write_index
 from .errors import LabError
-from .pages import clock, write_index, write_page
+from .pages import describe, write_page
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 CELL_SECONDS, FAST_CELL_SECONDS = 1800, 300
@@ -171,14 +172,17 @@ class _Line:
 
 
 def select(folder: Path, only: list[str]) -> list[Path]:
-    """The notebooks of `folder` in order; with `only`, those whose number or name is listed. Else a LabError."""
+    """The notebooks of `folder`, by number and then appendices by letter; or those of them in `only`.
+
+    A page is named by its number, its letter, or the name of its file; a LabError says which there are.
+    """
     found = sorted(folder.glob("*.ipynb"))
     if not found:
         raise LabError(f"There are no notebooks in {folder.resolve()}.")
     chosen = []
     for wanted in only:
-        number = f"{int(wanted):02}_" if wanted.isdigit() else None
-        matches = [path for path in found if path.stem == wanted or (number and path.name.startswith(number))]
+        number = f"{int(wanted):02}" if wanted.isdigit() else wanted.upper()
+        matches = [path for path in found if path.stem == wanted or path.stem.partition("_")[0] == number]
         if not matches:
             raise LabError(f"No notebook {wanted!r}. There are: {', '.join(path.stem for path in found)}.")
         chosen += matches
@@ -187,14 +191,17 @@ def select(folder: Path, only: list[str]) -> list[Path]:
 
 def run_course(paths: list[Path], output: Path, environment: dict[str, str], timeout_seconds: float) -> list[Page]:
     """Execute notebooks one after the other and write their HTML and the index; returns all pages."""
+    import nbformat
+
     output.mkdir(parents=True, exist_ok=True)
+    titles = {path.stem: describe(nbformat.read(path, as_version=4))[0] for path in paths}
     pages = []
     for path in paths:
         line = _Line(path.stem)
         pages.append(execute(path, timeout_seconds=timeout_seconds, environment=environment, progress=line))
         line.end(pages[-1])
-        write_page(pages[-1], output)
-        write_index(pages, output)
+        write_page(pages[-1], output, titles)
+        write_index(pages, output, shortened="LORA_LAB_FAST" in environment)
     return pages
 
 
@@ -202,7 +209,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code: 0 all pages ran, 1 a page failed, 2 nothing could be run."""
     parser = argparse.ArgumentParser(prog="python -m lab_utils.course", description=__doc__.split("\n")[0])
     parser.add_argument("--fast", action="store_true", help="shorter runs of the same pages (LORA_LAB_FAST=1)")
-    parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="numbers or names of notebooks, as 00 08")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="numbers, letters or names, as 00 08 A")
     parser.add_argument("--output", type=Path, default=Path("site"), help="folder for the HTML (default: site)")
     parser.add_argument("--notebooks", type=Path, default=NOTEBOOKS, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)

@@ -1,24 +1,38 @@
-"""HTML of executed notebooks: one file a page with everything inside, and an index.
+"""HTML of executed notebooks: one file a page with everything inside (the index is in `lab_utils.contents`).
 
 A page asks the network for nothing, so it reads the same offline and from a disk. Explorers that compute in the
 browser work in it; other widgets are shown as they stood (see `lab_utils.snapshots`). Formulas in TeX stay text.
+Light or dark is the reader's choice, made in the browser.
 """
 
 import html
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from .snapshots import replace_widgets
 
+HIDDEN_TAGS = {"notes", "colab"}  # cells for the speaker, and for another machine
+NO_ALT = "No description has been provided for this image"  # nbconvert's
+_ASSETS = Path(__file__).parent / "widgets"
+
+
+def shown(notebook):
+    """A copy of a notebook less the cells that a reader of the site has no use for."""
+    cells = [cell for cell in notebook.cells if not HIDDEN_TAGS.intersection(cell.metadata.get("tags", []))]
+    return type(notebook)({**notebook, "cells": cells})
+
 
 def describe(notebook) -> tuple[str, str]:
-    """The first heading of a notebook, and the question under it (the first sentence with a question mark, or "")."""
-    prose = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    """The first heading of a notebook, and its question: bold, else the first sentence that asks, else ""."""
+    prose = [cell.source for cell in shown(notebook).cells if cell.cell_type == "markdown"]
     titles = re.findall(r"^#+ +(.+?)\s*$", "\n".join(prose), flags=re.MULTILINE)
     body = " ".join(line for line in "\n".join(prose[:3]).splitlines() if not line.startswith("#"))
     body = re.sub(r"\[!?\[?[^]]*\]\([^)]*\)\]?(\([^)]*\))?|<[^>]*>", " ", body)  # badges, links, tags
-    question = re.search(r"[^.?!|:]*\?", re.sub(r"[*_`>]", "", body))
-    return titles[0] if titles else "Untitled", " ".join(question.group().split()) if question else ""
+    bold = re.search(r"\*\*([^*]+\?)\*\*", body)
+    asked = bold or re.search(r"([^.?!|:]*\?)", re.sub(r"[*_`>]", "", body))
+    return titles[0] if titles else "Untitled", " ".join(asked.group(1).split()) if asked else ""
 
 
 # nbconvert's page less what it would fetch: require.js, MathJax and Mermaid (and, as no widget is left, their manager).
@@ -27,82 +41,137 @@ _TEMPLATE = """{%- extends 'lab/index.html.j2' -%}
 {%- block html_head_js_mathjax -%}{%- endblock -%}
 {%- block html_head_js_mermaidjs -%}{%- endblock -%}
 {%- block html_head_css -%}{{ resources.lab_head }}{%- endblock -%}
+{%- block body_header -%}
+<body class="jp-Notebook" data-jp-theme-light="true">
+{{ resources.lab_bar }}<main id="lesson" tabindex="-1">
+{%- endblock -%}
+{%- block body_footer -%}</main>{{ resources.lab_end }}{{ resources.lab_scripts }}</body>{%- endblock -%}
 {%- block data_html scoped -%}
 {%- if output.metadata.get('lab_widget') -%}
 <div class="jp-OutputArea-output {{ extra_class }}">{{ output.data['text/html'] }}</div>
 {%- else -%}{{ super() }}{%- endif -%}
 {%- endblock -%}
-{%- block footer_js -%}{{ resources.lab_scripts }}{%- endblock -%}
 """
 
 
-def page_html(notebook, *, folder: Path = Path("."), theme: str = "light") -> str:
+def page_html(notebook, *, folder: Path = Path("."), stem: str = "", titles: Mapping[str, str] | None = None) -> str:
     """An executed notebook as one HTML page that fetches nothing.
 
     Parameters
     ----------
     notebook : NotebookNode
     folder : Path, where the notebook lies: pictures that its prose names are looked for here and put in
-    theme : str, "light" or "dark"
+    stem : str, the name of the notebook's file without its ending
+    titles : Mapping, the site's pages in order: stem -> title. Left out: a page that stands alone.
     """
+    from bs4 import BeautifulSoup
     from nbconvert import HTMLExporter
 
-    notebook, head, scripts = replace_widgets(notebook)
+    title = describe(notebook)[0]
+    notebook, head, scripts = replace_widgets(shown(notebook))
+    exporter = HTMLExporter(
+        template_name="lab", raw_template=_TEMPLATE, embed_images=True, anchor_link_text="#", theme="light"
+    )
+    environment = exporter.environment
+    night = environment.loader.get_source(environment, "static/theme-dark.css")[0]
     resources = {
-        "metadata": {"name": describe(notebook)[0], "path": str(folder)},
-        "lab_head": head,
-        "lab_scripts": scripts,
+        "metadata": {"name": f"{title} · LoRA Lab", "path": str(folder)},
+        "lab_head": f'<style media="screen and (prefers-color-scheme: dark)">{night}</style>{style()}{head}',
+        "lab_bar": f'{_SKIP}<header class="site-bar">{_way(stem, titles, "Pages")}</header>' if titles else "",
+        "lab_end": f'<footer class="site-bar">{_way(stem, titles, "Pages, again")}</footer>' if titles else "",
+        "lab_scripts": script() + scripts,
     }
-    exporter = HTMLExporter(template_name="lab", raw_template=_TEMPLATE, embed_images=True, theme=theme)
     body, _ = exporter.from_notebook_node(notebook, resources=resources)
-    return re.sub(r'<img\b[^>]*\bsrc="https?:[^>]*>', _alternative, body)
+    soup = BeautifulSoup(body, features="html.parser")
+    _mend(soup)
+    if titles:
+        _relink(soup, titles)
+        soup.header.append(BeautifulSoup(_sections_of_page(body), features="html.parser"))
+    return str(soup)
 
 
-def _alternative(match: re.Match) -> str:
-    """The text in the place of a picture that lies on the network, a badge most often."""
-    text = re.search(r'\balt="([^"]*)"', match.group())
-    return text.group(1) if text else ""
-
-
-def write_page(page, folder: Path) -> Path:
+def write_page(page, folder: Path, titles: Mapping[str, str] | None = None) -> Path:
     """Write an executed notebook to `folder` as one HTML file with its pictures inside; returns the file."""
-    body = page_html(page.notebook, folder=page.path.parent)
-    body = re.sub(r'href="([\w-]+)\.ipynb', r'href="\1.html', body)  # from page to page within the site
     target = folder / f"{page.path.stem}.html"
+    body = page_html(page.notebook, folder=page.path.parent, stem=page.path.stem, titles=titles)
     target.write_text(body, encoding="utf-8")
     return target
 
 
-def write_index(pages: list, folder: Path) -> Path:
-    """Write `index.html`: one row a notebook with its title, question, time and, if it failed, the cell."""
-    rows = []
-    for page in pages:
-        title, question = (html.escape(text) for text in describe(page.notebook))
-        state = f"<b>failed in code cell {page.failure.cell}</b>" if page.failure else clock(page.seconds)
-        link = f'<a href="{html.escape(page.path.stem)}.html">{title}</a>'
-        rows.append(f"<tr><td>{link}</td><td>{question}</td><td>{state}</td></tr>")
-    target = folder / "index.html"
-    target.write_text(_INDEX.replace("ROWS", "\n".join(rows)), encoding="utf-8")
-    return target
+def style() -> str:
+    """The style element of every page of a site."""
+    return f"<style>{(_ASSETS / 'site.css').read_text(encoding='utf-8')}</style>"
 
 
-_INDEX = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>LoRA Lab</title>
-<style>
-body { font: 17px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 3rem auto; padding: 0 1rem; color: #222; }
-table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; padding: .5rem .8rem; border-bottom: 1px solid #ddd; vertical-align: top; }
-td:last-child { white-space: nowrap; } b { color: #b00; }
-</style>
-<h1>LoRA Lab</h1>
-<p>Every notebook of the course, executed from top to bottom on one machine.</p>
-<table><tr><th>Notebook</th><th>Question</th><th>Time</th></tr>
-ROWS
-</table></html>
-"""
+def script() -> str:
+    """The script element of every page of a site."""
+    return f"<script>{(_ASSETS / 'site.js').read_text(encoding='utf-8')}</script>"
 
 
-def clock(seconds: float) -> str:
-    """Seconds as `42 s` or `3 min 05 s`."""
-    return f"{seconds:.0f} s" if seconds < 59.5 else "{} min {:02} s".format(*divmod(round(seconds), 60))
+_SKIP = '<a class="site-skip" href="#lesson">Skip to the content</a>'
+
+
+def _way(stem: str, titles: Mapping[str, str], label: str) -> str:
+    """Links to the page before, the index, and the page after; `label` tells two such landmarks apart."""
+    order = list(titles)
+    place = order.index(stem)
+    before = order[place - 1] if place else None
+    after = order[place + 1] if place + 1 < len(order) else None
+    links = ['<a class="site-home" href="index.html">LoRA Lab: all pages</a>']
+    if before:
+        links.insert(0, f'<a rel="prev" href="{before}.html">← {html.escape(titles[before])}</a>')
+    if after:
+        links.append(f'<a rel="next" href="{after}.html">{html.escape(titles[after])} →</a>')
+    return f'<nav class="site-way" aria-label="{label}">{"".join(links)}</nav>'
+
+
+def sections(page: str) -> list[tuple[str, str]]:
+    """The (id, text as HTML) of every section that a page's prose opens, from its HTML."""
+    found = re.findall(r'<h[23] id="([^"]+)">(.*?)<a [^>]*class="anchor-link"', page, flags=re.DOTALL)
+    return [(name, re.sub(r"<[^>]*>", "", text).strip()) for name, text in found]
+
+
+def _sections_of_page(page: str) -> str:
+    """A folded list of the page's own sections."""
+    items = "".join(f'<li><a href="#{name}">{text}</a></li>' for name, text in sections(page))
+    if not items:
+        return ""
+    return (
+        '<nav aria-label="On this page"><details><summary>On this page</summary>'
+        f'<ul class="site-sections">{items}</ul></details></nav>'
+    )
+
+
+def _mend(soup) -> None:
+    """Put right in place what nbconvert's page makes hard to read with a keyboard or by ear."""
+    for part in soup.select(".jp-Cell-inputWrapper[tabindex]"):
+        del part["tabindex"]  # a stop at every cell leads nowhere; site.js keeps those that scroll
+    for picture in soup.select("img[src^='http']"):
+        picture.replace_with(picture.get("alt", ""))  # a picture on the network, a badge most often
+    for picture in soup.find_all("img", alt=NO_ALT):
+        cell = picture.find_parent(class_="jp-Cell")
+        after = cell and cell.find_next_sibling(class_="jp-Cell")
+        prose = after and after.select_one(".jp-RenderedMarkdown")
+        told = prose and prose.get_text().strip().startswith("In words:")
+        picture["alt"] = "Figure: the text below says it in words" if told else "Figure drawn by the code above"
+    for anchor in soup.select("a.anchor-link"):
+        anchor["aria-label"] = "Link to this section"
+    for head in soup.select("thead"):
+        if not head.get_text().strip():
+            head.decompose()
+    for cell in soup.find_all("th"):
+        if not cell.get_text().strip():
+            cell.name = "td"
+
+
+def _relink(soup, titles: Mapping[str, str]) -> None:
+    """Lead links between notebooks to the site's pages; one to anything else on the disk stays as text."""
+    for link in soup.select("main a[href]"):
+        parts = urlsplit(link["href"])
+        if parts.scheme or parts.netloc or not parts.path:
+            continue
+        stem = parts.path.removesuffix(".ipynb")
+        if stem != parts.path and stem in titles:
+            link["href"] = f"{stem}.html" + (f"#{parts.fragment}" if parts.fragment else "")
+        else:
+            del link["href"]

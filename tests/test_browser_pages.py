@@ -1,4 +1,4 @@
-"""Pages of the course in a real browser, from the disk and over http, with the network shut (about ten seconds)."""
+"""Pages of the course in a real browser, from the disk and over http, with the network shut (about 40 seconds)."""
 
 import contextlib
 import functools
@@ -131,17 +131,122 @@ def test_a_model_sends_the_events_that_jupyters_sends(chromium, tmp_path):
     assert heard == [[True, [1, 2], "any", "name"], "new", 9, []]
 
 
+SERIOUS = ("serious", "critical")
+
+
+def faults(page) -> list[str]:
+    """What axe-core finds wrong with a whole page, folded hints and solutions too, serious or worse."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    page.locator("details").evaluate_all("parts => parts.forEach(part => { part.open = true; })")
+    page.wait_for_timeout(200)  # site.js sees what they make scroll
+    found = Axe().run(page).response
+    looked = {rule["id"] for rule in found["passes"] + found["violations"]}
+    assert looked >= {"color-contrast", "document-title", "html-has-lang"}
+    return [
+        f"{rule['id']}: {node['html'][:150]} {node['failureSummary']}"
+        for rule in found["violations"]
+        if rule["impact"] in SERIOUS
+        for node in rule["nodes"]
+    ]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A site of two executed pages of the course and their index."""
+    folder = tmp_path_factory.mktemp("course")
+    pages = course.run_course(course.select(course.NOTEBOOKS, EXECUTED), folder, {"LORA_LAB_FAST": "1"}, 300)
+    assert [page.failure for page in pages] == [None] * len(EXECUTED)
+    return folder
+
+
+EXECUTED = ["01_rank_one", "11_lora_variants"]  # the quickest two; both have an explorer that lives
+LIGHT = {"light": "true", "dark": "false"}  # what JupyterLab writes for its themes
+LOOKS = {
+    "light": {"color_scheme": "light"},
+    "dark": {"color_scheme": "dark"},
+    "narrow": {"color_scheme": "light", "viewport": {"width": 390, "height": 844}},
+}
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(
+    "name, look",
+    [*(("index", look) for look in LOOKS), (EXECUTED[0], "dark"), (EXECUTED[0], "narrow"), (EXECUTED[1], "light")],
+)
+def test_axe_finds_nothing_serious(chromium, site, name, look):
+    with opened(chromium, (site / f"{name}.html").as_uri(), **LOOKS[look]) as page:
+        if name != "index":
+            page.locator(".lab-place .lab-explorer").wait_for()
+        assert faults(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0  # only parts scroll sideways
+        assert page.asked == [] and page.errors == []
+
+
+@pytest.mark.browser
+def test_axe_sees_a_fault(chromium, tmp_path):
+    body = page_html(toys.notebook_of(toys.Toy(name="C"))).replace("</main>", "<p style='color: #ccc'>faint</p></main>")
+    (tmp_path / "page.html").write_text(body, encoding="utf-8")
+    with opened(chromium, (tmp_path / "page.html").as_uri(), color_scheme="light") as page:
+        assert [fault.split(":")[0] for fault in faults(page)] == ["color-contrast"]
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_both_themes_are_legible(chromium, tmp_path, theme):
-    from axe_playwright_python.sync_playwright import Axe
-
     box = ipywidgets.VBox([ipywidgets.IntSlider(5, description="steps"), ipywidgets.Image(value=toys.png())])
-    body = page_html(toys.notebook_of(toys.Toy(name="C"), box), theme=theme)
+    body = page_html(toys.notebook_of(toys.Toy(name="C"), box))
     (tmp_path / "page.html").write_text(body, encoding="utf-8")
-    with opened(chromium, (tmp_path / "page.html").as_uri()) as page:
+    with opened(chromium, (tmp_path / "page.html").as_uri(), color_scheme=theme) as page:
         page.locator(".toy-text").wait_for()
-        rules = ["color-contrast", "image-alt"]
-        found = Axe().run(page, context=".jp-OutputArea", options={"runOnly": rules}).response
-        assert {rule["id"] for rule in found["passes"]} == set(rules)
-        assert found["violations"] == []
+        assert faults(page) == []
+        back = page.locator("body").evaluate("body => getComputedStyle(body).backgroundColor")
+        assert (back == "rgb(255, 255, 255)") is (theme == "light")
+        page.locator(f"body[data-jp-theme-light={LIGHT[theme]}]").wait_for()
+        other = "dark" if theme == "light" else "light"
+        page.emulate_media(color_scheme=other)  # the reader changes it
+        page.locator(f"body[data-jp-theme-light={LIGHT[other]}]").wait_for()
+
+
+@pytest.mark.browser
+def test_the_keyboard_skips_to_the_content_and_stops_only_where_something_moves(chromium, site):
+    with opened(chromium, (site / "01_rank_one.html").as_uri()) as page:
+        page.locator(".lab-place .lab-explorer").wait_for()
+        page.keyboard.press("Tab")
+        skip = page.get_by_role("link", name="Skip to the content")
+        assert skip.evaluate("link => link === document.activeElement") and skip.bounding_box()["y"] >= 0
+        page.keyboard.press("Enter")
+        assert page.evaluate("document.activeElement.id") == "lesson"
+        idle = page.locator("main [tabindex='0']").evaluate_all(
+            """parts => parts.filter(part => !part.closest(".lab-explorer")
+                 && part.scrollWidth <= part.clientWidth && part.scrollHeight <= part.clientHeight)
+               .map(part => part.outerHTML.slice(0, 80))"""
+        )
+        assert idle == []
+
+
+@pytest.mark.browser
+def test_sections_are_found_from_the_index(chromium, site):
+    with opened(chromium, (site / "index.html").as_uri()) as page:
+        shown = page.locator(".site-sections li:visible")
+        every = shown.count()
+        page.get_by_role("searchbox").fill("table apart")
+        assert shown.all_inner_texts() == ["01 · 3. In reverse: take a table apart"]
+        assert page.get_by_role("status").inner_text() == f"1 of {every} sections"
+        target = shown.get_by_role("link").get_attribute("href")
+        page.get_by_role("searchbox").fill("")
+        assert shown.count() == every > 10
+        page.unroute("**/*")
+        page.goto((site / target.split("#")[0]).as_uri() + "#" + target.split("#")[1])
+        heading = page.get_by_role("heading", name="3. In reverse")
+        assert abs(heading.bounding_box()["y"]) < 60  # the page opens at the section
+
+
+@pytest.mark.browser
+def test_paper_is_light_and_cuts_nothing_off(chromium, site):
+    with opened(chromium, (site / "01_rank_one.html").as_uri(), color_scheme="dark") as page:
+        page.emulate_media(media="print", color_scheme="dark")
+        assert page.locator("body").evaluate("body => getComputedStyle(body).backgroundColor") == "rgb(255, 255, 255)"
+        assert not page.locator(".site-bar").first.is_visible()
+        cut = "parts => parts.filter(part => part.scrollWidth > part.clientWidth).map(part => part.textContent)"
+        assert page.locator("main pre").evaluate_all(cut) == []

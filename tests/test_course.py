@@ -2,15 +2,15 @@
 
 import re
 import sys
-from html.parser import HTMLParser
 
 import nbformat
 import pytest
-from toys import Toy, notebook_of
+from built import Fetched, Links
+from toys import Asking, Toy, notebook_of
 
 from lab_utils import course
 from lab_utils.errors import LabError
-from lab_utils.pages import describe, page_html
+from lab_utils.pages import describe, page_html, script
 
 
 def make(folder, name, *cells):
@@ -31,7 +31,8 @@ plt.plot([1, 2]); plt.show()"""
 
 
 def test_a_good_course_leaves_pages_with_pictures_and_an_index(tmp_path, capfd):
-    make(tmp_path / "in", "00_one", "# 00 One\n\n**Question.** Does *it* run?\n\nMinutes: 1", "2 + 2", PICTURE)
+    prose = "# 00 One\n\n**Question.** Does *it* run?\n\n| | |\n|---|---|\n| Time | 1 min and a half. No GPU. |"
+    make(tmp_path / "in", "00_one", prose, "2 + 2", PICTURE)
     make(tmp_path / "in", "01_two", "# 01 Two\n\n[back](00_one.ipynb#One)", "print('second page')")
     out = tmp_path / "site"
     assert course.main(["--notebooks", str(tmp_path / "in"), "--output", str(out)]) == 0
@@ -39,7 +40,8 @@ def test_a_good_course_leaves_pages_with_pictures_and_an_index(tmp_path, capfd):
     second = (out / "01_two.html").read_text()
     assert "data:image/png;base64," in first
     assert "second page" in second and 'href="00_one.html#One"' in second
-    assert '<a href="00_one.html">00 One</a></td><td>Does it run?</td>' in index and "01_two.html" in index
+    assert re.search('<a href="00_one.html">00 One</a> <span class="[^"]*">Does it run[?]</span>', index)
+    assert "01_two.html" in index and "1 min and a half</td>" in index and "cut short" not in index
     assert "2 of 2 notebooks ran" in capfd.readouterr().out
 
 
@@ -109,15 +111,17 @@ def test_the_kernel_is_this_python_in_the_notebooks_folder(tmp_path):
 
 
 def test_select_by_number_and_name(tmp_path):
-    for name in ("00_start", "08_qlora", "10_merge"):
+    for name in ("A_museum", "00_start", "08_qlora", "10_merge"):
         make(tmp_path, name, "1")
+
     def names(only):
         return [path.stem for path in course.select(tmp_path, only)]
 
-    assert names([]) == ["00_start", "08_qlora", "10_merge"]
+    assert names([]) == ["00_start", "08_qlora", "10_merge", "A_museum"]
     assert names(["10", "0"]) == ["00_start", "10_merge"]
+    assert names(["A"]) == names(["a"]) == ["A_museum"]
     assert names(["08_qlora"]) == ["08_qlora"]
-    with pytest.raises(LabError, match=r"No notebook '99'\. There are: 00_start, 08_qlora, 10_merge"):
+    with pytest.raises(LabError, match=r"No notebook '99'\. There are: 00_start, 08_qlora, 10_merge, A_museum"):
         course.select(tmp_path, ["99"])
     with pytest.raises(LabError, match="no notebooks"):
         course.select(tmp_path / "empty", [])
@@ -130,33 +134,8 @@ def test_describe_takes_the_first_question():
     notebook = new.new_notebook(cells=[new.new_markdown_cell(prose)])
     assert describe(notebook) == ("05 · Quantization", "What is lost when 16 bits become 8?")
     assert describe(new.new_notebook()) == ("Untitled", "")
-
-
-class Fetched(HTMLParser):
-    """What a browser would fetch for a page beyond the page itself, read off its tags, styles and scripts."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.found, self.inside = [], ""
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attributes):
-        self.inside = tag
-        for name, value in attributes:
-            if name in ("src", "srcset", "data", "poster") or (name, tag) == ("href", "link"):
-                if value and not value.startswith("data:"):
-                    self.found.append(value)
-
-    def handle_endtag(self, tag):
-        self.inside = ""
-
-    def handle_data(self, text):
-        if self.inside == "style":
-            text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
-            self.found += re.findall(r"@import[^;]*|url\((?![\"']?data:|#)[^)]*\)", text)
-        if self.inside == "script":
-            self.found += re.findall(r"https?://[^\"'\s]*", text)
+    notebook.cells[0].source = "# 11\n\n**It is old. Is it: good?** Who knows?"
+    assert describe(notebook) == ("11", "It is old. Is it: good?")
 
 
 def test_fetched_sees_what_nbconvert_would_fetch():
@@ -186,7 +165,8 @@ def test_an_executed_page_fetches_nothing(tmp_path):
     assert Fetched(text).found == []
     assert '<a href="https://x.y">Open in Colab</a>' in text and "$a_1 * b &lt; c$" in text
     assert "data:image/png;base64,iVBORw==" in text
-    assert "rank: 4" in text and "<b>bold</b>" in text and "<script" not in text
+    assert "rank: 4" in text and "<b>bold</b>" in text
+    assert re.findall("<script[^>]*>.*?</script>", text, flags=re.DOTALL) == [script()]  # the site's own and no other
 
 
 def test_a_page_with_an_explorer_fetches_nothing():
@@ -194,7 +174,72 @@ def test_a_page_with_an_explorer_fetches_nothing():
     assert Fetched(text).found == [] and text.count('<script type="module">') == 2
 
 
-@pytest.mark.parametrize("path", sorted(course.NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
-def test_no_notebook_of_the_course_fetches_anything(path):
-    """Not executed here: its prose, its pictures and the template."""
-    assert Fetched(page_html(nbformat.read(path, as_version=4), folder=path.parent)).found == []
+def test_speakers_notes_and_the_setup_for_colab_do_not_stand_in_a_page():
+    new = nbformat.v4
+    notebook = new.new_notebook(
+        cells=[
+            new.new_markdown_cell("# Is this the title?", metadata={"tags": ["notes"]}),
+            new.new_markdown_cell("# The title\n\nIs this asked?"),
+            new.new_code_cell("install()", metadata={"tags": ["colab"]}),
+            new.new_code_cell("solve()", metadata={"tags": ["exercise"]}),
+        ]
+    )
+    text = page_html(notebook)
+    assert describe(notebook) == ("The title", "Is this asked?")
+    assert "<title>The title · LoRA Lab</title>" in text and "solve" in text
+    assert "Is this the title" not in text and "install" not in text
+    assert len(notebook.cells) == 4
+
+
+def test_links_lead_within_the_site_and_nowhere_else_on_the_disk():
+    prose = "# A\n\n[b](b.ipynb#1.-One) [gone](c.ipynb) [data](../data/README.md) [web](https://a.org) [up](#A)"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(prose)])
+    leads = Links(page_html(notebook, stem="a", titles={"a": "A", "b": "B"}).partition("<main")[2]).leads
+    assert leads[1:4] == ["b.html#1.-One", "https://a.org", "#A"]
+    assert leads[4:] == ["index.html", "b.html"]
+    alone = page_html(notebook)
+    assert "../data/README.md" in alone and "index.html" not in alone
+
+
+def test_a_page_is_mended_for_the_ear_and_the_keyboard():
+    new = nbformat.v4
+    figure = new.new_output("display_data", data={"image/png": "iVBORw=="})
+    prose = "| | |\n|---|---|\n| Time | short |\n\n| | b |\n|---|---|\n| 1 | 2 |"
+    notebook = new.new_notebook(
+        cells=[
+            new.new_markdown_cell(prose),
+            new.new_code_cell("plot()", outputs=[figure]),
+            new.new_markdown_cell("*In words: a line.*"),
+            new.new_code_cell("plot()", outputs=[figure]),
+        ]
+    )
+    text = page_html(notebook).partition("<main")[2]
+    assert re.findall(r'alt="([^"]*)"', text) == [
+        "Figure: the text below says it in words",
+        "Figure drawn by the code above",
+    ]
+    assert re.findall("<th[^>]*>", text) == ["<thead>", "<th>"]  # an empty heading is gone, an empty cell heads nothing
+    assert '<div class="jp-Cell-inputWrapper">' in text
+
+
+def test_the_index_says_what_is_a_trial_and_which_explorers_live(tmp_path):
+    pages = []
+    notebooks = {
+        "01_a": notebook_of(Toy(), Asking()),
+        "02_b": notebook_of(Asking()),
+        "A_c": nbformat.v4.new_notebook(),
+    }
+    for stem, notebook in notebooks.items():
+        notebook.cells.insert(0, nbformat.v4.new_markdown_cell(f"# {stem} · Page\n\n## The <part> of {stem}"))
+        pages.append(course.Page(tmp_path / f"{stem}.ipynb", notebook, [61.0]))
+        course.write_page(pages[-1], tmp_path)
+    text = course.write_index(pages, tmp_path, shortened=True).read_text()
+    assert "cut short" in text and text.count("executed in 1 min 01 s") == 3
+    assert re.findall(r'(\w+) · Page</a>|(explorer [a-z]+ [a-z]+)', text) == [
+        ("01_a", ""), ("", "explorer answers here"), ("02_b", ""), ("", "explorer stands still"), ("A_c", ""),
+    ]  # fmt: skip
+    assert re.findall('<li><a href="(.*?)#.*?">(.*?)</a></li>', text) == [
+        ("01_a.html", "01_a · The  of 01_a"),
+        ("02_b.html", "02_b · The  of 02_b"),
+        ("A_c.html", "A_c · The  of A_c"),
+    ]

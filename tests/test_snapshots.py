@@ -9,11 +9,12 @@ from pathlib import Path
 import ipywidgets
 import pytest
 from ipywidgets.embed import dependency_state
-from toys import MARK, Toy, notebook_of, png
+from toys import MARK, Asking, Toy, notebook_of, png
 
-from lab_utils.snapshots import NOTE, lives_in_a_page, replace_widgets, snapshot
+from lab_utils.snapshots import NOTE, asks_python, lives_in_a_page, replace_widgets, snapshot
 
 WIDGETS = Path(__file__).resolve().parent.parent / "lab_utils" / "widgets"
+NO_EXPLORERS = {"explorer", "page", "present", "site"}  # what they share, and scripts of whole pages
 
 
 def still(widget) -> str:
@@ -156,12 +157,20 @@ def test_only_self_contained_modules_live(module, living):
     assert not lives_in_a_page({})
 
 
-@pytest.mark.parametrize(
-    "name", sorted(path.stem for path in WIDGETS.glob("*.js") if path.stem not in ("page", "explorer"))
-)
+@pytest.mark.parametrize("name", sorted({path.stem for path in WIDGETS.glob("*.js")} - NO_EXPLORERS))
 def test_every_explorer_of_the_lab_lives_without_a_network(name):
     from lab_utils.widgets.explorer import STYLE, script
 
     assert lives_in_a_page({"state": {"_esm": script(name)}})
     assert set(re.findall(r"https?://[^\"'\s]*", script(name) + STYLE)) <= {"http://www.w3.org/2000/svg"}  # a name
     assert not re.search(r"@import|url\(", STYLE)
+
+
+def test_explorers_that_ask_python_are_marked():
+    """Those of pages 04 and 07 train and estimate in Python, and the chat runs a model; the others compute here."""
+    from lab_utils.widgets.explorer import script
+
+    names = {path.stem for path in WIDGETS.glob("*.js")} - NO_EXPLORERS
+    assert {name for name in names if asks_python(script(name))} == {"budget_explorer", "chat", "rank_alpha_trainer"}
+    page, _, _ = replace_widgets(notebook_of(Toy(), Asking()))
+    assert ['data-asks="python"' in html_of(page, index) for index in (0, 1)] == [False, True]

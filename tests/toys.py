@@ -63,6 +63,12 @@ class Broken(Toy):
     _esm += "export default { render };"
 
 
+class Asking(Toy):
+    """One that would ask Python."""
+
+    _esm = "function rest() {}\nfunction render({ model }) { rest({ model }); }\nexport default { render };"
+
+
 class Listener(Toy):
     """One that writes down which events its model sends."""
 
