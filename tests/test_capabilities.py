@@ -1,9 +1,14 @@
 """The machine report: one row a thing, each with advice when something is missing."""
 
-import pytest
+from types import SimpleNamespace
 
-from lab_utils import capabilities
+import pytest
+import torch
+
+from lab_utils import capabilities, memory
+from lab_utils.architectures import ARCHITECTURES
 from lab_utils.errors import LabError
+from lab_utils.models import MODELS
 
 
 def by_name():
@@ -47,3 +52,68 @@ def test_unwritable_cache_is_noticed(monkeypatch, tmp_path):
     monkeypatch.setattr(capabilities.os, "access", lambda path, mode: False)
     row = by_name()["disk"]
     assert not row["ok"] and "LORA_LAB_CACHE" in row["advice"]
+
+
+def test_a_shared_cache_that_holds_the_model_need_not_be_writable(monkeypatch, tmp_path):
+    monkeypatch.setenv("LORA_LAB_CACHE", str(tmp_path))
+    (tmp_path / capabilities.FOLDER).mkdir()
+    monkeypatch.setattr(capabilities.os, "access", lambda path, mode: False)
+    assert by_name()["disk"]["ok"]
+
+
+def pretend_gpu(monkeypatch, name, gib, has_bf16, hub):
+    monkeypatch.delenv("LORA_LAB_DEVICE", raising=False)
+    bytes_ = int(gib * 2**30)
+    for attribute, value in {
+        "is_available": lambda: True,
+        "get_device_name": lambda: name,
+        "is_bf16_supported": lambda including_emulation=True: including_emulation or has_bf16,
+        "get_device_properties": lambda device: SimpleNamespace(total_memory=bytes_),
+        "mem_get_info": lambda: (bytes_ - 2**28, bytes_),
+    }.items():
+        monkeypatch.setattr(torch.cuda, attribute, value)
+    monkeypatch.setattr("lab_utils.models.hub_reachable", lambda: hub)
+
+
+@pytest.mark.parametrize(
+    ("name", "gib", "has_bf16", "dtype"),
+    [
+        ("Tesla T4", 14.7, False, "float16"),
+        ("NVIDIA L4", 22.2, True, "bfloat16"),
+        ("NVIDIA A100-SXM4-40GB", 39.4, True, "bfloat16"),
+    ],
+)
+def test_a_gpus_row_names_what_fits_and_no_less(monkeypatch, name, gib, has_bf16, dtype):
+    """The estimate of page 07 decides: the model and the batch in the hint fit, the next larger ones do not."""
+    pretend_gpu(monkeypatch, name, gib, has_bf16, hub=True)
+    what, found, ok, advice = capabilities._processor()
+    assert (what, ok) == ("device", True)
+    assert name in found and f"computing in {dtype}" in found and f"{gib} GiB" in found
+    how = {"method": "qlora", "rank": 8, "dtype": dtype, "moments": "8bit", "device": "cuda"}
+    room = 0.9 * gib * 2**30
+
+    def peak(model, batch, tokens, **more):
+        return memory.estimate(model, batch_size=batch, sequence_length=tokens, **how, **more).total_bytes
+
+    largest = advice.split("models up to ")[1].split(" train")[0]
+    assert peak(largest, 1, 512, gradient_checkpointing=True) <= room
+    for other, model in ARCHITECTURES.items():
+        if "bert" not in other.lower() and model.total_parameters() > ARCHITECTURES[largest].total_parameters():
+            assert peak(other, 1, 512, gradient_checkpointing=True) > room, other
+    batch = int(advice.split("batches of up to ")[1].split(" ×")[0])
+    assert "smollm2-1.7b takes" in advice
+    assert peak("SmolLM2-1.7B", batch, 256) <= room < peak("SmolLM2-1.7B", 2 * batch, 256)
+
+
+def test_a_gpu_without_the_hub_is_advised_on_the_embedded_model(monkeypatch):
+    pretend_gpu(monkeypatch, "Tesla T4", 14.7, False, hub=False)
+    assert "smollm2-135m takes batches of up to" in capabilities._processor()[3]
+
+
+def test_a_tiny_gpu_is_told_so():
+    assert "embedded model" in capabilities.gpu_hint(0.3, "float16", "smollm2-135m")
+
+
+def test_every_default_model_has_a_batch_to_name():
+    defaults = [name for name, model in MODELS.items() if model.min_gpu_gib is not None]
+    assert set(defaults) <= {name.lower() for name in ARCHITECTURES}

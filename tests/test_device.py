@@ -104,16 +104,20 @@ def test_device_is_frozen():
 
 @pytest.fixture
 def memory(monkeypatch, tmp_path):
-    """Pretend a machine with 10,000 bytes available and a cgroup folder whose files a test writes."""
+    """Pretend a machine with 10,000 bytes available, and control groups whose files a test writes."""
     import psutil
 
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=10_000))
-    monkeypatch.setattr(device_module, "Path", lambda path: tmp_path if path == "/sys/fs/cgroup" else None)
+    places = {"/sys/fs/cgroup": tmp_path / "groups", "/proc/self/cgroup": tmp_path / "own"}
+    monkeypatch.setattr(device_module, "Path", places.__getitem__)
 
-    def write(limit: str, current: int = 0, stat: str = "anon 1\n"):
-        (tmp_path / "memory.max").write_text(f"{limit}\n")
-        (tmp_path / "memory.current").write_text(f"{current}\n")
-        (tmp_path / "memory.stat").write_text(stat)
+    def write(limit: str, current: int = 0, stat: str = "anon 1\n", *, group: str = ""):
+        folder = tmp_path / "groups" / group
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "memory.max").write_text(f"{limit}\n")
+        (folder / "memory.current").write_text(f"{current}\n")
+        (folder / "memory.stat").write_text(stat)
+        (tmp_path / "own").write_text(f"0::/{group}\n")
 
     return write
 
@@ -134,6 +138,15 @@ def test_free_memory_without_a_container(memory):
 )
 def test_free_memory_in_a_container(memory, limit, current, free):
     memory(limit, current)
+    assert free_memory_bytes("cpu") == free
+
+
+@pytest.mark.parametrize(
+    ("unit", "slice_", "free"), [("3000", "max", 2_000), ("max", "2500", 1_500), ("9000", "4000", 3_000)]
+)
+def test_free_memory_in_a_unit_of_systemd_is_the_least_on_the_way_up(memory, unit, slice_, free):
+    memory(slice_, 1_000, group="user.slice")
+    memory(unit, 1_000, group="user.slice/student.service")
     assert free_memory_bytes("cpu") == free
 
 

@@ -1,5 +1,6 @@
 """embedded: the model appears whole or not at all. The wheel here is a small fake; the real one is never fetched."""
 
+import contextlib
 import errno
 import hashlib
 import multiprocessing
@@ -7,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 import zipfile
 from pathlib import Path
@@ -121,6 +123,69 @@ def test_an_unwritable_cache_names_the_folder_and_the_variable(cache, monkeypatc
     with pytest.raises(LabError) as caught:
         embedded_folder()
     assert str(tmp_path / "a_file" / "cache") in str(caught.value) and "LORA_LAB_CACHE" in str(caught.value)
+
+
+@contextlib.contextmanager
+def as_another_account():
+    """Run as the account `nobody`, where this process may change its account; elsewhere as itself."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def shared(cache, monkeypatch):
+    """A cache that everybody can reach (pytest's own folders are its owner's alone), read-only at the end."""
+    with tempfile.TemporaryDirectory(prefix="lora-lab-shared-") as folder:
+        os.chmod(folder, 0o755)
+        monkeypatch.setenv("LORA_LAB_CACHE", folder)
+        yield Path(folder)
+        for path in (Path(folder), *Path(folder).rglob("*")):
+            path.chmod(0o700)
+
+
+def close_for_writing(folder: Path) -> None:
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(path.stat().st_mode & ~0o222)
+
+
+def convert_for_oneself(source: Path, target: Path) -> None:
+    """Like safetensors, which leaves its file readable to the owner alone."""
+    convert(source, target)
+    (target / "model.safetensors").chmod(0o600)
+
+
+def test_a_class_reads_one_cache_that_it_cannot_write(shared, monkeypatch):
+    monkeypatch.setattr(embedded, "_convert", convert_for_oneself)
+    before = os.umask(0o077)
+    try:
+        folder = embedded_folder()
+    finally:
+        os.umask(before)
+    close_for_writing(shared)
+    with as_another_account():
+        with pytest.raises(PermissionError):
+            (shared / "new").touch()
+        assert embedded_folder() == folder
+        assert (folder / "model.safetensors").read_bytes() == b"weights " * 1000
+
+
+def test_a_shared_cache_that_nobody_filled_says_who_fills_it(shared):
+    close_for_writing(shared)
+    with as_another_account(), pytest.raises(LabError, match=r"cannot be written.*keeper.*-m lab_utils\.embedded"):
+        embedded_folder()
+
+
+@pytest.mark.parametrize("barred", ["model.safetensors", "."])
+def test_a_model_that_only_its_owner_may_read_says_the_mend(shared, barred):
+    (embedded_folder() / barred).chmod(0o000)
+    with as_another_account(), pytest.raises(LabError, match=r"may not read it.*chmod -R a\+rX"):
+        embedded_folder()
 
 
 def test_too_little_disk_is_said_before_anything_is_done(cache, monkeypatch):

@@ -1,0 +1,76 @@
+"""JupyterHub for a class on one machine: the lecturer's own, to try things out.
+
+    pip install -c constraints.txt -e '.[hub]'
+    jupyterhub -f deploy/jupyterhub_config.py        # then open http://127.0.0.1:8000
+
+Every student's server runs under the account that started the hub, in a folder of its own: no student is kept from
+another's files, and nothing limits memory. So it listens on this machine alone. For a class, see deploy/README.md.
+
+Environment: LORA_LAB_HUB_FOLDER (homes and database; default ~/lora-lab-class), LORA_LAB_HUB_PASSWORD (one for all,
+eight characters or more; without it any name gets in), LORA_LAB_HUB_THREADS (a student's; default 1).
+"""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from lab_utils.embedded import embedded_folder
+from lab_utils.errors import LabError
+
+c = get_config()  # noqa: F821  JupyterHub defines it
+REPOSITORY = Path(__file__).resolve().parent.parent
+FOLDER = Path(os.environ.get("LORA_LAB_HUB_FOLDER") or "~/lora-lab-class").expanduser().resolve()
+PASSWORD = os.environ.get("LORA_LAB_HUB_PASSWORD")
+THREADS = os.environ.get("LORA_LAB_HUB_THREADS") or "1"
+FOLDER.mkdir(parents=True, exist_ok=True)
+try:
+    CACHE = embedded_folder().parent  # made now if need be, so that no student waits for it
+except LabError as error:
+    sys.exit(f"The hub was not started: {error}")
+
+c.JupyterHub.bind_url = "http://127.0.0.1:8000"
+c.JupyterHub.db_url = f"sqlite:///{FOLDER / 'hub.sqlite'}"
+c.JupyterHub.cookie_secret_file = str(FOLDER / "cookie_secret")
+c.ConfigurableHTTPProxy.command = [str(Path(sys.executable).with_name("configurable-http-proxy"))]  # needs no Node
+c.ConfigurableHTTPProxy.pid_file = str(FOLDER / "proxy.pid")
+
+c.Authenticator.allow_all = True
+if PASSWORD:
+    c.JupyterHub.authenticator_class = "shared-password"
+    c.SharedPasswordAuthenticator.user_password = PASSWORD
+else:
+    c.JupyterHub.authenticator_class = "dummy"
+
+c.JupyterHub.spawner_class = "simple"
+c.SimpleLocalProcessSpawner.home_dir_template = str(FOLDER / "homes" / "{username}")
+c.Spawner.cmd = [sys.executable, "-m", "jupyterhub.singleuser"]
+c.Spawner.default_url = "/lab/tree/lora-lab/notebooks/00_start_here.ipynb"
+c.Spawner.start_timeout = c.Spawner.http_timeout = 180  # thirty students who come at once share a few cores
+c.Spawner.args = [
+    "--MappingKernelManager.cull_idle_timeout=3600",  # a kernel that nobody has used for an hour frees its memory;
+    "--MappingKernelManager.cull_connected=True",  # what was saved stays
+    "--ServerApp.shutdown_no_activity_timeout=7200",
+]
+if hasattr(os, "geteuid") and os.geteuid() == 0:
+    c.Spawner.args.append("--allow-root")
+c.Spawner.environment = {
+    **{name: value for name, value in os.environ.items() if name.startswith("LORA_LAB_") and "_HUB_" not in name},
+    "LORA_LAB_CACHE": str(CACHE),  # one model for all
+    "LORA_LAB_THREADS": THREADS,
+    "OMP_NUM_THREADS": THREADS,  # torch would take every core for every student
+}
+c.Spawner.env_keep.extend(["HF_HUB_OFFLINE"])
+
+
+def lay_out_pages(spawner) -> None:
+    """Copy the notebooks that a student does not have yet; what the student changed is never written over."""
+    pages = REPOSITORY / "notebooks"
+    for source in (*pages.glob("*.ipynb"), *pages.glob("images/*")):
+        copy = Path(spawner.home_dir) / "lora-lab" / "notebooks" / source.relative_to(pages)
+        if not copy.exists():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, copy)
+
+
+c.Spawner.pre_spawn_hook = lay_out_pages

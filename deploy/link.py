@@ -1,0 +1,49 @@
+"""The link that a teacher hands out: it pulls the course into a student's home on a hub and opens a page.
+
+    python deploy/link.py https://hub.example.edu
+    python deploy/link.py https://hub.example.edu --page 05_quantization --branch spring
+
+nbgitpuller, on the hub, keeps what a student changed and adds what is new.
+"""
+
+import argparse
+from pathlib import Path
+from urllib.parse import urlencode
+
+from lab_utils.colab import repository
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def link(hub: str, *, page: str = "00_start_here", branch: str = "main", address: str | None = None) -> str:
+    """nbgitpuller's link for a page.
+
+    Parameters
+    ----------
+    hub : str, the hub's address, with its base path if it has one
+    page : str, a notebook's name without its ending
+    branch : str
+    address : str, of the repository; default the one in pyproject.toml, without a slash at its end
+
+    Returns
+    -------
+    str
+    """
+    address = address or repository()
+    folder = address.rpartition("/")[2]  # where nbgitpuller puts the course
+    query = {"repo": address, "branch": branch, "urlpath": f"lab/tree/{folder}/notebooks/{page}.ipynb", "depth": 1}
+    return f"{hub.rstrip('/')}/hub/user-redirect/git-pull?{urlencode(query)}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("hub", help="the hub's address")
+    pages = [path.stem for path in sorted(ROOT.glob("notebooks/*.ipynb"))]
+    parser.add_argument("--page", default="00_start_here", choices=pages)
+    parser.add_argument("--branch", default="main")
+    arguments = parser.parse_args()
+    print(link(arguments.hub, page=arguments.page, branch=arguments.branch))
+
+
+if __name__ == "__main__":
+    main()

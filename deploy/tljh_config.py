@@ -1,0 +1,13 @@
+"""Read by The Littlest JupyterHub from /opt/tljh/config/jupyterhub_config.d: what every student's server is given."""
+
+c = get_config()  # noqa: F821  JupyterHub defines it
+
+c.Spawner.environment.update(
+    {
+        "LORA_LAB_CACHE": "/srv/lora-lab/cache",  # the model that tljh.sh put there
+        "LORA_LAB_THREADS": "2",
+        "OMP_NUM_THREADS": "2",  # as limits.cpu: torch counts the machine's cores, not a student's share
+    }
+)
+# systemd's default stops the whole server when one kernel takes too much; so only that kernel dies and is restarted.
+c.SystemdSpawner.unit_extra_properties.update({"OOMPolicy": "continue"})
