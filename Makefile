@@ -5,6 +5,7 @@
 #   make lab LAB_FLAGS=--no-browser      flags for JupyterLab
 #   make test TESTS="-m 'not browser'"      flags and files for pytest
 #   make course COURSE="--only 00 08"      flags for the course: --fast, --only, --output
+#   make present PRESENT="--ready --only rank lora"      flags for the live demonstration: --port, --only, --ready, --no-browser
 
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -12,11 +13,15 @@ TORCH_INDEX ?=
 LAB_FLAGS ?=
 TESTS ?=
 COURSE ?=
+PRESENT ?=
+NN ?= 01
 
 BIN := .venv/bin
 # Stamps: an install that was cut short leaves none, so the next call goes on with it.
 LAB := .venv/.lora-lab
+TEACH := .venv/.lora-lab-instructors
 DEV := .venv/.lora-lab-dev
+TWO := -n 2 --dist loadscope --no-loadscope-reorder
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
 PIP := PYTHONWARNINGS=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -c constraints.txt \
@@ -27,12 +32,15 @@ LARGE := awk '/^ *(Downloading|Using cached|Processing) .*\.whl/ && /GB|MB|torch
               /^Installing collected/ { print "  Packages to install: " NF - 3; fflush() }'
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test course lint bench model browser
+.PHONY: help lab test course lint bench model browser editions present slides
 
 help:
 	@echo "make lab      set everything up, then open JupyterLab on notebook 00"
 	@echo "make test     set everything up, then run all tests"
 	@echo "make course   run every notebook with no screen; read site/index.html"
+	@echo "make editions for whoever teaches: the notebooks for students and for instructors, in editions/"
+	@echo "make present  show the explorers to a class, full screen and in large type"
+	@echo "make slides NN=01   show a notebook as slides"
 	@echo "make lint     check the code's style, and that the notebooks hold no outputs"
 	@echo "make bench    time explorers, 4-bit rounding, and a training step against TRL's"
 	@echo "The first call makes the environment in .venv (some minutes, 2 to 8 GB) and the model in ~/.cache/lora-lab."
@@ -45,20 +53,31 @@ test: $(DEV) model browser
 ifdef TESTS
 	@$(BIN)/python -m pytest $(TESTS)
 else
-	@# The browser's tests measure how long a key press takes, so they run alone and last.
+	@# The browser's tests measure how long a key press takes, so they run apart from those that compute for minutes.
 	@echo "Running the tests, two files at a time on one thread each; then those in the browser"
 	@failed=0; \
-	OMP_NUM_THREADS=1 LORA_LAB_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not browser" || failed=1; \
-	$(BIN)/python -m pytest -m browser || failed=1; \
+	export OMP_NUM_THREADS=1 LORA_LAB_THREADS=1; \
+	$(BIN)/python -m pytest $(TWO) -m "not browser" || failed=1; \
+	$(BIN)/python -m pytest $(TWO) -m browser || failed=1; \
 	exit $$failed
 endif
 
 course: $(DEV) model
 	@$(BIN)/python -m lab_utils.course $(COURSE)
 
+editions: $(TEACH)
+	@$(BIN)/python -m lab_utils.editions student --output editions/student
+	@$(BIN)/python -m lab_utils.editions instructor --output editions/instructor
+
+present: $(TEACH) model
+	@$(BIN)/python -m lab_utils.present $(PRESENT)
+
+slides: $(TEACH) model
+	@$(BIN)/python -m lab_utils.slides $(NN) $(ROOT_FLAG) $(LAB_FLAGS)
+
 lint: $(DEV)
 	@$(BIN)/ruff check .
-	@$(BIN)/nbstripout --verify notebooks/*.ipynb
+	@$(BIN)/nbstripout --keep-id --verify notebooks/*.ipynb
 	@echo "The code's style is fine and the notebooks hold no outputs."
 
 bench: $(DEV) model browser
@@ -98,9 +117,16 @@ $(LAB): $(BIN)/python pyproject.toml constraints.txt
 	@# A saved notebook keeps its widgets: opened again, they are drawn before any cell has run.
 	@mkdir -p .venv/share/jupyter/lab/settings
 	@echo '{"@jupyter-widgets/jupyterlab-manager:plugin": {"saveState": true}}' > .venv/share/jupyter/lab/settings/overrides.json
+	@# Every kernel explains a NameError, right after a restart too.
+	@$(BIN)/python -m lab_utils.stranded
+	@touch $@
+
+$(TEACH): $(LAB)
+	@echo "Installing the packages for whoever teaches too"
+	@set -o pipefail; $(PIP) -e '.[instructors]' | $(LARGE)
 	@touch $@
 
 $(DEV): $(LAB)
 	@echo "Installing the tests' packages too"
 	@set -o pipefail; $(PIP) -e '.[dev]' | $(LARGE)
-	@touch $@
+	@touch $(TEACH) $@

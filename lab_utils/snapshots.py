@@ -53,9 +53,10 @@ def replace_widgets(notebook):
             module = (state["_esm"], state.get("_css", ""))
             modules += [module] if module not in modules else []
             shown[view["model_id"]] = state
+            asks = ' data-asks="python"' if asks_python(state["_esm"]) else ""
             body = (
                 f'<div class="lab-place" data-model="{html.escape(view["model_id"])}" '
-                f'data-module="{modules.index(module)}"><div class="lab-still">{_still(output)}</div></div>'
+                f'data-module="{modules.index(module)}"{asks}><div class="lab-still">{_still(output)}</div></div>'
             )
         else:
             tree = snapshot(view["model_id"], models)
@@ -73,6 +74,11 @@ def lives_in_a_page(model: dict) -> bool:
     module = str(model.get("state", {}).get("_esm", ""))
     imports = re.search(r"^\s*import\b|\bimport\(", module, flags=re.MULTILINE)
     return module.rstrip().endswith(LAST_LINE) and not imports and not model.get("buffers")
+
+
+def asks_python(module: str) -> bool:
+    """Whether an explorer's module leaves its answer to the kernel; in a page it then rests and says so."""
+    return bool(re.search(r"(?<!function )\brest\(|\bmodel\.send\(", module))
 
 
 def snapshot(model_id: str, models: dict) -> str:

@@ -1,11 +1,40 @@
 """What the tests share: no network, a CPU, one tokenizer, models to read from, and tiny models to build."""
 
 import os
+import re
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub
 os.environ.setdefault("LORA_LAB_DEVICE", "cpu")  # the same tests on a machine with a GPU; set it to cuda to use that
 
 import pytest
+
+
+def together(nodeid: str) -> str:
+    """What `make test` keeps on one process: a file's tests; of an explorer, those on its page; a notebook alone."""
+    file, _, test = nodeid.partition("::")
+    if file.endswith("test_notebooks.py"):
+        return nodeid
+    if file.endswith("test_browser_explorers.py"):
+        return re.search(r"\[\w+", test)[0]
+    return file
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """Share the tests out over processes by `together`."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return together(nodeid)
+
+    return Together(config, log)
+
+
+def pytest_collection_modifyitems(config, items):
+    """On several processes whole notebooks come first, and later pages, which compute longer, before earlier ones."""
+    if hasattr(config, "workerinput"):
+        notebooks = [item for item in items if item.get_closest_marker("notebook")]
+        items[:] = notebooks[::-1] + [item for item in items if item not in notebooks]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,13 +10,13 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "lab_utils"
 LEVELS = {
-    0: "errors activations architectures budget counts lowrank memory quantize",
-    1: "device quiet lora lora_files lora_layers variants nf4 nf4_layers peak double_quant",
+    0: "errors activations cells architectures budget colab colab_packages counts lowrank memory quantize",
+    1: "device quiet stranded lora lora_files lora_layers variants nf4 nf4_layers peak double_quant",
     2: "adapter capabilities checkpoint digits embedded evaluate export finetune fourbit full_finetune merge_costs "
     "merging models plain_copy recipe recorded serving serving_costs supervision sweep sweep_ray sweep_summary tasks "
     "variants_record",
-    3: "plots pages snapshots",
-    4: "widgets checks course chat_page",
+    3: "contents plots pages snapshots",
+    4: "widgets checks course chat_page editions nbgrader_course present slides",
 }
 LEVEL = {name: level for level, names in LEVELS.items() for name in names.split()}
 LIGHT = {"torch", "numpy", "psutil"}  # all that levels 0 and 1 may import at module level, besides the standard library

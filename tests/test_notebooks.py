@@ -32,7 +32,7 @@ def test_valid_and_of_this_kernel(path):
 def test_no_outputs_are_committed(path):
     code = [cell for cell in cells_of(path) if cell.cell_type == "code"]
     full = [cell.source.splitlines()[0] for cell in code if cell.outputs or cell.execution_count is not None]
-    assert not full, f"strip them with: nbstripout {path.name}"
+    assert not full, f"strip them with: nbstripout --keep-id {path.name}"
     assert "widgets" not in nbformat.read(path, as_version=4).metadata
 
 
