@@ -14,6 +14,7 @@ import json
 import os
 import re
 import sys
+import traceback
 from pathlib import Path
 
 from .cells import bound_names, maker
@@ -90,8 +91,14 @@ def _ours(shell) -> bool:
 
 
 def _show(shell, kind, error, trace, tb_offset=None) -> None:
-    """IPython's own traceback, and below it the advice. Advice that fails is left out."""
-    lines = shell.InteractiveTB.structured_traceback(kind, error, trace, tb_offset=tb_offset)
+    """IPython's own traceback, and below it the advice. Advice that fails is left out.
+
+    IPython cannot draw a frame that was interrupted where Python keeps no line number: then Python's own is shown.
+    """
+    try:
+        lines = shell.InteractiveTB.structured_traceback(kind, error, trace, tb_offset=tb_offset)
+    except Exception:
+        lines = [line.rstrip("\n") for line in traceback.format_exception(kind, error, trace)]
     try:
         advice = _advice(shell, error, trace)
     except Exception:  # whatever is odd about the session: the traceback is what matters

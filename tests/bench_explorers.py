@@ -1,19 +1,18 @@
 """How fast the explorers answer, in a real JupyterLab in headless Chromium: `python tests/bench_explorers.py`.
 
-For each explorer of notebooks 01 to 06: milliseconds from a key press on its slider until changed pixels were painted;
+For each explorer of the notebooks: milliseconds from a key press on its slider until changed pixels were painted;
 for the trainer, those of the first new curve. And from a fresh kernel's first import to an explorer on the screen.
 """
 
 import argparse
 import json
-import shutil
 import statistics
 import tempfile
 import time
 from pathlib import Path
 
 import browser
-from explorer_pages import NOTEBOOKS, PAGES
+from explorer_pages import PAGES, lay_out
 
 FIRST = """from lab_utils.widgets import rank_explorer
 import torch
@@ -59,7 +58,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="lora-lab-bench-") as temporary:
         folder = Path(temporary) / "notebooks"
-        shutil.copytree(NOTEBOOKS, folder, ignore=shutil.ignore_patterns("runs", ".*"))
+        lay_out(folder)
         with browser.serve(folder, {"HF_HUB_OFFLINE": "1"}) as server:
             print(f"{options.presses} key presses each")
             print(f"{'explorer':12}{'median ms':>11}{'p95 ms':>9}{'limit ms':>10}", flush=True)

@@ -1,6 +1,7 @@
 """Where each explorer stands, and what of it is watched: for its browser tests and its benchmark."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ class ExplorerPage:
     watch : selector of the part that must change
     limit_ms : key press to changed pixels, 95th percentile
     number : pattern of a number that the browser's sentence and Python's `summary()` both state
+    alone : is it shown without the rest of its page, which computes for minutes?
     """
 
     notebook: str
@@ -29,10 +31,13 @@ class ExplorerPage:
     watch: str
     limit_ms: float
     number: str
+    alone: bool = False
 
     @property
     def cell(self) -> int:
-        """Index of the cell that shows it."""
+        """Index of the cell that shows it, in a folder that `lay_out` made."""
+        if self.alone:
+            return 1
         cells = json.loads((NOTEBOOKS / self.notebook).read_text(encoding="utf-8"))["cells"]
         sources = ["".join(cell["source"]) for cell in cells]
         return next(i for i, source in enumerate(sources) if f"\n{self.variable}\n" in f"{source}\n")
@@ -68,10 +73,22 @@ PAGES = {
         r"validation loss ([\d.]+)",
     ),
     "merge": ExplorerPage(
-        "10_merge_and_serve.ipynb", "explorer", "size, % of W", "percent", ".lab-plot svg", 30, r"cosine ([\d.]+)"
+        "10_merge_and_serve.ipynb", "explorer", "size, % of W", "percent", ".lab-plot svg", 30, r"cosine ([\d.]+)", True
     ),
     "variants": ExplorerPage(
         "11_lora_variants.ipynb", "explorer", "training step", "step", ".lab-picture:nth-of-type(2) canvas", 30,
         r"misses the target by ([\d.]+)",
     ),
 }  # fmt: skip
+
+
+def lay_out(folder: Path) -> None:
+    """Put the notebooks into `folder`, which must not be there; in the place of a slow page what its explorer needs."""
+    import nbformat
+
+    from lab_utils import present
+
+    shutil.copytree(NOTEBOOKS, folder, ignore=shutil.ignore_patterns("runs", ".*"))
+    for name, page in PAGES.items():
+        if page.alone:
+            nbformat.write(present.page_notebook(*present.select([name])), folder / page.notebook)

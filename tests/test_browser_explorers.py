@@ -1,18 +1,17 @@
-"""The explorers of notebooks 01 to 06 in a real JupyterLab in a real browser (five minutes).
+"""The notebooks' explorers in a real JupyterLab in a real browser (six minutes).
 
 Pictures in light and dark theme are left in tests/screenshots/. Times are asserted at their median, since other work on
 the machine moves the tail; `make bench` prints the 95th percentiles beside their limits.
 """
 
 import re
-import shutil
 import statistics
 from pathlib import Path
 
 import browser
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from explorer_pages import NOTEBOOKS, PAGES
+from explorer_pages import PAGES, lay_out
 
 SCREENSHOTS = Path(__file__).resolve().parent / "screenshots"
 pytestmark = pytest.mark.browser
@@ -22,7 +21,7 @@ pytestmark = pytest.mark.browser
 def server(tmp_path_factory):
     """One JupyterLab on a copy of the notebooks."""
     folder = tmp_path_factory.mktemp("lab") / "notebooks"
-    shutil.copytree(NOTEBOOKS, folder, ignore=shutil.ignore_patterns("runs", ".*"))
+    lay_out(folder)
     with browser.serve(folder, {"HF_HUB_OFFLINE": "1", "LORA_LAB_FAST": "1"}) as server:
         yield server
 

@@ -149,6 +149,18 @@ def test_elsewhere_the_courses_own_pages_are_searched(said, tmp_path, monkeypatc
     assert "code cell 2 of 01_drinks.ipynb" in said("table = price * factor")
 
 
+def test_where_ipython_cannot_draw_its_traceback_pythons_own_stands(shell, said, monkeypatch):
+    """As after an interrupt in an instruction that has no line number."""
+
+    def undrawable(*_, **__):
+        assert isinstance(None, int)
+
+    monkeypatch.setattr(shell.InteractiveTB, "structured_traceback", undrawable)
+    shown = said("raise KeyboardInterrupt")
+    assert shown.startswith("Traceback (most recent call last):") and "\nKeyboardInterrupt\n" in shown
+    assert "Run it again before you go on" in shown and "isinstance" not in shown
+
+
 def test_advice_that_fails_leaves_the_traceback(shell, said, monkeypatch):
     monkeypatch.setattr(stranded, "_find_page", lambda *_: 1 / 0)
     shown = said("price")
