@@ -61,15 +61,21 @@ class Student:
         self.token = json.loads(response.body)["token"]
 
     async def start_server(self, seconds: float = 180) -> None:
-        """Ask the hub for a server and wait until it answers."""
-        response = await self._ask("POST", f"/hub/api/users/{self.name}/server", "")
-        assert response.code in (201, 202), response.reason
-        async with asyncio.timeout(seconds):
-            while True:
-                user = json.loads((await self._ask("GET", f"/hub/api/users/{self.name}")).body)
-                if user["servers"].get("", {}).get("ready"):
-                    return
-                await asyncio.sleep(0.3)
+        """Ask the hub for a server and wait until it answers; ask again when it could not start, as people do.
+
+        The hub chooses a port and the server takes it seconds later: in between another process may have taken it.
+        """
+        user = {"servers": {}}
+        try:
+            async with asyncio.timeout(seconds):
+                while not user["servers"].get("", {}).get("ready"):
+                    if not user["servers"].get("", {}).get("pending"):
+                        # A refusal is no error here: the loop sees what became of it.
+                        await self._ask("POST", f"/hub/api/users/{self.name}/server", "", follow_redirects=False)
+                    await asyncio.sleep(0.3)
+                    user = json.loads((await self._ask("GET", f"/hub/api/users/{self.name}")).body)
+        except TimeoutError:
+            raise AssertionError(f"{self.name} got no server in {seconds} s; the hub says {user['servers']}") from None
 
     async def load(self, page: str):
         """A page as it lies on the server's disk now."""
