@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .contents import clock, write_index
-from .errors import LabError
+from .errors import LabError, command_line
 from .pages import describe, write_page
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
@@ -205,6 +205,7 @@ def run_course(paths: list[Path], output: Path, environment: dict[str, str], tim
     return pages
 
 
+@command_line
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code: 0 all pages ran, 1 a page failed, 2 nothing could be run."""
     parser = argparse.ArgumentParser(prog="python -m lab_utils.course", description=__doc__.split("\n")[0])
@@ -224,12 +225,6 @@ def main(arguments: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         print(f"{error.name} is not installed: run `make course`, or `pip install -e .[dev]`.", file=sys.stderr)
         return 2
-    except LabError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nStopped.", file=sys.stderr)
-        return 130
     failed = [page for page in pages if page.failure]
     index = options.output / "index.html"
     print(f"\n{len(pages) - len(failed)} of {len(pages)} notebooks ran. Read {index}", flush=True)

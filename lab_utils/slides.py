@@ -6,7 +6,6 @@ on its slide as a picture (https://github.com/jupyterlab-contrib/rise/issues/126
 """
 
 import argparse
-import importlib.util
 import json
 import os
 import sys
@@ -15,8 +14,8 @@ from pathlib import Path
 
 from .course import NOTEBOOKS, select
 from .editions import write_edition
-from .errors import LabError
-from .present import run_server
+from .errors import command_line
+from .present import check_installed, run_server
 
 SETTINGS = {"theme": "white", "scroll": True, "center": False, "start_slideshow_at": "beginning"}
 STYLE = """
@@ -36,29 +35,20 @@ def write_slides(path: Path, folder: Path) -> tuple[Path, Path]:
     return notebook, folder / "settings"
 
 
+@command_line
 def main(arguments: list[str] | None = None) -> int:
     """The command line; what it does not know goes to JupyterLab. Returns the exit code; 2 is nothing to show."""
     parser = argparse.ArgumentParser(prog="python -m lab_utils.slides", description=__doc__.split("\n")[0])
     parser.add_argument("number", help="number or name of a notebook, as 01")
     options, flags = parser.parse_known_args(arguments)
-    try:
-        if importlib.util.find_spec("jupyterlab_rise") is None:
-            raise LabError(
-                f'jupyterlab-rise is not installed. Call here: {sys.executable} -m pip install -e ".[instructors]"'
-            )
-        [path] = select(NOTEBOOKS, [options.number])
-        with tempfile.TemporaryDirectory(prefix="lora-lab-slides-", ignore_cleanup_errors=True) as folder:
-            notebook, settings = write_slides(path, Path(folder))
-            print("Space: on · Ctrl+Enter: run the cell · t: your notes in a window of their own · Ctrl-C here: stop")
-            command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={notebook.parent}"]
-            command += [f"--LabApp.default_url=/rise/{notebook.name}", "--ServerApp.log_level=CRITICAL", *flags]
-            return run_server(command, {**os.environ, "JUPYTERLAB_SETTINGS_DIR": str(settings)})
-    except LabError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nStopped.", file=sys.stderr)
-        return 130
+    check_installed("jupyterlab_rise", "jupyterlab-rise")
+    [path] = select(NOTEBOOKS, [options.number])
+    with tempfile.TemporaryDirectory(prefix="lora-lab-slides-", ignore_cleanup_errors=True) as folder:
+        notebook, settings = write_slides(path, Path(folder))
+        print("Space: on · Ctrl+Enter: run the cell · t: your notes in a window of their own · Ctrl-C here: stop")
+        command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={notebook.parent}"]
+        command += [f"--LabApp.default_url=/rise/{notebook.name}", "--ServerApp.log_level=CRITICAL", *flags]
+        return run_server(command, {**os.environ, "JUPYTERLAB_SETTINGS_DIR": str(settings)})
 
 
 if __name__ == "__main__":

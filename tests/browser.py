@@ -9,18 +9,16 @@ import contextlib
 import json
 import os
 import secrets
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
 import find_browser
 from filelock import FileLock
+from servers import free_ports, wait_until_up
 
 FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-dev-shm-usage "
@@ -51,9 +49,7 @@ def serve(folder: Path, environment: dict[str, str] | None = None):
         config = home / "config" / "labconfig"
         config.mkdir(parents=True)
         (config / "page_config.json").write_text(json.dumps({"disabledExtensions": {ANNOUNCEMENTS: True}}))
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        [port] = free_ports(1)
         command = [
             sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
             "--ServerApp.port_retries=0", f"--ServerApp.root_dir={folder}", f"--IdentityProvider.token={token}",
@@ -70,21 +66,10 @@ def serve(folder: Path, environment: dict[str, str] | None = None):
             process = subprocess.Popen(command, stdout=out, stderr=out, env=process_environment)
         try:
             server = Server(f"http://127.0.0.1:{port}", token, log)
-            _wait_until_up(server, process)
+            wait_until_up(f"{server.url}/api/status?token={token}", process, log, 120)
             yield server
         finally:
             _stop(process)
-
-
-def _wait_until_up(server: Server, process: subprocess.Popen, seconds: float = 120) -> None:
-    """Return when the server answers; raise with its log when it does not."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and process.poll() is None:
-        with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
-            urllib.request.urlopen(f"{server.url}/api/status?token={server.token}", timeout=5).close()
-            return
-        time.sleep(0.2)
-    raise RuntimeError(f"JupyterLab did not start:\n{server.log.read_text(errors='replace')[-3000:]}")
 
 
 def _stop(process: subprocess.Popen) -> None:

@@ -2,16 +2,13 @@
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from servers import free_ports, wait_until_up
 
 CONFIG = Path(__file__).resolve().parent.parent / "deploy" / "jupyterhub_config.py"
 
@@ -49,15 +46,6 @@ class Hub:
         return found
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports of this machine that nobody listens on."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-
-
 @contextlib.contextmanager
 def serve(folder: Path, environment: dict[str, str] | None = None, seconds: float = 90):
     """Start the hub with everything it keeps in `folder`; yields a Hub and ends all its processes afterwards."""
@@ -72,22 +60,11 @@ def serve(folder: Path, environment: dict[str, str] | None = None, seconds: floa
         started = subprocess.Popen(command, stdout=out, stderr=out, env=settings, cwd=folder, start_new_session=True)
     hub = Hub(f"http://127.0.0.1:{public}", psutil.Process(started.pid), folder, log)
     try:
-        _wait_until_up(hub, started, seconds)
+        wait_until_up(f"{hub.url}/hub/api/", started, log, seconds)
         yield hub
     finally:
         _end(hub.process)
         started.wait()
-
-
-def _wait_until_up(hub: Hub, started: subprocess.Popen, seconds: float) -> None:
-    """Return when the hub answers through its proxy; raise with its log when it does not."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and started.poll() is None:
-        with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
-            urllib.request.urlopen(f"{hub.url}/hub/api/", timeout=5).close()
-            return
-        time.sleep(0.2)
-    raise RuntimeError(f"JupyterHub did not start:\n{hub.log.read_text(errors='replace')[-3000:]}")
 
 
 def _end(process: psutil.Process) -> None:

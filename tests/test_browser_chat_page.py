@@ -10,6 +10,7 @@ from pathlib import Path
 import browser
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from servers import free_ports
 
 SCREENSHOTS = Path(__file__).resolve().parent / "screenshots"
 MESSAGE = "Two drums for Ann, fri 3pm"
@@ -45,9 +46,7 @@ def served():
         texts = {None: ODD, "bookings": BOOKING, "style": PIRATE}
         return [texts[name] for name in adapters]
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    [port] = free_ports(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", watched)
         page = chat_page.build(answers, ["bookings", "style"], [MESSAGE], note="A note.")

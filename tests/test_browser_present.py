@@ -3,21 +3,17 @@
 One explorer computes in the browser, the other asks Python at every move. Pictures are left in tests/screenshots/.
 """
 
-import contextlib
 import os
 import re
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import browser
 import nbformat
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from servers import free_ports, wait_until_up
 
 from lab_utils import pages, snapshots
 from lab_utils.widgets.parameter_explorer import ParameterExplorer
@@ -31,9 +27,7 @@ pytestmark = pytest.mark.browser
 def address(tmp_path_factory):
     """Where the pages of two explorers are served."""
     home = tmp_path_factory.mktemp("voila")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    [port] = free_ports(1)
     command = [sys.executable, "-m", "lab_utils.present", "--no-browser", "--port", str(port)]
     folders = {f"JUPYTER_{name}_DIR": str(home / name) for name in ("CONFIG", "DATA", "RUNTIME")}
     with open(home / "log", "wb") as log:
@@ -42,14 +36,7 @@ def address(tmp_path_factory):
             env={**os.environ, **folders, "IPYTHONDIR": str(home / "ipython")},
         )  # fmt: skip
     try:
-        end = time.monotonic() + 60
-        while time.monotonic() < end and process.poll() is None:
-            with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
-                urllib.request.urlopen(f"http://localhost:{port}/", timeout=5).close()
-                break
-            time.sleep(0.2)
-        else:
-            raise RuntimeError((home / "log").read_text(errors="replace"))
+        wait_until_up(f"http://localhost:{port}/", process, home / "log", 60)
         yield f"http://localhost:{port}"
     finally:
         process.terminate()  # it ends Voilà, and Voilà its kernels

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lab_utils.errors import LabError, choose
+from lab_utils.errors import LabError, choose, command_line
 
 
 def test_choose_names_kind_value_and_every_alternative():
@@ -23,3 +23,23 @@ def test_choose_is_silent_on_an_allowed_value():
 
 def test_a_notebook_shows_the_message_and_no_frames():
     assert LabError("Do this.")._render_traceback_() == ["LabError: Do this."]
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [(None, 7, ""), (LabError("Free some."), 2, "Free some.\n"), (KeyboardInterrupt(), 130, "\nStopped.\n")],
+)
+def test_a_command_ends_with_a_code_and_no_traceback(raised, code, said, capsys):
+    @command_line
+    def main(arguments):
+        assert arguments == ["--fast"]
+        if raised:
+            raise raised
+        return 7
+
+    assert main(["--fast"]) == code and capsys.readouterr().err == said
+
+
+def test_a_fault_of_the_program_itself_is_not_swallowed():
+    with pytest.raises(ZeroDivisionError):
+        command_line(lambda: 1 / 0)()
