@@ -111,7 +111,7 @@ $(LAB): $(BIN)/python pyproject.toml constraints.txt
 	@echo "Installing the packages of pyproject.toml in the versions of constraints.txt"
 	@# A fresh Python 3.11 environment holds a pip and a setuptools of 2023; torch needs a newer setuptools.
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip 'setuptools>=77'
-	@set -o pipefail; $(PIP) -e . | $(LARGE)
+	@set -o pipefail; $(PIP) -e '.[pictures]' | $(LARGE)
 	@# No question about news on the first page. It is a comfort only, so a failure is no error.
 	@$(BIN)/jupyter labextension disable --level=sys_prefix @jupyterlab/apputils-extension:announcements > /dev/null 2>&1 || true
 	@# A saved notebook keeps its widgets: opened again, they are drawn before any cell has run.
@@ -129,4 +129,6 @@ $(TEACH): $(LAB)
 $(DEV): $(LAB)
 	@echo "Installing the tests' packages too"
 	@set -o pipefail; $(PIP) -e '.[dev]' | $(LARGE)
+	@# keras-hub alone: TensorFlow, 2 GB, is for its tokenizers, which no test needs.
+	@$(PIP) --quiet --no-deps 'keras-hub>=0.32,<0.33'
 	@touch $(TEACH) $@

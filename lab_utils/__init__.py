@@ -3,6 +3,7 @@
 Import the module you need, for instance `from lab_utils.models import load_base`. Importing the package
 itself costs nothing: torch and transformers are loaded by the functions that use them. In a notebook, and there only,
 it also lets a NameError say which cell to run (`stranded`): every page's first cell imports something from here.
+And cells may begin with `%%needs` (`extras`).
 """
 
 import sys
@@ -10,7 +11,8 @@ import sys
 __version__ = "0.1.0"
 
 if "IPython" in sys.modules:
-    from .stranded import install
+    from . import extras, stranded
 
-    install()
-    del install
+    stranded.install()
+    if _shell := getattr(sys.modules["IPython"], "get_ipython", lambda: None)():  # not there yet while IPython loads
+        extras.load_ipython_extension(_shell)

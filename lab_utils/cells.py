@@ -1,7 +1,8 @@
 """What a page's code cells need of each other: read off their text, nothing is run.
 
 `used_names` and `bound_names` look at one cell, `maker` finds the cell behind a name, and `needed` follows all names
-backwards through a page. A cell whose text is no Python, even without its magics, uses and binds nothing.
+backwards through a page. A cell whose text is no Python, even without its magics, uses and binds nothing; one that
+begins with `%%needs` (`lab_utils.extras`) counts as if what it needs were installed.
 """
 
 import ast
@@ -10,6 +11,8 @@ import re
 import symtable
 from dataclasses import dataclass, field
 from functools import lru_cache
+
+from .extras import needs
 
 IPYTHON = {"display", "get_ipython", "exit", "quit", "In", "Out", "_", "__", "___"}
 GIVEN = set(dir(builtins)) | IPYTHON | {"__file__"}  # there before any cell has run
@@ -117,7 +120,8 @@ def needed(sources: list[str], index: int) -> list[int]:
 @lru_cache(maxsize=1024)
 def _names_of(source: str) -> _Names:
     """All names of a cell."""
-    for text in () if source.lstrip().startswith("%%") else (source, _without_magics(source)):
+    other_language = source.lstrip().startswith("%%") and not needs(source)
+    for text in () if other_language else (source, _without_magics(source)):
         names = _Names()
         try:
             statements = _Generators().visit(ast.parse(text)).body

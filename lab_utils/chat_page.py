@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from .errors import LabError
+from .extras import missing
 from .serving import recorded_adapter
 from .tasks import TASKS, load_task
 from .widgets.chat import BASE, Answers, reply
@@ -143,8 +144,7 @@ def _gradio():
     except ModuleNotFoundError as error:
         if error.name != "gradio":
             raise
-        command = ".venv/bin/pip install -c constraints.txt -e '.[serve]'"
-        raise LabError(f"The chat page needs Gradio: `{command}` installs it.") from error
+        raise LabError(f"The chat page needs Gradio: {missing('serve')}.") from error
     return gradio
 
 

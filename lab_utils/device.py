@@ -189,3 +189,8 @@ def keep_freed_memory() -> bool:
 def fast_mode() -> bool:
     """True when `LORA_LAB_FAST=1`, and while nbgrader grades: notebooks then train a few steps only."""
     return os.environ.get("LORA_LAB_FAST", "0") == "1" or os.environ.get("NBGRADER_EXECUTION") == "autograde"
+
+
+def runs_folder() -> Path:
+    """Where the notebooks keep their training runs: `runs`, or what `LORA_LAB_RUNS` says."""
+    return Path(os.environ.get("LORA_LAB_RUNS", "runs"))

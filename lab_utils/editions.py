@@ -19,6 +19,7 @@ from .checks.exercise import Exercise
 from .checks.report import source
 from .course import NOTEBOOKS, select
 from .errors import LabError, command_line
+from .extras import how_to_install, needs
 
 POINTS = 1  # of each exercise
 STUB = "..."  # the body that stands in for a solution
@@ -113,6 +114,8 @@ def _exercise_cells(cell, name: str, imported: set[str]) -> list:
     exercise = EXERCISES.get(name)
     if exercise is None:
         raise LabError(f"There is no exercise {name!r} in lab_utils.checks: mend the name in its check.")
+    if needs(cell.source):  # a cell that is skipped raises nothing: nbgrader would award all points
+        raise LabError(f"Exercise {name!r} must run everywhere to be graded: take the %%needs line out of its cell.")
     stub = _CHECK.sub("", cell.source)
     head, _, placeholder = stub.rpartition("\n")
     if placeholder.strip() != STUB:
@@ -260,7 +263,7 @@ def main(arguments: list[str] | None = None) -> int:
         write = write_course if options.kind == "course" else partial(write_edition, options.kind)
         written = write(paths, options.output)
     except ModuleNotFoundError as error:
-        print(f"{error.name} is not installed: pip install -e '.[instructors]'", file=sys.stderr)
+        print(f"{error.name} is not installed: {how_to_install('instructors')}.", file=sys.stderr)
         return 2
     kept = len(paths) - len(written)
     there = f"; there already and left as they are: {kept} (delete one to have it made anew)" if kept else ""

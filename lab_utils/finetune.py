@@ -2,6 +2,8 @@
 
     python -m lab_utils.finetune --output runs/bookings --rank 16 --steps 100
     torchrun --nproc_per_node 2 -m lab_utils.finetune --output runs/two-processes
+
+On several GPUs or machines: deploy/cluster/README.md.
 """
 
 import math
@@ -9,13 +11,32 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from .adapter import attach_adapter
 from .checkpoint import checkpoints, latest_record, save_checkpoint, set_aside
-from .device import Device, decide_optimizer, find_device, free_memory_bytes, keep_freed_memory, use_threads
+from .device import (
+    Device,
+    decide_optimizer,
+    find_device,
+    free_memory_bytes,
+    keep_freed_memory,
+    runs_folder,
+    use_threads,
+)
 from .errors import LabError
+from .fsdp import (
+    WholeAdapter,
+    check_shardable,
+    launched_sharded,
+    mark_layers,
+    own_part,
+    put_in_place,
+    read_plugin,
+    share_out,
+    whole,
+)
 from .memory import training_step_bytes
 from .models import default_model, load_base
 from .recipe import Recipe
@@ -57,7 +78,7 @@ class Run:
 
 def run_folder(recipe: Recipe) -> Path:
     """Where the notebooks keep a recipe's run: `runs/<task>-<fingerprint>`, or the same under `LORA_LAB_RUNS`."""
-    return Path(os.environ.get("LORA_LAB_RUNS", "runs")) / f"{recipe.task}-{recipe.fingerprint()}"
+    return runs_folder() / f"{recipe.task}-{recipe.fingerprint()}"
 
 
 def finetune(
@@ -67,6 +88,7 @@ def finetune(
     *,
     base: tuple | None = None,
     dataset=None,
+    fsdp: str | Path | None = None,
     on_step: Callable[[list[dict]], None] | None = None,
     progress: bool = True,
 ) -> Run:
@@ -85,6 +107,9 @@ def finetune(
         What `load_base` returned for this recipe, to save loading it again. An adapter on it is taken off.
     dataset : datasets.DatasetDict, optional
         Default: `load_task(recipe.task)`.
+    fsdp : path of an accelerate configuration file, optional
+        Shard base, adapter and optimizer over the processes as it says. Default: what `accelerate launch` was given.
+        The model of the Run is then sharded too; the adapter on disk is whole.
     on_step : function, optional
         Called after every step with the history so far (see Run), for a live curve.
     progress : bool
@@ -98,30 +123,36 @@ def finetune(
     ------
     LabError
         The checkpoints are another recipe's, the step would not fit into memory, the adapter does not move,
-        the loss is not finite, or a checkpoint cannot be written.
+        the loss is not finite, a checkpoint cannot be written, or the run cannot be sharded.
 
     Source: Dettmers et al. 2023 (QLoRA). https://arxiv.org/abs/2305.14314
     """
+    from accelerate.utils import broadcast_object_list
+    from peft import load_peft_weights, set_peft_model_state_dict
+
     output_dir = Path(output_dir)
     device = find_device()
     use_threads()
     keep_freed_memory()
-    if recipe.model == "auto":
-        recipe = replace(recipe, model=default_model(device))
-    with _accelerator(device) as accelerator:
+    plugin = read_plugin(fsdp, device) if fsdp or launched_sharded() else None
+    with _accelerator(device, plugin) as accelerator:
         main = accelerator.is_main_process
+        if recipe.model == "auto":  # by free memory, which may differ between GPUs: the first process decides
+            recipe = replace(recipe, model=broadcast_object_list([default_model(device)])[0])
         if not resume and main:
             set_aside(output_dir)
         accelerator.wait_for_everyone()
         found = latest_record(output_dir, recipe)
 
         task = TASKS[recipe.task]
-        model, tokenizer = base or load_base(recipe.model, recipe.quantization, device, verbose=main)
+        model, tokenizer = base or load_base(recipe.model, recipe.quantization, device, main, sharded=bool(plugin))
         rows = (dataset or load_task(recipe.task))["train"]
         if recipe.train_examples is not None:
             rows = rows.select(range(min(recipe.train_examples, len(rows))))
         examples = encode_split(tokenizer, task, rows, recipe.max_length)
         model = attach_adapter(model, recipe)
+        if found:
+            set_peft_model_state_dict(model, load_peft_weights(str(found[0]), device="cpu"))
         trainer = _Trainer(recipe, device, accelerator, model, examples, tokenizer.pad_token_id)
         history: list[dict] = []
         if found:
@@ -134,15 +165,16 @@ def finetune(
             _train(trainer, run, on_step, progress and main)
         elif on_step and main:
             on_step(history)
+        adapter = WholeAdapter(model)
         if main:
-            model.save_pretrained(run.adapter_dir)
+            adapter.save_pretrained(run.adapter_dir)
         accelerator.wait_for_everyone()
         return run
 
 
 @contextmanager
-def _accelerator(device: Device) -> Iterator:
-    """accelerate's view of this process: alone, or one of several under torchrun.
+def _accelerator(device: Device, plugin=None) -> Iterator:
+    """accelerate's view of this process: alone, or one of several under torchrun; with FSDP's `plugin`, sharded.
 
     Its state is shared in a process, precision included: another trainer (TRL's, say) may have left its own, and gets
     an error where ours is left behind.
@@ -153,10 +185,16 @@ def _accelerator(device: Device) -> Iterator:
     from accelerate.state import AcceleratorState
 
     AcceleratorState._reset_state()
+    launched = os.environ.get("ACCELERATE_USE_FSDP")
     try:
-        yield Accelerator(cpu=device.kind == "cpu", mixed_precision=device.mixed_precision)
+        accelerator = Accelerator(cpu=device.kind == "cpu", mixed_precision=device.mixed_precision, fsdp_plugin=plugin)
+        if plugin:
+            put_in_place(accelerator, plugin)
+        yield accelerator
     finally:
         AcceleratorState._reset_state()
+        if launched is None:  # accelerate sets it
+            os.environ.pop("ACCELERATE_USE_FSDP", None)
 
 
 class _Trainer:
@@ -178,12 +216,14 @@ class _Trainer:
             model.activation_checkpointing_enable({"use_reentrant": False})
         else:
             model.activation_checkpointing_disable()
-        self.fused = speed_up(model) > 0
+        loss = build_supervised(model)
+        if sharded := accelerator.is_fsdp2:
+            check_shardable(model, device.torch_dtype)
+            mark_layers(loss, model)
+        self.fused = not sharded and speed_up(model) > 0  # the fast way holds on to whole weights
+        optimizer = _build_optimizer([p for p in model.parameters() if p.requires_grad], device, recipe, sharded)
+        self.loss, self.optimizer = accelerator.prepare(loss, optimizer, device_placement=[False, True])
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        optimizer = _build_optimizer(self.parameters, device, recipe)
-        self.loss, self.optimizer = accelerator.prepare(
-            build_supervised(model), optimizer, device_placement=[False, True]
-        )
         torch.manual_seed(recipe.seed + 1 + self.rank)  # dropout differs from process to process
 
     def batch(self, step: int) -> list:
@@ -256,8 +296,8 @@ class _Trainer:
 
     def check_moves(self) -> None:
         """After the first step some B must have left zero: else the adapter is not being trained."""
-        moved = [p for name, p in self.model.named_parameters() if "lora_B" in name and bool(p.detach().any())]
-        if not moved:
+        parts = [own_part(p.detach()) for name, p in self.model.named_parameters() if "lora_B" in name]
+        if not any(bool(part.any()) for part in parts):
             raise LabError(
                 "The adapter did not move in step 1: every lora_B is still zero. No gradient reaches it; "
                 "reload the base model (it may have been used under no_grad before) and run again."
@@ -269,39 +309,38 @@ class _Trainer:
         from accelerate.utils import gather_object
 
         state = {
-            "optimizer": self.optimizer.optimizer.state_dict(),
+            "optimizer": whole(self.optimizer.optimizer.state_dict()),
             "random": gather_object([torch.get_rng_state()]),
-            "random_cuda": torch.cuda.get_rng_state_all() if self.device.kind == "cuda" else [],
+            "random_cuda": gather_object([torch.cuda.get_rng_state()]) if self.device.kind == "cuda" else [],
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else None,
         }
+        adapter = WholeAdapter(self.model)
         if self.accelerator.is_main_process:
-            save_checkpoint(run.output_dir, len(run.history), self.recipe, self.model, state, run.history)
+            save_checkpoint(run.output_dir, len(run.history), self.recipe, adapter, state, run.history)
         self.accelerator.wait_for_everyone()
 
     def restore(self, folder: Path, record: dict, state: dict) -> list[dict]:
-        """Put a checkpoint's weights, optimizer and random state in place; returns its history."""
+        """Put a checkpoint's optimizer and random state in place; returns its history."""
         import torch
-        from peft import load_peft_weights, set_peft_model_state_dict
 
-        set_peft_model_state_dict(self.model, load_peft_weights(str(folder), device="cpu"))
         if len(state["random"]) != self.world:
             raise LabError(
                 f"{folder} was written by {len(state['random'])} processes and this run has {self.world}. "
                 "Start as many, or take another output_dir."
             )
-        self.optimizer.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.optimizer.load_state_dict(share_out(state["optimizer"], self.parameters))
         torch.set_rng_state(state["random"][self.rank])
         if state["random_cuda"]:
-            torch.cuda.set_rng_state_all(state["random_cuda"])
+            torch.cuda.set_rng_state(state["random_cuda"][self.rank])
         if state["scaler"] and self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         return record["history"]
 
 
-def _build_optimizer(parameters: list, device: Device, recipe: Recipe):
-    """Paged 8-bit AdamW on CUDA, AdamW in one fused call elsewhere."""
+def _build_optimizer(parameters: list, device: Device, recipe: Recipe, sharded: bool):
+    """Paged 8-bit AdamW on CUDA; AdamW in one fused call elsewhere, and for parameters that are to be sharded."""
     settings = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
-    if decide_optimizer(device.kind) == "paged_adamw_8bit":
+    if decide_optimizer(device.kind, paged=not sharded) == "paged_adamw_8bit":
         from bitsandbytes.optim import PagedAdamW8bit
 
         return PagedAdamW8bit(parameters, **settings)
@@ -342,22 +381,34 @@ def _train(trainer: _Trainer, run: Run, on_step, progress: bool) -> None:
         bar.close()
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line: a flag for every field of Recipe."""
+def read_command(arguments: list[str] | None = None) -> tuple[Recipe, dict]:
+    """The command line, a flag for every field of Recipe: the recipe, and the other arguments of `finetune`.
+
+    Raises
+    ------
+    LabError
+        A value is out of its range.
+    """
     import argparse
-    import sys
-    from dataclasses import fields
 
     parser = argparse.ArgumentParser(prog="python -m lab_utils.finetune", description=__doc__.splitlines()[0])
     parser.add_argument("--output", required=True, help="folder of this run")
     parser.add_argument("--restart", action="store_true", help="start anew; the old run is moved to previous/")
+    parser.add_argument("--fsdp", metavar="CONFIG", help="shard the run over the processes, by this accelerate config")
     for one in fields(Recipe):
         parser.add_argument(f"--{one.name.replace('_', '-')}", help=f"default {one.default}")
     values = vars(parser.parse_args(arguments))
-    output, restart = values.pop("output"), values.pop("restart")
+    options = {"output_dir": values.pop("output"), "resume": not values.pop("restart"), "fsdp": values.pop("fsdp")}
+    return Recipe.from_text({name: text for name, text in values.items() if text is not None}), options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train by the command line's recipe, and say how it ended."""
+    import sys
+
     try:
-        recipe = Recipe.from_text({name: text for name, text in values.items() if text is not None})
-        run = finetune(recipe, output, resume=not restart)
+        recipe, options = read_command(arguments)
+        run = finetune(recipe, **options)
     except LabError as error:
         print(f"finetune: {error}", file=sys.stderr)
         return 2

@@ -85,11 +85,14 @@ def four_bit_problem() -> str | None:
     return None
 
 
-def quantization_config(quantization: str, device: Device):
+def quantization_config(quantization: str, device: Device, sharded: bool = False):
     """The transformers config for a name in `QUANTIZATIONS`; None for "none".
 
-    bitsandbytes' own defaults are fp4 without double quantization, so everything is said here.
+    bitsandbytes' own defaults are fp4 without double quantization, so everything is said here. To be sharded, packed
+    weights pretend to be of the compute dtype: FSDP cuts floats only, all of one dtype.
     """
+    import torch
+
     choose("quantization", quantization, QUANTIZATIONS)
     if quantization == "none":
         return None
@@ -105,11 +108,12 @@ def quantization_config(quantization: str, device: Device):
         bnb_4bit_quant_type=quantization,
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=device.torch_dtype,
+        bnb_4bit_quant_storage=device.torch_dtype if sharded else torch.uint8,
     )
 
 
 def load_base(name: str | None = None, quantization: str | None = None, device: Device | None = None,
-              verbose: bool = True):
+              verbose: bool = True, *, sharded: bool = False):
     """Load a base model and its tokenizer.
 
     Parameters
@@ -123,6 +127,8 @@ def load_base(name: str | None = None, quantization: str | None = None, device: 
         Default: this machine's (`lab_utils.device.find_device`).
     verbose : bool
         Say aloud which model, device and dtype were taken.
+    sharded : bool
+        For FSDP: of a dtype that it can cut, and in the CPU's memory, from which it takes layer by layer.
 
     Returns
     -------
@@ -136,12 +142,12 @@ def load_base(name: str | None = None, quantization: str | None = None, device: 
     device = device or find_device()
     name = name or default_model(device)
     choose("model", name, MODELS)
-    config = quantization_config(quantization or "none", device)
+    config = quantization_config(quantization or "none", device, sharded)
     if verbose:
         print(f"{name}, {quantization or 'none'}, on {device}.")
         if MODELS[name].note:
             print(f"Note: {MODELS[name].note}.")
-    model, tokenizer = _load(name, config, device)
+    model, tokenizer = _load(name, config, device, decide_place(device.kind, sharded))
     keep_weights_trainable(model)
     return model, tokenizer
 
@@ -163,7 +169,14 @@ def _where(name: str) -> str:
     return str(embedded_folder())
 
 
-def _load(name: str, config, device: Device):
+def decide_place(kind: str, sharded: bool) -> str | int:
+    """Where a base is loaded: "cpu", or the number of this process's GPU. One that is to be sharded may fit on none."""
+    import torch
+
+    return "cpu" if sharded or kind == "cpu" else torch.cuda.current_device()
+
+
+def _load(name: str, config, device: Device, place: str | int):
     """transformers' loading, with the hub's failures turned into advice."""
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -176,7 +189,7 @@ def _load(name: str, config, device: Device):
                 where,
                 quantization_config=config,
                 dtype=device.torch_dtype,
-                device_map={"": 0 if device.kind == "cuda" else "cpu"},
+                device_map={"": place},
                 # eager: SDPA's bfloat16 backward with a padding mask is slow on CPUs (see tests/bench.py).
                 attn_implementation="eager" if device.kind == "cpu" else "sdpa",
             )

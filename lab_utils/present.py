@@ -25,6 +25,7 @@ from pathlib import Path
 from . import cells
 from .course import NOTEBOOKS
 from .errors import LabError, choose, command_line
+from .extras import how_to_install
 
 ASSETS = Path(__file__).parent / "widgets"
 PORT = 8866
@@ -60,6 +61,8 @@ EXPLORERS = (
     Shown("sweep", "09_choosing_hyperparameters.ipynb", "Sweep", "Recorded fine-tunes: what a setting brings."),
     Shown("merge", "10_merge_and_serve.ipynb", "Merge", "What rounding leaves of an update."),
     Shown("variants", "11_lora_variants.ipynb", "Variants", "LoRA's relatives: what each trains and what it finds."),
+    Shown("pictures", "12_beyond_text.ipynb", "Pictures", "A style adapter of a diffusion model: rank and strength."),
+    Shown("cluster", "13_many_machines.ipynb", "Many machines", "What each of N GPUs holds, and what a step sends."),
 )
 
 
@@ -235,7 +238,7 @@ def check_port(port: int) -> None:
 def check_installed(package: str, name: str) -> None:
     """A LabError if a package for whoever teaches cannot be imported."""
     if importlib.util.find_spec(package) is None:
-        raise LabError(f'{name} is not installed. Call here: {sys.executable} -m pip install -e ".[instructors]"')
+        raise LabError(f"{name} is not installed: {how_to_install('instructors')}.")
 
 
 def run_server(command: list[str], environment: dict[str, str]) -> int:

@@ -4,20 +4,26 @@ import contextlib
 import logging
 import warnings
 
+LOGGERS = {  # who says it -> a part of it
+    "bitsandbytes.backends.cpu.ops": "gemm_4bit_forward",  # a kernel that only the hub has
+    "diffusers.models.modeling_utils": "should be kept in float32: []",  # so none should
+}
+SECOND_ADAPTER = "Already found a `peft_config` attribute"  # meant for those who do not know
+
 
 class _Harmless(logging.Filter):
-    """Drop the one bitsandbytes warning about a kernel that only the hub has."""
+    """Drop the warnings in LOGGERS."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return "gemm_4bit_forward" not in record.getMessage()
+        return not any(known in record.getMessage() for known in LOGGERS.values())
 
 
 @contextlib.contextmanager
 def quiet():
-    """Inside: no bars from transformers, no note on the hub's CPU kernel, none on renamed attributes."""
-    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
-    harmless = _Harmless()
-    logger.addFilter(harmless)
+    """Inside: no bars from transformers, no note on the hub's CPU kernel, renamed attributes or a second adapter."""
+    loggers, harmless = [logging.getLogger(name) for name in LOGGERS], _Harmless()
+    for logger in loggers:
+        logger.addFilter(harmless)
     from transformers.utils import logging as transformers_logging
 
     bars = transformers_logging.is_progress_bar_enabled()
@@ -25,8 +31,10 @@ def quiet():
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+            warnings.filterwarnings("ignore", message=SECOND_ADAPTER)
             yield
     finally:
-        logger.removeFilter(harmless)
+        for logger in loggers:
+            logger.removeFilter(harmless)
         if bars:
             transformers_logging.enable_progress_bar()

@@ -18,6 +18,7 @@ import traceback
 from pathlib import Path
 
 from .cells import bound_names, maker
+from .extras import extra_of, missing, needs, skipped
 
 COURSE = Path(__file__).resolve().parent.parent / "notebooks"
 EXTENSION = 'c.InteractiveShellApp.extensions.append("lab_utils.stranded")'
@@ -132,6 +133,8 @@ def _package_advice(error: ImportError) -> str | None:
         )
     if not name or not isinstance(error, ModuleNotFoundError):
         return None
+    if extra := extra_of(name):
+        return f"{missing(extra)}. Then run this cell again."
     if "google.colab" in sys.modules:
         mend = "Run the page's first code cell: it installs what Colab lacks of the course's packages."
     else:
@@ -164,8 +167,10 @@ def _name_advice(name: str, failed: str, ran: list[str]) -> str:
             f"one first{quick}."
         )
     source, heading = cells[index]
-    first = source.strip().splitlines()[0]
+    first = source.strip().splitlines()[1 if needs(source) else 0]
     under = f', under "{heading}"' if heading else ""
+    if source.strip() in ran and (why := skipped(source)):
+        return f"`{name}` is made {where}, by code cell {index + 1} of {path.name}{under}. It was skipped: {why}."
     state = "has not run since the kernel was started" if source.strip() not in ran else "did not get that far"
     return (
         f"`{name}` is made {where}, by code cell {index + 1} of {path.name}{under}. It begins with `{first}` and "

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from .errors import LabError
+from .extras import how_to_install
 from .sweep import EVALUATED, Trial, keep, measure, missing, one_thread, read_rows
 
 OBJECT_STORE_BYTES = 80 * 2**20  # only rows travel; Ray wants 75 MiB at least
@@ -79,8 +80,7 @@ def _load_ray():
     try:
         import ray.tune
     except ImportError as error:
-        command = ".venv/bin/python -m pip install -c constraints.txt -e '.[ray]'"
-        raise LabError(f"Ray Tune is not installed ({error}). Run:  {command}") from None
+        raise LabError(f"Ray Tune is not installed ({error}): {how_to_install('ray')}.") from None
     return ray
 
 

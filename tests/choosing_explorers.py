@@ -1,12 +1,15 @@
-"""Small instances of the explorers of notebooks 09 to 11, for tests."""
+"""Small instances of the explorers of notebooks 09 to 12, for tests."""
 
 import math
 
+import numpy as np
 import torch
 
+from lab_utils.picture_samples import Samples
 from lab_utils.recipe import Recipe
 from lab_utils.sweep import COLUMNS, Trial
 from lab_utils.widgets.merge_explorer import MergeExplorer
+from lab_utils.widgets.picture_explorer import PictureExplorer
 from lab_utils.widgets.sweep_explorer import SweepExplorer
 from lab_utils.widgets.variant_explorer import VariantExplorer
 
@@ -60,3 +63,22 @@ def sweep_explorer() -> SweepExplorer:
 
 def variant_explorer() -> VariantExplorer:
     return VariantExplorer()
+
+
+def picture_samples() -> Samples:
+    """Three ranks at four strengths, two prompts, 6 × 6 pixels of one colour each: at strength 0 the same for all."""
+    ranks, strengths, size = (1, 2, 4), (0.0, 0.5, 1.0, 1.5), 6
+    generator = np.random.default_rng(0)
+    base = generator.integers(60, 120, (1, 2, 3))
+    style = generator.integers(-40, 80, (len(ranks), *base.shape))
+    rows = [base + strength * one for one in style for strength in strengths]
+    adapters = {
+        rank: {"trainable_parameters": 1200 * rank, "file_bytes": 5000 * rank, "loss": 0.1 / rank, "seconds": 9.0}
+        for rank in ranks
+    }
+    sheet = np.concatenate(rows).astype(np.uint8).repeat(size, axis=0).repeat(size, axis=1)
+    return Samples(size, ranks, strengths, ("a red house", "a blue boat"), adapters, sheet)
+
+
+def picture_explorer() -> PictureExplorer:
+    return PictureExplorer(picture_samples())

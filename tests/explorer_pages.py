@@ -79,6 +79,13 @@ PAGES = {
         "11_lora_variants.ipynb", "explorer", "training step", "step", ".lab-picture:nth-of-type(2) canvas", 30,
         r"misses the target by ([\d.]+)",
     ),
+    "pictures": ExplorerPage(
+        "12_beyond_text.ipynb", "explorer", "rank", "rank", ".lab-sample canvas:last-child", 30,
+        r"from the base's by ([\d.]+)", True,
+    ),
+    "cluster": ExplorerPage(
+        "13_many_machines.ipynb", "explorer", "processes", "processes", ".lab-plot svg", 30, r"sends ([\d.]+)", True
+    ),
 }  # fmt: skip
 
 

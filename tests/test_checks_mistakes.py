@@ -9,6 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from learners_09_to_11 import LEARNERS as LATER
+from learners_12 import LEARNERS as PICTURES
+from learners_13 import LEARNERS as MANY_MACHINES
+from learners_beyond_text import LEARNERS as LANGUAGE
 from torch.linalg import svd, svdvals
 
 from lab_utils import checks
@@ -389,6 +392,9 @@ LEARNERS = {
         ("a negative batch", lambda gib, fixed, token, length: (gib * 2**30 - fixed) // (token * length)),
     ],
     **LATER,
+    **PICTURES,
+    **LANGUAGE,
+    **MANY_MACHINES,
 }
 CASES = [
     pytest.param(name, mistake, wrong, id=f"{name}: {mistake} ({number})")

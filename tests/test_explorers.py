@@ -9,11 +9,12 @@ import time
 import numpy as np
 import pytest
 import torch
-from choosing_explorers import merge_explorer, sweep_explorer, variant_explorer
+from choosing_explorers import merge_explorer, picture_explorer, sweep_explorer, variant_explorer
 
 from lab_utils import counts, lowrank, memory, quantize
 from lab_utils.errors import LabError
 from lab_utils.widgets.budget_explorer import BudgetExplorer
+from lab_utils.widgets.cluster_explorer import ClusterExplorer
 from lab_utils.widgets.code_explorer import CodeExplorer
 from lab_utils.widgets.explorer import encode
 from lab_utils.widgets.lora_explorer import LoraExplorer
@@ -55,6 +56,7 @@ EXPLORERS = {
     "rank": rank_explorer, "parameters": ParameterExplorer, "lora": lora_explorer, "trainer": RankAlphaTrainer,
     "quantizer": quantizer_explorer, "codes": code_explorer, "budget": BudgetExplorer,
     "sweep": sweep_explorer, "merge": merge_explorer, "variants": variant_explorer,
+    "pictures": picture_explorer, "cluster": ClusterExplorer,
 }  # fmt: skip
 each = pytest.mark.parametrize("make", EXPLORERS.values(), ids=EXPLORERS)
 
@@ -138,6 +140,8 @@ def test_a_zero_matrix_is_shown_too():
         (sweep_explorer, "x", "price"), (sweep_explorer, "at", 0), (sweep_explorer, "y", "speed"),
         (merge_explorer, "percent", 0.7), (merge_explorer, "into", "int2"), (merge_explorer, "block", 256),
         (variant_explorer, "variant", "lokr"), (variant_explorer, "step", 41), (variant_explorer, "rank", 3),
+        (picture_explorer, "rank", 3), (picture_explorer, "strength", 0.6),
+        (ClusterExplorer, "processes", 3), (ClusterExplorer, "strategy", "zero4"), (ClusterExplorer, "link", "pigeon"),
         (RankAlphaTrainer, "rank", 65), (RankAlphaTrainer, "alpha", 0.0), (RankAlphaTrainer, "rule", "alpha"),
     ],
 )  # fmt: skip

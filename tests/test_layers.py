@@ -10,11 +10,13 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "lab_utils"
 LEVELS = {
-    0: "errors activations cells architectures budget colab colab_packages counts lowrank memory quantize",
+    0: "errors activations cells architectures budget colab colab_packages counts extras lowrank memory quantize "
+    "sharding",
     1: "device quiet stranded lora lora_files lora_layers variants nf4 nf4_layers peak double_quant",
-    2: "adapter capabilities checkpoint digits embedded evaluate export finetune fourbit full_finetune merge_costs "
-    "merging models plain_copy recipe recorded serving serving_costs supervision sweep sweep_ray sweep_summary tasks "
-    "variants_record",
+    2: "adapter capabilities checkpoint digits drawings embedded evaluate export finetune fourbit fsdp full_finetune "
+    "keras_gemma keras_lora keras_presets merge_costs merging models painter painter_training picture_questions "
+    "picture_samples plain_copy recipe recorded serving serving_costs supervision sweep sweep_ray sweep_summary "
+    "tasks towers traffic traffic_process variants_record vision_language",
     3: "contents plots pages snapshots",
     4: "widgets checks course chat_page editions nbgrader_course present slides",
 }
@@ -22,6 +24,7 @@ LEVEL = {name: level for level, names in LEVELS.items() for name in names.split(
 LIGHT = {"torch", "numpy", "psutil"}  # all that levels 0 and 1 may import at module level, besides the standard library
 HEAVY = {  # never at module level
     "transformers", "peft", "bitsandbytes", "datasets", "trl", "pandas", "scipy", "ray", "gradio",
+    "keras", "keras_hub",
 }  # fmt: skip
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

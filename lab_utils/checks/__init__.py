@@ -9,16 +9,19 @@ from collections.abc import Callable
 import torch
 
 from . import (
+    beyond_text,
     choosing,
     combining,
     counting,
     fair_comparisons,
     four_bits,
     from_scratch,
+    many_machines,
     memory_budget,
     merged_precision,
     mixed_batches,
     packing,
+    pictures,
     quantization,
     rank_and_alpha,
     rank_one,
@@ -37,7 +40,7 @@ from .report import Report, source, write_report
 MODULES = (
     rank_one, counting, from_scratch, rank_and_alpha, quantization, scales, four_bits, packing, weight_sizes,
     memory_budget, seeds, choosing, fair_comparisons, combining, mixed_batches, merged_precision, taken_apart, vera,
-    variant_steps,
+    variant_steps, pictures, beyond_text, many_machines,
 )  # fmt: skip
 EXERCISES: dict[str, Exercise] = {exercise.name: exercise for module in MODULES for exercise in module.EXERCISES}
 CHECK_SECONDS, GRADE_SECONDS = 5.0, 10.0

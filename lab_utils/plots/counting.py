@@ -1,6 +1,6 @@
 """Pictures of counts."""
 
-from .style import BLUE, GREEN, GREY, ORANGE, new_figure
+from .style import BLUE, GREEN, GREY, ORANGE, STACKED, new_figure
 
 
 def parameter_bars(numbers: dict[str, int], title: str):
@@ -95,8 +95,7 @@ def stacked_gigabytes(rows: dict[str, dict[str, int]], title: str):
     figure, axes = new_figure(10.0, 1.7 + 0.6 * len(rows))
     labels = list(rows)[::-1]
     starts = [0.0] * len(labels)
-    looks = ((GREY, ""), (BLUE, "//"), (ORANGE, ".."), (GREEN, "xx"), ("#7c3aed", "\\\\"), ("#111111", "--"))
-    for part, (color, hatch) in zip(rows[labels[0]], looks, strict=False):
+    for part, (color, hatch) in zip(rows[labels[0]], STACKED, strict=False):
         widths = [rows[label][part] / 1e9 for label in labels]
         axes.barh(labels, widths, left=starts, color=color, hatch=hatch, edgecolor="white", linewidth=0, label=part)
         starts = [start + width for start, width in zip(starts, widths, strict=True)]

@@ -3,6 +3,9 @@
 import io
 
 BLUE, ORANGE, GREEN, GREY = "#0b5fa5", "#d1540a", "#1d7a46", "#6b7280"
+STACKED = (  # colour and hatching of the parts of a stacked bar
+    (GREY, ""), (BLUE, "//"), (ORANGE, ".."), (GREEN, "xx"), ("#7c3aed", "\\\\"), ("#111111", "--"), ("#be185d", "++"),
+)  # fmt: skip
 
 
 def empty_figure(width: float, height: float):

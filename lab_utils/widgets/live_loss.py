@@ -14,12 +14,13 @@ class LiveLoss:
     ----------
     steps : int, steps of the whole run
     every_seconds : float, at most one redraw in that time (the last step is always drawn)
+    unit : str, what a history's rows count: "tokens" or "pictures"
 
     Use it as `finetune(..., on_step=live)` after `display(live.widget)`.
     """
 
-    def __init__(self, steps: int, every_seconds: float = 1.0):
-        self.steps, self.every_seconds = steps, every_seconds
+    def __init__(self, steps: int, every_seconds: float = 1.0, unit: str = "tokens"):
+        self.steps, self.every_seconds, self.unit = steps, every_seconds, unit
         self.figure, self.axes = new_figure(8, 3.6)
         self.image = ipywidgets.Image(format="png", layout=ipywidgets.Layout(width="800px", height="360px"))
         self.text = ipywidgets.HTML("Not started.")
@@ -42,6 +43,6 @@ class LiveLoss:
             left = sum(r["seconds"] for r in history[-10:]) / len(history[-10:]) * (self.steps - row["step"])
             self.text.value = (
                 f"Step {row['step']} of {self.steps}, loss {row['loss']:.3f}, "
-                f"{row['tokens'] / row['seconds']:.0f} tokens/s, {left:.0f} s left."
+                f"{row[self.unit] / row['seconds']:.0f} {self.unit}/s, {left:.0f} s left."
             )
         self._drawn_at = time.monotonic()

@@ -1,0 +1,155 @@
+"""The cluster explorer: what each of many processes holds, what it sends in a step, and how long that takes."""
+
+from functools import cache
+
+import traitlets
+
+from .. import plots
+from ..budget import GIB, GPUS, room_bytes
+from ..errors import choose
+from ..memory import METHODS, estimate
+from ..sharding import LINKS, STRATEGIES, Communication, ShardedEstimate, communication, sharded
+from .explorer import FOLDER, STYLE, Explorer, script
+
+QUESTION = (
+    "Llama-2-7B, full fine-tuning: too much for one GPU with 80 GB. You get seven more of them. "
+    "What is the least that you must share out?"
+)
+MODELS = (
+    "GPT-2", "SmolLM2-135M", "Qwen2.5-0.5B", "Qwen2.5-1.5B", "Gemma-2B", "Qwen2.5-7B", "Mistral-7B", "Llama-2-7B",
+    "Llama-3-8B", "Llama-2-13B", "LLaMA-33B", "LLaMA-65B", "Llama-3-70B", "GPT-3", "Falcon-180B",
+)  # fmt: skip
+PROCESSES = tuple(2**power for power in range(10))
+RANKS = (1, 2, 4, 8, 16, 32, 64)
+TOKENS = 1024  # of the one example that each process computes
+STEP = {"batch_size": 1, "sequence_length": TOKENS, "gradient_checkpointing": True, "device": "cuda"}
+CHOICES = {
+    "model": MODELS, "method": METHODS, "strategy": STRATEGIES, "processes": PROCESSES, "rank": RANKS, "link": LINKS,
+    "gpu": GPUS,
+}  # fmt: skip
+
+
+class ClusterExplorer(Explorer):
+    """Choices of model, method, strategy, GPU and link, and sliders for the number of processes and the rank.
+
+    A step is one example of 1,024 tokens a process, with gradient checkpointing, on CUDA; adapters on all linear
+    layers. The bytes are those of `lab_utils.sharding`.
+
+    Parameters
+    ----------
+    model : str, a name in `MODELS`
+    method : "full", "lora" or "qlora"
+    strategy : "ddp", "zero1", "zero2" or "fsdp"
+    processes : int, one of `PROCESSES`, each with a GPU of its own
+    rank : int, one of `RANKS`
+    link : str, a name in `lab_utils.sharding.LINKS`
+    gpu : str, a name in `lab_utils.budget.GPUS`
+
+    Attributes
+    ----------
+    all of the parameters, at every moment
+
+    Raises
+    ------
+    LabError
+        An unknown name, or a number that is not there.
+    """
+
+    _esm = script("cluster_explorer")
+    _css = STYLE + "".join((FOLDER / f"{name}.css").read_text(encoding="utf-8") for name in ("choosing", "cluster"))
+    _moved = tuple(CHOICES)
+    records, options = (traitlets.Dict().tag(sync=True) for _ in range(2))
+    model, method, strategy, link, gpu = (traitlets.Unicode().tag(sync=True) for _ in range(5))
+    processes, rank = (traitlets.Int().tag(sync=True) for _ in range(2))
+
+    def __init__(
+        self, model: str = "Llama-2-7B", method: str = "full", strategy: str = "ddp", processes: int = 8, rank: int = 8,
+        link: str = "InfiniBand HDR, 200 Gb/s", gpu: str = "A100, 80 GB", question: str = QUESTION,
+        choices=("nothing: eight will do", "the optimizer's states", "everything"),
+    ):  # fmt: skip
+        options = {name: list(values) for name, values in CHOICES.items()}
+        super().__init__(
+            records=_records(),
+            options=options | {"rooms": [room_bytes(name) for name in GPUS], "speeds": list(LINKS.values())},
+            model=model, method=method, strategy=strategy, processes=processes, rank=rank, link=link, gpu=gpu,
+            question=question, choices=list(choices),
+        )  # fmt: skip
+
+    @traitlets.validate(*CHOICES)
+    def _known(self, proposal):
+        name = proposal["trait"].name
+        choose(name, proposal["value"], CHOICES[name])
+        return proposal["value"]
+
+    def _memory(self, strategy: str) -> ShardedEstimate:
+        return sharded(self.model, self.method, self.processes, strategy, rank=self.rank, **STEP)
+
+    def _exchange(self, method: str) -> Communication:
+        return communication(self.model, method, self.processes, self.strategy, rank=self.rank)
+
+    def summary(self) -> str:
+        total, room, sent = self._memory(self.strategy).total_bytes, room_bytes(self.gpu), self._exchange(self.method)
+        rank = "" if self.method == "full" else f" of rank {self.rank}"
+        many = "1 process" if self.processes == 1 else f"{self.processes} processes"
+        wire = "Nothing is sent."
+        if sent.sent_bytes:
+            seconds = sent.seconds(LINKS[self.link])
+            wire = f"Each sends {_size(sent.sent_bytes)} a step: {_time(seconds)} over {self.link}."
+        return (
+            f"{self.model}, {self.method}{rank}, {self.strategy} on {many}: {_three(total / GIB)} GiB on each; there "
+            f"is room for {_three(room / GIB)} ({self.gpu}): it {'fits' if total <= room else 'does not fit'}. {wire}"
+        )
+
+    def figure(self):
+        rows = {name: self._memory(name).parts() for name in STRATEGIES}
+        seconds = {name: [self._exchange(name).seconds(speed) for speed in LINKS.values()] for name in METHODS}
+        return plots.many_machines(
+            rows, room_bytes(self.gpu), f"{self.model}, {self.method}, {self.processes} processes: on each GPU",
+            seconds, list(LINKS), self.method, f"a step's sending, {self.strategy}",
+        )  # fmt: skip
+
+
+@cache
+def _records() -> dict:
+    """What the browser needs of each model and method: model -> method -> one record a rank ("full" has one)."""
+    return {
+        model: {method: [_record(model, method, rank) for rank in (RANKS if method != "full" else RANKS[:1])]
+                for method in METHODS}
+        for model in MODELS
+    }  # fmt: skip
+
+
+def _record(model: str, method: str, rank: int) -> dict[str, int]:
+    """Bytes on one process; those of fsdp where they do not simply get divided; and what fsdp gathers in a step."""
+    whole = estimate(model, method, rank=rank, **STEP)
+    # On as many processes as there are bytes, one byte is left of whatever is shared out.
+    fsdp = sharded(model, method, whole.weights_bytes, "fsdp", rank=rank, **STEP)
+    return {
+        "weights": whole.weights_bytes, "kept": fsdp.local.weights_bytes - 1, "adapter": whole.adapter_bytes,
+        "optimizer": whole.optimizer_bytes, "gradients": whole.gradients_bytes, "activations": whole.activations_bytes,
+        "begin": whole.begin_bytes, "end": whole.end_bytes, "gathered": fsdp.gathered_bytes,
+        "fsdp_begin": fsdp.local.begin_bytes, "fsdp_end": fsdp.local.end_bytes,
+        "travels": communication(model, method, 2, "fsdp", rank=rank).collectives["all_gather"],
+    }  # fmt: skip
+
+
+def _three(value: float) -> str:
+    """Three significant digits, never with an exponent."""
+    rounded = float(f"{value:.3g}")
+    return f"{rounded:.0f}" if rounded >= 100 else f"{rounded:g}"
+
+
+def _size(count: int) -> str:
+    """Bytes in units of 1000."""
+    value, units = float(count), ["B", "kB", "MB", "GB", "TB"]
+    while value >= 999.5 and len(units) > 1:
+        value, units = value / 1000, units[1:]
+    return f"{_three(value)} {units[0]}"
+
+
+def _time(seconds: float) -> str:
+    """Seconds, milliseconds or microseconds."""
+    value, units = seconds, ["s", "ms", "µs"]
+    while value < 0.9995 and len(units) > 1:
+        value, units = 1000 * value, units[1:]
+    return f"{_three(value)} {units[0]}"

@@ -1,0 +1,46 @@
+"""Solutions of page 13 against torch, `lab_utils.sharding` and numbers worked by hand."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lab_utils import checks
+from lab_utils.checks.engine import examples
+from lab_utils.memory import estimate
+from lab_utils.sharding import STRATEGIES, Communication, sharded
+
+EXERCISES = {name: exercise for name, exercise in checks.EXERCISES.items() if exercise.page == 13}
+
+
+def test_the_loss_is_that_of_all_tokens_on_one_process():
+    generator = torch.Generator().manual_seed(0)
+    logits, answers = torch.randn(12, 5, generator=generator), torch.randint(0, 5, (12,), generator=generator)
+    losses = F.cross_entropy(logits, answers, reduction="none")
+    for counts in ([12], [6, 6], [1, 2, 9], [0, 12]):
+        sums = torch.stack([part.sum() for part in losses.split(counts)])
+        solved = EXERCISES["global_loss"].solution(sums, torch.tensor(counts))
+        assert float(solved) == pytest.approx(float(F.cross_entropy(logits, answers)), rel=1e-5)
+    assert float(EXERCISES["global_loss"].solution(*EXERCISES["global_loss"].demo)) == 1.125  # the reward says so
+
+
+def test_a_ring_sends_what_the_library_counts():
+    for size, processes in examples(EXERCISES["ring_bytes"]):
+        exchange = Communication(processes, {"all_reduce": size, "all_gather": 0, "reduce_scatter": 0})
+        assert EXERCISES["ring_bytes"].solution(size, processes) == exchange.sent_bytes < 2 * size
+    assert EXERCISES["ring_bytes"].solution(*EXERCISES["ring_bytes"].demo) == 1_750_000_000
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_each_process_keeps_what_the_library_says_less_what_is_there_for_a_moment(strategy):
+    whole = estimate("Llama-2-7B", "full")
+    held = sharded("Llama-2-7B", "full", 8, strategy).local
+    kept = EXERCISES["per_process_bytes"].solution(
+        whole.weights_bytes, whole.gradients_bytes, whole.optimizer_bytes, 8, strategy
+    )
+    assert kept == held.weights_bytes + held.gradients_bytes + held.optimizer_bytes
+
+
+def test_eight_gpus_of_40_gb_by_hand():
+    *sizes, processes, _ = EXERCISES["per_process_bytes"].demo
+    kept = [EXERCISES["per_process_bytes"].solution(*sizes, processes, strategy) / 1e9 for strategy in STRATEGIES]
+    assert kept == [84, 35, 22.75, 10.5]  # the reward and the page say so

@@ -1,0 +1,357 @@
+"""The painter: the same loop for the tiny one and for a Stable Diffusion, and diffusers' adapters on it."""
+
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from peft import LoraConfig
+
+from lab_utils.device import Device
+from lab_utils.drawings import COLOURS, NEW_THING, THINGS, caption, draw
+from lab_utils.errors import LabError
+from lab_utils.painter import PAINTERS, Painter, choose_painter, decode, encode, load_painter, paint, read
+from lab_utils.painter_training import (
+    HELD_OUT,
+    PARTS,
+    STYLED,
+    Lesson,
+    _loss,
+    adapter_lesson,
+    first_pictures,
+    lesson_pictures,
+    train,
+    train_base,
+)
+
+CPU = Device("cpu", "a processor", "float32", "it is a test")
+SHORT = Lesson(steps=6, batch_size=4, checkpoint_every=2)
+ASKED = ["a red house", "a blue boat, neon"]
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return lesson_pictures(copies=1)
+
+
+@pytest.fixture
+def painter():
+    """Untrained, which is as good for laws; ready, so that it paints."""
+    made = load_painter("tiny", device=CPU)
+    made.ready = True
+    return made
+
+
+def add_neon(painter: Painter, rank: int = 2, alpha: float = 2.0) -> None:
+    torch.manual_seed(0)
+    painter.unet.add_adapter(LoraConfig(r=rank, lora_alpha=alpha, target_modules=PARTS), adapter_name="neon")
+
+
+def teach_neon(painter: Painter) -> None:
+    """An adapter that changes something: its B is not zero any more."""
+    add_neon(painter)
+    with torch.no_grad():
+        for name, parameter in painter.unet.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1, generator=torch.Generator().manual_seed(len(name)))
+
+
+def same(one: list, other: list) -> bool:
+    return all(a.tobytes() == b.tobytes() for a, b in zip(one, other, strict=True))
+
+
+def largest_step(one: list, other: list) -> int:
+    return max(
+        abs(a - b) for x, y in zip(one, other, strict=True) for a, b in zip(x.tobytes(), y.tobytes(), strict=True)
+    )
+
+
+# --- the painter ---
+
+
+def test_the_painter_is_chosen_by_device_and_network():
+    assert [choose_painter(*facts) for facts in (("cpu", True), ("cuda", False), ("cuda", True))] == [
+        "tiny", "tiny", "stable-diffusion",
+    ]  # fmt: skip
+    with pytest.raises(LabError, match=r"Unknown painter 'dall-e'\. Choose one of: tiny, stable-diffusion"):
+        load_painter("dall-e", device=CPU)
+
+
+def test_the_real_one_that_cannot_be_loaded_says_so(monkeypatch):
+    from diffusers import StableDiffusionPipeline
+
+    def no_network(*arguments, **options):
+        raise OSError("cannot reach the hub")
+
+    monkeypatch.setattr(StableDiffusionPipeline, "from_pretrained", no_network)
+    with pytest.raises(LabError, match=r"could not be loaded: cannot reach the hub.*load_painter\('tiny'\)"):
+        load_painter("stable-diffusion", device=CPU)
+    assert PAINTERS["stable-diffusion"].startswith("stable-diffusion-v1-5/")  # where the articles' one went
+
+
+def test_a_seed_decides_the_weights_and_leaves_the_callers_chance_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    one, two, other = (load_painter("tiny", seed=seed, device=CPU) for seed in (0, 0, 1))
+    assert torch.equal(torch.rand(1), expected)
+    first, second, third = (next(made.unet.parameters()) for made in (one, two, other))
+    assert torch.equal(first, second) and not torch.equal(first, third)
+    assert not any(parameter.requires_grad for parameter in one.unet.parameters())
+
+
+def test_encoding_loses_nothing(painter):
+    drawings = [draw("tree", "green", seed=1), draw("fish", "red", seed=2, style="neon")]
+    latents = encode(painter, drawings)
+    assert latents.shape == (2, 12, 16, 16) and -1 <= latents.min() and latents.max() <= 1
+    assert same(decode(painter, latents), drawings)
+    with pytest.raises(LabError, match=r"\(64, 64\) pixels: give 32 × 32"):
+        encode(painter, [draw("tree", "green", size=64)])
+
+
+def test_captions_become_states_and_unknown_words_are_named(painter):
+    states = read(painter, [*ASKED, ""])
+    assert states.shape == (3, 8, 64) and not torch.equal(states[0], states[1])
+    every = [caption(thing, colour, style) for thing in THINGS for colour in COLOURS for style in ("ink", "neon")]
+    read(painter, every)  # all words are known
+    with pytest.raises(LabError, match="cannot read 'a pink dragon': at most 8 words, out of: a an red"):
+        read(painter, ["a red house", "a pink dragon"])
+    with pytest.raises(LabError, match="at most 8 words"):
+        read(painter, ["a red house, a red house, a red house"])
+
+
+def test_painting_depends_on_seed_and_place_alone(painter):
+    assert same(paint(painter, ASKED, steps=2), paint(painter, ASKED, steps=2))
+    assert not same(paint(painter, ASKED, steps=2), paint(painter, ASKED, steps=2, seed=1))
+    assert largest_step(paint(painter, ASKED[:1], steps=2), paint(painter, ASKED, steps=2)[:1]) <= 1
+    painter.ready = False
+    with pytest.raises(LabError, match="not trained yet"):
+        paint(painter, ASKED)
+
+
+def test_guidance_one_is_the_caption_alone_and_bad_values_are_refused(painter):
+    """Guided by 1, the guess without a caption drops out: u + 1·(c − u) = c."""
+    with torch.no_grad():
+        painter.scheduler.set_timesteps(1)
+        noise = torch.randn(1, 12, 16, 16, generator=torch.Generator().manual_seed(0))
+        moment = painter.scheduler.timesteps[0]
+        guess = painter.unet(noise, moment, read(painter, ASKED[:1])).sample
+        expected = decode(painter, painter.scheduler.step(guess, moment, noise).prev_sample)
+    assert largest_step(paint(painter, ASKED[:1], steps=1, guidance=1.0), expected) <= 1
+    for wrong in ({"steps": 0}, {"guidance": 0.5}):
+        with pytest.raises(LabError, match="take 1 or more"):
+            paint(painter, ASKED, **wrong)
+
+
+# --- lessons ---
+
+
+def test_what_is_kept_from_the_painter_is_not_in_its_lessons():
+    _, captions = first_pictures(copies=5)
+    assert not any(NEW_THING in one or "neon" in one for one in captions)
+    assert not any(caption(*pair) in one for pair in HELD_OUT for one in captions)
+    assert sum("chalk" in one for one in captions) * 5 == len(captions)
+    assert {word for one in captions for word in one.replace(",", "").split()} >= set(COLOURS)
+    neon, words = lesson_pictures(copies=2)
+    assert len(neon) == len(words) == 2 * len(STYLED) * len(COLOURS)
+    assert {one.split()[2].rstrip(",") for one in words} == set(STYLED)
+
+
+def test_the_learning_rate_rises_stays_and_falls():
+    lesson = Lesson(steps=100, learning_rate=0.01)
+    rates = [lesson.learning_rate_at(step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.001) and rates[9:60] == [0.01] * 51
+    assert rates[80] == pytest.approx(0.005) and rates[99] == pytest.approx(0.01 * 0.025)
+    for name, value in {"steps": 0, "learning_rate": 0.0, "average": 1.0, "seed": -1, "drop_captions": 1.5}.items():
+        with pytest.raises(LabError, match=f"{name}={value} is out of range"):
+            Lesson(**{name: value})
+
+
+def test_stable_diffusion_gets_a_gentler_lesson(painter):
+    real = replace(painter, name="stable-diffusion")
+    assert adapter_lesson(real).learning_rate < adapter_lesson(painter).learning_rate / 10
+    assert adapter_lesson(real).batch_size == 2 and adapter_lesson(real, 7).steps == 7
+
+
+@pytest.mark.parametrize("kind", ["sample", "epsilon", "v_prediction"])
+def test_each_kind_of_painter_is_held_against_its_own_target(painter, pictures, kind):
+    """A U-Net that knows the answer has no loss: the clean picture, the noise, or √ᾱ·noise − √(1−ᾱ)·picture."""
+    from diffusers import DDIMScheduler
+
+    painter.scheduler = DDIMScheduler.from_config(painter.scheduler.config, prediction_type=kind)
+    clean = encode(painter, pictures[0])
+    lesson = Lesson(batch_size=4, seed=1)
+    chance = torch.Generator().manual_seed(1_000_003)
+    chosen = torch.randint(len(clean), (4,), generator=chance)
+    torch.rand(4, generator=chance)
+    moments = torch.randint(1000, (4,), generator=chance)
+    noise = torch.randn(clean[chosen].shape, generator=chance)
+    kept = painter.scheduler.alphas_cumprod[moments].reshape(-1, 1, 1, 1)
+    answers = {
+        "sample": clean[chosen],
+        "epsilon": noise,
+        "v_prediction": kept.sqrt() * noise - (1 - kept).sqrt() * clean[chosen],
+    }
+
+    def knows(noisy, moment, words):
+        assert torch.equal(moment, moments) and words.shape == (4, 8, 64)
+        assert torch.allclose(noisy, kept.sqrt() * clean[chosen] + (1 - kept).sqrt() * noise, atol=1e-6)
+        return SimpleNamespace(sample=answers[kind])
+
+    painter.unet = knows
+    assert float(_loss(painter, clean, pictures[1], lesson, 0)) == pytest.approx(0, abs=1e-10)
+
+
+# --- training ---
+
+
+def test_an_adapter_moves_and_the_base_does_not(painter, pictures, tmp_path):
+    before = {name: parameter.clone() for name, parameter in painter.unet.named_parameters()}
+    add_neon(painter)
+    history = train(painter, *pictures, SHORT, tmp_path)
+    assert [row["step"] for row in history] == [1, 2, 3, 4, 5, 6]
+    assert all(math.isfinite(row["loss"]) and row["pictures"] == 4 for row in history)
+    now = dict(painter.unet.named_parameters())
+    plain = {name.replace(".base_layer", ""): parameter for name, parameter in now.items() if "lora_" not in name}
+    assert plain.keys() == before.keys()
+    assert all(torch.equal(parameter, before[name]) for name, parameter in plain.items())
+    moved = [bool(parameter.abs().sum() > 0) for name, parameter in now.items() if "lora_B" in name]
+    assert all(moved) and len(moved) > 30
+
+
+def test_killed_at_any_step_it_goes_on_with_the_same_numbers(pictures, tmp_path):
+    def run(folder, die_at=None):
+        painter = load_painter("tiny", device=CPU)
+        add_neon(painter)
+
+        def on_step(history):
+            if len(history) == die_at:
+                raise KeyboardInterrupt
+
+        history = train(painter, *pictures, SHORT, folder, on_step=on_step)
+        weights = [parameter for name, parameter in painter.unet.named_parameters() if "lora_" in name]
+        return [row["loss"] for row in history], weights
+
+    losses, weights = run(tmp_path / "one")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "two", die_at=5)
+    again, resumed = run(tmp_path / "two")
+    assert again == losses and all(map(torch.equal, weights, resumed))
+    steps = []
+    finished = load_painter("tiny", device=CPU)
+    add_neon(finished)
+    assert [row["loss"] for row in train(finished, *pictures, SHORT, tmp_path / "two", on_step=steps.append)] == losses
+    assert steps == []  # loaded, not trained
+
+
+def test_another_lesson_is_another_run_and_a_broken_file_is_no_end(painter, pictures, tmp_path, capsys):
+    add_neon(painter)
+    train(painter, *pictures, replace(SHORT, steps=1), tmp_path)
+    painter.unet.delete_adapters("neon")
+    add_neon(painter)
+    train(painter, *pictures, replace(SHORT, steps=1, seed=1), tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"half a file")
+    painter.unet.delete_adapters("neon")
+    add_neon(painter)
+    assert len(train(painter, *pictures, replace(SHORT, steps=1), tmp_path)) == 1
+    assert "cannot be read: training starts anew" in capsys.readouterr().out
+
+
+def test_the_base_is_trained_once_and_a_trained_one_left_alone(tmp_path):
+    painter = load_painter("tiny", device=CPU)
+    before = next(painter.text_encoder.parameters()).clone()
+    assert len(train_base(painter, replace(SHORT, steps=1), tmp_path)) == 1
+    assert painter.ready and not torch.equal(next(painter.text_encoder.parameters()), before)
+    assert not any(parameter.requires_grad for parameter in painter.unet.parameters())
+    assert train_base(painter, SHORT, tmp_path) == []
+
+
+def test_nothing_to_train_and_crooked_data_are_refused(painter, pictures, tmp_path):
+    with pytest.raises(LabError, match="Nothing in this painter is trainable"):
+        train(painter, *pictures, SHORT, tmp_path)
+    add_neon(painter)
+    with pytest.raises(LabError, match="24 pictures and 1 captions"):
+        train(painter, pictures[0], ASKED[:1], SHORT, tmp_path)
+    with pytest.raises(LabError, match="The loss is nan at step 1: lower learning_rate"):
+        with torch.no_grad():
+            painter.unet.conv_in.base_layer.weight.fill_(float("nan"))
+        train(painter, *pictures, SHORT, tmp_path)
+
+
+def test_a_painter_in_half_precision_trains_its_adapter_in_float32(painter, pictures, tmp_path):
+    for model in (painter.unet, painter.text_encoder):
+        model.bfloat16()
+    painter.dtype = torch.bfloat16
+    add_neon(painter)
+    train(painter, *pictures, replace(SHORT, steps=2), tmp_path)
+    dtypes = {"lora_" in name: parameter.dtype for name, parameter in painter.unet.named_parameters()}
+    assert dtypes == {True: torch.float32, False: torch.bfloat16}
+    assert len(paint(painter, ASKED, steps=1)) == 2
+
+
+# --- diffusers' adapter calls, as notebook 12 makes them ---
+
+
+def test_off_is_exact_and_fused_is_rounding(painter):
+    plain = paint(painter, ASKED, steps=2)
+    add_neon(painter)
+    assert same(paint(painter, ASKED, steps=2), plain)  # B = 0
+    painter.unet.delete_adapters("neon")
+    teach_neon(painter)
+    beside = paint(painter, ASKED, steps=2)
+    assert not same(beside, plain)
+    painter.unet.disable_lora()
+    assert same(paint(painter, ASKED, steps=2), plain)
+    painter.unet.enable_lora()
+    painter.unet.fuse_lora()
+    assert largest_step(paint(painter, ASKED, steps=2), beside) <= 1
+    painter.unet.unfuse_lora()
+    painter.unet.set_adapters("neon", weights=0.0)
+    assert largest_step(paint(painter, ASKED, steps=2), plain) <= 1
+
+
+def test_saved_and_loaded_it_paints_the_same_and_keeps_alpha(painter, tmp_path):
+    torch.manual_seed(0)
+    painter.unet.add_adapter(LoraConfig(r=2, lora_alpha=6.0, target_modules=PARTS), adapter_name="neon")
+    with torch.no_grad():
+        for name, parameter in painter.unet.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    taught = paint(painter, ASKED, steps=2)
+    painter.unet.save_lora_adapter(tmp_path, adapter_name="neon")
+    painter.unet.delete_adapters("neon")
+    file = "pytorch_lora_weights.safetensors"
+    painter.unet.load_lora_adapter(tmp_path, prefix=None, weight_name=file, adapter_name="neon")
+    assert same(paint(painter, ASKED, steps=2), taught)
+
+
+def test_the_pipelines_older_call_loses_alpha(painter, tmp_path):
+    """What notebook 12 warns of: `save_lora_weights` without metadata, and α is r when it is loaded."""
+    from diffusers import StableDiffusionPipeline
+    from peft import get_peft_model_state_dict
+
+    add_neon(painter, rank=2, alpha=6.0)
+    weights = get_peft_model_state_dict(painter.unet, adapter_name="neon")
+    StableDiffusionPipeline.save_lora_weights(tmp_path, unet_lora_layers=weights)
+    painter.unet.delete_adapters("neon")
+    state = StableDiffusionPipeline.lora_state_dict(tmp_path, weight_name="pytorch_lora_weights.safetensors")
+    state = state[0] if isinstance(state, tuple) else state
+    painter.unet.load_lora_adapter(state, prefix="unet", adapter_name="neon")
+    assert painter.unet.peft_config["neon"].lora_alpha == 2  # was 6
+
+
+def test_a_second_adapter_trains_alone_and_both_paint_together(painter, pictures, tmp_path):
+    teach_neon(painter)
+    neon = {name: parameter.clone() for name, parameter in painter.unet.named_parameters() if ".neon." in name}
+    alone = paint(painter, ASKED, steps=2)
+    painter.unet.add_adapter(LoraConfig(r=2, lora_alpha=2, target_modules=PARTS), adapter_name="rocket")
+    train(painter, *pictures, replace(SHORT, steps=2), tmp_path)
+    now = dict(painter.unet.named_parameters())
+    assert all(torch.equal(now[name], parameter) for name, parameter in neon.items())
+    painter.unet.set_adapters(["neon", "rocket"], weights=[1.0, 0.0])
+    assert largest_step(paint(painter, ASKED, steps=2), alone) <= 1
+    painter.unet.set_adapters(["neon", "rocket"], weights=[1.0, 1.0])
+    assert not same(paint(painter, ASKED, steps=2), alone)

@@ -1,0 +1,349 @@
+"""Qwen2.5-VL in small: which layers get adapters, that only they move, and that batches are what the model expects."""
+
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+import torch
+from lora_models import peft
+from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
+from transformers.processing_utils import ProcessorMixin
+
+from lab_utils import picture_questions, vision_language
+from lab_utils.adapter import take_off_adapter
+from lab_utils.architectures import ARCHITECTURES
+from lab_utils.checks import EXERCISES
+from lab_utils.counts import lora_parameters
+from lab_utils.device import GIB, Device
+from lab_utils.drawings import draw
+from lab_utils.errors import LabError
+from lab_utils.picture_questions import (
+    QUESTION,
+    accuracy,
+    ask,
+    build_optimizer,
+    colour_questions,
+    prepare,
+    train,
+    training_step,
+)
+from lab_utils.plots import loss_curve
+from lab_utils.recipe import Recipe
+from lab_utils.supervision import IGNORED
+from lab_utils.towers import LANGUAGE_ONLY, add_adapters, layers, targeted, tower_of, towers
+from lab_utils.vision_language import MIN_GPU_GIB, REAL, decide_sight, load_sighted, real_shape, tiny_model
+
+VISION_MLP = {
+    f"model.visual.blocks.{n}.mlp.{end}" for n in range(2) for end in ("gate_proj", "up_proj", "down_proj")
+}
+VISION = VISION_MLP | {f"model.visual.blocks.{n}.attn.{end}" for n in range(2) for end in ("qkv", "proj")}
+MERGER = {"model.visual.merger.mlp.0", "model.visual.merger.mlp.2"}
+MLP = {f"model.language_model.layers.{n}.mlp.{end}" for n in range(2) for end in ("gate_proj", "up_proj", "down_proj")}
+ATTENTION = {f"model.language_model.layers.{n}.self_attn.{end}_proj" for n in range(2) for end in "qkvo"}
+SELECTIONS = {
+    "all-linear": ("all-linear", VISION | MERGER | MLP | ATTENTION),
+    "q and v": (["q_proj", "v_proj"], {name for name in ATTENTION if name.endswith(("q_proj", "v_proj"))}),
+    "MLP": (["gate_proj", "up_proj", "down_proj"], VISION_MLP | MLP),
+    "pattern": (LANGUAGE_ONLY, MLP | ATTENTION),
+    "a careless ending": (
+        ["proj"],
+        {name for name in VISION if name.endswith("attn.proj")} | {"model.visual.patch_embed.proj"},
+    ),
+    "merger": (r".*visual\.merger\.mlp\.[02]", MERGER),
+}  # fmt: skip
+PICTURES = [draw("house", "red", size=56, seed=1), draw("boat", "blue", size=84, seed=2)]
+ANSWERS = ["red", "a blue boat"]
+
+
+@pytest.fixture(scope="module")
+def sighted():
+    """(model, reader), plain; adapters that a test puts on are taken off by the next."""
+    return tiny_model()
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """The same weights without quantization, to be read only."""
+    return tiny_model(quantization="none")[0]
+
+
+@pytest.fixture(scope="module")
+def shape():
+    return real_shape()
+
+
+def batch_of(reader, answers=ANSWERS):
+    return prepare(reader, PICTURES, [QUESTION] * 2, answers)
+
+
+# Towers and targets
+
+
+@pytest.mark.parametrize(("targets", "expected"), SELECTIONS.values(), ids=SELECTIONS)
+def test_each_choice_of_targets_adapts_exactly_these_layers(sighted, plain, targets, expected):
+    model = add_adapters(sighted[0], targets)
+    layer = peft.tuners.lora.LoraLayer
+    adapted = {name.removeprefix("base_model.model.") for name, m in model.named_modules() if isinstance(m, layer)}
+    assert adapted == expected == set(targeted(plain, targets))
+    trained = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
+    assert all(".lora_" in name for name in trained) and len(trained) == 2 * len(expected)
+    for tower in towers(plain, targets):
+        here = {name: count for name, count in trained.items() if tower_of(name) == tower.name}
+        assert tower.adapted == len(here) / 2 and tower.adapter_parameters == sum(here.values())
+
+
+def test_towers_hold_all_of_the_model_quantized_or_not(sighted, plain):
+    table = {tower.name: tower for tower in towers(plain)}
+    assert sum(tower.parameters for tower in table.values()) == sum(p.numel() for p in plain.parameters())
+    assert table["vision"].layers == len(VISION) and table["merger"].layers == len(MERGER)
+    assert table["language"].layers == len(MLP | ATTENTION) + 1  # the head
+    assert towers(take_off_adapter(sighted[0])) == list(table.values())
+    assert set(layers(plain)) == VISION | MERGER | MLP | ATTENTION | {"lm_head", "model.visual.patch_embed.proj"}
+
+
+def test_targets_that_select_nothing_are_named(sighted):
+    with pytest.raises(LabError, match=r"target_modules='language_model' selects no layer.*down_proj.*qkv"):
+        add_adapters(sighted[0], "language_model")  # a pattern has to fit the whole name
+    with pytest.raises(LabError, match=r"selects model\.visual\.merger\.mlp\.1 too, a GELU"):
+        add_adapters(sighted[0], r".*merger\.mlp\.\d")
+
+
+def test_the_empty_shape_is_that_of_the_real_model(shape):
+    """Its language model is Qwen2.5-3B, which the lab's own table of architectures counts in another way."""
+    language = ARCHITECTURES["Qwen2.5-3B"]
+    table = {tower.name: tower for tower in towers(shape, LANGUAGE_ONLY, rank=8)}
+    assert table["language"].parameters == language.total_parameters()
+    assert table["language"].adapter_parameters == lora_parameters(language, 8)
+    width, depth, inner = 1280, 32, 3420  # the vision tower: two norms, attention and MLP with biases, in every block
+    block = 2 * width + 4 * width * (width + 1) + 2 * inner * (width + 1) + width * (inner + 1)
+    assert table["vision"].parameters == depth * block + 3 * 2 * 14 * 14 * width
+    assert table["merger"].parameters == width + 5120 * 5121 + 2048 * 5121
+    assert (table["vision"].adapted, table["merger"].adapted, table["language"].adapted) == (0, 0, 7 * 36)
+    mlp = {tower.name: tower.adapted for tower in towers(shape, ["gate_proj", "up_proj", "down_proj"])}
+    assert mlp == {"vision": 3 * 32, "merger": 0, "language": 3 * 36}
+    assert all(p.device.type == "meta" for p in shape.parameters())
+
+
+# Batches
+
+
+def test_pixel_values_are_normalised_patches_in_groups_of_four(sighted):
+    """Cut by hand: blocks of 2 × 2 patches row by row, each patch twice; the 84 pixels make 6 patches a side."""
+    batch = batch_of(sighted[1])
+    mean, std = np.array([0.48145466, 0.4578275, 0.40821073]), np.array([0.26862954, 0.26130258, 0.27577711])  # CLIP's
+    patches = []
+    for picture in PICTURES:
+        pixels = ((np.asarray(picture) / 255 - mean) / std).transpose(2, 0, 1)
+        side = pixels.shape[1] // 14
+        for down in range(0, side, 2):
+            for across in range(0, side, 2):
+                for y, x in ((0, 0), (0, 1), (1, 0), (1, 1)):
+                    top, left = 14 * (down + y), 14 * (across + x)
+                    patch = pixels[:, top : top + 14, left : left + 14]
+                    patches.append(np.stack([patch, patch], axis=1).ravel())
+    assert batch["image_grid_thw"].tolist() == [[1, 4, 4], [1, 6, 6]]
+    assert np.allclose(batch["pixel_values"].numpy(), np.stack(patches), atol=1e-5)
+
+
+def test_the_batch_is_the_real_processors(sighted, monkeypatch):
+    """Qwen2_5_VLProcessor itself, let through without its part for films, which needs torchvision."""
+    monkeypatch.setattr(ProcessorMixin, "check_argument_for_proper_class", lambda *_: None)
+    reader = sighted[1]
+    processor = Qwen2_5_VLProcessor(image_processor=reader.image_processor, tokenizer=reader.tokenizer)
+    prompts = [picture_questions.PROMPT.format(image="<|image_pad|>", question=QUESTION)] * 2
+    texts = [prompt + answer + "<|im_end|>" for prompt, answer in zip(prompts, ANSWERS, strict=True)]
+    expected = processor(images=PICTURES, text=texts, return_tensors="pt", padding=True, padding_side="right")
+    batch = batch_of(reader)
+    for name in ("input_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw"):
+        assert torch.equal(batch[name], expected[name]), name
+    assert set(batch) - set(expected) == {"labels"}
+
+
+def test_image_tokens_are_a_quarter_of_the_patches_and_labels_stand_on_the_answer_alone(sighted):
+    reader = sighted[1]
+    batch = batch_of(reader)
+    shown = (batch["input_ids"] == reader.image_token_id).sum(dim=1)
+    assert shown.tolist() == (batch["image_grid_thw"].prod(dim=1) // 4).tolist() == [4, 9]
+    assert batch["mm_token_type_ids"].sum(dim=1).tolist() == [4, 9]
+    for row, answer in enumerate(ANSWERS):
+        supervised = batch["labels"][row] != IGNORED
+        assert reader.tokenizer.decode(batch["input_ids"][row][supervised]) == f"{answer} <|im_end|>"
+        last = int(batch["attention_mask"][row].sum())
+        assert supervised[:last].nonzero().flatten().tolist() == list(range(last - len(answer.split()) - 1, last))
+    asked = batch_of(reader, answers=None)
+    length = asked["input_ids"].shape[1]
+    assert "labels" not in asked and torch.equal(asked["input_ids"][1], batch["input_ids"][1, :length])
+    assert reader.tokenizer.decode(asked["input_ids"][1]).endswith("<|im_start|> assistant")
+
+
+def test_lists_of_unequal_length_are_named(sighted):
+    with pytest.raises(LabError, match="2 pictures, 1 questions, 2 answers: give as many of each"):
+        prepare(sighted[1], PICTURES, [QUESTION], ANSWERS)
+    for nothing in (None, []):
+        with pytest.raises(LabError, match="0 pictures"):
+            prepare(sighted[1], [], [], nothing)
+
+
+# Steps
+
+
+def test_a_step_moves_the_language_towers_adapters_and_not_one_other_bit(sighted):
+    model, reader = add_adapters(sighted[0]), sighted[1]
+    in_4_bits = [name for name, p in model.named_parameters() if hasattr(p, "quant_state")]
+    assert len(in_4_bits) == len(VISION | MERGER | MLP | ATTENTION)
+    optimizer = build_optimizer(model, 1e-2)
+    training_step(model, optimizer, batch_of(reader))  # B is zero before: A gets its first gradient in the second step
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer.zero_grad()
+    training_step(model, optimizer, batch_of(reader))
+    for name, parameter in model.named_parameters():
+        adapter = "lora_" in name
+        assert adapter == (not torch.equal(parameter, before[name])), name
+        assert adapter == (parameter.grad is not None and bool(parameter.grad.any())), name
+        assert not adapter or tower_of(name) == "language"
+
+
+@torch.no_grad()
+def test_the_loss_is_the_models_own_on_the_answers_and_depends_on_the_picture(plain, sighted):
+    batch = batch_of(sighted[1])
+    logits = plain(**{name: tensor for name, tensor in batch.items() if name != "labels"}).logits
+    pairs = [
+        torch.nn.functional.cross_entropy(logits[row, n - 1][None], batch["labels"][row, n][None])
+        for row, n in (batch["labels"] != IGNORED).nonzero().tolist()
+    ]
+    loss = plain(**batch).loss
+    assert len(pairs) == 2 + 4 and torch.allclose(loss, torch.stack(pairs).mean(), atol=1e-5)
+    swapped = prepare(sighted[1], [draw("house", "green", size=56, seed=1), PICTURES[1]], [QUESTION] * 2, ANSWERS)
+    assert torch.equal(swapped["input_ids"], batch["input_ids"])
+    assert abs(plain(**swapped).loss - loss) > 1e-3
+
+
+def test_the_same_seed_is_the_same_model_and_random_numbers_go_on():
+    torch.manual_seed(3)
+    one, _ = tiny_model(seed=5, quantization="none")
+    drawn = torch.rand(1)
+    torch.manual_seed(3)
+    assert torch.equal(torch.rand(1), drawn)
+    other, _ = tiny_model(seed=6, quantization="none")
+    again, _ = tiny_model(seed=5, quantization="none")
+    weights = [list(model.parameters()) for model in (one, other, again)]
+    assert all(map(torch.equal, weights[0], weights[2])) and not all(map(torch.equal, weights[0], weights[1]))
+
+
+@pytest.mark.training
+def test_adapters_learn_to_name_colours_on_drawings_that_they_have_not_seen(sighted):
+    """Two colours here, to be quick; with the pictures' colours swapped the answers are swapped."""
+    model, reader = add_adapters(sighted[0]), sighted[1]
+    recipe = Recipe(steps=60, batch_size=16, learning_rate=5e-3)
+    history = train(model, reader, colour_questions(("red", "green"), range(8)), recipe)
+    assert [row["step"] for row in history] == list(range(1, 61)) and not model.training
+    assert "step 60 of 60" in loss_curve(history).axes[0].get_title(loc="left")
+    unseen = colour_questions(("red", "green"), range(100, 102))
+    swap = {"red": "green", "green": "red"}
+    turned = [dataclasses.replace(example, answer=swap[example.answer]) for example in unseen]
+    assert accuracy(model, reader, unseen) >= 0.9 and accuracy(model, reader, turned) <= 0.1
+    with model.disable_adapter():
+        assert accuracy(model, reader, unseen) < 0.3
+
+
+def test_an_answer_is_what_the_likeliest_tokens_say(plain, sighted):
+    reader = sighted[1]
+    batch = prepare(reader, PICTURES[:1], [QUESTION])
+    ids = batch.pop("input_ids")
+    for _ in range(3):
+        shown = (ids == reader.image_token_id).long()
+        with torch.no_grad():
+            logits = plain(**{**batch, "input_ids": ids, "mm_token_type_ids": shown,
+                              "attention_mask": torch.ones_like(ids)}).logits  # fmt: skip
+        ids = torch.cat([ids, logits[:, -1].argmax(dim=-1, keepdim=True)], dim=1)
+    expected = reader.tokenizer.decode(ids[0, -3:], skip_special_tokens=True)
+    assert ask(plain, reader, PICTURES[0], max_new_tokens=3) == expected.strip()
+
+
+def test_training_that_blows_up_is_stopped(sighted):
+    model, reader = add_adapters(sighted[0]), sighted[1]
+    with torch.no_grad():
+        next(p for name, p in model.named_parameters() if "lora_B" in name).fill_(float("nan"))
+    with pytest.raises(LabError, match="The loss is nan"):
+        training_step(model, build_optimizer(model, 1e-2), batch_of(reader))
+
+
+# The choice of model, dtype and optimizer, on a machine that has no GPU
+
+
+def test_the_real_model_is_taken_where_there_is_a_gpu_with_room_and_a_network():
+    room = MIN_GPU_GIB * GIB
+    assert decide_sight("cuda", room, True) == REAL
+    for facts in (("cuda", room - 1, True), ("cuda", room, False), ("cpu", room, True)):
+        assert decide_sight(*facts) == "tiny"
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_on_a_gpu_the_real_model_is_loaded_in_nf4_in_the_gpus_dtype(monkeypatch, capsys, dtype):
+    asked = {}
+
+    def from_pretrained(where, **settings):
+        asked["model"] = where, settings
+        return torch.nn.Linear(1, 1)
+
+    def tokenizer(where, **settings):
+        asked["tokenizer"] = where
+        return "tokenizer"
+
+    monkeypatch.setattr(vision_language, "find_device", lambda: Device("cuda", "a GPU", dtype, "pretended"))
+    monkeypatch.setattr(vision_language, "free_memory_bytes", lambda kind: 15 * GIB)
+    monkeypatch.setattr(vision_language, "hub_reachable", lambda: True)
+    monkeypatch.setattr(Qwen2_5_VLForConditionalGeneration, "from_pretrained", from_pretrained)
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", tokenizer)
+    processor = "transformers.models.qwen2_vl.image_processing_pil_qwen2_vl.Qwen2VLImageProcessorPil.from_pretrained"
+    monkeypatch.setattr(processor, lambda where: f"processor of {where}")
+    _, reader = load_sighted()
+    where, settings = asked["model"]
+    config = settings["quantization_config"]
+    assert where == asked["tokenizer"] == REAL and reader.image_processor == f"processor of {REAL}"
+    assert config.load_in_4bit and config.bnb_4bit_quant_type == "nf4" and config.bnb_4bit_use_double_quant
+    assert config.bnb_4bit_compute_dtype == settings["dtype"] == getattr(torch, dtype)
+    assert settings["device_map"] == {"": 0} and settings["attn_implementation"] == "sdpa"
+    assert re.fullmatch(rf"Qwen2.5-VL, {REAL}, nf4, on cuda\.", capsys.readouterr().out.strip())
+
+
+def test_a_hub_that_does_not_answer_is_said(monkeypatch):
+    def refuse(*_, **__):
+        raise OSError("no connection\nand much more")
+
+    monkeypatch.setattr(vision_language, "find_device", lambda: Device("cuda", "a GPU", "bfloat16", "pretended"))
+    monkeypatch.setattr(vision_language, "free_memory_bytes", lambda kind: 15 * GIB)
+    monkeypatch.setattr(vision_language, "hub_reachable", lambda: True)
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", refuse)
+    with pytest.raises(LabError, match=r"3B-Instruct could not be loaded.*no connection\. tiny_model"):
+        load_sighted()
+
+
+def test_the_optimizer_is_the_devices(sighted, monkeypatch):
+    made = {}
+    paged = "bitsandbytes.optim.PagedAdamW8bit"
+    monkeypatch.setattr(paged, lambda trained, **settings: made.update(settings) or trained)
+    model = add_adapters(sighted[0])
+    trained = build_optimizer(model, 1e-3, Device("cuda", "a GPU", "bfloat16", "pretended"))
+    assert made == {"lr": 1e-3, "weight_decay": 0.0} and len(trained) == 2 * len(MLP | ATTENTION)
+    optimizer = build_optimizer(model, 1e-3, Device("cpu", "a CPU", "float32", "pretended"))
+    assert type(optimizer) is torch.optim.AdamW
+    assert [id(p) for p in optimizer.param_groups[0]["params"]] == [id(p) for p in trained]
+
+
+def test_without_a_gpu_the_tiny_one_in_float32_is_loaded(monkeypatch, capsys):
+    monkeypatch.setattr(vision_language, "find_device", lambda: Device("cpu", "a CPU", "bfloat16", "pretended"))
+    model, reader = load_sighted(quantization="none")
+    assert "tiny and random, none, on cpu" in capsys.readouterr().out
+    assert model.dtype == torch.float32 and reader.tokenizer.eos_token_id == model.config.text_config.eos_token_id
+
+
+def test_the_exercise_chooses_what_peft_adapts(plain, sighted):
+    names = [name for name, _ in plain.named_modules()]
+    chosen = EXERCISES["language_only"].solution(names).tolist()
+    assert {name for name, one in zip(names, chosen, strict=True) if one} == MLP | ATTENTION
+    pattern = EXERCISES["language_only"].reward.split()[-1].removesuffix(".")
+    model = add_adapters(sighted[0], pattern.replace("…", "k_proj|v_proj|o_proj|gate_proj|up_proj"))
+    adapted = {name.split(".lora_")[0] for name, p in model.named_parameters() if p.requires_grad}
+    assert {name.removeprefix("base_model.model.") for name in adapted} == MLP | ATTENTION  # the reward says so
