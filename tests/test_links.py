@@ -19,7 +19,8 @@ from lab_utils.pages import describe, write_page
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted(course.NOTEBOOKS.glob("*.ipynb"))
-PROSE = sorted(path for place in (".", "data", "notebooks", "deploy", "deploy/cluster") for path in (ROOT / place).glob("*.md"))
+FOLDERS = (".", "data", "notebooks", "deploy", "deploy/cluster")
+PROSE = sorted(path for place in FOLDERS for path in (ROOT / place).glob("*.md"))
 REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["urls"]["Repository"]
 HOST = re.compile(r"([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}", re.IGNORECASE)
 HERE = {"localhost", "127.0.0.1"}  # a server of the reader's own: http will do
