@@ -147,8 +147,13 @@ def hub_reachable(timeout_seconds: float = 2.0) -> bool:
     """Does the Hugging Face hub answer? Never, if HF_HUB_OFFLINE is set."""
     if os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes"):
         return False
+    return answers("huggingface.co", timeout_seconds)
+
+
+def answers(host: str, timeout_seconds: float = 2.0) -> bool:
+    """Can a secure connection to `host` be opened?"""
     try:
-        socket.create_connection(("huggingface.co", 443), timeout_seconds).close()
+        socket.create_connection((host, 443), timeout_seconds).close()
     except OSError:
         return False
     return True

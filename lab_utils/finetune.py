@@ -18,7 +18,6 @@ from .adapter import attach_adapter
 from .checkpoint import checkpoints, latest_record, save_checkpoint, set_aside
 from .device import (
     Device,
-    decide_optimizer,
     find_device,
     free_memory_bytes,
     keep_freed_memory,
@@ -39,6 +38,7 @@ from .fsdp import (
 )
 from .memory import training_step_bytes
 from .models import default_model, load_base
+from .optimizer import build_optimizer
 from .recipe import Recipe
 from .supervision import IGNORED, build_supervised, collate, encode_split, plan_batches
 from .tasks import TASKS, load_task
@@ -221,7 +221,9 @@ class _Trainer:
             check_shardable(model, device.torch_dtype)
             mark_layers(loss, model)
         self.fused = not sharded and speed_up(model) > 0  # the fast way holds on to whole weights
-        optimizer = _build_optimizer([p for p in model.parameters() if p.requires_grad], device, recipe, sharded)
+        optimizer = build_optimizer(
+            model, recipe.learning_rate, device, weight_decay=recipe.weight_decay, sharded=sharded
+        )
         self.loss, self.optimizer = accelerator.prepare(loss, optimizer, device_placement=[False, True])
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         torch.manual_seed(recipe.seed + 1 + self.rank)  # dropout differs from process to process
@@ -335,18 +337,6 @@ class _Trainer:
         if state["scaler"] and self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         return record["history"]
-
-
-def _build_optimizer(parameters: list, device: Device, recipe: Recipe, sharded: bool):
-    """Paged 8-bit AdamW on CUDA; AdamW in one fused call elsewhere, and for parameters that are to be sharded."""
-    settings = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
-    if decide_optimizer(device.kind, paged=not sharded) == "paged_adamw_8bit":
-        from bitsandbytes.optim import PagedAdamW8bit
-
-        return PagedAdamW8bit(parameters, **settings)
-    import torch
-
-    return torch.optim.AdamW(parameters, fused=True, **settings)
 
 
 def _train(trainer: _Trainer, run: Run, on_step, progress: bool) -> None:

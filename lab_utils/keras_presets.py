@@ -3,10 +3,9 @@
 The names are keras-hub's own. Kaggle has the weights; it asks for an account, and for accepting Gemma's licence once.
 """
 
-import socket
 from types import MappingProxyType
 
-from .device import GIB, Device, find_device, free_memory_bytes
+from .device import GIB, Device, answers, find_device, free_memory_bytes
 from .errors import LabError, choose
 from .keras_gemma import load_keras
 
@@ -49,16 +48,7 @@ def default_preset(device: Device | None = None) -> tuple[str | None, str]:
     """The preset here and now, and why (see `decide_preset`)."""
     device = device or find_device()
     on_gpu = device.kind == "cuda"
-    return decide_preset(device.kind, free_memory_bytes(device.kind), on_gpu and kaggle_reachable())
-
-
-def kaggle_reachable(timeout_seconds: float = 2.0) -> bool:
-    """Does Kaggle answer?"""
-    try:
-        socket.create_connection(("www.kaggle.com", 443), timeout_seconds).close()
-    except OSError:
-        return False
-    return True
+    return decide_preset(device.kind, free_memory_bytes(device.kind), on_gpu and answers("www.kaggle.com"))
 
 
 def load_preset(preset: str, sequence_length: int = 64):

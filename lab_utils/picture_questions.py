@@ -5,9 +5,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .device import Device, decide_optimizer, find_device
+from .device import find_device
 from .drawings import THINGS, draw
 from .errors import LabError
+from .optimizer import build_optimizer
 from .recipe import Recipe
 from .supervision import Encoded, collate, plan_batches
 from .vision_language import Reader
@@ -120,18 +121,6 @@ def training_step(model, optimizer, batch: dict, *, scaler=None, max_grad_norm: 
     if not math.isfinite(value):
         raise LabError(f"The loss is {value}: training has blown up. Lower the learning rate.")
     return value
-
-
-def build_optimizer(model, learning_rate: float, device: Device | None = None):
-    """The optimizer that suits the device (`device.decide_optimizer`), over what is trainable; no weight decay."""
-    import torch
-
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if decide_optimizer((device or find_device()).kind) == "paged_adamw_8bit":
-        from bitsandbytes.optim import PagedAdamW8bit
-
-        return PagedAdamW8bit(trained, lr=learning_rate, weight_decay=0.0)
-    return torch.optim.AdamW(trained, lr=learning_rate, weight_decay=0.0)
 
 
 def train(

@@ -58,10 +58,10 @@ def sweep_on_ray(trials: Iterable[Trial], table: str | Path, *, workers: int = 2
     waiting = missing(trials, table)
     if not waiting:
         return read_rows(table)
-    ray = _load_ray()
+    ray = load_ray()
     ours = not ray.is_initialized()
     if ours:
-        _connect(ray, workers, address)
+        connect(ray, workers, address)
     try:
         problems = _run(waiting, Path(table), workers, evaluated, progress)
     finally:
@@ -73,7 +73,7 @@ def sweep_on_ray(trials: Iterable[Trial], table: str | Path, *, workers: int = 2
     return read_rows(table)
 
 
-def _load_ray():
+def load_ray():
     """The package ray, or how to get it."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
@@ -84,7 +84,7 @@ def _load_ray():
     return ray
 
 
-def _connect(ray, workers: int, address: str | None) -> None:
+def connect(ray, workers: int, address: str | None) -> None:
     """Start Ray here, or join the one at `address`."""
     import logging
 

@@ -321,8 +321,8 @@ def test_ray_train_takes_the_settings_and_trains_the_same(ray_finetune, runs, tm
 def test_rays_command_line(ray_finetune, monkeypatch, tmp_path, capsys):
     """Paths are made absolute, the recipe's flags are the lab's, and an old run is set aside once, here."""
     seen = []
-    monkeypatch.setattr(ray_finetune, "_load_ray", lambda: SimpleNamespace(shutdown=lambda: seen.append("down")))
-    monkeypatch.setattr(ray_finetune, "_connect", lambda ray, workers, address: seen.append((workers, address)))
+    monkeypatch.setattr(ray_finetune, "load_ray", lambda: SimpleNamespace(shutdown=lambda: seen.append("down")))
+    monkeypatch.setattr(ray_finetune, "connect", lambda ray, workers, address: seen.append((workers, address)))
     monkeypatch.setattr(ray_finetune, "run", lambda *settings: seen.append(settings))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "out" / "adapter").mkdir(parents=True)

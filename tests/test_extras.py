@@ -9,7 +9,7 @@ import tomllib
 
 import nbformat
 import pytest
-from test_stranded import bare, write
+from shells import bare, listener, new_session, write
 
 from lab_utils import course, extras, stranded
 from lab_utils.cells import bound_names, maker, used_names
@@ -27,13 +27,7 @@ LINE = rf"Skipped: {GONE} is not installed: .*pip install -c constraints.txt no-
 @pytest.fixture
 def shell(tmp_path, monkeypatch):
     """An IPython session with both extensions, in an empty folder."""
-    from IPython.core.interactiveshell import InteractiveShell
-    from traitlets.config import Config
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(stranded, "COURSE", tmp_path / "course")
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    session = InteractiveShell(config=Config({"HistoryManager": {"enabled": False}}), colors="nocolor")
+    session = new_session(tmp_path, monkeypatch)
     stranded.install(session)
     for _ in range(2):  # the second time changes nothing
         session.run_line_magic("load_ext", "lab_utils.extras")
@@ -44,15 +38,7 @@ def shell(tmp_path, monkeypatch):
 
 @pytest.fixture
 def said(shell, capsys):
-    """A function that runs cells and returns what the last one showed."""
-
-    def run(*sources):
-        for source in sources:
-            capsys.readouterr()
-            shell.run_cell(source, store_history=True)
-        return capsys.readouterr().out
-
-    return run
+    return listener(shell, capsys)
 
 
 # What is missing

@@ -14,9 +14,9 @@ LEVELS = {
     "sharding",
     1: "device quiet stranded lora lora_files lora_layers variants nf4 nf4_layers peak double_quant",
     2: "adapter capabilities checkpoint digits drawings embedded evaluate export finetune fourbit fsdp full_finetune "
-    "keras_gemma keras_lora keras_presets merge_costs merging models painter painter_training picture_questions "
-    "picture_samples plain_copy recipe recorded serving serving_costs supervision sweep sweep_ray sweep_summary "
-    "tasks towers traffic traffic_process variants_record vision_language",
+    "keras_gemma keras_lora keras_presets merge_costs merging models optimizer painter painter_training "
+    "picture_questions picture_samples plain_copy recipe recorded serving serving_costs supervision sweep sweep_ray "
+    "sweep_summary tasks towers traffic traffic_process variants_record vision_language",
     3: "contents plots pages snapshots",
     4: "widgets checks course chat_page editions nbgrader_course present slides",
 }

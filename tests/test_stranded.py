@@ -1,11 +1,10 @@
 """What a learner reads after a NameError, held to pages made here; no kernel but in the last test."""
 
-import re
 import subprocess
 import sys
 
-import nbformat
 import pytest
+from shells import bare, listener, new_session, write
 from traitlets.config import PyFileConfigLoader
 
 from lab_utils import course, stranded
@@ -25,25 +24,11 @@ PAGE = (
 )
 
 
-def write(path, texts=PAGE):
-    """A notebook of these cells; those that start with # are prose."""
-    new = nbformat.v4
-    cells = [new.new_markdown_cell(text) if text.startswith("#") else new.new_code_cell(text) for text in texts]
-    nbformat.write(new.new_notebook(cells=cells), path)
-
-
 @pytest.fixture
 def shell(tmp_path, monkeypatch):
     """An IPython session in a folder with one page, with nothing run."""
-    from IPython.core.interactiveshell import InteractiveShell
-    from traitlets.config import Config
-
-    write(tmp_path / "01_drinks.ipynb")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(stranded, "COURSE", tmp_path / "course")
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
-    session = InteractiveShell(config=Config({"HistoryManager": {"enabled": False}}), colors="nocolor")
+    write(tmp_path / "01_drinks.ipynb", PAGE)
+    session = new_session(tmp_path, monkeypatch)
     session.run_line_magic = lambda *_: None  # no pictures here
     assert stranded.install(session)
     yield session
@@ -52,15 +37,7 @@ def shell(tmp_path, monkeypatch):
 
 @pytest.fixture
 def said(shell, capsys):
-    """A function that runs cells and returns what the last one showed."""
-
-    def run(*sources):
-        for source in sources:
-            capsys.readouterr()
-            shell.run_cell(source, store_history=True)
-        return capsys.readouterr().out
-
-    return run
+    return listener(shell, capsys)
 
 
 def test_the_paragraph_names_the_cell_its_heading_and_its_first_line(said):
@@ -70,11 +47,6 @@ def test_the_paragraph_names_the_cell_its_heading_and_its_first_line(said):
         "`price = math.sqrt(4)` and has not run since the kernel was started. Run it first and then this cell again, "
         f"or run all cells above it at once: {MENU}.\n"
     )
-
-
-def bare(shown):
-    """What was shown, less the number of its cell."""
-    return re.sub(r"^(Cell In|File <).*\n", "", shown, flags=re.MULTILINE)
 
 
 def test_the_traceback_above_it_is_ipythons_own(shell, said):

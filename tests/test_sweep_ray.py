@@ -14,7 +14,7 @@ from lab_utils import sweep_ray
 from lab_utils.errors import LabError
 from lab_utils.recipe import Recipe
 from lab_utils.sweep import COLUMNS, Trial, add_row, read_rows, sweep
-from lab_utils.sweep_ray import _connect, sweep_on_ray
+from lab_utils.sweep_ray import connect, sweep_on_ray
 
 ray = pytest.importorskip("ray")
 TRIALS = [Trial(recipe=Recipe(model="smollm2-135m", seed=seed)) for seed in range(3)]
@@ -30,7 +30,7 @@ def row_of(trial: Trial, **results) -> dict:
 def running():
     """A Ray that this process has started, with two processors."""
     try:
-        _connect(ray, workers=2, address=None)
+        connect(ray, workers=2, address=None)
     except LabError as error:
         skip_if_busy(error)
     yield
@@ -62,7 +62,7 @@ def test_without_ray_the_command_is_named(tmp_path, monkeypatch):
 
 
 def test_nothing_to_do_starts_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(sweep_ray, "_load_ray", None)  # calling it would fail
+    monkeypatch.setattr(sweep_ray, "load_ray", None)  # calling it would fail
     assert sweep_on_ray([], tmp_path / "table.csv") == []
     add_row(tmp_path / "table.csv", row_of(TRIALS[0]))
     assert sweep_on_ray(TRIALS[:1], tmp_path / "table.csv") == read_rows(tmp_path / "table.csv")

@@ -18,11 +18,11 @@ from lab_utils.counts import lora_parameters
 from lab_utils.device import GIB, Device
 from lab_utils.drawings import draw
 from lab_utils.errors import LabError
+from lab_utils.optimizer import build_optimizer
 from lab_utils.picture_questions import (
     QUESTION,
     accuracy,
     ask,
-    build_optimizer,
     colour_questions,
     prepare,
     train,

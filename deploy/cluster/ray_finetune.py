@@ -17,7 +17,7 @@ from pathlib import Path
 from lab_utils.checkpoint import set_aside
 from lab_utils.errors import LabError, command_line
 from lab_utils.finetune import finetune, read_command
-from lab_utils.sweep_ray import _connect, _load_ray
+from lab_utils.sweep_ray import connect, load_ray
 
 LOST = 3  # times that a process or a machine may be lost before the run is given up
 
@@ -44,8 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
         options[name] = options[name] and str(Path(options[name]).resolve())
     if not options.pop("resume"):  # once, and not again in a process that makes up for a lost one
         set_aside(Path(options["output_dir"]))
-    ray = _load_ray()
-    _connect(ray, ours.workers, ours.address)
+    ray = load_ray()
+    connect(ray, ours.workers, ours.address)
     try:
         run({"recipe": recipe, "options": options}, ours.workers, ours.gpu)
     finally:
