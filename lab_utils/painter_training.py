@@ -142,7 +142,7 @@ def train(painter: Painter, pictures: Sequence, captions: Sequence[str], lesson:
     captions : of str, as many
     lesson : Lesson
     folder : path; the file in it is named after everything that decides the result, so runs never mix
-    on_step : function of the history so far, called after every step
+    on_step : function of the history so far, called after every step, and once for a finished run
 
     Returns
     -------
@@ -204,6 +204,8 @@ def train(painter: Painter, pictures: Sequence, captions: Sequence[str], lesson:
     with torch.no_grad():
         for parameter, mean in zip(parameters, average, strict=True):
             parameter.copy_(mean)
+    if started == lesson.steps and on_step:
+        on_step(history)  # so that a curve is there for a run that was loaded, too
     if started < lesson.steps:
         _save(path, average, average, None, None, history)
     return history

@@ -238,11 +238,11 @@ def test_killed_at_any_step_it_goes_on_with_the_same_numbers(pictures, tmp_path)
         run(tmp_path / "two", die_at=5)
     again, resumed = run(tmp_path / "two")
     assert again == losses and all(map(torch.equal, weights, resumed))
-    steps = []
+    told = []
     finished = load_painter("tiny", device=CPU)
     add_neon(finished)
-    assert [row["loss"] for row in train(finished, *pictures, SHORT, tmp_path / "two", on_step=steps.append)] == losses
-    assert steps == []  # loaded, not trained
+    assert [row["loss"] for row in train(finished, *pictures, SHORT, tmp_path / "two", on_step=told.append)] == losses
+    assert [len(history) for history in told] == [SHORT.steps]  # loaded, not trained: told of it once
 
 
 def test_another_lesson_is_another_run_and_a_broken_file_is_no_end(painter, pictures, tmp_path, capsys):

@@ -24,13 +24,13 @@ def smooth(values: Sequence[float], weight: float = 0.8) -> list[float]:
     return result
 
 
-def draw_loss(axes, history: list[dict], steps: int) -> None:
-    """Draw loss against step on `axes`: each step as a dot, the moving average as a line."""
+def draw_loss(axes, history: list[dict], steps: int, unit: str = "nats a token") -> None:
+    """Draw loss, in `unit`, against step on `axes`: each step as a dot, the moving average as a line."""
     axes.clear()
     style_axes(axes)
     axes.set_xlim(0, max(steps, 2))
     axes.set_xlabel("step", fontsize=15)
-    axes.set_ylabel("loss, nats a token", fontsize=15)
+    axes.set_ylabel(f"loss, {unit}", fontsize=15)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("")

@@ -6,6 +6,8 @@ import ipywidgets
 
 from ..plots import draw_loss, new_figure, png
 
+LOSSES = {"tokens": "nats a token", "pictures": "mean square error"}  # what is counted -> the loss is in
+
 
 class LiveLoss:
     """One image that is redrawn in place; never a second one.
@@ -14,7 +16,7 @@ class LiveLoss:
     ----------
     steps : int, steps of the whole run
     every_seconds : float, at most one redraw in that time (the last step is always drawn)
-    unit : str, what a history's rows count: "tokens" or "pictures"
+    unit : str, a key of LOSSES: what a history's rows count
 
     Use it as `finetune(..., on_step=live)` after `display(live.widget)`.
     """
@@ -36,7 +38,7 @@ class LiveLoss:
         self._draw(history)
 
     def _draw(self, history: list[dict]) -> None:
-        draw_loss(self.axes, history, self.steps)
+        draw_loss(self.axes, history, self.steps, LOSSES[self.unit])
         self.image.value = png(self.figure)
         if history:
             row = history[-1]
