@@ -136,8 +136,12 @@ def test_names_line_numbers_and_the_last_value(shell, said):
 
 
 def test_a_cell_in_its_loop_can_be_interrupted(shell, said):
-    threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()
-    shown = said("%%needs torch\nimport time\nfor n in range(100):\n    time.sleep(0.1)")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a kernel's; Ray, once used, leaves its own
+    try:
+        threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()
+        shown = said("%%needs torch\nimport time\nfor n in range(100):\n    time.sleep(0.1)")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert "KeyboardInterrupt" in shown and shell.user_ns["n"] < 50 and "Run it again before you go on" in shown
 
 

@@ -51,6 +51,10 @@ def test_through_the_loopback_interface_goes_what_is_computed(found, method, str
     if measured is None:
         pytest.skip("this system does not count what goes through its loopback interface")
     computed = gloo_bytes(communication(SMALL, method, 2, strategy, dtype="float32"))
+    for _ in range(3):  # other programs talk through this interface too, and what they say is counted
+        if measured < (1 + FRAMES) * computed:
+            break
+        measured = min(measured, measure_traffic(method, strategy).sent_bytes)
     assert computed < measured < (1 + FRAMES) * computed
 
 
