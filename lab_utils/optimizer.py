@@ -1,0 +1,34 @@
+"""The optimizer that suits a device."""
+
+from .device import Device, decide_optimizer, find_device
+
+
+def build_optimizer(
+    model, learning_rate: float, device: Device | None = None, *, weight_decay: float = 0.0, sharded: bool = False
+):
+    """AdamW over what is trainable: paged and with 8-bit moments on CUDA, in one fused call elsewhere.
+
+    Parameters
+    ----------
+    model : torch module
+    learning_rate : float > 0
+    device : Device, default this machine's
+    weight_decay : float >= 0
+    sharded : bool, the parameters will be cut up among processes, which paged moments do not stand
+
+    Returns
+    -------
+    bitsandbytes PagedAdamW8bit or torch AdamW
+
+    Source: Dettmers et al. 2023 (QLoRA), section 3, paged optimizers. https://arxiv.org/abs/2305.14314
+    """
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    kind = (device or find_device()).kind
+    settings = {"lr": learning_rate, "weight_decay": weight_decay}
+    if decide_optimizer(kind, paged=not sharded) == "paged_adamw_8bit":
+        from bitsandbytes.optim import PagedAdamW8bit
+
+        return PagedAdamW8bit(trained, **settings)
+    import torch
+
+    return torch.optim.AdamW(trained, fused=True, **settings)
