@@ -1,4 +1,4 @@
-"""The optimizer that suits a device."""
+"""The optimizer that suits a device, and a step with it."""
 
 from .device import Device, decide_optimizer, find_device
 
@@ -32,3 +32,23 @@ def build_optimizer(
     import torch
 
     return torch.optim.AdamW(trained, fused=True, **settings)
+
+
+def descend(loss, optimizer, scaler, max_grad_norm: float = 1.0) -> None:
+    """One step down: backward pass, gradients clipped to `max_grad_norm` together, update.
+
+    Parameters
+    ----------
+    loss : Tensor of one number
+    optimizer : of torch, whose gradients are zero or add up
+    scaler : torch.amp.GradScaler; one that is not enabled changes nothing
+    max_grad_norm : float > 0
+    """
+    import torch
+
+    scaler.scale(loss).backward()
+    scaler.unscale_(optimizer)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+    scaler.step(optimizer)
+    scaler.update()

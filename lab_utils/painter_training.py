@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .drawings import COLOURS, NEW_THING, THINGS, caption, draw
 from .errors import LabError
+from .optimizer import descend
 from .painter import Painter, autocast, encode, read
 
 # Pairs that the tiny painter never sees: each of their words it knows from other pairs.
@@ -183,13 +184,9 @@ def train(painter: Painter, pictures: Sequence, captions: Sequence[str], lesson:
         began = time.perf_counter()
         loss = _loss(painter, clean, captions, lesson, step)
         optimizer.zero_grad()
-        scaler.scale(loss).backward()
-        scaler.unscale_(optimizer)
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         for group in optimizer.param_groups:
             group["lr"] = lesson.learning_rate_at(step)
-        scaler.step(optimizer)
-        scaler.update()
+        descend(loss, optimizer, scaler)
         past = min(lesson.average, (step + 1) / (step + 10))
         with torch.no_grad():
             torch._foreach_lerp_(average, parameters, 1 - past)
@@ -204,10 +201,10 @@ def train(painter: Painter, pictures: Sequence, captions: Sequence[str], lesson:
     with torch.no_grad():
         for parameter, mean in zip(parameters, average, strict=True):
             parameter.copy_(mean)
-    if started == lesson.steps and on_step:
-        on_step(history)  # so that a curve is there for a run that was loaded, too
     if started < lesson.steps:
         _save(path, average, average, None, None, history)
+    elif on_step:
+        on_step(history)  # so that a curve is there for a run that was loaded, too
     return history
 
 

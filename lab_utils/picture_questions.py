@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from .device import find_device
 from .drawings import THINGS, draw
 from .errors import LabError
-from .optimizer import build_optimizer
+from .optimizer import build_optimizer, descend
 from .recipe import Recipe
 from .supervision import Encoded, collate, plan_batches
 from .vision_language import Reader
@@ -111,12 +111,7 @@ def training_step(model, optimizer, batch: dict, *, scaler=None, max_grad_norm: 
 
     scaler = scaler or torch.amp.GradScaler(enabled=False)
     loss = model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).loss
-    scaler.scale(loss).backward()
-    scaler.unscale_(optimizer)
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
-    scaler.step(optimizer)
-    scaler.update()
+    descend(loss, optimizer, scaler, max_grad_norm)
     value = loss.item()
     if not math.isfinite(value):
         raise LabError(f"The loss is {value}: training has blown up. Lower the learning rate.")

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .architectures import Architecture
+from .fsdp import own_part
 from .lora import inject, trainable_parameters
 from .traffic import LOOPBACKS
 
@@ -133,8 +134,7 @@ class Counter(TorchDispatchMode):
 
 def held_bytes(tensors) -> int:
     """Bytes of this process's part of tensors, sharded or not."""
-    local = [tensor.to_local() if hasattr(tensor, "to_local") else tensor for tensor in tensors]
-    return sum(tensor.numel() * tensor.element_size() for tensor in local)
+    return sum(own_part(tensor).nbytes for tensor in tensors)
 
 
 def scales(model: nn.Module) -> list[Tensor]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from .device import GIB, Device, find_device, free_memory_bytes, hub_reachable
 from .drawings import COLOURS, THINGS
 from .errors import LabError
-from .models import keep_weights_trainable, quantization_config
+from .models import decide_place, keep_weights_trainable, quantization_config
 from .quiet import quiet
 
 REAL = "Qwen/Qwen2.5-VL-3B-Instruct"
@@ -141,7 +141,7 @@ def _load(where: str, quantization: str, device: Device):
             where,
             quantization_config=quantization_config(quantization, device),
             dtype=device.torch_dtype,
-            device_map={"": 0 if device.kind == "cuda" else "cpu"},
+            device_map={"": decide_place(device.kind, sharded=False)},
             attn_implementation="eager" if device.kind == "cpu" else "sdpa",
         )
     keep_weights_trainable(model)

@@ -291,6 +291,7 @@ def test_on_a_gpu_the_real_model_is_loaded_in_nf4_in_the_gpus_dtype(monkeypatch,
         asked["tokenizer"] = where
         return "tokenizer"
 
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
     monkeypatch.setattr(vision_language, "find_device", lambda: Device("cuda", "a GPU", dtype, "pretended"))
     monkeypatch.setattr(vision_language, "free_memory_bytes", lambda kind: 15 * GIB)
     monkeypatch.setattr(vision_language, "hub_reachable", lambda: True)
