@@ -55,6 +55,7 @@ def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--presses", type=int, default=50)
+    parser.add_argument("--only", nargs="+", choices=PAGES, default=list(PAGES), metavar="NAME", help="default: all")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="lora-lab-bench-") as temporary:
         folder = Path(temporary) / "notebooks"
@@ -62,8 +63,8 @@ def main() -> None:
         with browser.serve(folder, {"HF_HUB_OFFLINE": "1"}) as server:
             print(f"{options.presses} key presses each")
             print(f"{'explorer':12}{'median ms':>11}{'p95 ms':>9}{'limit ms':>10}", flush=True)
-            for name, where in PAGES.items():
-                times = answer_times(server, name, options.presses)
+            for name in options.only:
+                where, times = PAGES[name], answer_times(server, name, options.presses)
                 high = quantile(times, 0.95)
                 verdict = "" if high <= where.limit_ms else "  TOO SLOW"
                 middle = statistics.median(times)

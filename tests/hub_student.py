@@ -91,7 +91,9 @@ class Student:
         session = {"path": page, "name": page, "type": "notebook", "kernel": {"name": "python3"}}
         identifier = (await self._api("POST", "sessions", session))["kernel"]["id"]
         address = f"ws{self.hub_url.removeprefix('http')}/user/{self.name}/api/kernels/{identifier}/channels"
-        request = HTTPRequest(address, headers={"Authorization": f"token {self.token}"}, connect_timeout=60)
+        # The server answers once the kernel does: late, where all of a class start theirs together.
+        options = {"connect_timeout": 60, "request_timeout": 180}
+        request = HTTPRequest(address, headers={"Authorization": f"token {self.token}"}, **options)
         return Kernel(identifier, await websocket_connect(request, max_message_size=2**28))
 
     async def run(self, page: str, kernel: "Kernel", notebook=None, on_busy=None) -> list[str]:

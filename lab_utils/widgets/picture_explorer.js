@@ -1,24 +1,21 @@
 // Recorded pictures of a style adapter: the base's beside the adapter's for each prompt, and what each rank costs.
 
-const LARGE = 320, SMALL = 160; // pixels of a canvas; the page shows them at about half of that
-
-/** The base's picture and, twice as wide, the adapter's, under one caption. Returns { root, paint, base }. */
-function pair(prompt) {
-  const canvas = (side, label) => node("canvas", { width: side, height: side, role: "img", "aria-label": label });
-  const base = canvas(SMALL, `${prompt}: base`), mine = canvas(LARGE, prompt);
+/**
+ * The base's picture, once, and beside it the adapter's, twice as wide, under one caption; `size` is their own in pixels.
+ * The page enlarges them by its style: with canvases of 320 pixels a key press took 30 ms to be answered, so it is 13.
+ * Returns { root, base, paint }.
+ */
+function pair(prompt, size) {
+  const canvas = (label) => node("canvas", { width: size, height: size, role: "img", "aria-label": label });
+  const base = canvas(`${prompt}: base`), mine = canvas(prompt);
   const root = node("figure", { class: "lab-sample" }, node("div", {}, base, mine), node("figcaption", {}, prompt));
-  /** Copy a square of `size` pixels at x, y of the sheet, enlarged. Cut out first: at its edges smoothing would mix in its neighbours. */
-  const copy = (to, sheet, x, y, size) => {
-    const cut = node("canvas", { width: size, height: size }), pen = to.getContext("2d");
-    cut.getContext("2d").drawImage(sheet, x, y, size, size, 0, 0, size, size);
-    pen.imageSmoothingQuality = "high";
-    pen.drawImage(cut, 0, 0, to.width, to.height);
-  };
+  /** Copy the square at x, y of the sheet. */
+  const copy = (to, sheet, x, y) => to.getContext("2d").drawImage(sheet, x, y, size, size, 0, 0, size, size);
   return {
     root,
-    base: (sheet, x, y, size) => copy(base, sheet, x, y, size),
-    paint: (sheet, x, y, size, label) => {
-      copy(mine, sheet, x, y, size);
+    base: (sheet, x, y) => copy(base, sheet, x, y),
+    paint: (sheet, x, y, label) => {
+      copy(mine, sheet, x, y);
       mine.setAttribute("aria-label", `${prompt}: ${label}`);
     },
   };
@@ -60,7 +57,7 @@ function render({ model, el }) {
     slider({ model, name: "strength", label: "strength", values: strengths }),
   ];
   view.add(...controls.map((control) => control.root));
-  const pairs = prompts.map(pair), list = costs(ranks, adapters);
+  const pairs = prompts.map((prompt) => pair(prompt, size)), list = costs(ranks, adapters);
   const curve = chart({ label: "change of the pictures", xlabel: "strength of the adapter", ylabel: "change", width: 440, height: 210 });
   view.panels.append(node("div", { class: "lab-samples" }, ...pairs.map((one) => one.root)), list.root, curve.root);
   view.panels.after(node("div", { class: "lab-key" },
@@ -75,10 +72,7 @@ function render({ model, el }) {
     list.draw(rank);
     if (!changes) return;
     const row = ranks.indexOf(rank) * strengths.length;
-    pairs.forEach((one, column) => {
-      one.base(sheet, column * size, (row + none) * size, size);
-      one.paint(sheet, column * size, (row + at) * size, size, `rank ${rank}, strength ${strength}`);
-    });
+    pairs.forEach((one, column) => one.paint(sheet, column * size, (row + at) * size, `rank ${rank}, strength ${strength}`));
     const most = Math.max(...Object.values(changes).flat()) || 1, change = changes[rank][at];
     const line = (one, kind) => ({ points: strengths.map((value, index) => [value, changes[one][index]]), kind });
     curve.draw({
@@ -94,6 +88,7 @@ function render({ model, el }) {
   view.on(["rank", "strength"], draw);
   sheet.addEventListener("load", () => {
     changes = measure(sheet, ranks, strengths, size);
+    pairs.forEach((one, column) => one.base(sheet, column * size, none * size)); // without an adapter all ranks paint alike
     draw();
   });
   sheet.src = `data:image/png;base64,${model.get("sheet")}`;
