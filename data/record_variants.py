@@ -40,6 +40,7 @@ from lab_utils.lora import adapted_layers, take_off, trainable_parameters
 from lab_utils.models import load_base
 from lab_utils.quiet import quiet
 from lab_utils.recipe import Recipe
+from lab_utils.saved import saved_bytes
 from lab_utils.supervision import build_supervised
 from lab_utils.tasks import DATA, load_task
 from lab_utils.variants import VARIANTS, after_step, before_step, inject, learned_update, optimizer_groups
@@ -71,23 +72,11 @@ def put_on(model, variant: str, seed: int):
     return inject(model, variant, "all-linear", **settings).train()
 
 
-def saved_bytes(model) -> int:
+def batch_bytes(model) -> int:
     """Bytes of the tensors that a forward pass of 4 × 80 tokens keeps for the backward pass, weights not counted."""
-    weights = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
-    kept = {}
-
-    def keep(tensor):
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor  # it stays alive with the graph, so no address is used twice
-
     ids = torch.randint(3, model.config.vocab_size, (BATCH, 80), generator=torch.Generator().manual_seed(0))
-    labels = ids.where(torch.arange(80) >= 48, -100)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = build_supervised(model)(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels)
-    del loss
-    return sum(kept.values())
+    labels, supervised = ids.where(torch.arange(80) >= 48, -100), build_supervised(model)
+    return saved_bytes(model, lambda: supervised(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels))
 
 
 def train(model, tokenizer, variant: str, recipe: Recipe, rows) -> dict:
@@ -155,7 +144,7 @@ def run(model, tokenizer, data, rows: list[dict], variant: str, learning_rate: f
     recipe = recipe_of(learning_rate, seed)
     put_on(model, variant, seed)
     try:
-        kept = saved_bytes(model)
+        kept = batch_bytes(model)
         found = train(model, tokenizer, variant, recipe, data["train"].shuffle(seed=seed).select(range(MESSAGES)))
         row = dict.fromkeys(f"{split}_{what}" for split in ("validation", "test") for what in ("loss", "exact"))
         if seed == 0:

@@ -139,12 +139,10 @@ def check_port(port: int, host: str) -> None:
 
 def _gradio():
     """The package, or a LabError that says how to get it."""
-    try:
-        import gradio
-    except ModuleNotFoundError as error:
-        if error.name != "gradio":
-            raise
-        raise LabError(f"The chat page needs Gradio: {missing('serve')}.") from error
+    if why := missing("serve"):
+        raise LabError(f"The chat page needs Gradio: {why}.")
+    import gradio
+
     return gradio
 
 

@@ -18,7 +18,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from .colab_packages import ROOT, project
+from .colab_packages import ROOT, project, version_here
 
 EXTRAS = {  # the extras of pyproject.toml that are no development tools -> what is imported of each
     "pictures": ("diffusers",),
@@ -31,7 +31,7 @@ EXTRAS = {  # the extras of pyproject.toml that are no development tools -> what
 
 
 def missing(name: str) -> str:
-    """What of an extra is not installed, and how to install it.
+    """What of an extra is not installed or in a version that the lab does not run with, and how to install it.
 
     Parameters
     ----------
@@ -40,14 +40,15 @@ def missing(name: str) -> str:
 
     Returns
     -------
-    str, one sentence without its full stop; "" if every package can be found. Nothing is imported to find out.
+    str, one sentence without its full stop; "" if every package can be found, and those of an extra in a version that
+    pyproject.toml allows (Colab brings older ones of some). Nothing is imported to find out.
     """
     importlib.invalidate_caches()  # a package that was installed since the kernel was started is found too
     gone = [package for package in EXTRAS.get(name, (name,)) if not _found(package)]
-    if not gone:
-        return ""
-    verb = "is" if len(gone) == 1 else "are"
-    return f"{' and '.join(gone)} {verb} not installed: {how_to_install(name)}"
+    if gone:
+        return f"{' and '.join(gone)} {'is' if len(gone) == 1 else 'are'} not installed: {how_to_install(name)}"
+    other = _in_other_versions(name)
+    return f"{', '.join(other)}: {how_to_install(name)}" if other else ""
 
 
 def how_to_install(name: str) -> str:
@@ -93,6 +94,18 @@ def _found(package: str) -> bool:
     if sys.modules.get(package) is not None:  # find_spec refuses one that was made by hand
         return True
     return importlib.util.find_spec(package) is not None
+
+
+def _in_other_versions(name: str) -> list[str]:
+    """For each package of an extra that is installed in a version out of pyproject.toml's range, what is wrong."""
+    from packaging.requirements import Requirement
+
+    wanted = [Requirement(one) for one in project()["optional-dependencies"].get(name, ()) if name in EXTRAS]
+    here = {one: version_here(one.name) for one in wanted}
+    return [
+        f"{one.name} {found} is here and {one.specifier} is needed"
+        for one, found in here.items() if found and not one.specifier.contains(found, prereleases=True)
+    ]  # fmt: skip
 
 
 def _transform(lines: list[str]) -> list[str]:

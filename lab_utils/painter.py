@@ -84,9 +84,10 @@ def load_painter(name: str | None = None, *, seed: int = 0, device: Device | Non
     if why := missing("pictures"):
         raise LabError(f"{why}.")
     painter = _tiny(seed, device) if name == "tiny" else _stable_diffusion(name, device)
-    for model in (painter.unet, painter.text_encoder, painter.vae):
-        if model is not None:
-            model.requires_grad_(False).eval().to(device.kind)
+    with quiet():
+        for model in (painter.unet, painter.text_encoder, painter.vae):
+            if model is not None:
+                model.requires_grad_(False).eval().to(device.kind, painter.dtype)
     return painter
 
 
@@ -134,7 +135,10 @@ def _stable_diffusion(name: str, device: Device) -> Painter:
     from diffusers import DDIMScheduler, StableDiffusionPipeline
 
     try:
-        pipe = StableDiffusionPipeline.from_pretrained(PAINTERS[name], dtype=device.torch_dtype, safety_checker=None)
+        # The weights get their type later: older versions of diffusers have another name for the argument.
+        pipe = StableDiffusionPipeline.from_pretrained(
+            PAINTERS[name], safety_checker=None, requires_safety_checker=False
+        )
     except (OSError, ValueError) as error:
         raise LabError(
             f"{PAINTERS[name]} could not be loaded: {error}. Is the hub reachable? load_painter('tiny') needs none."

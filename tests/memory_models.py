@@ -10,22 +10,6 @@ from lab_utils.architectures import ARCHITECTURES, Architecture
 from lab_utils.memory import as_record, estimate
 
 
-def quantized_state(model) -> list[torch.Tensor]:
-    """What bitsandbytes keeps beside the packed bytes of 4-bit weights."""
-    found = []
-    for state in (one.quant_state for one in model.parameters() if getattr(one, "quant_state", None) is not None):
-        found += [state.absmax, state.code]
-        if state.nested:
-            found += [state.offset, state.state2.absmax, state.state2.code]
-    return found
-
-
-def storages(model) -> set[int]:
-    """The model's own memory: parameters, buffers and what belongs to 4-bit weights."""
-    held = [*model.parameters(), *model.buffers(), *quantized_state(model)]
-    return {tensor.untyped_storage()._cdata for tensor in held}
-
-
 def storage_bytes(tensors) -> int:
     """Bytes of the distinct storages."""
     return sum({t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}.values())
@@ -55,21 +39,6 @@ class Live(TorchDispatchMode):
         self.alive = {key: entry for key, entry in self.alive.items() if not entry[0].expired()}
         self.now = sum(count for _, count in self.alive.values())
         return self.now
-
-
-def saved_bytes(model, step) -> int:
-    """Bytes of the distinct storages that autograd saves in the forward pass, the model's own left out."""
-    own, kept = storages(model), {}
-
-    def pack(tensor):
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            kept[storage._cdata] = storage.nbytes(), tensor  # held, so that no address is used twice
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        step()
-    return sum(count for count, _ in kept.values())
 
 
 # ---- tiny models ----

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from memory_models import TINY, saved_bytes, tiny
+from memory_models import TINY, tiny
 
 from lab_utils.activations import kept_bytes, logits_bytes
 from lab_utils.memory import estimate
+from lab_utils.saved import saved_bytes
 from lab_utils.supervision import build_supervised
 
 BATCH, LENGTH, ANSWER = 3, 48, 10

@@ -17,7 +17,7 @@ import pytest
 import torch
 from packaging.requirements import Requirement
 
-from lab_utils import checkpoint, colab, colab_packages, finetune
+from lab_utils import checkpoint, colab, colab_packages, extras, finetune
 from lab_utils.errors import LabError
 from lab_utils.recipe import Recipe
 
@@ -65,6 +65,21 @@ def test_of_what_colab_brings_only_this_is_missing_or_too_old():
     ranges = {one.name: one.specifier for one in map(Requirement, colab_packages.project()["dependencies"])}
     for name, version in (spec.split("==") for spec in specs):
         assert version in ranges[name] and recorded().get(name) not in ranges[name]
+
+
+def test_extras_that_colab_brings_in_older_versions_are_named(on_colab, monkeypatch):
+    """A part of a page is skipped with a line, in place of an error somewhere in its middle."""
+    brings = recorded()
+    monkeypatch.setattr(extras, "_found", lambda package: package.replace("_", "-") in brings)
+    monkeypatch.setattr(extras, "version_here", brings.get)
+    assert extras.missing("pictures") == ""
+    assert extras.missing("serve") == (
+        "gradio 5.50.0 is here and <7,>=6.31 is needed: in a cell of its own, run `%pip install 'gradio>=6.31,<7'`"
+    )
+    assert extras.missing("keras") == (
+        "keras 3.13.2 is here and <4,>=3.15 is needed, keras-hub 0.26.0 is here and <0.33,>=0.32 is needed: "
+        "in a cell of its own, run `%pip install 'keras>=3.15,<4' 'keras-hub>=0.32,<0.33'`"
+    )
 
 
 def test_what_is_installed_leaves_nothing_missing():

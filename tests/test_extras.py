@@ -74,6 +74,16 @@ def test_on_colab_it_is_a_cell_with_the_versions_of_pyproject(monkeypatch):
     assert extras.missing(GONE).endswith("run `%pip install no-such-package`")
 
 
+@pytest.mark.parametrize(
+    "version, wrong", [("0.26.0", True), ("0.32.0", False), ("0.32.5", False), ("0.33.0", True), (None, False)]
+)
+def test_a_version_out_of_range_is_as_good_as_none(monkeypatch, version, wrong):
+    monkeypatch.setitem(extras.EXTRAS, "keras", ("keras",))  # keras-hub need not be there
+    monkeypatch.setattr(extras, "version_here", {"keras": "3.15.1", "keras-hub": version}.get)
+    said = f"keras-hub {version} is here and <0.33,>=0.32 is needed: {extras.how_to_install('keras')}"
+    assert extras.missing("keras") == (said if wrong else "")
+
+
 def test_nothing_is_imported_to_find_out():
     names = sum(extras.EXTRAS.values(), ())
     code = "import sys; from lab_utils import extras; [extras.missing(name) for name in extras.EXTRAS]; "

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from memory_models import Live, saved_bytes, storages
+from memory_models import Live
 
 from lab_utils.adapter import attach_adapter
 from lab_utils.device import Device
@@ -10,6 +10,7 @@ from lab_utils.fourbit import slow_down, speed_up
 from lab_utils.memory import training_step_bytes
 from lab_utils.models import load_base
 from lab_utils.recipe import Recipe
+from lab_utils.saved import own_storages, saved_bytes
 from lab_utils.supervision import IGNORED, build_supervised
 
 WITHIN = 0.25  # what the guard promises
@@ -77,7 +78,7 @@ def test_the_counter_counts():
 )
 def test_activations_and_logits_are_a_steps_peak(model, examples, length, answer, checkpointing, fused):
     step, need = prepare(model, examples, length, answer, checkpointing, fused)
-    with Live(storages(model)) as live:
+    with Live(own_storages(model)) as live:
         step().backward()
     # At the peak, where the backward pass begins, the adapters have no gradients yet.
     assert need["activations"] + need["logits"] == pytest.approx(live.peak, rel=WITHIN)
@@ -87,7 +88,7 @@ def test_the_same_in_float32_as_on_most_processors():
     base, _ = load_base("smollm2-135m", "nf4", Device("cpu", "any", "float32", "no bfloat16"), verbose=False)
     model = attach_adapter(base, Recipe(rank=8))
     step, need = prepare(model, 1, 128, 20, checkpointing=False, fused=False)
-    with Live(storages(model)) as live:
+    with Live(own_storages(model)) as live:
         step().backward()
     assert need["activations"] + need["logits"] == pytest.approx(live.peak, rel=WITHIN)
 

@@ -4,7 +4,9 @@ import math
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import tiny_stable_diffusion
 import torch
 from peft import LoraConfig
 
@@ -88,6 +90,65 @@ def test_the_real_one_that_cannot_be_loaded_says_so(monkeypatch):
     with pytest.raises(LabError, match=r"could not be loaded: cannot reach the hub.*load_painter\('tiny'\)"):
         load_painter("stable-diffusion", device=CPU)
     assert PAINTERS["stable-diffusion"].startswith("stable-diffusion-v1-5/")  # where the articles' one went
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return str(tiny_stable_diffusion.save(tmp_path_factory.mktemp("stable-diffusion")))
+
+
+@pytest.fixture(params=["bfloat16", "float16"])
+def real(request, checkpoint, monkeypatch, capfd):
+    """A tiny Stable Diffusion of random weights, loaded as the real one is, in a GPU's half precision."""
+    monkeypatch.setitem(PAINTERS, "stable-diffusion", checkpoint)
+    loaded = load_painter("stable-diffusion", device=replace(CPU, compute_dtype=request.param))
+    assert "float32" not in "".join(capfd.readouterr())  # diffusers warns of an empty list of modules to be kept in it
+    return loaded
+
+
+def test_stable_diffusion_is_loaded_frozen_in_half_precision(real):
+    parts = (real.unet, real.text_encoder, real.vae)
+    facts = {(one.dtype, one.requires_grad) for model in parts for one in model.parameters()}
+    assert facts == {(real.device.torch_dtype, False)} and real.dtype == real.device.torch_dtype
+    assert (real.size, real.guidance, real.ready) == (64, 7.5, True)
+    assert real.scheduler.config.prediction_type == "epsilon"
+
+
+def test_it_paints_what_its_own_pipeline_paints(checkpoint, monkeypatch):
+    """In float32: guidance, schedule, noise and autoencoder are diffusers' to a rounding."""
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+    monkeypatch.setitem(PAINTERS, "stable-diffusion", checkpoint)
+    mine = paint(load_painter("stable-diffusion", device=CPU), ASKED, steps=5, seed=3)
+    pipe = StableDiffusionPipeline.from_pretrained(checkpoint, safety_checker=None, requires_safety_checker=False)
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+    noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(3))
+    theirs = pipe(ASKED, num_inference_steps=5, guidance_scale=7.5, latents=noise).images
+    assert largest_step(mine, theirs) <= 1 and np.array(mine[0]).std() > 10
+
+
+def test_an_adapter_on_stable_diffusion_is_trained_shipped_and_fused_as_on_the_tiny_one(real, tmp_path):
+    """The page's calls, in its order."""
+    plain = paint(real, ASKED, steps=2)
+    add_neon(real)
+    lesson = replace(adapter_lesson(real, 3), learning_rate=0.05)
+    told = lesson_pictures(["house"], copies=1, size=real.size)
+    history = train(real, *told, lesson, tmp_path)
+    assert [row["pictures"] for row in history] == [2] * 3 and all(math.isfinite(row["loss"]) for row in history)
+    assert {p.dtype for name, p in real.unet.named_parameters() if "lora_" in name} == {torch.float32}
+    taught = paint(real, ASKED, steps=2)
+    assert not same(taught, plain)
+    real.unet.disable_lora()
+    assert same(paint(real, ASKED, steps=2), plain)
+    real.unet.enable_lora()
+    real.unet.save_lora_adapter(tmp_path / "shelf", adapter_name="neon")
+    real.unet.delete_adapters("neon")
+    real.unet.load_lora_adapter(
+        tmp_path / "shelf", prefix=None, weight_name="pytorch_lora_weights.safetensors", adapter_name="neon"
+    )
+    assert same(paint(real, ASKED, steps=2), taught)
+    real.unet.fuse_lora()
+    assert not same(paint(real, ASKED, steps=2), plain)
 
 
 def test_a_seed_decides_the_weights_and_leaves_the_callers_chance_alone():
