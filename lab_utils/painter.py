@@ -132,7 +132,8 @@ def _tiny(seed: int, device: Device) -> Painter:
 
 def _stable_diffusion(name: str, device: Device) -> Painter:
     """Stable Diffusion's parts, for the adapter calls and the loops of this page."""
-    from diffusers import DDIMScheduler, StableDiffusionPipeline
+    with quiet():
+        from diffusers import DDIMScheduler, StableDiffusionPipeline
 
     try:
         # The weights get their type later: older versions of diffusers have another name for the argument.

@@ -7,6 +7,7 @@ import warnings
 LOGGERS = {  # who says it -> a part of it
     "bitsandbytes.backends.cpu.ops": "gemm_4bit_forward",  # a kernel that only the hub has
     "diffusers.models.modeling_utils": "should be kept in float32: []",  # so none should
+    "transformers.utils.import_utils": "requires torchvision",  # the version for PIL does
 }
 SECOND_ADAPTER = "Already found a `peft_config` attribute"  # meant for those who do not know
 

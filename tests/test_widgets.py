@@ -65,7 +65,7 @@ def test_live_loss_redraws_one_image():
     assert len(live.widget.children) == 2
     assert all(picture.startswith(b"\x89PNG") for picture in pictures)
     assert len(set(pictures)) == 4
-    assert "Step 3 of 3, loss 0.250, 200 tokens/s, 0 s left" in live.text.value
+    assert "Step 3 of 3, loss of this batch 0.250, 200 tokens/s, 0 s left" in live.text.value
 
 
 def test_live_loss_is_throttled_but_shows_the_end():

@@ -44,7 +44,7 @@ class LiveLoss:
             row = history[-1]
             left = sum(r["seconds"] for r in history[-10:]) / len(history[-10:]) * (self.steps - row["step"])
             self.text.value = (
-                f"Step {row['step']} of {self.steps}, loss {row['loss']:.3f}, "
+                f"Step {row['step']} of {self.steps}, loss of this batch {row['loss']:.3f}, "
                 f"{row[self.unit] / row['seconds']:.0f} {self.unit}/s, {left:.0f} s left."
             )
         self._drawn_at = time.monotonic()
