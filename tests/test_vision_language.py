@@ -1,13 +1,17 @@
 """Qwen2.5-VL in small: which layers get adapters, that only they move, and that batches are what the model expects."""
 
+import copy
 import dataclasses
+import json
 import re
 
 import numpy as np
 import pytest
 import torch
 from lora_models import peft
-from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor, Qwen2TokenizerFast
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.processing_utils import ProcessorMixin
 
 from lab_utils import picture_questions, vision_language
@@ -32,7 +36,7 @@ from lab_utils.plots import loss_curve
 from lab_utils.recipe import Recipe
 from lab_utils.supervision import IGNORED
 from lab_utils.towers import LANGUAGE_ONLY, add_adapters, layers, targeted, tower_of, towers
-from lab_utils.vision_language import MIN_GPU_GIB, REAL, decide_sight, load_sighted, real_shape, tiny_model
+from lab_utils.vision_language import MIN_GPU_GIB, REAL, SPECIAL, decide_sight, load_sighted, real_shape, tiny_model
 
 VISION_MLP = {
     f"model.visual.blocks.{n}.mlp.{end}" for n in range(2) for end in ("gate_proj", "up_proj", "down_proj")
@@ -307,6 +311,47 @@ def test_on_a_gpu_the_real_model_is_loaded_in_nf4_in_the_gpus_dtype(monkeypatch,
     assert config.bnb_4bit_compute_dtype == settings["dtype"] == getattr(torch, dtype)
     assert settings["device_map"] == {"": 0} and settings["attn_implementation"] == "sdpa"
     assert re.fullmatch(rf"Qwen2.5-VL, {REAL}, nf4, on cuda\.", capsys.readouterr().out.strip())
+
+
+@pytest.fixture(scope="module")
+def checkpoint(plain, tmp_path_factory):
+    """A folder as the hub has one: Qwen's tokenizer (of single bytes), its image processor's settings, weights."""
+    folder = tmp_path_factory.mktemp("qwen")
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    bytewise = Tokenizer(models.BPE({letter: number for number, letter in enumerate(alphabet)}, []))
+    bytewise.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bytewise.decoder = decoders.ByteLevel()
+    named = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "unk_token": None}
+    tokenizer = Qwen2TokenizerFast(tokenizer_object=bytewise, additional_special_tokens=[*SPECIAL], **named)
+    tokenizer.save_pretrained(folder)
+    Qwen2VLImageProcessorPil().save_pretrained(folder)
+    settings = json.loads((folder / "preprocessor_config.json").read_text())
+    settings["image_processor_type"] = "Qwen2VLImageProcessor"  # the hub's name for it
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    config = copy.deepcopy(plain.config)
+    for name in ("image", "video", "vision_start", "vision_end"):
+        token = f"<|{name}|>" if name.startswith("vision") else f"<|{name}_pad|>"
+        setattr(config, f"{name}_token_id", tokenizer.convert_tokens_to_ids(token))
+    config.text_config.update({"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id})
+    config.text_config.pad_token_id = tokenizer.pad_token_id
+    Qwen2_5_VLForConditionalGeneration(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_checkpoint_from_the_hub_is_read_taught_and_asked_in_half_precision(checkpoint, monkeypatch, dtype):
+    monkeypatch.setattr(vision_language, "find_device", lambda: Device("cpu", "a processor", dtype, "pretended"))
+    monkeypatch.setattr(vision_language, "decide_sight", lambda *facts: str(checkpoint))
+    model, reader = load_sighted()
+    batch = prepare(reader, PICTURES[:1], [QUESTION], ["red"])
+    asked = picture_questions.PROMPT.format(image=4 * "<|image_pad|>", question=QUESTION)
+    assert reader.tokenizer.decode(batch["input_ids"][0]) == f"{asked}red<|im_end|>"
+    assert model.dtype == getattr(torch, dtype)
+    pupil = add_adapters(model)
+    assert {p.dtype for p in pupil.parameters() if p.requires_grad} == {torch.float32}
+    assert ask(pupil, reader, PICTURES[0]) != "red"
+    train(pupil, reader, colour_questions(("red",), [1]), Recipe(steps=40, batch_size=4, learning_rate=1e-2))
+    assert ask(pupil, reader, PICTURES[0]) == "red"
 
 
 def test_a_hub_that_does_not_answer_is_said(monkeypatch):
