@@ -131,21 +131,16 @@ def measure(case: dict) -> dict:
 
 def resident_bytes(model, optimizer) -> dict[str, int]:
     """Bytes of the distinct tensors that stay between two steps: weights, unpacked absmax, adapter, moments."""
-    parts = {"weights": [], "adapter": [], "unpacked": [], "optimizer": []}
+    from lab_utils.saved import quantized_state, storage_bytes
+
+    parts = {"weights": quantized_state(model), "adapter": [], "unpacked": [], "optimizer": []}
     for name, parameter in model.named_parameters():
         parts["adapter" if "lora_" in name else "weights"].append(parameter)
-        state = getattr(parameter, "quant_state", None)
-        if state is not None:
-            parts["weights"] += [state.absmax, state.code, state.offset, state.state2.absmax, state.state2.code]
     for module in model.modules():
         if "forward" in vars(module):  # fourbit.speed_up's, which holds a FrozenWeight
             parts["unpacked"].append(module.forward.args[2].absmax)
     parts["optimizer"] = [value for state in optimizer.state.values() for value in state.values() if value.dim()]
-    found = {}
-    for part, tensors in parts.items():
-        storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
-        found[part] = sum(storages.values())
-    return found
+    return {part: storage_bytes(tensors) for part, tensors in parts.items()}
 
 
 def measure_in_a_child(case: dict) -> dict:

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import fmean
 
 from lab_utils.device import machine, use_threads
 from lab_utils.painter import Painter, load_painter, paint
@@ -51,11 +52,13 @@ def record_rank(painter: Painter, rank: int, steps: int, folder: Path) -> tuple[
         painter.unet.set_adapters("neon", weights=strength)
         rows.append(paint(painter, PROMPTS, seed=SEED))
     painter.unet.delete_adapters("neon")
-    last = [row["loss"] for row in history[-20:]]
-    return rows, {
-        "trainable_parameters": trained,
-        "file_bytes": file_bytes,
-        "loss": round(sum(last) / len(last), 5),
+    return rows, {"trainable_parameters": trained, "file_bytes": file_bytes, **summed_up(history)}
+
+
+def summed_up(history: list[dict]) -> dict[str, float]:
+    """Of a training: its loss over the last 20 steps, and its seconds."""
+    return {
+        "loss": round(fmean(row["loss"] for row in history[-20:]), 5),
         "seconds": round(sum(row["seconds"] for row in history), 1),
     }
 
@@ -73,11 +76,8 @@ def main() -> int:
 
     painter = load_painter("tiny")
     history = train_base(painter, Lesson(steps=options.steps), options.runs)
-    base = {
-        "parameters": painter.unet.num_parameters() + painter.text_encoder.num_parameters(),
-        "loss": round(sum(row["loss"] for row in history[-20:]) / len(history[-20:]), 5),
-        "seconds": round(sum(row["seconds"] for row in history), 1),
-    }
+    parameters = painter.unet.num_parameters() + painter.text_encoder.num_parameters()
+    base = {"parameters": parameters, **summed_up(history)}
     say(f"base: {base}")
     rows, adapters = [], {}
     for rank in sorted(options.ranks):

@@ -23,7 +23,7 @@ def attach_adapter(model, recipe: Recipe):
         A target module is not in the model, or the rank is larger than a layer.
     """
     import torch
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig
 
     model = take_off_adapter(model)
     _check_targets(model, recipe)
@@ -36,6 +36,13 @@ def attach_adapter(model, recipe: Recipe):
         task_type="CAUSAL_LM",
     )
     torch.manual_seed(recipe.seed)
+    return put_on(model, config)
+
+
+def put_on(model, config):
+    """A base model with the adapters of peft's `config`: float32, in training mode, everything else frozen."""
+    from peft import get_peft_model
+
     with quiet():
         model = get_peft_model(model, config)
     for parameter in model.parameters():

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from .errors import LabError
-from .extras import missing
+from .extras import require
 from .serving import recorded_adapter
 from .tasks import TASKS, load_task
 from .widgets.chat import BASE, Answers, reply
@@ -139,8 +139,7 @@ def check_port(port: int, host: str) -> None:
 
 def _gradio():
     """The package, or a LabError that says how to get it."""
-    if why := missing("serve"):
-        raise LabError(f"The chat page needs Gradio: {why}.")
+    require("serve", "The chat page needs Gradio: ")
     import gradio
 
     return gradio

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from .architectures import ARCHITECTURES, Architecture
-from .errors import LabError
+from .errors import at_least
 
 # ---- LoRA on a model ----
 
@@ -32,8 +32,7 @@ def lora_parameters_by_module(
 
     Source: Hu et al. 2021 (LoRA), section 4.1. https://arxiv.org/abs/2106.09685
     """
-    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-        raise LabError(f"rank={rank!r} is out of range: a whole number of 1 or more.")
+    at_least(1, rank=rank)
     linears = architecture.linears()
     return {
         name: architecture.copies(name) * rank * (linears[name].out_features + linears[name].in_features)

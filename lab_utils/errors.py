@@ -20,6 +20,13 @@ def choose(kind: str, value: object, allowed) -> None:
         raise LabError(f"Unknown {kind} {value!r}. Choose one of: {names}.")
 
 
+def at_least(least: int, **values: object) -> None:
+    """Raise a LabError that names the first of `values` that is no whole number of `least` or more."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise LabError(f"{name}={value!r} is out of range: a whole number of {least} or more.")
+
+
 def command_line(main: Callable[..., int]) -> Callable[..., int]:
     """A command's `main` that answers a LabError with its text and exit code 2, and Ctrl-C with 130."""
 

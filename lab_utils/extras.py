@@ -19,6 +19,7 @@ import sys
 from pathlib import Path
 
 from .colab_packages import ROOT, project, version_here
+from .errors import LabError
 
 EXTRAS = {  # the extras of pyproject.toml that are no development tools -> what is imported of each
     "pictures": ("diffusers",),
@@ -49,6 +50,12 @@ def missing(name: str) -> str:
         return f"{' and '.join(gone)} {'is' if len(gone) == 1 else 'are'} not installed: {how_to_install(name)}"
     other = _in_other_versions(name)
     return f"{', '.join(other)}: {how_to_install(name)}" if other else ""
+
+
+def require(name: str, who: str = "") -> None:
+    """Raise a LabError that says what `missing` says, if anything is; the text `who` comes before it."""
+    if why := missing(name):
+        raise LabError(f"{who}{why}.")
 
 
 def how_to_install(name: str) -> str:
@@ -100,12 +107,11 @@ def _in_other_versions(name: str) -> list[str]:
     """For each package of an extra that is installed in a version out of pyproject.toml's range, what is wrong."""
     from packaging.requirements import Requirement
 
-    wanted = [Requirement(one) for one in project()["optional-dependencies"].get(name, ()) if name in EXTRAS]
-    here = {one: version_here(one.name) for one in wanted}
     return [
-        f"{one.name} {found} is here and {one.specifier} is needed"
-        for one, found in here.items() if found and not one.specifier.contains(found, prereleases=True)
-    ]  # fmt: skip
+        f"{wanted.name} {found} is here and {wanted.specifier} is needed"
+        for wanted in map(Requirement, project()["optional-dependencies"].get(name, ()))
+        if (found := version_here(wanted.name)) and not wanted.specifier.contains(found, prereleases=True)
+    ]
 
 
 def _transform(lines: list[str]) -> list[str]:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .device import find_device
 from .errors import LabError, choose
-from .extras import missing
+from .extras import require
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 MONTHS = (
@@ -45,9 +45,7 @@ def load_keras():
     LabError
         A package is missing, or Keras was imported before with another backend, which cannot be changed any more.
     """
-    problem = missing("keras")
-    if problem:
-        raise LabError(f"{problem}.")
+    require("keras")
     if "keras" not in sys.modules:
         os.environ["KERAS_BACKEND"] = "torch"
         os.environ.setdefault("KERAS_TORCH_DEVICE", find_device().kind)

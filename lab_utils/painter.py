@@ -13,7 +13,7 @@ from typing import Any
 from .device import Device, find_device, hub_reachable
 from .drawings import COLOURS, STYLES, THINGS
 from .errors import LabError, choose
-from .extras import missing
+from .extras import require
 from .quiet import quiet
 
 PAINTERS = {"tiny": None, "stable-diffusion": "stable-diffusion-v1-5/stable-diffusion-v1-5"}
@@ -81,8 +81,7 @@ def load_painter(name: str | None = None, *, seed: int = 0, device: Device | Non
     device = device or find_device()
     name = name or choose_painter(device.kind, device.kind == "cuda" and hub_reachable())
     choose("painter", name, PAINTERS)
-    if why := missing("pictures"):
-        raise LabError(f"{why}.")
+    require("pictures")
     painter = _tiny(seed, device) if name == "tiny" else _stable_diffusion(name, device)
     with quiet():
         for model in (painter.unet, painter.text_encoder, painter.vae):

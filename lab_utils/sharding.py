@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from .architectures import ARCHITECTURES, Architecture
-from .errors import LabError, choose
+from .errors import LabError, at_least, choose
 from .memory import MemoryEstimate, as_record, estimate, nf4_bytes
 
 STRATEGIES = ("ddp", "zero1", "zero2", "fsdp")
@@ -253,5 +253,4 @@ def _groups(architecture: Architecture | str, method: str, settings: dict) -> _G
 def _check(processes: object, strategy: object) -> None:
     """Raise a LabError that names what is unknown or out of range."""
     choose("strategy", strategy, STRATEGIES)
-    if isinstance(processes, bool) or not isinstance(processes, int) or processes < 1:
-        raise LabError(f"processes={processes!r} is out of range: a whole number of 1 or more.")
+    at_least(1, processes=processes)

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from .adapter import take_off_adapter
+from .adapter import put_on, take_off_adapter
 from .errors import LabError
 from .quiet import quiet
 
@@ -141,14 +141,10 @@ def add_adapters(model, target_modules=LANGUAGE_ONLY, *, rank: int = 8, alpha: f
     import torch
 
     with quiet():
-        from peft import LoraConfig, get_peft_model
+        from peft import LoraConfig
     model = take_off_adapter(model)
     targeted(model, target_modules)  # says what is wrong with them, if anything is
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=target_modules, task_type="CAUSAL_LM")
-    with torch.random.fork_rng(), quiet():
+    with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = get_peft_model(model, config)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
-    return model.train()
+        return put_on(model, config)

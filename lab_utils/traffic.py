@@ -19,7 +19,7 @@ import psutil
 
 from .architectures import Architecture
 from .counts import lora_parameters
-from .errors import LabError, choose
+from .errors import LabError, at_least, choose
 from .memory import METHODS
 from .sharding import Communication
 
@@ -142,7 +142,7 @@ def measure_all(
     for _, strategy in cases:
         choose("strategy", strategy, SPREAD)
     settings = _settings([method for method, _ in cases], processes, rank, steps, batch_size, tokens)
-    _whole(timeout_seconds=(timeout_seconds, 1))
+    at_least(1, timeout_seconds=timeout_seconds)
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder, "result.json")
         settings |= {"cases": list(cases), "timeout_seconds": timeout_seconds, "result": str(result)}
@@ -187,19 +187,15 @@ def _settings(methods: list[str], processes: int, rank: int, steps: int, batch_s
     """What a process has to know to train, ready for JSON."""
     for method in methods:
         choose("method", method, METHODS)
-    _whole(processes=(processes, 2), steps=(steps, SETTLING + 1), batch_size=(batch_size, 1), tokens=(tokens, 2))
+    at_least(2, processes=processes)
+    at_least(SETTLING + 1, steps=steps)
+    at_least(1, batch_size=batch_size)
+    at_least(2, tokens=tokens)
     lora_parameters(SMALL, rank)  # says what is wrong with it
     return {
         "shape": asdict(SMALL), "rank": rank, "learning_rate": LEARNING_RATE, "steps": steps,
         "batch_size": batch_size, "tokens": tokens, "processes": processes,
     }  # fmt: skip
-
-
-def _whole(**limits: tuple[object, int]) -> None:
-    """Raise a LabError that names the first value that is no whole number, or below its limit."""
-    for name, (value, least) in limits.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise LabError(f"{name}={value!r} is out of range: a whole number of {least} or more.")
 
 
 def _torchrun(settings: dict, folder: Path) -> None:

@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from .architectures import Architecture
 from .fsdp import own_part
 from .lora import inject, trainable_parameters
+from .saved import quantized_state
 from .traffic import LOOPBACKS
 
 WHOLE = {  # torch's operator -> our name, and which argument is the whole tensor
@@ -137,14 +138,6 @@ def held_bytes(tensors) -> int:
     return sum(own_part(tensor).nbytes for tensor in tensors)
 
 
-def scales(model: nn.Module) -> list[Tensor]:
-    """What bitsandbytes keeps beside the packed bytes of 4-bit weights."""
-    found = []
-    for state in (module.quant_state for module in model.modules() if hasattr(module, "quant_state")):
-        found += [state.absmax, state.code, state.offset, state.state2.absmax, state.state2.code]
-    return found
-
-
 def loopback_bytes() -> int | None:
     """Bytes that have gone through the loopback interface since the machine started; None if nothing counts them."""
     counters = psutil.net_io_counters(pernic=True, nowrap=False)
@@ -180,7 +173,7 @@ def train(settings: dict, method: str, strategy: str = "ddp", processes: int = 1
     moments = [value for state in optimizer.state.values() for name, value in state.items() if name != "step"]
     named = list(model.named_parameters())
     return record | {
-        "weights_bytes": held_bytes([*(one for name, one in named if "lora_" not in name), *scales(model)]),
+        "weights_bytes": held_bytes([*(one for name, one in named if "lora_" not in name), *quantized_state(model)]),
         "adapter_bytes": held_bytes(one for name, one in named if "lora_" in name),
         "gradients_bytes": held_bytes(one.grad for _, one in named if one.grad is not None),
         "optimizer_bytes": held_bytes(moments),

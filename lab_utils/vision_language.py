@@ -52,34 +52,41 @@ def tiny_model(seed: int = 0, quantization: str = "nf4", device: Device | None =
     (model, Reader)
     """
     import torch
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+    from transformers import Qwen2_5_VLForConditionalGeneration
 
     device = device or find_device()
     if device.kind == "cpu":
         device = replace(device, compute_dtype="float32")
     reader = _tiny_reader()
-    number = {token: reader.tokenizer.convert_tokens_to_ids(token) for token in SPECIAL}
     with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(seed)
-        config = Qwen2_5_VLConfig(
-            vision_config={
-                "depth": 2, "hidden_size": 64, "intermediate_size": 128, "num_heads": 4, "out_hidden_size": 64,
-                "fullatt_block_indexes": [1], "initializer_range": 0.1,
-            },
-            text_config={
-                "num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4,
-                "num_key_value_heads": 2, "vocab_size": len(reader.tokenizer), "max_position_embeddings": 512,
-                "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]},
-                "bos_token_id": None, "eos_token_id": number["<|im_end|>"], "pad_token_id": number["<|endoftext|>"],
-                "initializer_range": 0.1,
-            },
-            image_token_id=number["<|image_pad|>"], video_token_id=number["<|video_pad|>"],
-            vision_start_token_id=number["<|vision_start|>"], vision_end_token_id=number["<|vision_end|>"],
-            initializer_range=0.1,
-        )  # fmt: skip
+        config = tiny_config(reader.tokenizer)
         with quiet():
             Qwen2_5_VLForConditionalGeneration(config).save_pretrained(folder)
         return _load(folder, quantization, device), reader
+
+
+def tiny_config(tokenizer):
+    """The shape of `tiny_model` for a tokenizer that knows `SPECIAL`: a Qwen2_5_VLConfig."""
+    from transformers import Qwen2_5_VLConfig
+
+    number = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL}
+    return Qwen2_5_VLConfig(
+        vision_config={
+            "depth": 2, "hidden_size": 64, "intermediate_size": 128, "num_heads": 4, "out_hidden_size": 64,
+            "fullatt_block_indexes": [1], "initializer_range": 0.1,
+        },
+        text_config={
+            "num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4,
+            "num_key_value_heads": 2, "vocab_size": len(tokenizer), "max_position_embeddings": 512,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]},
+            "bos_token_id": None, "eos_token_id": number["<|im_end|>"], "pad_token_id": number["<|endoftext|>"],
+            "initializer_range": 0.1,
+        },
+        image_token_id=number["<|image_pad|>"], video_token_id=number["<|video_pad|>"],
+        vision_start_token_id=number["<|vision_start|>"], vision_end_token_id=number["<|vision_end|>"],
+        initializer_range=0.1,
+    )  # fmt: skip
 
 
 def _tiny_reader() -> Reader:

@@ -10,11 +10,6 @@ from lab_utils.architectures import ARCHITECTURES, Architecture
 from lab_utils.memory import as_record, estimate
 
 
-def storage_bytes(tensors) -> int:
-    """Bytes of the distinct storages."""
-    return sum({t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}.values())
-
-
 class Live(TorchDispatchMode):
     """Counts the bytes of tensors that are alive while it is on, and keeps the peak; `own` does not count."""
 

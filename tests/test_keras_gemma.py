@@ -301,7 +301,7 @@ def test_bad_values_are_named(base):
 
 
 def test_without_keras_the_command_is_named(monkeypatch):
-    monkeypatch.setattr(keras_gemma, "missing", lambda name: f"{name} is not installed: run this")
+    monkeypatch.setattr("lab_utils.extras.missing", lambda name: f"{name} is not installed: run this")
     with pytest.raises(LabError, match=r"^keras is not installed: run this\.$"):
         keras_gemma.load_keras()
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from memory_models import TINY, cases, storage_bytes, tiny
+from memory_models import TINY, cases, tiny
 
 from lab_utils.architectures import ARCHITECTURES, Architecture
 from lab_utils.errors import LabError
 from lab_utils.memory import _trained_tensors, as_record, estimate, moments_bytes, nf4_bytes
 from lab_utils.recorded import memory_measurements
-from lab_utils.saved import quantized_state
+from lab_utils.saved import quantized_state, storage_bytes
 
 PEAK = 0.1  # what the model promises
 GB = 10**9

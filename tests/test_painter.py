@@ -59,6 +59,14 @@ def teach_neon(painter: Painter) -> None:
                 parameter.normal_(std=0.1, generator=torch.Generator().manual_seed(len(name)))
 
 
+def ship(painter: Painter, folder) -> None:
+    """Save the adapter, take it off, and load it, as the page does."""
+    painter.unet.save_lora_adapter(folder, adapter_name="neon")
+    painter.unet.delete_adapters("neon")
+    file = "pytorch_lora_weights.safetensors"
+    painter.unet.load_lora_adapter(folder, prefix=None, weight_name=file, adapter_name="neon")
+
+
 def same(one: list, other: list) -> bool:
     return all(a.tobytes() == b.tobytes() for a, b in zip(one, other, strict=True))
 
@@ -142,11 +150,7 @@ def test_an_adapter_on_stable_diffusion_is_trained_shipped_and_fused_as_on_the_t
     real.unet.disable_lora()
     assert same(paint(real, ASKED, steps=2), plain)
     real.unet.enable_lora()
-    real.unet.save_lora_adapter(tmp_path / "shelf", adapter_name="neon")
-    real.unet.delete_adapters("neon")
-    real.unet.load_lora_adapter(
-        tmp_path / "shelf", prefix=None, weight_name="pytorch_lora_weights.safetensors", adapter_name="neon"
-    )
+    ship(real, tmp_path / "shelf")
     assert same(paint(real, ASKED, steps=2), taught)
     real.unet.fuse_lora()
     assert not same(paint(real, ASKED, steps=2), plain)
@@ -383,10 +387,7 @@ def test_saved_and_loaded_it_paints_the_same_and_keeps_alpha(painter, tmp_path):
             if "lora_B" in name:
                 parameter.normal_(std=0.1)
     taught = paint(painter, ASKED, steps=2)
-    painter.unet.save_lora_adapter(tmp_path, adapter_name="neon")
-    painter.unet.delete_adapters("neon")
-    file = "pytorch_lora_weights.safetensors"
-    painter.unet.load_lora_adapter(tmp_path, prefix=None, weight_name=file, adapter_name="neon")
+    ship(painter, tmp_path)
     assert same(paint(painter, ASKED, steps=2), taught)
 
 

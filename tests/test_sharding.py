@@ -7,12 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from lab_utils import plots
 from lab_utils.architectures import ARCHITECTURES, Architecture
 from lab_utils.counts import adapter_bytes
 from lab_utils.errors import LabError
 from lab_utils.memory import METHODS, as_record, estimate
-from lab_utils.plots.sharding import readable
 from lab_utils.sharding import LINKS, STRATEGIES, Communication, communication, sharded
 
 # Per layer: q and o 64 numbers each, k and v 32, three MLP matrices 128, two norms 8: 592. Outside: 10 · 8 + 8 = 88.
@@ -188,7 +186,7 @@ def test_with_lora_ddp_sends_the_adapters_file_and_fsdp_the_model():
     assert 3 < lora / qlora < 4  # the layers in 4 bits; embedding, head and adapters as before
 
 
-# ---- links, errors, pictures ----
+# ---- links, errors ----
 
 
 def test_seconds_are_bytes_by_speed():
@@ -212,32 +210,3 @@ def test_what_is_unknown_or_out_of_range_is_named(function):
         function("GPT-2", "adapter", 2, "fsdp")
     with pytest.raises(LabError, match="bytes_per_second=0 is out of range"):
         communication("GPT-2", "lora", 2, "ddp").seconds(0)
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [(999, "999 bytes"), (1000, "1 kB"), (622_592, "623 kB"), (999_600, "1 MB"), (14_689_280, "14.7 MB")],
-)
-def test_bytes_are_readable(count, text):
-    assert readable(count) == text
-
-
-def test_memory_stands_in_bars_of_the_right_height():
-    panels = {s: {n: sharded("GPT-2", "full", n, s).parts() for n in (1, 4)} for s in ("ddp", "fsdp")}
-    figure = plots.memory_by_processes(panels, "GPT-2", room_bytes=1e9)
-    assert [axes.get_title(loc="left") for axes in figure.axes] == ["ddp", "fsdp"]
-    for axes, bars in zip(figure.axes, panels.values(), strict=True):
-        tops = [max(bar.get_y() + bar.get_height() for bar in axes.patches if round(bar.get_center()[0]) == place)
-                for place in (0, 1)]  # fmt: skip
-        assert tops == pytest.approx([sum(parts.values()) / 1e9 for parts in bars.values()])
-        assert axes.lines[0].get_ydata()[0] == 1
-
-
-def test_what_is_sent_stands_as_a_bar_and_what_is_measured_as_a_dot():
-    computed = {"ddp": {"full": 20_000_000, "lora": 600_000}, "fsdp": {"qlora": 3_000_000}}
-    axes = plots.sent_bars(computed, "sent", measured={"fsdp": {"qlora": 4_000_000}}).axes[0]
-    assert [bar.get_x() + bar.get_width() for bar in axes.patches] == [20_000_000, 600_000, 3_000_000]
-    (dot,) = axes.lines
-    assert (dot.get_xdata()[0], dot.get_ydata()[0]) == (4_000_000, axes.patches[2].get_center()[1])
-    assert [text.get_text() for text in axes.texts] == ["20 MB", "600 kB", "3 MB, measured 4 MB"]
-    assert axes.get_xscale() == "log"

@@ -24,6 +24,7 @@ from lab_utils.lora import (
     unmerge,
 )
 from lab_utils.lora_files import save_adapter
+from lab_utils.saved import saved_tensors
 from lab_utils.variants import (
     VARIANTS,
     DeltaLoRALinear,
@@ -226,17 +227,7 @@ def test_rslora_is_lora_scaled_by_the_root(tiny_llama):
 
 def kept_for_backward(layer, x) -> list[tuple[int, ...]]:
     """Shapes of the tensors that the forward pass keeps, weights not counted."""
-    weights = {tensor.untyped_storage().data_ptr() for tensor in (*layer.parameters(), *layer.buffers())}
-    kept = []
-
-    def keep(tensor):
-        if tensor.untyped_storage().data_ptr() not in weights:
-            kept.append(tuple(tensor.shape))
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        layer(x)
-    return kept
+    return [tuple(tensor.shape) for tensor in saved_tensors(layer, lambda: layer(x))]
 
 
 def test_lora_fa_keeps_the_inner_activation_and_not_the_input():

@@ -1,6 +1,5 @@
 """Qwen2.5-VL in small: which layers get adapters, that only they move, and that batches are what the model expects."""
 
-import copy
 import dataclasses
 import json
 import re
@@ -314,7 +313,7 @@ def test_on_a_gpu_the_real_model_is_loaded_in_nf4_in_the_gpus_dtype(monkeypatch,
 
 
 @pytest.fixture(scope="module")
-def checkpoint(plain, tmp_path_factory):
+def checkpoint(tmp_path_factory):
     """A folder as the hub has one: Qwen's tokenizer (of single bytes), its image processor's settings, weights."""
     folder = tmp_path_factory.mktemp("qwen")
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -328,13 +327,7 @@ def checkpoint(plain, tmp_path_factory):
     settings = json.loads((folder / "preprocessor_config.json").read_text())
     settings["image_processor_type"] = "Qwen2VLImageProcessor"  # the hub's name for it
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))
-    config = copy.deepcopy(plain.config)
-    for name in ("image", "video", "vision_start", "vision_end"):
-        token = f"<|{name}|>" if name.startswith("vision") else f"<|{name}_pad|>"
-        setattr(config, f"{name}_token_id", tokenizer.convert_tokens_to_ids(token))
-    config.text_config.update({"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id})
-    config.text_config.pad_token_id = tokenizer.pad_token_id
-    Qwen2_5_VLForConditionalGeneration(config).save_pretrained(folder)
+    Qwen2_5_VLForConditionalGeneration(vision_language.tiny_config(tokenizer)).save_pretrained(folder)
     return folder
 
 

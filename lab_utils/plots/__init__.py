@@ -7,7 +7,6 @@ from .exercises import target_and_yours
 from .machines import many_machines
 from .matrices import approximations, grid, matrices, moved
 from .pictures import picture_rows
-from .sharding import memory_by_processes, sent_bars
 from .style import BLUE, GREEN, GREY, ORANGE, new_figure, png, style_axes
 from .sweeps import strips, timeline, with_errors
 from .training import before_after, compare_losses, draw_loss, fits, loss_curve, memory_bars, smooth
@@ -15,7 +14,7 @@ from .training import before_after, compare_losses, draw_loss, fits, loss_curve,
 __all__ = [
     "BLUE", "GREEN", "GREY", "ORANGE", "approximations", "before_after", "code_use", "compare_losses", "draw_loss",
     "fits", "grid", "layer_to_scale", "lines", "loss_curve", "many_machines", "matrices", "memory_bars",
-    "memory_by_processes", "merge_survival", "moved", "new_figure", "parameter_bars", "picture_rows", "png",
-    "rounding", "sent_bars", "shares_by_size", "smooth", "spread", "stacked_gigabytes", "strips", "style_axes",
+    "merge_survival", "moved", "new_figure", "parameter_bars", "picture_rows", "png",
+    "rounding", "shares_by_size", "smooth", "spread", "stacked_gigabytes", "strips", "style_axes",
     "sweep_points", "target_and_yours", "timeline", "variant_update", "with_errors",
 ]  # fmt: skip
