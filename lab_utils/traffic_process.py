@@ -4,6 +4,7 @@ Started by torchrun, with its settings as JSON: `python -m torch.distributed.run
 """
 
 import json
+import os
 import sys
 import time
 from datetime import timedelta
@@ -197,6 +198,8 @@ def main() -> None:
     if process == 0:
         Path(settings["result"]).write_text(json.dumps(found), encoding="utf-8")
     dist.destroy_process_group()
+    sys.stderr.flush()
+    os._exit(0)  # all is done: now and then a thread of torch's, still running while Python ends, would abort it
 
 
 if __name__ == "__main__":
