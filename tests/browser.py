@@ -195,8 +195,8 @@ def kernel_value(page, expression: str):
 
 
 WATCH = """
-  const signature = (root, selector) => {
-    const target = root.querySelector(selector);
+  const signature = (root, selector) => painted(root.querySelector(selector));
+  const painted = (target) => {
     if (target.tagName !== 'CANVAS') return target.outerHTML;
     const data = target.getContext('2d').getImageData(0, 0, target.width, target.height).data;
     let sum = 0;
@@ -204,6 +204,28 @@ WATCH = """
     return sum;
   };
 """
+
+
+def settle(page, root) -> None:
+    """Wait until browser and kernel have answered each other and nothing in the explorer `root` moves any more.
+
+    A sentence that ends in "…" says that there is more to come.
+    """
+    for _ in range(3):  # a widget holds back what it has to send until its last message is answered
+        kernel_value(page, "None")
+        root.evaluate(
+            f"""root => new Promise(done => {{ {WATCH}
+              let seen, since;
+              const look = () => {{
+                const now = [root, ...root.querySelectorAll('canvas')].map(painted).join();
+                const more = root.querySelector('.lab-summary').textContent.endsWith('…');
+                if (more || now !== seen) [seen, since] = [now, performance.now()];
+                if (performance.now() - since < 150) setTimeout(look, 30);
+                else done();
+              }};
+              look();
+            }})"""
+        )
 
 
 def press_times(page, root, slider, watch: str, keys: list[str], pause_ms: int = 150) -> list[float]:
@@ -247,7 +269,7 @@ def drag(page, root, slider, steps: int = 20) -> dict:
     before and after.
     """
     slider.evaluate("input => { input.value = input.min; input.dispatchEvent(new Event('input', { bubbles: true })); }")
-    page.wait_for_timeout(800)
+    settle(page, root)
     root.evaluate(
         """root => {
           root.labSeen = { heights: new Set(), nodes: [root.querySelectorAll('*').length], on: true };
@@ -266,7 +288,7 @@ def drag(page, root, slider, steps: int = 20) -> dict:
         page.mouse.move(left + (right - left) * step / steps, y)
         page.wait_for_timeout(12)
     page.mouse.up()
-    page.wait_for_timeout(1500)
+    settle(page, root)
     return root.evaluate(
         """root => {
           const seen = root.labSeen;

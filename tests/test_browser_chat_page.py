@@ -88,16 +88,19 @@ def visit(served, chromium):
 
 
 def choose(page, name: str) -> None:
-    """Choose who answers, by keyboard; the focus must stand on the choice, which opens it."""
+    """Choose who answers, by keyboard; the focus must stand on the choice, which opens it.
+
+    The page marks a choice some time after its key: whoever presses on before it does goes too far.
+    """
     active = page.locator("[role=option].active")
     for _ in range(8):
-        if active.get_attribute("aria-label") == name:
+        passed = active.get_attribute("aria-label")
+        if passed == name:
             break
         page.keyboard.press("ArrowDown")
+        page.locator(f"[role=option].active:not([aria-label='{passed}'])").wait_for()
     page.keyboard.press("Enter")
-    page.wait_for_function(
-        "name => document.querySelector('[aria-label=\"Who answers\"]').value === name", arg=name, timeout=5000
-    )
+    page.wait_for_function("name => document.querySelector('[aria-label=\"Who answers\"]').value === name", arg=name)
 
 
 def press_until(page, key: str, selector: str) -> None:

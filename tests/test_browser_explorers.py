@@ -41,7 +41,7 @@ def root(opened):
     where, page = opened
     found = browser.explorer(page, where.cell)
     found.get_by_role("button", name="Reset").click()
-    page.wait_for_timeout(800)
+    browser.settle(page, found)
     return found
 
 
@@ -77,10 +77,10 @@ def test_a_key_moves_the_slider_and_python_sees_it(opened, root):
         medians.append(statistics.median(times))
     assert medians[-1] <= where.limit_ms, medians
     page.keyboard.press("ArrowRight")
-    page.wait_for_timeout(600)
+    browser.settle(page, root)
     assert browser.kernel_value(page, value) > before
     page.keyboard.press("ArrowLeft")
-    page.wait_for_timeout(600)
+    browser.settle(page, root)
     assert browser.kernel_value(page, value) == before
 
 
@@ -89,7 +89,7 @@ def test_the_browser_computes_what_python_computes(opened, root):
     slider = slider_of(root, where)
     for _ in range(2):
         slider.press("ArrowRight")
-        page.wait_for_timeout(900)
+        browser.settle(page, root)
         summary = browser.kernel_value(page, f"{where.variable}.summary()")
         numbers = [float(re.findall(where.number, text)[-1].replace(",", "")) for text in (sentence(root), summary)]
         assert numbers[0] == pytest.approx(numbers[1], rel=0.01), (sentence(root), summary)
@@ -106,7 +106,7 @@ def test_every_control_changes_something(opened, root):
         for key in keys:  # the second where the first cannot go on: it stands at its end
             if root.inner_html() == before:
                 control.press(key)
-                page.wait_for_timeout(700 if where.variable == "trainer" else 150)
+                browser.settle(page, root)
         assert root.inner_html() != before, control.evaluate("control => control.outerHTML")
         label = control.evaluate("control => control.labels[0]?.textContent")
         assert label, "a control without a label"
@@ -126,7 +126,7 @@ def test_a_fast_drag_ends_on_the_right_picture(opened, root):
     picture = signature(root, where)
     for other in (browser.kernel_value(page, f"{where.variable}.start['{where.trait}']"), value):
         browser.kernel_value(page, f"setattr({where.variable}, '{where.trait}', {other})")
-        page.wait_for_timeout(1200)
+        browser.settle(page, root)
     assert signature(root, where) == picture
 
 
@@ -135,19 +135,19 @@ def test_prediction_and_reset_by_keyboard_alone(opened, root):
     start = browser.kernel_value(page, f"{where.variable}.{where.trait}")
     root.get_by_role("button", name="Show the question").focus()
     page.keyboard.press("Enter")
-    page.wait_for_timeout(200)
+    browser.settle(page, root)
     choice = page.evaluate("document.activeElement.textContent")
     page.keyboard.press("Enter")
-    page.wait_for_timeout(300)
+    browser.settle(page, root)
     assert f"You said: {choice}" in root.locator(".lab-question").inner_text()
     assert browser.kernel_value(page, f"{where.variable}.guess") == choice
     assert page.evaluate("document.activeElement.closest('.lab-controls') !== null"), "the focus is not on the controls"
     slider_of(root, where).press("ArrowRight")
-    page.wait_for_timeout(600)
+    browser.settle(page, root)
     assert browser.kernel_value(page, f"{where.variable}.{where.trait}") != start
     root.get_by_role("button", name="Reset").focus()
     page.keyboard.press("Enter")
-    page.wait_for_timeout(600)
+    browser.settle(page, root)
     assert browser.kernel_value(page, f"{where.variable}.{where.trait}") == start
 
 

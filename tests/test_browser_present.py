@@ -176,7 +176,8 @@ def test_an_explorer_that_asks_python(page, parameters):
 
 def test_a_page_that_is_left_ends_its_kernel_and_nothing_was_asked_elsewhere(page, parameters, address):
     asked = len(page.asked)
-    page.keyboard.press("i")
+    with page.expect_request("**/voila/api/shutdown/**"):
+        page.keyboard.press("i")
     page.wait_for_selector("ol a")
     page.wait_for_timeout(500)
     assert sum("/voila/api/shutdown/" in url for url in page.asked[asked:]) == 1
