@@ -96,7 +96,7 @@ def test_the_browser_computes_what_python_computes(opened, root):
 
 
 def test_every_control_changes_something(opened, root):
-    where, page = opened
+    _, page = opened
     for control in root.locator("input, select").all():
         before = root.inner_html()
         kind = control.evaluate("control => control.type")
