@@ -32,7 +32,10 @@ except LabError as error:
 c.JupyterHub.bind_url = "http://127.0.0.1:8000"
 c.JupyterHub.db_url = f"sqlite:///{FOLDER / 'hub.sqlite'}"
 c.JupyterHub.cookie_secret_file = str(FOLDER / "cookie_secret")
-c.ConfigurableHTTPProxy.command = [str(Path(sys.executable).with_name("configurable-http-proxy"))]  # needs no Node
+c.ConfigurableHTTPProxy.command = [
+    str(Path(sys.executable).with_name("configurable-http-proxy")),  # needs no Node
+    "--proxy-timeout=180000",  # ms; else it gives up after 20 s, too soon for thirty kernels that start at once
+]
 c.ConfigurableHTTPProxy.pid_file = str(FOLDER / "proxy.pid")
 
 c.Authenticator.allow_all = True

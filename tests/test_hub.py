@@ -16,6 +16,10 @@ import pytest
 import yaml
 from hub_server import serve
 from jupyterhub.traitlets import ByteSpecification
+from servers import free_ports, wait_until_up
+from tornado.httpclient import HTTPRequest
+from tornado.web import Application
+from tornado.websocket import WebSocketHandler, websocket_connect
 from traitlets.config import Config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -145,6 +149,39 @@ def test_readme_tells_what_was_measured():
         assert told[f"kernel of page {page}"] == (mib, str(MEASURED["cpu_seconds"][page]))
     for page, mib in MEASURED["peaks_mib"].items():
         assert told[f"page {page}"] == (mib, str(MEASURED["left_open_mib"][page]))
+
+
+def test_the_proxy_waits_for_a_kernel_that_is_slow_to_start(tmp_path, monkeypatch):
+    """A page's websocket opens once its kernel answers. Left to itself, the proxy waits 20 s for that."""
+    monkeypatch.setenv("LORA_LAB_HUB_FOLDER", str(tmp_path))
+    c = Config()
+    runpy.run_path(DEPLOY / "jupyterhub_config.py", {"get_config": lambda: c})
+    inner, public, api = free_ports(3)
+    command = [
+        *c.ConfigurableHTTPProxy.command, "--ip=127.0.0.1", f"--port={public}", "--api-ip=127.0.0.1",
+        f"--api-port={api}", f"--default-target=http://127.0.0.1:{inner}",
+    ]  # fmt: skip
+
+    class Slow(WebSocketHandler):
+        async def prepare(self):
+            await asyncio.sleep(21)
+
+        def open(self):
+            self.write_message("here")
+
+    async def connect() -> str:
+        Application([(".*", Slow)]).listen(inner, "127.0.0.1")
+        request = HTTPRequest(f"ws://127.0.0.1:{public}/", request_timeout=90)
+        return await (await websocket_connect(request)).read_message()
+
+    with open(tmp_path / "proxy.log", "wb") as log:
+        proxy = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        wait_until_up(f"http://127.0.0.1:{public}/_chp_healthz", proxy, tmp_path / "proxy.log", 60)
+        assert asyncio.run(connect()) == "here"
+    finally:
+        proxy.kill()
+        proxy.wait()
 
 
 def test_servers_get_as_many_threads_as_cores():
