@@ -10,8 +10,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "lab_utils"
 LEVELS = {
-    0: "errors activations cells architectures budget colab colab_packages counts extras lowrank memory quantize saved "
-    "sharding",
+    0: "errors files activations cells architectures budget colab colab_packages counts extras lowrank memory quantize "
+    "saved sharding",
     1: "device quiet stranded lora lora_files lora_layers variants nf4 nf4_layers peak double_quant",
     2: "adapter capabilities checkpoint digits drawings embedded evaluate export finetune fourbit fsdp full_finetune "
     "keras_gemma keras_lora keras_presets merge_costs merging models optimizer painter painter_training "
