@@ -13,6 +13,8 @@ import random
 import re
 from pathlib import Path
 
+from lab_utils.files import write_text
+
 SEED = 20261122
 INVENTED = 0.2  # share of training names, and of training items, that hold an invented word
 COUNTS = {"train": 3000, "validation": 100, "test": 200}
@@ -444,10 +446,9 @@ def make(split: str) -> list[dict]:
 
 
 def main() -> None:
-    FOLDER.mkdir(exist_ok=True)
     for split in COUNTS:
         lines = [json.dumps(example, ensure_ascii=False) for example in make(split)]
-        (FOLDER / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_text(FOLDER / f"{split}.jsonl", "\n".join(lines) + "\n")
         print(f"{split}: {len(lines)} messages, {len(TEMPLATES[split])} templates")
 
 

@@ -13,7 +13,6 @@ of two: where the compute dtype is bfloat16 the file answers as the trained adap
 
 import argparse
 import json
-import shutil
 import sys
 import tempfile
 import time
@@ -24,6 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from lab_utils.device import find_device, machine, use_threads
 from lab_utils.evaluate import score
+from lab_utils.files import read_json, replacing_folder, user_path
 from lab_utils.finetune import Run, finetune
 from lab_utils.models import load_base
 from lab_utils.quiet import quiet
@@ -52,7 +52,7 @@ def in_bfloat16(run: Run, folder: Path) -> None:
         {name: matrix.bfloat16().contiguous() for name, matrix in state.items()},
         folder / weights, metadata={"format": "pt"},
     )  # fmt: skip
-    settings = json.loads((run.adapter_dir / config).read_text(encoding="utf-8"))
+    settings = read_json(run.adapter_dir / config)
     settings |= {"base_model_name_or_path": None, "target_modules": sorted(settings["target_modules"])}
     (folder / config).write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
@@ -87,10 +87,8 @@ def measure(run: Run, folder: Path, examples: int | None) -> dict:
 def record(name: str, recipe: Recipe, base: tuple, examples: int | None, folder: Path) -> None:
     """Train one adapter and put it into `folder`/`name`."""
     began = time.perf_counter()
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as runs, tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as scratch:
-        new = Path(scratch) / name
-        new.mkdir()
+    target = folder / name
+    with tempfile.TemporaryDirectory() as runs, replacing_folder(target, FILES.__contains__) as new:
         run = finetune(recipe, Path(runs) / name, base=base, progress=False)
         say(f"{name}: {recipe.steps} steps in {run.seconds:.0f} s, last loss {run.history[-1]['loss']:.3f}")
         in_bfloat16(run, new)
@@ -109,10 +107,6 @@ def record(name: str, recipe: Recipe, base: tuple, examples: int | None, folder:
         (new / FILES[2]).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         for file in FILES:  # safetensors lets the owner alone read what it writes
             (new / file).chmod(0o644)
-        target = folder / name
-        if target.exists():
-            shutil.rmtree(target)
-        new.rename(target)
     say(f"{target}: {sum((target / file).stat().st_size for file in FILES):,} bytes")
 
 
@@ -122,7 +116,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--only", choices=sorted(RECIPES), action="append", help="which adapters; default all")
     parser.add_argument("--steps", type=int, help="instead of the recipes' own")
     parser.add_argument("--examples", type=int, help="score on the first so many of a split; default all")
-    parser.add_argument("--output", type=Path, default=FOLDER)
+    parser.add_argument("--output", type=user_path, default=FOLDER)
     chosen = parser.parse_args(arguments)
     use_threads()
     base = load_base("smollm2-135m", "nf4", verbose=False)

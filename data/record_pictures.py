@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import fmean
 
 from lab_utils.device import machine, use_threads
+from lab_utils.files import replacing_file, user_path
 from lab_utils.painter import Painter, load_painter, paint
 from lab_utils.painter_training import PARTS, Lesson, adapter_lesson, lesson_pictures, train, train_base
 from lab_utils.tasks import DATA
@@ -68,8 +69,8 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=Lesson().steps, help="of the base")
     parser.add_argument("--adapter-steps", type=int, default=150)
     parser.add_argument("--ranks", type=int, nargs="+", default=RANKS)
-    parser.add_argument("--runs", type=Path, default=Path("runs/pictures"), help="where checkpoints are kept")
-    parser.add_argument("--output", type=Path, default=DATA / "pictures")
+    parser.add_argument("--runs", type=user_path, default=Path("runs/pictures"), help="where checkpoints are kept")
+    parser.add_argument("--output", type=user_path, default=DATA / "pictures")
     options = parser.parse_args()
     use_threads()
     from PIL import Image
@@ -92,9 +93,10 @@ def main() -> int:
         "size": painter.size, "ranks": sorted(options.ranks), "strengths": STRENGTHS, "prompts": PROMPTS, "seed": SEED,
         "base": base, "adapters": adapters, "command": "python data/record_pictures.py", "machine": machine(*PACKAGES),
     }  # fmt: skip
-    options.output.mkdir(parents=True, exist_ok=True)
-    sheet.save(options.output / "samples.png", optimize=True)
-    (options.output / "samples.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    folder = options.output
+    with replacing_file(folder / "samples.json") as words, replacing_file(folder / "samples.png") as picture:
+        sheet.save(picture, optimize=True)
+        words.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     say(f"{options.output}/samples.png, samples.json")
     return 0
 

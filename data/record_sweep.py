@@ -9,9 +9,9 @@ holds; data/README.md says what the sweep leaves out.
 
 import argparse
 from collections.abc import Iterator
-from pathlib import Path
 
 from lab_utils.device import keep_freed_memory, use_threads
+from lab_utils.files import user_path
 from lab_utils.recipe import Recipe
 from lab_utils.sweep import Trial, missing, sweep
 from lab_utils.sweep_ray import sweep_on_ray
@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Read the command line and run what is missing."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--processes", type=int, default=1, help="trials at once, one thread each")
-    parser.add_argument("--output", type=Path, default=TABLE)
+    parser.add_argument("--output", type=user_path, default=TABLE)
     parser.add_argument("--ray", action="store_true", help="let Ray Tune hand the trials out")
     parser.add_argument("--address", help="with --ray: of a running Ray, as auto or 10.0.0.1:6379")
     parser.add_argument("--list", action="store_true", help="say what is missing, and run nothing")

@@ -14,9 +14,7 @@ import argparse
 import hashlib
 import json
 import math
-import os
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -25,6 +23,7 @@ from safetensors.torch import save
 
 from lab_utils.device import keep_freed_memory, machine, use_threads
 from lab_utils.evaluate import answer_losses, score
+from lab_utils.files import replacing_file, user_path
 from lab_utils.full_finetune import load_full, matrices, train_full
 from lab_utils.quiet import quiet
 from lab_utils.recipe import Recipe
@@ -61,16 +60,12 @@ def say(text: str) -> None:
 
 
 def write(folder: Path, tensors: dict, record: dict) -> None:
-    """Both files under temporary names first, then renamed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as temporary:
-        new = Path(temporary)
-        packed = save(tensors)
-        record = record | {"sha256": hashlib.sha256(packed).hexdigest()}
-        (new / "update.safetensors").write_bytes(packed)
-        (new / "update.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        for name in ("update.safetensors", "update.json"):
-            os.replace(new / name, folder / name)
+    """Both files, or neither."""
+    packed = save(tensors)
+    record = record | {"sha256": hashlib.sha256(packed).hexdigest()}
+    with replacing_file(folder / "update.json") as words, replacing_file(folder / "update.safetensors") as numbers:
+        numbers.write_bytes(packed)
+        words.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def record(recipe: Recipe, test_examples: int, exact_examples: int) -> tuple[dict, dict]:
@@ -146,7 +141,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--test-examples", type=int, default=100, help="test messages that the losses are measured on")
     parser.add_argument("--exact-examples", type=int, default=40, help="test messages that the model answers")
-    parser.add_argument("--output", type=Path, default=FOLDER)
+    parser.add_argument("--output", type=user_path, default=FOLDER)
     chosen = parser.parse_args(arguments)
     recipe = Recipe(
         model="smollm2-135m", quantization="none", batch_size=8, steps=chosen.steps,

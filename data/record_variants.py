@@ -25,7 +25,6 @@ seeds 1 and 2 too. Loss and exact match on 80 test messages belong to what is ch
 
 import argparse
 import json
-import os
 import statistics
 import time
 from pathlib import Path
@@ -35,6 +34,7 @@ import torch
 from lab_utils.device import keep_freed_memory, machine, use_threads
 from lab_utils.errors import choose
 from lab_utils.evaluate import answer_losses
+from lab_utils.files import read_json, user_path, write_text
 from lab_utils.full_finetune import training_steps
 from lab_utils.lora import adapted_layers, take_off, trainable_parameters
 from lab_utils.models import load_base
@@ -164,11 +164,11 @@ def run(model, tokenizer, data, rows: list[dict], variant: str, learning_rate: f
 
 def read(file: Path) -> list[dict]:
     """The rows that are there already."""
-    return json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else []
+    return read_json(file)["rows"] if file.exists() else []
 
 
 def write(file: Path, rows: list[dict]) -> None:
-    """All rows under a temporary name first, then renamed; a row stands on one line."""
+    """All rows, the whole file or nothing; a row is on one line."""
     head = {
         "command": "python data/record_variants.py",
         "recipe": {
@@ -182,17 +182,14 @@ def write(file: Path, rows: list[dict]) -> None:
     }  # fmt: skip
     lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
     text = json.dumps(head, indent=1)[:-2] + f',\n "rows": [\n{lines}\n ]\n}}\n'
-    file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_suffix(".writing")
-    new.write_text(text, encoding="utf-8")
-    os.replace(new, file)
+    write_text(file, text)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Read the command line, run what is missing."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", default=list(VARIANTS), metavar="VARIANT", help=", ".join(VARIANTS))
-    parser.add_argument("--output", type=Path, default=FILE)
+    parser.add_argument("--output", type=user_path, default=FILE)
     parser.add_argument("--list", action="store_true", help="print what would be run")
     chosen = parser.parse_args(arguments)
     for variant in chosen.only:
