@@ -7,6 +7,7 @@ the first trial that has no row. `sweep_on_ray` spreads the same trials over mac
 """
 
 import csv
+import io
 import os
 import tempfile
 import time
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from .device import machine
 from .errors import LabError, choose
+from .files import append_text, explain, read_text, user_path
 from .recipe import Recipe
 
 METHODS = ("adapter", "full", "prompt")
@@ -211,30 +213,48 @@ def read_rows(table: str | Path) -> list[dict[str, str]]:
     Raises
     ------
     LabError
-        The file has other columns.
+        The file cannot be read, has other columns, or a row that is not whole: its line is named.
     """
-    table = Path(table)
-    if not table.exists():
+    table = user_path(table)
+    if not os.path.lexists(table):
         return []
-    with open(table, newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise LabError(f"{table} is not a sweep's table: its columns differ. Move it away, or give another name.")
-        return list(reader)
+    reader = csv.reader(io.StringIO(read_text(table), newline=""))
+    rows = []
+    try:
+        for fields in reader:
+            if not rows and tuple(fields) != COLUMNS:
+                break
+            if fields and len(fields) != len(COLUMNS):
+                raise LabError(
+                    f"{table}, line {reader.line_num}: this row has {len(fields)} fields and not {len(COLUMNS)}. "
+                    "Delete it: its trial is then run again."
+                )
+            rows += [dict(zip(COLUMNS, fields, strict=True))] if fields else []
+    except csv.Error as error:
+        raise LabError(f"{table}, line {reader.line_num}: not CSV ({error}). Move it away, or repair it.") from error
+    if not rows:
+        raise LabError(f"{table} is not a sweep's table: its columns differ. Move it away, or give another name.")
+    return rows[1:]
 
 
 def add_row(table: str | Path, row: dict) -> None:
-    """Append one row, and make sure that it is on the disk; a new table gets its heading."""
-    table = Path(table)
-    table.parent.mkdir(parents=True, exist_ok=True)
-    fresh = not table.exists()
-    with open(table, "a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if fresh:
+    """Append one row, and make sure that it is on the disk; a new table gets its heading.
+
+    Raises
+    ------
+    LabError
+        The table cannot be written; it is as before then.
+    """
+    table = user_path(table)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    try:
+        if not table.exists():
             writer.writeheader()
         writer.writerow(row)
-        file.flush()
-        os.fsync(file.fileno())
+        append_text(table, text.getvalue())
+    except OSError as error:
+        raise LabError(f"No row could be added to {table}: {explain(error)}") from error
 
 
 def keep(table: str | Path, row: dict, number: int, of: int) -> str:

@@ -1,5 +1,7 @@
 """The sweep: a trial's row is what a run by hand gives, and a table killed at any row goes on with the next."""
 
+import errno
+import os
 import sys
 
 import data_scripts
@@ -177,6 +179,71 @@ def test_a_table_with_other_columns_is_refused_and_left_alone(tmp_path, text):
         with pytest.raises(LabError, match=r"table\.csv is not a sweep's table.*Move it away"):
             act()
     assert table.read_text() == text
+
+
+@pytest.mark.parametrize("encoding, end", [("utf-8", "\n"), ("utf-8-sig", "\r\n")])
+def test_a_table_is_read_as_utf8_with_or_without_a_bom(tmp_path, encoding, end):
+    """A spreadsheet program saves a BOM and CRLF."""
+    row = row_of(TRIALS[0], problem="√ ü")
+    add_row(tmp_path / "table.csv", row)
+    text = (tmp_path / "table.csv").read_text(encoding="utf-8")
+    (tmp_path / "table.csv").write_bytes(text.replace("\n", end).encode(encoding))
+    assert read_rows(tmp_path / "table.csv") == [{name: str(value) for name, value in row.items()}]
+
+
+@pytest.mark.parametrize("damage, what", [
+    (lambda data: data[:-40], r"table\.csv, line 3: this row has \d+ fields and not 30"),
+    (lambda data: data[:-1] + b",1\n", r"table\.csv, line 3: this row has 31 fields and not 30"),
+    (lambda data: data + b'"' + b"x" * 200_000, r"table\.csv, line 4: not CSV \(field larger"),
+    (lambda data: data + b"\xe4\n", r"table\.csv is not UTF-8: byte \d+, in line 4, is 0xe4"),
+])  # fmt: skip
+def test_a_damaged_table_is_refused_with_its_line_before_anything_runs(tmp_path, damage, what):
+    table = tmp_path / "table.csv"
+    for trial in TRIALS[:2]:
+        add_row(table, row_of(trial))
+    table.write_bytes(damage(table.read_bytes()))
+    before = table.read_bytes()
+    for act in (lambda: read_rows(table), lambda: sweep(TRIALS, table)):
+        with pytest.raises(LabError, match=what):
+            act()
+    assert table.read_bytes() == before
+
+
+def test_a_last_line_without_its_end_stays_a_row(tmp_path):
+    add_row(tmp_path / "table.csv", row_of(TRIALS[0]))
+    (tmp_path / "table.csv").write_bytes((tmp_path / "table.csv").read_bytes().rstrip(b"\n"))
+    add_row(tmp_path / "table.csv", row_of(TRIALS[1]))
+    assert [Trial.from_row(row) for row in read_rows(tmp_path / "table.csv")] == TRIALS[:2]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_full_disk_leaves_the_table_as_it_was(tmp_path, monkeypatch, first):
+    if not first:
+        add_row(tmp_path / "table.csv", row_of(TRIALS[0]))
+    before = read_rows(tmp_path / "table.csv")
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(LabError, match=r"No row could be added to .*table\.csv: .*The disk is full"):
+            add_row(tmp_path / "table.csv", row_of(TRIALS[1]))
+    assert read_rows(tmp_path / "table.csv") == before and (tmp_path / "table.csv").exists() != first
+    add_row(tmp_path / "table.csv", row_of(TRIALS[1]))
+    assert len(read_rows(tmp_path / "table.csv")) == len(before) + 1
+
+
+def test_a_tables_path_may_start_at_home_and_may_not_be_a_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    add_row("~/table.csv", row_of(TRIALS[0]))
+    assert len(read_rows("~/table.csv")) == 1 and missing(TRIALS, "~/table.csv") == TRIALS[1:]
+    assert (tmp_path / "table.csv").is_file()
+    for act in (lambda: read_rows(tmp_path), lambda: add_row(tmp_path, row_of(TRIALS[0]))):
+        with pytest.raises(LabError, match=r"is a folder|That is a folder"):
+            act()
+    with pytest.raises(LabError, match="A file is in the way"):
+        add_row(tmp_path / "table.csv" / "table.csv", row_of(TRIALS[0]))
 
 
 def test_a_value_that_has_no_column_is_not_lost_silently(tmp_path):
