@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from .drawings import COLOURS, NEW_THING, THINGS, caption, draw
 from .errors import LabError
+from .files import explain, replacing_file, user_path
 from .optimizer import descend
 from .painter import Painter, autocast, encode, read
 
@@ -19,6 +19,8 @@ PARTS = [  # of diffusers' U-Net, by the ends of their names: attention and feed
     "to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2",
     "conv_shortcut", "conv_in", "conv_out", "time_emb_proj",
 ]  # fmt: skip
+# What torch raises for one or another damaged file, besides the pickle module's own error.
+DAMAGED = (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError)
 STYLED = ("house", "boat", "car", "fish")  # the only things that an adapter for a style is shown
 
 
@@ -152,7 +154,8 @@ def train(painter: Painter, pictures: Sequence, captions: Sequence[str], lesson:
     Raises
     ------
     LabError
-        Nothing is trainable, pictures and captions differ in number, the loss is not finite, or the disk is full.
+        Nothing is trainable, pictures and captions differ in number, the loss is not finite, or `folder` cannot be
+        read or written.
 
     Source: Ho et al. 2020 (DDPM), section 3, https://arxiv.org/abs/2006.11239; the clean picture as the target:
     Salimans and Ho 2022, section 4, https://arxiv.org/abs/2202.00512
@@ -169,7 +172,7 @@ def train(painter: Painter, pictures: Sequence, captions: Sequence[str], lesson:
     if len(pictures) != len(captions) or not captions:
         raise LabError(f"{len(pictures)} pictures and {len(captions)} captions: give one caption a picture.")
     clean = encode(painter, pictures)
-    path = Path(folder) / f"{_fingerprint(painter, trained, clean, captions, lesson)}.pt"
+    path = user_path(folder) / f"{_fingerprint(painter, trained, clean, captions, lesson)}.pt"
     parameters = list(trained.values())
     for parameter in parameters:
         parameter.data = parameter.data.float()  # in half precision small steps would be rounded away
@@ -249,40 +252,55 @@ def _save(path: Path, parameters, average, optimizer, scaler, history: list[dict
     state = {"parameters": [parameter.detach() for parameter in parameters], "history": history}
     if optimizer:
         state |= {"average": average, "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
-    scratch = path.with_suffix(f".{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(state, scratch)
-        os.replace(scratch, path)
-    except (OSError, RuntimeError) as error:  # a full disk is no OSError to torch
+        with replacing_file(path) as scratch:
+            torch.save(state, scratch)
+    except (OSError, RuntimeError) as error:  # a full disk is not an OSError to torch
         raise LabError(
-            f"The painter could not be saved to {path.parent}: {error}. Free 100 MB of disk space and run the same "
+            f"The painter could not be saved to {path.parent} (it needs 100 MB): {explain(error)} Then run the same "
             "cell again; it goes on from the last checkpoint."
         ) from error
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
-def _load(path: Path) -> dict | None:
-    """The saved state, if there is one that can be read."""
+def _load(path: Path, parameters) -> dict | None:
+    """The saved state, if there is one that can be read and is whole."""
     import pickle
 
     import torch
 
     try:
-        return torch.load(path, weights_only=True, map_location="cpu")
+        file = open(path, "rb")
     except FileNotFoundError:
         return None
-    except (OSError, RuntimeError, EOFError, ValueError, LookupError, pickle.UnpicklingError):
-        print(f"{path.name} cannot be read: training starts anew.")
-        return None
+    except OSError as error:
+        raise LabError(f"The saved painter {path} cannot be read: {explain(error)}") from error
+    try:
+        with file:
+            state = torch.load(file, weights_only=True, map_location="cpu")
+        if _fits(state, parameters):
+            return state
+    except (*DAMAGED, pickle.UnpicklingError):
+        pass
+    print(f"{path.name} cannot be read: training starts from the beginning.")
+    return None
+
+
+def _fits(state: dict, parameters) -> bool:
+    """Does a file hold all that `_save` writes, in these parameters' shapes?"""
+    shapes = [parameter.shape for parameter in parameters]
+    kept = [state["parameters"]]
+    if "optimizer" in state:
+        moments = state["optimizer"]["state"]
+        kept += [state["average"], [moments[place]["exp_avg"] for place in range(len(shapes))]]
+    whole = "optimizer" not in state or "scaler" in state
+    return whole and isinstance(state["history"], list) and all([t.shape for t in one] == shapes for one in kept)
 
 
 def _restore(path: Path, parameters, average, optimizer, scaler) -> list[dict]:
     """Go to the saved state, if there is one; return its history."""
     import torch
 
-    state = _load(path)
+    state = _load(path, parameters)
     if state is None:
         return []
     with torch.no_grad():

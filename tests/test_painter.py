@@ -323,7 +323,7 @@ def test_another_lesson_is_another_run_and_a_broken_file_is_no_end(painter, pict
     painter.unet.delete_adapters("neon")
     add_neon(painter)
     assert len(train(painter, *pictures, replace(SHORT, steps=1), tmp_path)) == 1
-    assert "cannot be read: training starts anew" in capsys.readouterr().out
+    assert "cannot be read: training starts from the beginning" in capsys.readouterr().out
 
 
 def test_the_base_is_trained_once_and_a_trained_one_left_alone(tmp_path):
