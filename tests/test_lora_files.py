@@ -103,10 +103,9 @@ def test_settings_and_weights_survive_the_disk(tmp_path_factory, rank, alpha, dr
     ("change", "named"),
     [
         ({"use_dora": True}, "use_dora=True"), ({"rank_pattern": {"q_proj": 2}}, "rank_pattern="),
-        ({"alpha_pattern": {"q_proj": 2}}, "alpha_pattern="), ({"bias": "all"}, "bias='all'"),
-        ({"lora_bias": True}, "lora_bias=True"), ({"modules_to_save": ["lm_head"]}, "modules_to_save="),
+        ({"alpha_pattern": {r"layers\.1\..*": 2}}, "alpha_pattern="), ({"lora_bias": True}, "lora_bias=True"), ({"modules_to_save": ["lm_head"]}, "modules_to_save="),
         ({"init_lora_weights": "pissa"}, "init_lora_weights='pissa'"), ({"layers_to_transform": [1]}, "layers_to_tr"),
-        ({"exclude_modules": ["k_proj"]}, "exclude_modules="), ({"a_new_option": 1}, "a_new_option=1"),
+        ({"exclude_modules": ["q_proj"]}, "exclude_modules="), ({"a_new_option": 1}, "a_new_option=1"),
         ({"peft_type": "VERA"}, "'VERA' and not 'LORA'"), ({"r": None}, "does not say r"),
         ({"target_modules": None}, "does not say target_modules"),
     ],
