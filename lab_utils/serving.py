@@ -247,10 +247,9 @@ class AdapterBank:
                 module.scaling[name] = 1.0  # the weights hold it; peft would scale a combination of rsLoRAs by √rank
                 if how == "cat":
                     self._write_sum(module, name, weights)
-        for key, matrix in adapter_tensors(self.model, name).items():
-            problem = nonfinite_in_words(key, matrix)
-            if problem:
-                raise LabError(f"The combination {name} is not finite: {problem}. Take smaller weights.")
+                problem = nonfinite_in_words(f"ΔW of {layer}", self._delta(module, name))
+                if problem:
+                    raise LabError(f"The combination {name} is not finite: {problem}. Take smaller weights.")
 
     def _write_sum(self, module, name: str, weights: Mapping[str, float]) -> None:
         """Put the stacked A's and B's into a layer in float32; peft writes them in the base's dtype."""
@@ -278,7 +277,10 @@ class AdapterBank:
         choose("layer", layer, self.layers)
         if self.model.peft_config[name].use_dora:
             raise LabError(f"{name} is a DoRA adapter: its update is no product B·A.")
-        module = self._base.get_submodule(layer)
+        return self._delta(self._base.get_submodule(layer), name)
+
+    def _delta(self, module, name: str) -> torch.Tensor:
+        """ΔW of an adapter in a peft layer."""
         is_embedding = isinstance(module.get_base_layer(), torch.nn.Embedding)
         matrices = _matrices(module, name)
         if not matrices:

@@ -119,7 +119,7 @@ def test_keys_in_odd_places_are_mapped_or_refused(folder, tiny_llama):
     rewrite(folder, lambda state: {**state, "m.q.lora_A.two.names.weight": torch.zeros(2, 2)})
     with pytest.raises(LabError, match=r"lora_A\.two\.names.*no layer of LoRA uses"):
         read_adapter(folder)
-    rewrite(folder, lambda state: {key: one for key, one in state.items() if ".two." not in key and not KEY.endswith(key)})
+    rewrite(folder, lambda state: {k: v for k, v in state.items() if ".two." not in k and not KEY.endswith(k)})
     with pytest.raises(LabError, match=r"damaged: they have .*lora_A.* but not .*lora_B"):
         read_adapter(folder)
 
