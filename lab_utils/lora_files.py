@@ -13,7 +13,7 @@ from . import files
 from .adapter_folders import CONFIG, WEIGHTS, read_files
 from .errors import LabError
 from .lora import LoRAConv1D, adapted_layers, adapter_state, matches
-from .lora_config import plain_settings, read_facts
+from .lora_facts import plain_settings, read_facts
 from .lora_keys import parse
 
 __all__ = ["CONFIG", "WEIGHTS", "SavedAdapter", "read_adapter", "save_adapter"]

@@ -14,7 +14,8 @@ from .adapter import base_model
 from .adapter_folders import AdapterFiles
 from .errors import LabError
 from .finite import nonfinite_in_words
-from .lora_config import Facts, read_facts, whole_in_words
+from .lora_config import whole_in_words
+from .lora_facts import Facts, read_facts
 from .lora_keys import MATRICES, Key, canonical, parse
 from .quiet import quiet
 
@@ -33,7 +34,7 @@ def facts_for(base, found: AdapterFiles) -> Facts:
     ------
     LabError
         The adapter has a layer that the base lacks, or another shape (both are named), or weights of its own in place
-        of the base's; or as `lora_config.read_facts`.
+        of the base's; or as `lora_facts.read_facts`.
     """
     facts = read_facts(found.config, found.state, found.where)
     trained_on = found.config.get("base_model_name_or_path")

@@ -10,13 +10,16 @@ import torch
 from . import files
 from .adapter import base_model, take_off_adapter
 from .adapter_folders import CONFIG, WEIGHTS, AdapterFiles, read_files
+from .adapter_sums import delta, finish_sum
+from .conversation import decode_answer, pad_left, padding_token, stop_tokens
+from .decoding import check_fit
+from .decoding import refuse_nonfinite as refuse_nonfinite_logits
 from .errors import LabError, choose
-from .finite import nonfinite_in_words
-from .lora_config import Facts
+from .lora_facts import Facts
 from .peft_adapters import adapter_tensors, attach, facts_for, load_tensors
 from .plain_copy import refuse_nonfinite
 from .quiet import quiet
-from .supervision import prompt_text
+from .supervision import prompt_ids
 from .tasks import DATA, TASKS
 
 BASE = "__base__"  # peft's word for a row without adapter
@@ -215,7 +218,7 @@ class AdapterBank:
         try:
             with quiet():
                 self.model.add_weighted_adapter(list(weights), list(map(float, weights.values())), name, how)
-            self._finish_sum(name, weights, how)
+            finish_sum(self._base, name, weights, exact=how == "cat")
         except LEFT_BY_PEFT as error:
             self._clear_away(name)
             raise LabError(f"peft cannot combine {', '.join(weights)} by {how!r}: {error}") from error
@@ -239,28 +242,6 @@ class AdapterBank:
             if self.model.peft_config[one].lora_bias:
                 raise LabError(f"{one} has biases beside B: its update is no product B·A, and cannot be added up.")
 
-    def _finish_sum(self, name: str, weights: Mapping[str, float], how: str) -> None:
-        """Give a combination that peft made its scaling, the exact sum for "cat", and look that it is finite."""
-        for layer in self.layers:
-            module = self._base.get_submodule(layer)
-            if _matrices(module, name):
-                module.scaling[name] = 1.0  # the weights hold it; peft would scale a combination of rsLoRAs by √rank
-                if how == "cat":
-                    self._write_sum(module, name, weights)
-                problem = nonfinite_in_words(f"ΔW of {layer}", self._delta(module, name))
-                if problem:
-                    raise LabError(f"The combination {name} is not finite: {problem}. Take smaller weights.")
-
-    def _write_sum(self, module, name: str, weights: Mapping[str, float]) -> None:
-        """Put the stacked A's and B's into a layer in float32; peft writes them in the base's dtype."""
-        parts = {one: _matrices(module, one) for one in weights if _matrices(module, one)}
-        A = torch.cat([weights[one] * module.scaling[one] * A.data.float() for one, (A, _) in parts.items()])
-        B = torch.cat([B.data.float() for _, B in parts.values()], dim=1)
-        sum_A, sum_B = _matrices(module, name)
-        unused = sum_A.shape[0] - len(A)  # ranks of adapters that have none here
-        sum_A.data = torch.nn.functional.pad(A, (0, 0, 0, unused))
-        sum_B.data = torch.nn.functional.pad(B, (0, unused))
-
     def delta(self, name: str, layer: str) -> torch.Tensor:
         """ΔW = scaling · B·A of an adapter in one of `layers`, in the shape of its weight; zeros where it has none.
 
@@ -277,17 +258,7 @@ class AdapterBank:
         choose("layer", layer, self.layers)
         if self.model.peft_config[name].use_dora:
             raise LabError(f"{name} is a DoRA adapter: its update is no product B·A.")
-        return self._delta(self._base.get_submodule(layer), name)
-
-    def _delta(self, module, name: str) -> torch.Tensor:
-        """ΔW of an adapter in a peft layer."""
-        is_embedding = isinstance(module.get_base_layer(), torch.nn.Embedding)
-        matrices = _matrices(module, name)
-        if not matrices:
-            delta = torch.zeros(module.out_features, module.in_features)
-        else:
-            delta = module.scaling[name] * matrices[1].float() @ matrices[0].float()
-        return (delta.T if is_embedding or getattr(module, "fan_in_fan_out", False) else delta).detach()
+        return delta(self._base.get_submodule(layer), name)
 
     def logits(self, batch, adapters: str | Sequence[str | None] | None) -> torch.Tensor:
         """The logits of a batch, without gradients, each row by its own adapter.
@@ -326,7 +297,8 @@ class AdapterBank:
         Raises
         ------
         LabError
-            An adapter or task is unknown, a row's task is not known, or a prompt is no text.
+            An adapter or task is unknown, a row's task is not known, a prompt is no text or does not fit the model, or
+            the model's logits are not finite.
         """
         prompts = list(prompts)
         chosen = self._each(adapters, len(prompts), "adapters")
@@ -337,17 +309,16 @@ class AdapterBank:
         if not prompts:
             return []
         named = [self._task_for(*row) for row in zip(chosen, self._each(tasks, len(prompts), "tasks"), strict=True)]
-        texts = [prompt_text(self.tokenizer, TASKS[task], prompt) for task, prompt in zip(named, prompts, strict=True)]
-        batch = self.tokenizer(
-            texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
-        ).to(self._base.device)
+        rows = [prompt_ids(self.tokenizer, TASKS[task], prompt) for task, prompt in zip(named, prompts, strict=True)]
+        room = max_new_tokens or max(TASKS[one].max_new_tokens for one in named)
+        check_fit(self._base, rows, room)
+        batch = {name: one.to(self._base.device) for name, one in pad_left(self.tokenizer, rows).items()}
         with torch.no_grad(), self._rows(chosen, len(prompts)) as extra:
             tokens = self.model.generate(
-                **batch, **extra, do_sample=False,
-                max_new_tokens=max_new_tokens or max(TASKS[one].max_new_tokens for one in named),
-                eos_token_id=self.tokenizer.eos_token_id, pad_token_id=self.tokenizer.pad_token_id,
+                **batch, **extra, do_sample=False, max_new_tokens=room, eos_token_id=stop_tokens(self.tokenizer),
+                pad_token_id=padding_token(self.tokenizer), logits_processor=[refuse_nonfinite_logits],
             )  # fmt: skip
-        return self.tokenizer.batch_decode(tokens[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+        return [decode_answer(self.tokenizer, row) for row in tokens[:, batch["input_ids"].shape[1] :].tolist()]
 
     def _task_for(self, adapter: str | None, task: str | None) -> str:
         """The task of a row: the one that is named, else its adapter's."""
@@ -418,15 +389,6 @@ def _check_prompt(prompt: object, row: int) -> None:
         raise LabError(
             f"prompts[{row}] has half a character at place {error.start} ({prompt[error.start]!r}): write it again."
         ) from error
-
-
-def _matrices(module, name: str) -> tuple[torch.nn.Parameter, torch.nn.Parameter] | None:
-    """A and B of an adapter in a peft layer, None if it has none there."""
-    if name in module.lora_A:
-        return module.lora_A[name].weight, module.lora_B[name].weight
-    if name in module.lora_embedding_A:
-        return module.lora_embedding_A[name], module.lora_embedding_B[name]
-    return None
 
 
 def task_of(folder: str | Path) -> str | None:

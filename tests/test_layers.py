@@ -13,10 +13,11 @@ LEVELS = {
     0: "errors files finite lora_keys activations cells architectures budget configurations families guard sizes "
     "colab colab_packages counts data_lines extras lowrank memory quantize run_lock saved sharding training_rows "
     "weights",
-    1: "checkpoint_files device loading quiet stranded adapter_folders lora lora_config lora_files lora_layers "
-    "variants nf4 nf4_layers peak double_quant",
-    2: "adapter capabilities checkpoint control_tokens conversation decoding digits drawings embedded evaluate "
-    "export finetune fourbit fsdp full_finetune identity model_sizes processes trainer keras_gemma keras_lora "
+    1: "checkpoint_files device loading quiet stranded adapter_folders lora lora_config lora_facts lora_files "
+    "lora_layers variants nf4 nf4_layers peak double_quant",
+    2: "adapter adapter_sums capabilities checkpoint control_tokens conversation decoding digits drawings embedded "
+    "evaluate export finetune fourbit fsdp full_finetune gguf_file gguf_vocabulary plain_model "
+    "identity model_sizes processes trainer keras_gemma keras_lora "
     "keras_presets merge_costs merging models optimizer painter painter_training peft_adapters picture_questions "
     "picture_samples plain_copy recipe recorded serving serving_costs supervision sweep sweep_ray sweep_summary "
     "tasks towers traffic traffic_process variants_record vision_language",

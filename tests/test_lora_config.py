@@ -10,7 +10,8 @@ from lora_models import assert_same_bits, build_gpt2, logits, peft, peft_random,
 
 from lab_utils.errors import LabError
 from lab_utils.lora import inject, load_adapter
-from lab_utils.lora_config import CHANGES, FIELDS, INIT, KEEPS_BASE, OTHERS, READ, read_facts
+from lab_utils.lora_config import CHANGES, FIELDS, INIT, KEEPS_BASE, OTHERS, READ
+from lab_utils.lora_facts import read_facts
 from lab_utils.lora_files import CONFIG, read_adapter
 
 pytestmark = [*pefts_known_warnings, pytest.mark.filterwarnings("ignore:.*eva_config|.*corda_config|.*loftq_config")]
