@@ -120,6 +120,10 @@ def test_every_kind_answers_as_peft_makes_it(tiny_llama, folder, tmp_path, kind)
         check_loaded(bank.model, file, name)
     assert torch.equal(bank.logits(IDS, None), base)
     assert torch.equal(bank.logits(IDS, "one"), by_peft(tiny_llama(), folder))
+    if kind != "DoRA":  # which peft does not mix
+        mixed = bank.logits(IDS, ["first", None, "one"])
+        for row, name in enumerate(("first", None, "one")):
+            assert torch.allclose(mixed[row], bank.logits(IDS, name)[row], atol=1e-4)
 
 
 def test_gpt2s_transposed_layers_answer_as_peft_makes_them(tmp_path):
