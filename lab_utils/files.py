@@ -36,9 +36,10 @@ WAYS_OUT = {  # what a person can do, by the number of an operating system's err
     errno.EFBIG: "The file is too large for that disk: choose another disk.",
     errno.EIO: "The disk reports an error: choose another disk, and check this one.",
 }
-IN_WORDS = {  # how torch and others put the same errors
-    "No space left": errno.ENOSPC, "file write failed": errno.ENOSPC, "Permission denied": errno.EACCES,
-    "Read-only file system": errno.EROFS, "Is a directory": errno.EISDIR, "Disk quota exceeded": errno.EDQUOT,
+IN_WORDS = {  # how torch and numpy put the same errors; the four of a full disk were seen on one
+    "No space left": errno.ENOSPC, "file write failed": errno.ENOSPC, "unexpected pos": errno.ENOSPC,
+    " requested and ": errno.ENOSPC, "Permission denied": errno.EACCES, "Read-only file system": errno.EROFS,
+    "Is a directory": errno.EISDIR, "Disk quota exceeded": errno.EDQUOT, "Parent directory": errno.ENOENT,
 }  # fmt: skip
 CANNOT_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)  # network drives that have no such thing as flushing
 
@@ -248,7 +249,7 @@ def refuse_foreign(folder: Path, is_ours: Callable[[str], bool]) -> None:
         raise LabError(f"{folder} is a file, and a folder is to be written there. Choose another path.")
     foreign = [
         name
-        for entry in _entries(folder)
+        for entry in entries(folder)
         for name in ([entry] if _is_file(folder / entry) else _files(folder, entry) or [f"{entry}/"])
         if not is_ours(name)
     ]
@@ -271,7 +272,7 @@ def _files(folder: Path, below: str = "") -> list[str]:
     return [path.relative_to(folder).as_posix() for path in found]
 
 
-def _entries(folder: Path) -> list[str]:
+def entries(folder: Path) -> list[str]:
     """What a folder holds, hidden entries left out."""
     if not folder.is_dir():
         return []
@@ -286,7 +287,7 @@ def _swap(folder: Path, new: Path) -> None:
     moved: list[tuple[Path, Path]] = []
     try:
         for start, end in (
-            *((folder / name, old / name) for name in (*_entries(folder), *hidden)),
+            *((folder / name, old / name) for name in (*entries(folder), *hidden)),
             *((new / name, folder / name) for name in names),
         ):
             os.replace(start, end)

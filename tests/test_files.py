@@ -366,7 +366,12 @@ def test_a_persons_path(monkeypatch):
     (OSError(errno.ENOSPC, "No space left on device", "/x"), "The disk is full"),
     (RuntimeError("[enforce fail at inline_container.cc:858] . PytorchStreamWriter failed writing file data/0: file "
                   "write failed"), "The disk is full"),
+    (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534"), "The disk is full"),
+    (OSError("100000 requested and 18432 written"), "The disk is full"),
     (Exception("Error while serializing: I/O error: No space left on device (os error 28)"), "The disk is full"),
+    (RuntimeError("[enforce fail at inline_container.cc:747] . open file failed with strerror: Read-only file system"),
+     "That disk can only be read"),
+    (RuntimeError("Parent directory /x does not exist"), "Check the path"),
     (Exception("Error while serializing: I/O error: Permission denied (os error 13)"), "You may not do that there"),
     (Exception("I/O error: Disk quota exceeded (os error 122)"), "Your quota is used up"),
     (PermissionError(errno.EACCES, "Permission denied", "/x"), "You may not do that there"),
@@ -381,6 +386,50 @@ def test_an_error_says_its_way_out_and_only_a_full_disk_is_called_full(error, wa
     text = files.explain(error)
     assert text.startswith(str(error).splitlines()[0]) and way_out in text
     assert ("free some space" in text) == (way_out == "The disk is full")
+
+
+@pytest.fixture
+def full_disk(tmp_path):
+    """A mounted folder with 100 kB left."""
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", tmp_path]
+    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"nothing can be mounted here: {mounted.stderr.strip()}")
+    (tmp_path / "fill").write_bytes(b"x" * 900_000)
+    yield tmp_path
+    subprocess.run(["umount", "-l", tmp_path], check=True)  # at once: torch closes a file late
+
+
+def with_torch(path: Path) -> None:
+    import torch
+
+    torch.save({"tensor": torch.zeros(100_000)}, path)
+
+
+def with_safetensors(path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    save_file({"tensor": torch.zeros(100_000)}, path)
+
+
+def with_numpy(path: Path) -> None:
+    import numpy as np
+
+    np.zeros(100_000).tofile(path)
+
+
+def with_python(path: Path) -> None:
+    path.write_bytes(bytes(10**6))
+
+
+@pytest.mark.parametrize("write", [with_torch, with_safetensors, with_numpy, with_python])
+def test_a_really_full_disk_is_known_whoever_writes(full_disk, write):
+    files.write_text(full_disk / "file", "old")
+    with pytest.raises(Exception) as caught, files.replacing_file(full_disk / "file") as new:
+        write(new)
+    assert "The disk is full: free some space." in files.explain(caught.value)
+    assert (full_disk / "file").read_text() == "old" and len(list(full_disk.iterdir())) == 2
 
 
 def test_an_error_that_nobody_knows_is_given_as_it_is():
