@@ -166,7 +166,7 @@ def collate(examples: Sequence[Encoded], pad_token_id: int, supervise_end: bool 
 
 
 def answer_logits(model, input_ids, attention_mask, labels):
-    """The model's logits where a label stands, and nowhere else.
+    """The model's logits where there is a label to predict, and nowhere else.
 
     The head is a tenth of the embedded model's work, and most of a batch is prompt. So the model runs its own forward
     pass, and on the way into the head the hidden states are cut down to those that are needed. What the model does to
