@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from .architectures import Architecture
 from .errors import LabError
-from .files import read_json, user_path
+from .files import explain, read_json, user_path
 from .sizes import shown, switch, whole
 
 _REQUIRED = object()
@@ -56,9 +56,11 @@ def _read(config) -> tuple[dict, str]:
     """The configuration's keys, and what to call it in a message."""
     if isinstance(config, (str, Path)):
         path = user_path(config)
-        path = path / "config.json" if path.is_dir() else path
         try:
+            path = path / "config.json" if path.is_dir() else path
             config, where = read_json(path), str(path)
+        except OSError as error:  # a name that no file can have
+            raise LabError(f"{shown(config)} cannot be read: {explain(error)}") from error
         except ValueError as error:  # a number of thousands of digits
             raise LabError(f"{path} cannot be read: {error}.") from error
     else:
@@ -86,9 +88,8 @@ def _refuse_others(keys: "_Keys", kind: object) -> None:
             f"{keys.where}: model_type={shown(kind)} is not known here. Known are {', '.join(MODEL_TYPES)}. "
             "Give the shape yourself: architectures.Architecture."
         )
-    for key in ("add_cross_attention", "is_decoder"):
-        if keys.data.get(key):
-            raise LabError(f"{keys.where}: {key}={shown(keys.data[key])} is not counted here.")
+    if keys.data.get("add_cross_attention"):
+        raise LabError(f"{keys.where}: add_cross_attention has matrices that are not counted here.")
 
 
 class _Keys:
@@ -113,12 +114,13 @@ class _Keys:
         """True or False."""
         return switch(f"{self.where}: {key}", self._value(key, default))
 
-    def head_size(self, hidden: int, heads: int, key: str = "head_dim") -> int:
-        """The heads' width: the key's, or else what divides the width."""
-        if self.data.get(key) is not None:
+    def head_size(self, hidden: int, heads: int, key: str = "") -> int:
+        """The heads' width: that of `key`, if there may be one, or else what divides the model's."""
+        if key and self.data.get(key) is not None:
             return self.size(key)
         if hidden % heads:
-            raise LabError(f"{self.where}: {heads} heads do not divide the width {hidden}, and {key} is missing.")
+            otherwise = f", and {key} is missing" if key else ""
+            raise LabError(f"{self.where}: {heads} heads do not divide the width {hidden}{otherwise}.")
         return hidden // heads
 
     def common(self, tied: bool, least_mlp: object = _REQUIRED) -> dict:
@@ -151,7 +153,7 @@ def _like_llama(
         if "mlp" in biases:
             found["mlp_bias"] = keys.flag("mlp_bias", False)
         found["kv_heads"] = keys.size("num_key_value_heads", _REQUIRED if kv_heads else heads)
-        found["head_size"] = keys.size("head_dim") if head_dim else keys.head_size(found["hidden"], heads)
+        found["head_size"] = keys.size("head_dim") if head_dim else keys.head_size(found["hidden"], heads, "head_dim")
         return {"family": family, **found, **fields}
 
     return read
@@ -167,7 +169,7 @@ def _gpt2(keys: _Keys) -> dict:
     hidden, heads = keys.size("n_embd"), keys.size("n_head")
     return {
         "family": "gpt2", "hidden": hidden, "n_layers": keys.size("n_layer"), "heads": heads, "kv_heads": heads,
-        "head_size": keys.head_size(hidden, heads, "(none)"), "intermediate": keys.size("n_inner", 4 * hidden),
+        "head_size": keys.head_size(hidden, heads), "intermediate": keys.size("n_inner", 4 * hidden),
         "vocabulary": keys.size("vocab_size"), "tied": keys.flag("tie_word_embeddings", True),
         "positions": keys.size("n_positions"),
     }  # fmt: skip
@@ -175,7 +177,7 @@ def _gpt2(keys: _Keys) -> dict:
 
 def _gpt_neox(keys: _Keys) -> dict:
     found, bias = keys.common(False), keys.flag("attention_bias", True)
-    head_size = keys.head_size(found["hidden"], found["heads"], "(none)")
+    head_size = keys.head_size(found["hidden"], found["heads"])
     return {
         "family": "gpt_neox", **found, "kv_heads": found["heads"], "head_size": head_size,
         "attention_bias": bias, "output_bias": bias,
@@ -198,7 +200,7 @@ def _falcon(keys: _Keys) -> dict:
     if keys.flag("parallel_attn", True):
         norms = 2 if keys.size("num_ln_in_parallel_attn", 2 if new else 1) == 2 else 1
     return {
-        "family": "falcon", **found, "head_size": keys.head_size(hidden, heads, "(none)"), "norms_per_layer": norms,
+        "family": "falcon", **found, "head_size": keys.head_size(hidden, heads), "norms_per_layer": norms,
         "attention_bias": bias, "output_bias": bias, "mlp_bias": bias,
     }  # fmt: skip
 
@@ -209,7 +211,7 @@ def _roberta(keys: _Keys) -> dict:
     types = keys.size("type_vocab_size", 2, 0)
     return {
         "family": "roberta", **found, "kv_heads": found["heads"],
-        "head_size": keys.head_size(hidden, found["heads"], "(none)"),
+        "head_size": keys.head_size(hidden, found["heads"]),
         "positions": keys.size("max_position_embeddings"),
         "outside": 2 * 2 * hidden + types * hidden + found["vocabulary"],  # two norms, types, the head's bias
     }  # fmt: skip
@@ -238,7 +240,7 @@ def _deberta(keys: _Keys) -> dict:
         norms, conv = norms + 1, kernel * hidden * hidden // keys.size("conv_groups", 1) + hidden
     types = keys.size("type_vocab_size", 0, 0)
     return {
-        "family": "deberta-v2", **found, "kv_heads": heads, "head_size": keys.head_size(hidden, heads, "(none)"),
+        "family": "deberta-v2", **found, "kv_heads": heads, "head_size": keys.head_size(hidden, heads),
         "positions": positions, "outside": norms * 2 * hidden + types * hidden + conv + found["vocabulary"],
     }  # fmt: skip
 

@@ -17,13 +17,14 @@ FSDP), sections 3 and 4, https://arxiv.org/abs/2304.11277; Patarasu and Yuan 200
 algorithms for clusters of workstations", https://doi.org/10.1016/j.jpdc.2008.09.002
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from .architectures import Architecture, named
+from .errors import LabError
 from .memory import MemoryEstimate, as_record, checked_settings, estimate, nf4_bytes
-from .sizes import positive, whole, word
+from .sizes import positive, shown, whole, word
 
 STRATEGIES = ("ddp", "zero1", "zero2", "fsdp")
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter")
@@ -90,6 +91,8 @@ class Communication:
 
     def __post_init__(self):
         object.__setattr__(self, "processes", whole("processes", self.processes))
+        if not isinstance(self.collectives, Mapping):
+            raise LabError(f"collectives={shown(self.collectives)} is out of range: bytes of {', '.join(COLLECTIVES)}.")
         sent = dict(self.collectives)
         for name in COLLECTIVES:
             sent[name] = whole(name, sent.get(name), 0, 10**30)

@@ -170,7 +170,8 @@ LLAMA = {"model_type": "llama", **GROUPED}
         ({"num_attention_heads": 5}, "5 heads do not divide the width 48"),
         ({"num_key_value_heads": 4}, "kv_heads=4 does not divide heads=6"),
         ({"tie_word_embeddings": "no"}, "tie_word_embeddings='no'"), ({"attention_bias": 1}, "attention_bias=1"),
-        ({"text_config": {}}, "text_config"), ({"hidden_size": 10**30}, "up to 9,007"),
+        ({"text_config": {}}, "text_config"), ({"add_cross_attention": True}, "cross_attention"),
+        ({"hidden_size": 10**30}, "up to 9,007"),
         ({"vocab_size": 10**5000}, "bits"),
     ],
 )  # fmt: skip
@@ -186,7 +187,7 @@ def test_what_makes_no_sense_is_named_with_the_file(change, named, tmp_path):
         assert str(file) in str(caught.value)
 
 
-@pytest.mark.parametrize("config", [None, 5, [], b"{}", len, "", "no/such/config.json", Path("no/such")])
+@pytest.mark.parametrize("config", [None, 5, [], b"{}", len, "", "no/such/config.json", Path("no/such"), "a" * 5000])
 def test_what_is_no_configuration_is_refused(config):
     with pytest.raises(LabError):
         from_config(config)

@@ -221,8 +221,9 @@ def test_a_speed_that_is_none_is_named(speed):
 
 @pytest.mark.parametrize(
     ("processes", "collectives", "named"),
-    [(0, {}, "processes=0"), (2, {"all_reduce": -1}, "all_reduce=-1"), (2, {"all_gather": 1.5}, "all_gather=1.5"),
-     (2, {}, "all_reduce=None")],
+    [(0, {}, "processes=0"), (2, {"all_reduce": -1}, "all_reduce=-1"),
+     (2, {"all_reduce": 0, "all_gather": 1.5}, "er=1.5"),
+     (2, {}, "all_reduce=None"), (2, None, "collectives=None"), (2, 5, "collectives=5")],
 )  # fmt: skip
 def test_an_exchange_that_cannot_be_is_named(processes, collectives, named):
     with pytest.raises(LabError, match=named):
