@@ -10,7 +10,6 @@ import torch
 from lora_models import pefts_known_warnings
 from safetensors.torch import load_file, save_file
 
-from lab_utils import files
 from lab_utils.adapter_folders import CONFIG, WEIGHTS, read_files, read_tensors
 from lab_utils.errors import LabError
 from lab_utils.lora import inject, load_adapter
@@ -189,7 +188,7 @@ def test_a_disk_that_can_only_be_read_is_explained(tiny_llama, tmp_path, monkeyp
     def refuse(*_, **__):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(files.tempfile, "mkdtemp", refuse)
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
     with pytest.raises(LabError, match="That disk can only be read: choose another folder") as caught:
         save_adapter(inject(tiny_llama(), ["q_proj"], 2, 4), tmp_path / "new")
     assert "space" not in str(caught.value) and not (tmp_path / "new").exists()

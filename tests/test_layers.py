@@ -10,7 +10,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "lab_utils"
 LEVELS = {
-    0: "errors files notebook_files outputs recorded_files finite lora_keys activations cells architectures budget configurations families guard sizes "
+    0: "errors files replacing "
+    "notebook_files outputs recorded_files finite lora_keys activations cells architectures budget configurations families guard sizes "
     "colab colab_packages counts data_lines extras lowrank memory quantize run_lock saved sharding training_rows "
     "weights",
     1: "checkpoint_files device loading quiet stranded adapter_folders lora lora_config lora_facts lora_files "
