@@ -4,7 +4,9 @@ import html
 import re
 from pathlib import Path
 
-from .pages import describe, script, sections, shown, style
+from .files import read_text
+from .outputs import save
+from .pages import address, describe, script, sections, shown, style
 
 PROMISE = "Fine-tune a real language model in four bits on your own laptop, and understand every number on the way."
 
@@ -31,8 +33,8 @@ def write_index(pages: list, folder: Path, *, shortened: bool = False) -> Path:
     """
     rows, items = [], []
     for page in pages:
-        name = f"{html.escape(page.path.stem)}.html"
-        text = (folder / f"{page.path.stem}.html").read_text(encoding="utf-8")
+        name = address(page.path.stem)
+        text = read_text(folder / f"{page.path.stem}.html")
         title, question = (html.escape(part) for part in describe(page.notebook))
         state = f"executed in {clock(page.seconds)}"
         if page.failure:
@@ -49,9 +51,7 @@ def write_index(pages: list, folder: Path, *, shortened: bool = False) -> Path:
         style=style(), script=script(), promise=PROMISE, rows="\n".join(rows), items="\n".join(items), count=len(items),
         shortened=_SHORTENED if shortened else "",
     )  # fmt: skip
-    target = folder / "index.html"
-    target.write_text(body, encoding="utf-8")
-    return target
+    return save(folder / "index.html", body)
 
 
 def _explorer(page: str) -> str:

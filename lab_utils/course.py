@@ -16,7 +16,10 @@ from pathlib import Path
 
 from .contents import clock, write_index
 from .errors import LabError, command_line
-from .pages import describe, write_page
+from .files import user_path
+from .notebook_files import read_notebook
+from .outputs import output_folder, print_anything, refuse_others, temporary_folder
+from .pages import describe, is_of_site, write_page
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 CELL_SECONDS, FAST_CELL_SECONDS = 1800, 300
@@ -83,11 +86,10 @@ def execute(
     Page, with the outputs of the last pass. A cell that raises, overruns or kills its kernel ends the page and
     stands in `.failure`; it is not raised.
     """
-    import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
-    page = Page(Path(path), nbformat.read(path, as_version=4))
+    page = Page(Path(path), read_notebook(path))
     client = NotebookClient(
         page.notebook,
         km=_kernel_manager(),
@@ -176,12 +178,12 @@ def select(folder: Path, only: list[str]) -> list[Path]:
 
     A page is named by its number, its letter, or the name of its file; a LabError says which there are.
     """
-    found = sorted(folder.glob("*.ipynb"))
+    found = sorted(path for path in folder.glob("*.ipynb") if path.is_file())
     if not found:
         raise LabError(f"There are no notebooks in {folder.resolve()}.")
     chosen = []
     for wanted in only:
-        number = f"{int(wanted):02}" if wanted.isdigit() else wanted.upper()
+        number = f"{int(wanted):02}" if wanted.isdecimal() else wanted.upper()
         matches = [path for path in found if path.stem == wanted or path.stem.partition("_")[0] == number]
         if not matches:
             raise LabError(f"No notebook {wanted!r}. There are: {', '.join(path.stem for path in found)}.")
@@ -190,11 +192,17 @@ def select(folder: Path, only: list[str]) -> list[Path]:
 
 
 def run_course(paths: list[Path], output: Path, environment: dict[str, str], timeout_seconds: float) -> list[Page]:
-    """Execute notebooks one after the other and write their HTML and the index; returns all pages."""
-    import nbformat
+    """Execute notebooks one after the other and write their HTML and the index; returns all pages.
 
-    output.mkdir(parents=True, exist_ok=True)
-    titles = {path.stem: describe(nbformat.read(path, as_version=4))[0] for path in paths}
+    Raises
+    ------
+    LabError
+        A notebook cannot be read, or `output` cannot be written or holds a file of the same name that is no page of a
+        site: before anything is run.
+    """
+    output = output_folder(output)
+    refuse_others([output / f"{stem}.html" for stem in (*(path.stem for path in paths), "index")], is_of_site)
+    titles = {path.stem: describe(read_notebook(path))[0] for path in paths}
     pages = []
     for path in paths:
         line = _Line(path.stem)
@@ -211,13 +219,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m lab_utils.course", description=__doc__.split("\n")[0])
     parser.add_argument("--fast", action="store_true", help="shorter runs of the same pages (LORA_LAB_FAST=1)")
     parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="numbers, letters or names, as 00 08 A")
-    parser.add_argument("--output", type=Path, default=Path("site"), help="folder for the HTML (default: site)")
-    parser.add_argument("--notebooks", type=Path, default=NOTEBOOKS, help=argparse.SUPPRESS)
+    parser.add_argument("--output", type=user_path, default=Path("site"), help="folder for the HTML (default: site)")
+    parser.add_argument("--notebooks", type=user_path, default=NOTEBOOKS, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    print_anything()
     try:
         paths = select(options.notebooks, options.only)
-        with tempfile.TemporaryDirectory(prefix="lora-lab-runs-") as runs:
-            environment = {"LORA_LAB_RUNS": os.environ.get("LORA_LAB_RUNS", runs)}  # from scratch each time
+        with temporary_folder("lora-lab-runs-") as runs:
+            environment = {"LORA_LAB_RUNS": os.environ.get("LORA_LAB_RUNS", str(runs))}  # from scratch each time
             if options.fast:
                 environment["LORA_LAB_FAST"] = "1"
             limit = FAST_CELL_SECONDS if options.fast else CELL_SECONDS

@@ -8,6 +8,7 @@ what nbgrader releases of that. `course` makes a folder in which nbgrader's own 
 import argparse
 import ast
 import copy
+import hashlib
 import re
 import sys
 from functools import partial
@@ -20,11 +21,15 @@ from .checks.report import source
 from .course import NOTEBOOKS, select
 from .errors import LabError, command_line
 from .extras import how_to_install, needs
+from .files import user_path
+from .notebook_files import digest, notebook_bytes, read_notebook
+from .outputs import explained, print_anything, write_over_own
 
 POINTS = 1  # of each exercise
 STUB = "..."  # the body that stands in for a solution
 FOR_TEACHING = ("notes", "hint")  # tags of cells that students do not get
 LESSON = "lesson"  # tag of a code cell that is no exercise: grading passes over it unless an exercise needs it
+WRITTEN = "lora_lab"  # in an edition's metadata: file -> digest of what was written
 _NEW_SLIDE = r"## |\*\*Predict(?! first)"  # the exercises say "Predict first" within their text
 _CHECK = re.compile(r'\s*^checks\.check\("(\w+)", \1\)\s*\Z', flags=re.MULTILINE)
 
@@ -215,36 +220,57 @@ def write_edition(kind: str, paths: list[Path], folder: Path) -> list[Path]:
     ----------
     kind : "student" or "instructor"
     paths : committed notebooks
-    folder : where to; files of the same names are replaced.
+    folder : where to; `~` is expanded. Files that an earlier call wrote are replaced, if nobody has changed them since.
 
     Raises
     ------
     LabError
-        `folder` is that of the committed notebooks.
+        `folder` is that of the committed notebooks, holds a file of the same name that is not as it was written
+        there, or cannot be written; or a notebook cannot be read. Nothing is written then.
     """
-    import nbformat
-
     make = {"student": student_edition, "instructor": instructor_edition}[kind]
-    written = []
+    folder = user_path(folder)
+    files: dict[str, bytes] = {}
     for path in paths:
         if folder.resolve() == path.parent.resolve():
             raise LabError(f"{folder} holds the notebooks themselves: choose another --output.")
-        written.append(write_notebook(make(nbformat.read(path, as_version=4)), folder / path.name, path.parent))
-    return written
+        files |= edition_files(make(read_notebook(path)), path)
+    write_over_own(folder, files, partial(_is_own, folder))
+    return [folder / path.name for path in paths]
 
 
-def write_notebook(notebook, target: Path, home: Path) -> Path:
-    """Write a notebook, and beside it the pictures of `home` that its prose names."""
-    import nbformat
+def _is_own(folder: Path, name: str, content: bytes) -> bool:
+    """Is a file in `folder` as an earlier call wrote it? A notebook says so of itself and of its pictures."""
+    try:
+        if name.endswith(".ipynb"):
+            notebook = read_notebook(folder / name)
+            return notebook.metadata[WRITTEN]["notebook"] == digest(notebook)
+        return any(
+            read_notebook(path).metadata.get(WRITTEN, {}).get(name) == hashlib.sha256(content).hexdigest()
+            for path in folder.glob("*.ipynb")
+        )
+    except (LabError, KeyError, TypeError, AttributeError):
+        return False
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(notebook, target)
-    prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+
+def edition_files(edition, path: Path) -> dict[str, bytes]:
+    """An edition of the notebook at `path` and the pictures that its prose names: name -> content, the notebook last.
+
+    The notebook's metadata get the digests of all of them.
+
+    Raises
+    ------
+    LabError
+        A picture cannot be read.
+    """
+    prose = "\n".join(cell.source for cell in edition.cells if cell.cell_type == "markdown")
+    files = {}
     for name in re.findall(r"!\[[^]]*\]\(([\w./-]+)\)", prose):
-        picture = target.parent / name
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        picture.write_bytes((home / name).read_bytes())
-    return target
+        with explained(path.parent / name, "read"):
+            files[name] = (path.parent / name).read_bytes()
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    edition.metadata[WRITTEN] = {"notebook": digest(edition), **digests}
+    return files | {path.name: notebook_bytes(edition)}
 
 
 @command_line
@@ -254,10 +280,11 @@ def main(arguments: list[str] | None = None) -> int:
 
     parser = argparse.ArgumentParser(prog="python -m lab_utils.editions", description=__doc__.split("\n")[0])
     parser.add_argument("kind", choices=["student", "instructor", "course"], help="course: a folder for nbgrader")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write to")
+    parser.add_argument("--output", type=user_path, required=True, help="folder to write to")
     parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="numbers or names of notebooks, as 01 08")
-    parser.add_argument("--notebooks", type=Path, default=NOTEBOOKS, help=argparse.SUPPRESS)
+    parser.add_argument("--notebooks", type=user_path, default=NOTEBOOKS, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    print_anything()
     try:
         paths = select(options.notebooks, options.only)
         write = write_course if options.kind == "course" else partial(write_edition, options.kind)
@@ -266,7 +293,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{error.name} is not installed: {how_to_install('instructors')}.", file=sys.stderr)
         return 2
     kept = len(paths) - len(written)
-    there = f"; there already and left as they are: {kept} (delete one to have it made anew)" if kept else ""
+    there = f"; there already and left as they are: {kept} (delete one to have it written again)" if kept else ""
     print(f"{options.output}: {options.kind}, pages written: {len(written)}{there}")
     return 0
 

@@ -4,7 +4,11 @@ import re
 from pathlib import Path
 
 from .cells import needed
-from .editions import LESSON, instructor_edition, write_notebook
+from .editions import LESSON, edition_files, instructor_edition
+from .errors import LabError
+from .files import user_path
+from .notebook_files import read_notebook
+from .outputs import output_folder, save
 
 CONFIG = '''"""nbgrader's settings for LoRA Lab, read by every `nbgrader` command in this folder. Yours to change."""
 
@@ -36,31 +40,55 @@ c.Execute.iopub_timeout = 30
 def write_course(paths: list[Path], folder: Path) -> list[Path]:
     """Make a course folder, or add pages to it: `nbgrader_config.py` and `source/NN_topic/NN_topic.ipynb`.
 
-    A page is an assignment of one notebook. Whatever is there already stays as it is, since whoever teaches may have
-    changed it: delete a notebook to have it made anew.
+    A page is an assignment of one notebook. Whatever is there already stays as it is, since an instructor may have
+    changed it: delete a notebook to have it written again.
 
     Parameters
     ----------
     paths : committed notebooks
-    folder : the course
+    folder : the course; `~` is expanded
 
     Returns
     -------
     list of Path, the notebooks that were written
-    """
-    import nbformat
 
-    folder.mkdir(parents=True, exist_ok=True)
+    Raises
+    ------
+    LabError
+        nbgrader could not work in this folder, it cannot be written, or a page cannot be read.
+    """
+    folder = user_path(folder)
+    refuse_patterns(folder)
+    wanted = [path for path in paths if not (folder / "source" / path.stem / path.name).exists()]
+    editions = [relink(instructor_edition(read_notebook(path))) for path in wanted]
+    folder = output_folder(folder)
     config = folder / "nbgrader_config.py"
     if not config.exists():
-        config.write_text(CONFIG, encoding="utf-8")
+        save(config, CONFIG)
     written = []
-    for path in paths:
-        target = folder / "source" / path.stem / path.name
-        if not target.exists():
-            edition = relink(instructor_edition(nbformat.read(path, as_version=4)))
-            written.append(write_notebook(edition, target, path.parent))
+    for path, edition in zip(wanted, editions, strict=True):
+        home = folder / "source" / path.stem
+        *pictures, notebook = edition_files(edition, path).items()
+        for name, content in (*pictures, notebook):  # the notebook last: it says that the page is complete
+            if not (home / name).exists():
+                save(home / name, content)
+        written.append(home / path.name)
     return written
+
+
+def refuse_patterns(folder: Path) -> None:
+    """Raise a LabError if the path of a course holds a character with which nbgrader does not work.
+
+    nbgrader looks for files with the whole path as a pattern (`glob`), in which *, ? and [ have a meaning. The path is
+    also part of its gradebook's address: there ? ends it, and %41 is an A.
+    """
+    where = str(folder.absolute())
+    if found := re.search(r"[*?[]|%[0-9A-Fa-f]{2}", where):
+        raise LabError(
+            f"The path of the course, {where}, holds {found[0]!r}. nbgrader reads *, ? and [ in a path as a pattern and "
+            "% before two digits as a code, and would look elsewhere. Choose a path without them; blanks and other "
+            "signs are fine."
+        )
 
 
 def relink(notebook):

@@ -1,5 +1,7 @@
 """Notebooks on the disk: read as UTF-8 with or without a BOM, and what is no notebook is named."""
 
+import hashlib
+import json
 from pathlib import Path
 
 from .errors import LabError
@@ -24,10 +26,12 @@ def read_notebook(path: str | Path):
     """
     import nbformat
 
+    text = read_text(path)
     try:
-        return nbformat.reads(read_text(path), as_version=4)
-    except LabError:
-        raise
+        written = json.loads(text)
+        if not isinstance(written, dict) or type(written.get("nbformat")) is not int:
+            raise ValueError("it does not say which nbformat it is")  # nbformat takes it for 1, without any cells
+        return nbformat.reads(text, as_version=4)
     except Exception as error:  # nbformat's own errors have no common base
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise LabError(
@@ -39,4 +43,12 @@ def notebook_bytes(notebook) -> bytes:
     """A notebook as it lies on the disk."""
     import nbformat
 
-    return (nbformat.writes(notebook).rstrip("\n") + "\n").encode("utf-8")
+    text = nbformat.writes(notebook).rstrip("\n") + "\n"
+    return text.encode("utf-8", "backslashreplace")  # half a character becomes JSON's own escape
+
+
+def digest(notebook) -> str:
+    """What tells one notebook's content from another's: its cells with their outputs, not how it was saved."""
+    parts = ("cell_type", "source", "outputs", "attachments")
+    cells = [[cell.get(part) or None for part in parts] for cell in notebook.cells]
+    return hashlib.sha256(json.dumps(cells, sort_keys=True).encode("ascii")).hexdigest()

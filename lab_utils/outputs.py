@@ -1,16 +1,14 @@
 """What a command writes into a folder that a person chose: whole files, nothing of anyone else's, errors in words."""
 
-import hashlib
-import json
+import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from .errors import LabError
-from .files import explain, read_json, replacing_file, scratch_folder, user_path
-
-RECORD = ".lora-lab-files.json"  # in a folder of `write_known`: what it wrote there
+from .files import explain, replacing_file, scratch_folder, user_path
 
 
 def output_folder(path: str | Path) -> Path:
@@ -34,12 +32,12 @@ def output_folder(path: str | Path) -> Path:
 
 
 @contextmanager
-def explained(path: str | Path) -> Iterator[None]:
-    """Turn what the disk says in this block into a LabError that names `path` and the way out."""
+def explained(path: str | Path, done: str = "written") -> Iterator[None]:
+    """Turn what the disk says in this block into a LabError that names `path`, what was to be done, and the way out."""
     try:
         yield
     except (OSError, ValueError) as error:  # ValueError: a path with a null character
-        raise LabError(f"{path} cannot be written: {explain(error)}") from error
+        raise LabError(f"{path} cannot be {done}: {explain(error)}") from error
 
 
 def save(path: Path, content: str | bytes) -> Path:
@@ -59,60 +57,43 @@ def refuse_others(paths: list[Path], is_ours: Callable[[bytes], bool]) -> None:
             raise LabError(f"{path} is a file that was not written here, and would be lost. Choose another --output.")
 
 
-def write_known(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
-    """Write files and remember their content, so that one that somebody has changed since is never written over.
+def write_over_own(folder: Path, files: Mapping[str, bytes], is_own: Callable[[str, bytes], bool]) -> None:
+    """Write files, all of them or, where one would take the place of somebody's work, none.
 
     Parameters
     ----------
     folder : made if need be; what else is in it stays
     files : path in `folder` -> content
-
-    Returns
-    -------
-    list of Path, the files
+    is_own : function of such a path and the content of the file there: may it be replaced?
 
     Raises
     ------
     LabError
-        A file of that name is neither what was written here before nor what would be: it is named, and nothing is
-        written. Or the disk refuses.
+        A file that is there is not what would be written, and not our own: it is named. Or the disk refuses.
     """
     folder = output_folder(folder)
-    known, new = _record(folder), {name: _digest(content) for name, content in files.items()}
-    changed = [
-        name for name in files
-        if (folder / name).exists() and _digest_of(folder / name) not in (*known.get(name, ()), new[name])
-    ]
-    if changed:
-        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+    others = []
+    for name, content in files.items():
+        with explained(folder / name, "read"):
+            there = (folder / name).read_bytes() if os.path.lexists(folder / name) else content
+        others += [name] if there != content and not is_own(name, there) else []
+    if others:
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
         raise LabError(
-            f"{folder} holds files that were changed since they were written there, or are not from here: "
-            f"{', '.join(changed[:3])}{more}. They would be lost: move them away, or choose another --output."
+            f"{folder} holds files that were changed after they were written there, or that come from elsewhere: "
+            f"{', '.join(others[:3])}{more}. They would be lost: move them away, or choose another --output."
         )
-    # First the record of both: if the writing is cut short, either is known the next time.
-    save(folder / RECORD, json.dumps(known | {name: [*known.get(name, ()), new[name]] for name in new}, indent=1))
-    written = [save(folder / name, content) for name, content in files.items()]
-    save(folder / RECORD, json.dumps(known | {name: [digest] for name, digest in new.items()}, indent=1))
-    return written
+    for name, content in files.items():
+        save(folder / name, content)
 
 
-def _record(folder: Path) -> dict[str, list[str]]:
-    """File -> digests that it may have; nothing of a record that cannot be read: then every file counts as changed."""
-    try:
-        found = read_json(folder / RECORD)
-    except LabError:
-        return {}
-    valid = isinstance(found, dict) and all(isinstance(digests, list) for digests in found.values())
-    return found if valid else {}
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _digest_of(path: Path) -> str:
-    with explained(path):
-        return _digest(path.read_bytes())
+@contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """A folder for the time of the block. A LabError says why if there is no place for one."""
+    with ExitStack() as stack:
+        with explained("A temporary folder"):
+            made = stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True))
+        yield Path(made)
 
 
 def print_anything() -> None:

@@ -6,11 +6,14 @@ Light or dark is the reader's choice, made in the browser.
 """
 
 import html
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote_to_bytes, urlsplit
 
+from .files import read_text
+from .outputs import save
 from .snapshots import replace_widgets
 
 HIDDEN_TAGS = {"notes", "colab"}  # cells for the speaker, and for another machine
@@ -69,6 +72,7 @@ def page_html(notebook, *, folder: Path = Path("."), stem: str = "", titles: Map
 
     title = describe(notebook)[0]
     notebook, head, scripts = replace_widgets(shown(notebook))
+    notebook.metadata.pop("title", None)  # nbconvert would take it for the page's
     exporter = HTMLExporter(
         template_name="lab", raw_template=_TEMPLATE, embed_images=True, anchor_link_text="#", theme="light"
     )
@@ -94,18 +98,27 @@ def write_page(page, folder: Path, titles: Mapping[str, str] | None = None) -> P
     """Write an executed notebook to `folder` as one HTML file with its pictures inside; returns the file."""
     target = folder / f"{page.path.stem}.html"
     body = page_html(page.notebook, folder=page.path.parent, stem=page.path.stem, titles=titles)
-    target.write_text(body, encoding="utf-8")
-    return target
+    return save(target, body)
+
+
+def is_of_site(page: bytes) -> bool:
+    """Is this HTML a page, or the index, of a site that was written here?"""
+    return bool(re.search(rb"<title>[^<]*LoRA Lab</title>", page[:100_000]))
+
+
+def address(stem: str) -> str:
+    """The link to a page from another one of its site."""
+    return f"{quote(os.fsencode(stem))}.html"  # the name's own bytes, whatever the locale makes of them
 
 
 def style() -> str:
     """The style element of every page of a site."""
-    return f"<style>{(_ASSETS / 'site.css').read_text(encoding='utf-8')}</style>"
+    return f"<style>{read_text(_ASSETS / 'site.css')}</style>"
 
 
 def script() -> str:
     """The script element of every page of a site."""
-    return f"<script>{(_ASSETS / 'site.js').read_text(encoding='utf-8')}</script>"
+    return f"<script>{read_text(_ASSETS / 'site.js')}</script>"
 
 
 _SKIP = '<a class="site-skip" href="#lesson">Skip to the content</a>'
@@ -119,9 +132,9 @@ def _way(stem: str, titles: Mapping[str, str], label: str) -> str:
     after = order[place + 1] if place + 1 < len(order) else None
     links = ['<a class="site-home" href="index.html">LoRA Lab: all pages</a>']
     if before:
-        links.insert(0, f'<a rel="prev" href="{before}.html">← {html.escape(titles[before])}</a>')
+        links.insert(0, f'<a rel="prev" href="{address(before)}">← {html.escape(titles[before])}</a>')
     if after:
-        links.append(f'<a rel="next" href="{after}.html">{html.escape(titles[after])} →</a>')
+        links.append(f'<a rel="next" href="{address(after)}">{html.escape(titles[after])} →</a>')
     return f'<nav class="site-way" aria-label="{label}">{"".join(links)}</nav>'
 
 
@@ -170,8 +183,9 @@ def _relink(soup, titles: Mapping[str, str]) -> None:
         parts = urlsplit(link["href"])
         if parts.scheme or parts.netloc or not parts.path:
             continue
-        stem = parts.path.removesuffix(".ipynb")
-        if stem != parts.path and stem in titles:
-            link["href"] = f"{stem}.html" + (f"#{parts.fragment}" if parts.fragment else "")
+        path = os.fsdecode(unquote_to_bytes(parts.path))
+        stem = path.removesuffix(".ipynb").removeprefix("./")
+        if path.endswith(".ipynb") and stem in titles:
+            link["href"] = address(stem) + (f"#{parts.fragment}" if parts.fragment else "")
         else:
             del link["href"]

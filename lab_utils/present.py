@@ -17,15 +17,18 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from . import cells
 from .course import NOTEBOOKS
 from .errors import LabError, choose, command_line
 from .extras import how_to_install
+from .files import read_text
+from .notebook_files import notebook_bytes, read_notebook
+from .outputs import print_anything, save, temporary_folder
 
 ASSETS = Path(__file__).parent / "widgets"
 PORT = 8866
@@ -83,9 +86,9 @@ def page_notebook(shown: Shown, folder: Path = NOTEBOOKS):
     LabError
         No cell of the notebook shows an explorer.
     """
-    import nbformat
+    from nbformat.v4 import new_code_cell, new_notebook
 
-    notebook = nbformat.read(folder / shown.notebook, as_version=4)
+    notebook = read_notebook(folder / shown.notebook)
     sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     at = next((index for index, source in enumerate(sources) if _shows(source)), None)
     if at is None:
@@ -94,8 +97,8 @@ def page_notebook(shown: Shown, folder: Path = NOTEBOOKS):
     if not shown.whole_cells:
         before = [part for source in before for part in _statements(source)]
     kept = [before[index] for index in cells.needed([*before, last], len(before))]
-    made = nbformat.v4.new_notebook(metadata=notebook.metadata)
-    made.cells = [nbformat.v4.new_code_cell(source) for source in ("\n".join(["%%capture", *kept]), last)]
+    made = new_notebook(metadata=notebook.metadata)
+    made.cells = [new_code_cell(source) for source in ("\n".join(["%%capture", *kept]), last)]
     return made
 
 
@@ -164,7 +167,7 @@ def _bar(shown: Shown | None, pages: Sequence[Shown]) -> str:
 
 
 def _address(shown: Shown) -> str:
-    return f"/voila/render/{shown.name}.ipynb"
+    return f"/voila/render/{quote(shown.name)}.ipynb"
 
 
 def write_pages(folder: Path, pages: Sequence[Shown] = EXPLORERS, notebooks: Path = NOTEBOOKS) -> tuple[Path, Path]:
@@ -180,13 +183,9 @@ def write_pages(folder: Path, pages: Sequence[Shown] = EXPLORERS, notebooks: Pat
     -------
     (Path, Path) : the folder of the notebooks, and the one for JUPYTER_PATH that holds the template "lora-lab"
     """
-    import nbformat
-
     root, share = folder / "pages", folder / "share"
     template = share / "voila" / "templates" / "lora-lab"
-    template.mkdir(parents=True)
-    root.mkdir()
-    css, script = ((ASSETS / f"present.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
+    css, script = (read_text(ASSETS / f"present.{kind}") for kind in ("css", "js"))
     entries = "".join(
         f'<li><a href="{_address(one)}">{html.escape(one.title)}</a> {html.escape(one.line)}</li>' for one in pages
     )
@@ -195,11 +194,11 @@ def write_pages(folder: Path, pages: Sequence[Shown] = EXPLORERS, notebooks: Pat
     files |= {"present.css": css, "present.js": script}
     files |= {f"bar-{one.name}.html": _bar(one, pages) for one in pages}
     for name, text in files.items():
-        (template / name).write_text(text, encoding="utf-8")
+        save(template / name, text)
     for one in pages:
         notebook = page_notebook(one, notebooks)
         notebook.metadata["title"] = f"{one.title} · LoRA Lab"
-        nbformat.write(notebook, root / f"{one.name}.ipynb")
+        save(root / f"{one.name}.ipynb", notebook_bytes(notebook))
     return root, share
 
 
@@ -224,15 +223,25 @@ def select(names: Sequence[str]) -> list[Shown]:
 
 
 def check_port(port: int) -> None:
-    """A LabError if another program listens on this machine's `port`."""
+    """A LabError if another program listens on this machine's `port`, or there is no such port."""
+    if not 0 < port < 65536:
+        raise LabError(f"There is no port {port}: choose one from 1024 to 65535.")
     with socket.socket() as free:
         free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             free.bind(("127.0.0.1", port))
+        except PermissionError as error:
+            raise LabError(f"Port {port} is the system's ({error.strerror}): choose one from 1024 to 65535.") from error
         except OSError as error:
             raise LabError(
                 f'Port {port} is taken ({error.strerror}). Take another: make present PRESENT="--port {port + 1}"'
             ) from error
+
+
+def refuse_in_list(folder: Path) -> None:
+    """A LabError if a folder cannot be one of those in JUPYTER_PATH, for its path holds what separates them."""
+    if os.pathsep in str(folder):
+        raise LabError(f"The temporary folder {folder} holds a {os.pathsep!r} in its path: set TMPDIR to another one.")
 
 
 def check_installed(package: str, name: str) -> None:
@@ -267,11 +276,13 @@ def main(arguments: list[str] | None = None) -> int:
         help="start a kernel for every page at once, and again after each visit: pages open sooner, for more memory",
     )  # fmt: skip
     options = parser.parse_args(arguments)
+    print_anything()
     check_installed("voila", "Voilà")
     pages = select(options.only)
     check_port(options.port)
-    with tempfile.TemporaryDirectory(prefix="lora-lab-present-", ignore_cleanup_errors=True) as folder:
-        root, share = write_pages(Path(folder), pages)
+    with temporary_folder("lora-lab-present-") as folder:
+        root, share = write_pages(folder, pages)
+        refuse_in_list(share)
         path = os.pathsep.join([str(share), *filter(None, [os.environ.get("JUPYTER_PATH")])])
         print(f"The explorers: http://localhost:{options.port}/   Stop with Ctrl-C here.", flush=True)
         serve = command(root, options.port, browser=not options.no_browser, ready=options.ready)

@@ -283,8 +283,10 @@ def perplexity_by_bits(folder: str | Path = BITS) -> BitsRecord:
 
 
 def _format(values: dict, by_module: dict[str, float]) -> FormatRecord:
-    """One format's record; a ValueError names what is not a number."""
+    """One format's record; an error names what is missing or is not a number."""
     made = FormatRecord(**values, relative_rms_by_module=by_module)
+    for model in ("smollm2-135m", "minilm", "digits", "gaussian"):
+        made.relative_rms[model]
     for name, value in vars(made).items():
         for one in value.values() if name.startswith("relative_rms") else [value]:
             number(one)

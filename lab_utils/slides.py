@@ -9,12 +9,13 @@ import argparse
 import json
 import os
 import sys
-import tempfile
 from pathlib import Path
+from urllib.parse import quote
 
 from .course import NOTEBOOKS, select
 from .editions import write_edition
 from .errors import command_line
+from .outputs import print_anything, save, temporary_folder
 from .present import check_installed, run_server
 
 SETTINGS = {"theme": "white", "scroll": True, "center": False, "start_slideshow_at": "beginning"}
@@ -28,10 +29,9 @@ STYLE = """
 def write_slides(path: Path, folder: Path) -> tuple[Path, Path]:
     """Write a notebook's slides and JupyterLab's settings to `folder`; returns the slides, the settings' folder."""
     [notebook] = write_edition("instructor", [path], folder / "slides")
-    (notebook.parent / "rise.css").write_text(STYLE, encoding="utf-8")
+    save(notebook.parent / "rise.css", STYLE)
     settings = folder / "settings" / "jupyterlab-rise" / "plugin.jupyterlab-settings"
-    settings.parent.mkdir(parents=True)
-    settings.write_text(json.dumps(SETTINGS), encoding="utf-8")
+    save(settings, json.dumps(SETTINGS))
     return notebook, folder / "settings"
 
 
@@ -41,13 +41,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m lab_utils.slides", description=__doc__.split("\n")[0])
     parser.add_argument("number", help="number or name of a notebook, as 01")
     options, flags = parser.parse_known_args(arguments)
+    print_anything()
     check_installed("jupyterlab_rise", "jupyterlab-rise")
     [path] = select(NOTEBOOKS, [options.number])
-    with tempfile.TemporaryDirectory(prefix="lora-lab-slides-", ignore_cleanup_errors=True) as folder:
-        notebook, settings = write_slides(path, Path(folder))
+    with temporary_folder("lora-lab-slides-") as folder:
+        notebook, settings = write_slides(path, folder)
         print("Space: on · Ctrl+Enter: run the cell · t: your notes in a window of their own · Ctrl-C here: stop")
         command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={notebook.parent}"]
-        command += [f"--LabApp.default_url=/rise/{notebook.name}", "--ServerApp.log_level=CRITICAL", *flags]
+        command += [f"--LabApp.default_url=/rise/{quote(notebook.name)}", "--ServerApp.log_level=CRITICAL", *flags]
         return run_server(command, {**os.environ, "JUPYTERLAB_SETTINGS_DIR": str(settings)})
 
 
