@@ -24,6 +24,7 @@ from .models import default_model, load_base
 from .processes import accelerate, on_main
 from .recipe import Recipe
 from .run_lock import held
+from .sizes import shown
 from .supervision import encode_split
 from .tasks import TASKS, load_task
 from .trainer import Trainer, load_adapter
@@ -39,7 +40,7 @@ class Run:
     ----------
     recipe : Recipe, with "auto" resolved
     output_dir : Path, holds `adapter/` (peft's layout) and the last checkpoints
-    history : list of dict, one a step: step (1-based), loss (nats a supervised token), learning_rate, tokens
+    history : list of dict, one per step: step (1-based), loss (nats per supervised token), learning_rate, tokens
         (read), supervised_tokens, seconds
     model, tokenizer : the peft model with the trained adapter, and its tokenizer
     resumed_from : int, steps that an earlier call had done
@@ -119,8 +120,8 @@ def finetune(
     """
     from accelerate.utils import broadcast_object_list
 
+    _check_arguments(recipe, output_dir, base)
     output_dir = user_path(output_dir)
-    _check_base(base)
     rows = training_rows(load_task(recipe.task) if dataset is None else dataset, recipe.train_examples)
     identity: dict = {"data": data_digest(rows)}
     device = find_device()
@@ -164,8 +165,12 @@ def finetune(
         return run
 
 
-def _check_base(base) -> None:
-    """Raise a LabError unless `base` is None or looks like (model, tokenizer)."""
+def _check_arguments(recipe, output_dir, base) -> None:
+    """Raise a LabError unless these are a recipe, a path, and None or what looks like (model, tokenizer)."""
+    if not isinstance(recipe, Recipe):
+        raise LabError(f"recipe={shown(recipe)} is out of range: a Recipe, as in Recipe(task='bookings', rank=8).")
+    if not isinstance(output_dir, (str, Path)) or not str(output_dir):
+        raise LabError(f"output_dir={shown(output_dir)} is out of range: the path of a folder for this run.")
     pair = isinstance(base, (tuple, list)) and len(base) == 2
     if base is not None and not (pair and hasattr(base[0], "named_parameters") and callable(base[1])):
         kind = f"({', '.join(type(one).__name__ for one in base)})" if pair else type(base).__name__

@@ -242,6 +242,14 @@ def test_a_base_that_is_no_pair_is_named(tmp_path, base):
         module.finetune(RECIPE, tmp_path, base=base)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "folder"), [({"rank": 8}, "run"), (None, "run"), (RECIPE, None), (RECIPE, "")], ids=str
+)
+def test_a_recipe_or_a_folder_that_is_none_is_named(recipe, folder):
+    with pytest.raises(LabError, match=r"(recipe|output_dir)=.* is out of range"):
+        module.finetune(recipe, folder)
+
+
 def test_answers_without_a_token_to_learn_are_refused(train, home, tmp_path, monkeypatch):
     """Without the end of turn nothing would be left of an empty answer."""
     monkeypatch.setattr(trainer.Trainer, "supervised", lambda self, batch: 0)
@@ -320,6 +328,34 @@ def test_a_second_process_is_refused_and_the_first_loses_nothing(home, train, tm
     assert first.returncode == 0
     assert weights(tmp_path / "run") == weights(home / "run")
     assert train(tmp_path / "run").resumed_from == 3
+
+
+@pytest.mark.training
+def test_several_processes_take_one_lock_and_are_refused_together(home, train, tmp_path):
+    """torchrun with two ranks into a folder that this process holds: both say so, none waits for the other."""
+    from lab_utils.run_lock import held
+
+    code = (
+        "import os, sys, pathlib, tiny_runs\n"
+        "from lab_utils.errors import LabError\n"
+        "home, name = pathlib.Path(sys.argv[1]), sys.argv[2]\n"
+        "try: tiny_runs.train(home, name, quantization='none')\n"
+        "except LabError as error: (home / f\"{name}-{os.environ['RANK']}.txt\").write_text(str(error))\n"
+    )
+    (home / "several.py").write_text(code)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+
+    def start():
+        subprocess.run([*command, home / "several.py", home, "two"], check=True, capture_output=True, env=environment)
+        return [path.read_text() for path in sorted(home.glob("two-*.txt"))]
+
+    with held(home / "two"):
+        said = start()
+    assert len(said) == 2 and said[0] == said[1] and "is in use" in said[0]
+    for path in home.glob("two-*.txt"):
+        path.unlink()
+    assert start() == [] and len(checkpoints(home / "two")) == 2  # and now they are alone
 
 
 def test_a_call_that_was_interrupted_goes_on_in_the_same_process(train, home, tmp_path):
