@@ -1,16 +1,14 @@
 """Checkpoints of a training run: written whole or not at all, refused for another recipe, passed over if damaged."""
 
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 from .checkpoint_files import Damaged, read_checkpoint, sums_of
 from .errors import LabError
-from .files import explain, read_json, scratch_folder, sync
+from .files import explain, move, read_json, replacing_files, replacing_folder
 from .recipe import Recipe
 
 KEPT = 2  # the newest, and the one before it in case the newest cannot be read
@@ -52,7 +50,7 @@ def save_checkpoint(
     target = output_dir / f"checkpoint-{step:06d}"
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
-        with _in_its_place(target) as new:
+        with replacing_folder(target, lambda name: True) as new:
             model.save_pretrained(new)
             torch.save(state, new / "state.pt")
             record = {"step": step, "fingerprint": recipe.fingerprint(), "recipe": asdict(recipe), "history": history}
@@ -61,7 +59,7 @@ def save_checkpoint(
     except (OSError, RuntimeError, SafetensorError) as error:  # a full disk is no OSError to torch and safetensors
         kept = checkpoints(output_dir)
         raise LabError(
-            f"Checkpoint {step} could not be written to {output_dir}: {_explain(error)} It takes 20 to 100 MB. "
+            f"Checkpoint {step} could not be written to {output_dir}: {explain(error)} It takes 20 to 100 MB. "
             f"Then run the same call again; it goes on from {kept[-1].name if kept else 'the start'}."
         ) from error
     for old in checkpoints(output_dir)[:-KEPT]:
@@ -69,27 +67,8 @@ def save_checkpoint(
     return target
 
 
-@contextmanager
-def _in_its_place(target: Path) -> Iterator[Path]:
-    """A new folder for the `with` block to fill, moved to `target` at its end; what was there is deleted last."""
-    with scratch_folder(target.parent, target.name) as scratch:
-        new, old = scratch / "new", scratch / "old"
-        new.mkdir()
-        yield new
-        for path in new.iterdir():
-            sync(path)
-        if target.exists():
-            os.replace(target, old)
-        try:
-            os.replace(new, target)
-        except BaseException:
-            if old.exists():
-                os.replace(old, target)
-            raise
-
-
 def save_adapter(folder: Path, save: Callable[[Path], object]) -> None:
-    """Write a finished run's adapter, each file whole or not at all.
+    """Write a finished run's adapter, all of its files or none.
 
     Parameters
     ----------
@@ -104,24 +83,13 @@ def save_adapter(folder: Path, save: Callable[[Path], object]) -> None:
     from safetensors import SafetensorError
 
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with scratch_folder(folder.parent, folder.name) as scratch:
+        with replacing_files(folder) as scratch:
             save(scratch)
-            folder.mkdir(exist_ok=True)
-            for path in sorted(scratch.iterdir(), reverse=True):  # the weights before the config that describes them
-                sync(path)
-                os.replace(path, folder / path.name)
     except (OSError, RuntimeError, SafetensorError) as error:
         raise LabError(
-            f"The adapter could not be written to {folder}: {_explain(error)} The run is in its checkpoints: then run "
+            f"The adapter could not be written to {folder}: {explain(error)} The run is in its checkpoints: then run "
             "the same call again."
         ) from error
-
-
-def _explain(error: Exception) -> str:
-    """`files.explain`, which does not know how torch says that the disk is full."""
-    full = " The disk is full: free some space." if "inline_container" in str(error) else ""
-    return explain(error) + full
 
 
 def latest_record(
@@ -216,10 +184,10 @@ def _move(found: list[Path], output_dir: Path, name: str) -> Path | None:
     try:
         folder.mkdir()
         for path in found:
-            path.rename(folder / path.name)
+            move(path, folder / path.name)
             moved.append(path)
     except OSError as error:
         for path in moved:
-            (folder / path.name).rename(path)
+            move(folder / path.name, path)
         raise LabError(f"{found[len(moved)]} could not be moved to {folder}: {explain(error)}") from error
     return folder

@@ -48,16 +48,11 @@ def save_adapter(model: nn.Module, folder: str | Path) -> Path:
     config = json.dumps(_config(model), indent=2, sort_keys=True)
     state = {key: matrix.cpu().contiguous() for key, matrix in adapter_state(model).items()}
     folder = files.user_path(folder)
-    existed = folder.is_dir()
     try:
-        with files.replacing_file(folder / CONFIG) as new_config, files.replacing_file(folder / WEIGHTS) as new_weights:
-            new_config.write_text(config, encoding="utf-8")
-            save_file(state, new_weights, metadata={"format": "pt"})
-            for path in (new_config, new_weights):
-                files.sync(path)  # both are on the disk before either takes its place
+        with files.replacing_files(folder) as new:
+            (new / CONFIG).write_text(config, encoding="utf-8")
+            save_file(state, new / WEIGHTS, metadata={"format": "pt"})
     except (OSError, SafetensorError) as error:
-        if not existed and folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
         raise LabError(f"No adapter could be written to {folder}: {files.explain(error)}") from error
     return folder
 
