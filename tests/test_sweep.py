@@ -349,9 +349,9 @@ def test_the_seed_draws_the_examples(tiny, monkeypatch):
 
 @pytest.mark.parametrize("method", ["adapter", "full"])
 def test_a_diverged_trial_has_a_problem_and_no_results(tiny, tokenizer, monkeypatch, method):
-    """The model computes nan; the error that ends the training is the row's problem."""
+    """The model's weights are finite and too large: it computes nan, and that error is the row's problem."""
     broken = tiny()
-    torch.nn.init.constant_(broken.model.layers[0].mlp.down_proj.weight, float("nan"))
+    torch.nn.init.constant_(broken.model.layers[0].mlp.down_proj.weight, 3e38)
     monkeypatch.setattr(module, "_base", lambda *_: (broken, tokenizer))
     monkeypatch.setattr(lab_utils.full_finetune, "load_base", lambda *_, **__: (broken, tokenizer))
     row = measure(Trial(recipe=Recipe(**SHORT), method=method))
