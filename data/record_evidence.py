@@ -5,9 +5,9 @@
     python data/record_evidence.py --list                 # what is there, what is missing, how long that takes
     python data/record_evidence.py --merge FOLDER         # take over what was recorded into another folder
 
-writes a line a run to `data/evidence/<study>.jsonl`; `lab_utils.studies` says what is asked, data/README.md what a line
-holds. It takes one thread at the lowest priority, pauses while `make test` runs, and two may run at once: no run is done
-twice. Long runs go on from a checkpoint in `data/evidence/.partial`.
+writes a line per run to `data/evidence/<study>.jsonl`; `lab_utils.studies` says what is asked, data/README.md what a
+line holds. It takes one thread at the lowest priority, pauses while `make test` runs, and two may run at once: no run
+is done twice. Long runs go on from a checkpoint in `data/evidence/.partial`.
 """
 
 import argparse
@@ -22,18 +22,19 @@ from pathlib import Path
 import torch
 
 from lab_utils.adapter import attach_adapter, take_off_adapter
+from lab_utils.base_weights import compute_fast, plain_base, put_weights, weights_of
 from lab_utils.device import keep_freed_memory, machine
 from lab_utils.errors import LabError, choose
 from lab_utils.evaluate import answer_losses
 from lab_utils.evidence import FOLDER, Run, merge_tables, packed, packed_bits
-from lab_utils.fourbit import FourBitLoRA, dequantize
-from lab_utils.full_finetune import load_full, matrices, training_steps
+from lab_utils.full_finetune import load_full, matrices
 from lab_utils.locks import wait_for_tests
 from lab_utils.lora import adapted_layers, take_off, trainable_parameters
 from lab_utils.models import load_base
 from lab_utils.optimizer import build_optimizer
 from lab_utils.quiet import quiet
 from lab_utils.recipe import Recipe
+from lab_utils.recorded_training import Checkpoint, train
 from lab_utils.recording import overview, progress, record
 from lab_utils.saved import saved_bytes
 from lab_utils.studies import STUDIES, Arm
@@ -75,126 +76,6 @@ def training_rows(run: Run) -> list[dict]:
         following = dict(zip(turn, turn[1:] + turn[:1], strict=True))  # one cycle: nobody keeps an answer
         rows = [row | {"answer": rows[following[place]]["answer"]} for place, row in enumerate(rows)]
     return rows
-
-
-# The bases. All arithmetic is the same, in bfloat16; only the numbers in the weights differ.
-
-
-@cache
-def plain_base(model: str):
-    """(model, tokenizer) with bfloat16 weights, loaded once."""
-    return load_base(model, "none", verbose=False)
-
-
-@cache
-def weights_of(model: str, quantization: str) -> dict[str, torch.Tensor]:
-    """name -> bfloat16 Tensor (out, in) of the layers' matrices, as a base stands for them; from a base of its own,
-    for the one that is trained on is given other weights.
-    """
-    loaded, _ = load_base(model, quantization, verbose=False)
-    return {name: as_floats(module).clone() for name, module in matrices(loaded).items()}
-
-
-@torch.no_grad()
-def as_floats(layer) -> torch.Tensor:
-    """What a layer's weight stands for, a plain one or bitsandbytes' codes: bfloat16 Tensor (out, in)."""
-    if layer.weight.is_floating_point():
-        return layer.weight.detach().bfloat16()
-    if hasattr(layer.weight, "quant_state"):
-        return dequantize(layer.weight, torch.bfloat16)
-    scale = layer.weight.SCB if layer.weight.SCB is not None else layer.state.SCB  # (out,): absmax of each row
-    return (layer.weight.data.float() * scale[:, None] / 127).bfloat16()
-
-
-def put_weights(model, weights: dict[str, torch.Tensor]) -> None:
-    """Give the base of `model`, with or without adapters on it, these weights."""
-    for name, module in matrices(model).items():
-        name = name.removeprefix("base_model.model.").replace(".base_layer", "")
-        if name in weights:
-            module.weight = torch.nn.Parameter(weights[name], requires_grad=False)
-
-
-class PlainWeight:
-    """A layer's weight as `FourBitLoRA` asks for one; looked up at every use, for it may be exchanged."""
-
-    def __init__(self, layer):
-        self.layer = layer
-
-    def dense(self, dtype: torch.dtype) -> torch.Tensor:
-        return self.layer.weight.to(dtype)
-
-
-def compute_fast(model) -> None:
-    """Let peft's layers compute as the lab's 4-bit layers do, on any base: see `lab_utils.fourbit`."""
-    from peft.tuners.lora import Linear
-
-    def forward(module, weight, x):
-        name = module.active_adapters[0]
-        A, B = module.lora_A[name].weight, module.lora_B[name].weight
-        return FourBitLoRA.apply(x, None, A, B, weight, module.base_layer.bias, module.scaling[name])
-
-    for module in model.modules():
-        if isinstance(module, Linear):
-            module.forward = partial(forward, module, PlainWeight(module.base_layer))
-
-
-# Training, with a checkpoint where a run is long.
-
-
-class Checkpoint:
-    """Where an interrupted run goes on: the trained tensors, the optimizer, the losses so far."""
-
-    def __init__(self, path: Path, every: int):
-        self.path, self.every = path, every
-
-    def save(self, parameters, optimizer, losses: list[float], seconds: list[float]) -> None:
-        """Written whole or not at all."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        new = self.path.with_suffix(f".{os.getpid()}")
-        state = {"parameters": [one.detach() for one in parameters], "optimizer": optimizer.state_dict()}
-        torch.save(state | {"losses": losses, "seconds": seconds}, new)
-        os.replace(new, self.path)
-
-    def restore(self, parameters, optimizer) -> tuple[list[float], list[float]]:
-        """Put everything in place; returns (losses, seconds), empty if there is nothing that can be read."""
-        import pickle
-
-        try:
-            state = torch.load(self.path, weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
-            return [], []
-        with torch.no_grad():
-            for parameter, value in zip(parameters, state["parameters"], strict=True):
-                parameter.copy_(value)
-        optimizer.load_state_dict(state["optimizer"])
-        return state["losses"], state["seconds"]
-
-    def drop(self) -> None:
-        """The run is done."""
-        self.path.unlink(missing_ok=True)
-
-
-def train(model, tokenizer, run: Run, rows, optimizer, checkpoint: Checkpoint | None = None, **options) -> dict:
-    """Train what the optimizer holds; returns what a line says about it. `options` are those of `training_steps`."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    losses, seconds = checkpoint.restore(parameters, optimizer) if checkpoint else ([], [])
-    began = time.process_time()
-    for loss in training_steps(model, tokenizer, run.recipe, rows, optimizer, done=len(losses), **options):
-        seconds.append(time.process_time() - began)
-        losses.append(loss)
-        if checkpoint and len(losses) % checkpoint.every == 0 and len(losses) < run.recipe.steps:
-            checkpoint.save(parameters, optimizer, losses, seconds)
-        wait_for_tests()
-        began = time.process_time()
-    model.eval()
-    moments = [value for state in optimizer.state.values() for value in state.values() if value.dim()]
-    return {
-        "trained_parameters": sum(parameter.numel() for parameter in parameters),
-        "optimizer_bytes": sum(moment.numel() * moment.element_size() for moment in moments),
-        "cpu_seconds_a_step": round(statistics.median(seconds), 3),
-        "training_cpu_seconds": round(sum(seconds), 1),
-        "training_losses": packed(losses),
-    }
 
 
 def scored(model, tokenizer, rows, recipe: Recipe, autocast=None) -> tuple[list[float], list[bool]]:
@@ -247,7 +128,7 @@ def measure_adapter(arm: Arm, run: Run, rows, checkpoint: Checkpoint | None) -> 
     for parameter in trainable_parameters(model):
         parameter.data = parameter.data.to(getattr(torch, run.adapter_dtype))
     optimizer = build_optimizer(model, recipe.learning_rate, weight_decay=recipe.weight_decay)
-    results = train(model, tokenizer, run, rows, optimizer, checkpoint)
+    results = train(model, tokenizer, run, rows, optimizer, checkpoint, wait_for_tests)
     return results | all_scores(model, tokenizer, arm, run, rows)
 
 
@@ -257,7 +138,7 @@ def measure_full(arm: Arm, run: Run, rows, checkpoint: Checkpoint | None) -> dic
     model, tokenizer = load_full(recipe)
     layers = [module.weight for module in matrices(model).values()]
     optimizer = torch.optim.AdamW(layers, recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
-    results = train(model, tokenizer, run, rows, optimizer, checkpoint, autocast=torch.bfloat16)
+    results = train(model, tokenizer, run, rows, optimizer, checkpoint, wait_for_tests, autocast=torch.bfloat16)
     del optimizer
     for weight in layers:
         weight.grad = None
@@ -280,8 +161,8 @@ def measure_variant(arm: Arm, run: Run, rows, checkpoint: Checkpoint | None) -> 
         kept = batch_bytes(model, recipe)
         groups = optimizer_groups(model, run.variant, recipe.learning_rate, **ratio)
         optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, fused=True)
-        results = train(model, tokenizer, run, rows, optimizer, None, autocast=torch.bfloat16, before_step=before_step,
-                        after_step=after_step)
+        results = train(model, tokenizer, run, rows, optimizer, None, wait_for_tests, autocast=torch.bfloat16,
+                        before_step=before_step, after_step=after_step)
         results |= all_scores(model, tokenizer, arm, run, rows, torch.bfloat16)
         return results | {"saved_activation_bytes": kept, "relative_update": round(relative_update(model), 7)}
     finally:
@@ -296,7 +177,7 @@ def float_base(model: str):
 
 
 def batch_bytes(model, recipe: Recipe) -> int:
-    """Bytes that a forward pass of a batch of 80 tokens keeps for the backward pass, in float32, weights not counted."""
+    """Bytes kept for the backward pass by a forward pass of a batch × 80 tokens, in float32, weights not counted."""
     shape = (recipe.batch_size, 80)
     ids = torch.randint(3, model.config.vocab_size, shape, generator=torch.Generator().manual_seed(0))
     labels, supervised = ids.where(torch.arange(80) >= 48, -100), build_supervised(model)

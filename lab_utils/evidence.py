@@ -108,7 +108,7 @@ def unpacked(text: str) -> np.ndarray:
 
 def packed_bits(values: Iterable[bool]) -> str:
     """Yes and no as text: eight to a byte, base64."""
-    return base64.b64encode(np.packbits(list(values)).tobytes()).decode()
+    return base64.b64encode(np.packbits(np.asarray(list(values), dtype=bool)).tobytes()).decode()
 
 
 def unpacked_bits(text: str, count: int) -> np.ndarray:

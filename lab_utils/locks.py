@@ -47,16 +47,15 @@ def locked(path: str | Path, *, shared: bool = False, wait: bool = True) -> Iter
         yield True  # closing the file gives the lock back
 
 
-def tests_lock() -> Path:
-    """The file whose lock `make test` holds, of all checkouts on this machine: `LORA_LAB_TESTS_LOCK`, or a temporary one.
-    """
+def lock_of_tests() -> Path:
+    """The file whose lock `make test` holds: one for all checkouts of a user, or what `LORA_LAB_TESTS_LOCK` names."""
     user = os.getuid() if hasattr(os, "getuid") else "all"
     return Path(os.environ.get("LORA_LAB_TESTS_LOCK") or Path(tempfile.gettempdir()) / f"lora-lab-tests-{user}.lock")
 
 
-def tests_run() -> bool:
+def running_tests() -> bool:
     """Does `make test` run on this machine?"""
-    with locked(tests_lock(), wait=False) as free:
+    with locked(lock_of_tests(), wait=False) as free:
         return not free
 
 
@@ -73,7 +72,7 @@ def wait_for_tests(seconds: float = 2.0, sleep: Callable[[float], object] = time
     int, how many times it had to sleep
     """
     times = 0
-    while tests_run():
+    while running_tests():
         sleep(seconds)
         times += 1
     return times
@@ -82,7 +81,7 @@ def wait_for_tests(seconds: float = 2.0, sleep: Callable[[float], object] = time
 def main(arguments: list[str] | None = None) -> int:
     """Run a command while the tests' lock is held; returns its exit status."""
     command = sys.argv[1:] if arguments is None else arguments
-    with locked(tests_lock(), shared=True):
+    with locked(lock_of_tests(), shared=True):
         return subprocess.run(command, check=False).returncode
 
 

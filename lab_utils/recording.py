@@ -48,28 +48,28 @@ def progress(folder: str | Path, studies: Sequence[str] = tuple(STUDIES)) -> lis
     folder : path of the tables
     studies : names in `STUDIES`
     """
-    rows: dict[str, dict] = {}
+    rows: dict[str, list[dict]] = {}
     for study in STUDIES:
-        rows |= {row["key"]: row for row in read_table(table_of(folder, study))}
+        for row in read_table(table_of(folder, study)):
+            rows.setdefault(f"{study}: {row['arm']}", []).append(row)
     arms = {f"{study}: {arm.name}": (study, arm) for study in STUDIES for arm in STUDIES[study].arms}
     reached: dict[str, Progress] = {}
     for name, (study, arm) in arms.items():
         centre = reached[arm.centre].best if arm.centre else 0
-        reached[name] = _reached(study, arm, centre, rows)
+        reached[name] = _reached(study, arm, centre, rows.get(name, []))
     return [reached[name] for name, (study, _) in arms.items() if study in studies]
 
 
-def _reached(study: str, arm: Arm, centre: int | None, rows: dict[str, dict]) -> Progress:
-    """One arm's progress; `rows` by key."""
+def _reached(study: str, arm: Arm, centre: int | None, rows: list[dict]) -> Progress:
+    """One arm's progress; `rows` are those under its name, of which another recipe's do not count."""
     if centre is None:
         return Progress(study, arm, [], [], expected_runs(arm.search, {}), None, None)
-    search = arm.search
-    done, found = [], {}
-    for exponent in range(-40, 41):
-        for seed in search.seeds:
-            if row := rows.get(arm.at(rate(exponent + centre), seed).key) if 0 < rate(exponent + centre) < 1 else None:
-                done.append(row)
-                found[exponent, seed] = Recorded.from_row(row).loss("validation")
+    search, done, found = arm.search, [], {}
+    for row in rows:
+        exponent, seed = exponent_of(row["choices"]["learning_rate"]), row["choices"]["seed"]
+        if row["key"] == arm.at(rate(exponent), seed).key:
+            done.append(row)
+            found[exponent - centre, seed] = Recorded.from_row(row).loss("validation")
     waiting = [arm.at(rate(exponent + centre), seed) for exponent, seed in missing_runs(search, found)]
     best = best_exponent(search, found)
     best = None if best is None else best + centre
@@ -175,7 +175,3 @@ def overview(reached: Sequence[Progress]) -> str:
 def _hours(seconds: float) -> str:
     return f"{seconds / 3600:.1f} core hours"
 
-
-def exponents(done: Sequence[dict]) -> list[int]:
-    """The exponents of the rates that lines of a table have, ascending, each once."""
-    return sorted({exponent_of(row["choices"]["learning_rate"]) for row in done})

@@ -151,7 +151,7 @@ def _update() -> Iterator[Arm]:
 STUDIES = MappingProxyType(
     {
         "rates": Study(
-            question="Which learning rate do full fine-tuning and LoRA want, at ranks 1, 8, 64, and who is better then?",
+            question="Which learning rate do full fine-tuning and LoRA at ranks 1, 8, 64 want? Which is better then?",
             compared=("method", "quantization", "rank", "alpha", "steps"), arms=tuple(_rates()),
         ),
         "scaling": Study(

@@ -10,13 +10,14 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "lab_utils"
 LEVELS = {
-    0: "errors files activations cells architectures budget colab colab_packages counts extras lowrank memory quantize "
-    "saved sharding",
+    0: "errors files locks rate_search activations cells architectures budget colab colab_packages counts extras "
+    "lowrank memory quantize saved sharding",
     1: "device quiet stranded lora lora_files lora_layers variants nf4 nf4_layers peak double_quant",
-    2: "adapter capabilities checkpoint digits drawings embedded evaluate export finetune fourbit fsdp full_finetune "
-    "keras_gemma keras_lora keras_presets merge_costs merging models optimizer painter painter_training "
-    "picture_questions picture_samples plain_copy recipe recorded serving serving_costs supervision sweep sweep_ray "
-    "sweep_summary tasks towers traffic traffic_process variants_record vision_language",
+    2: "adapter base_weights capabilities checkpoint digits differences drawings embedded evaluate evidence export "
+    "finetune fourbit fsdp full_finetune keras_gemma keras_lora keras_presets merge_costs merging models optimizer "
+    "painter painter_training picture_questions picture_samples plain_copy recipe recorded recorded_training recording "
+    "serving serving_costs studies study_results supervision sweep sweep_ray sweep_summary tasks "
+    "towers traffic traffic_process variants_record vision_language",
     3: "contents plots pages snapshots",
     4: "widgets checks course chat_page editions nbgrader_course present slides",
 }
