@@ -1,7 +1,6 @@
 """Training for a record: an interrupted run goes on from its checkpoint, and what it took is measured."""
 
 import os
-import pickle
 import statistics
 import time
 from collections.abc import Callable
@@ -37,7 +36,7 @@ class Checkpoint:
         """Put everything in place; returns (losses, seconds), empty if there is nothing that can be read."""
         try:
             state = torch.load(self.path, weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
+        except Exception:  # no file, or a damaged one, on which torch raises what it likes
             return [], []
         with torch.no_grad():
             for parameter, value in zip(parameters, state["parameters"], strict=True):

@@ -12,7 +12,7 @@ from lab_utils.errors import LabError
 SAMPLES = 1000
 
 
-def runs(rng, seeds: int, messages: int, of_seeds: float, of_messages: float, of_both: float, heavy: bool) -> np.ndarray:
+def runs(rng, seeds: int, messages: int, of_seeds: float, of_messages: float, of_both: float, heavy: bool):
     """Made-up differences around 0, seeds × messages, with three standard deviations."""
     draw = (lambda size: rng.lognormal(0, 1, size) - math.exp(0.5)) if heavy else rng.standard_normal
     scale = math.sqrt((math.e - 1) * math.e) if heavy else 1.0
@@ -165,7 +165,8 @@ def made(p: float) -> Difference:
 def test_holms_correction_worked_by_hand():
     """0.01 × 4, 0.02 × 3, 0.022 × 2 but not below the 0.06 before it, and 0.9 × 1."""
     corrected = holm({"a": made(0.022), "b": made(0.01), "c": made(0.9), "d": made(0.02)})
-    assert {name: one.p for name, one in corrected.items()} == pytest.approx({"a": 0.06, "b": 0.04, "c": 0.9, "d": 0.06})
+    adjusted = {name: one.p for name, one in corrected.items()}
+    assert adjusted == pytest.approx({"a": 0.06, "b": 0.04, "c": 0.9, "d": 0.06})
     assert [name for name, one in corrected.items() if one.clear] == ["b"]
     assert all(one.family == 4 and one.low == 0.05 for one in corrected.values())
     assert [one.p for one in holm([made(0.04)])] == [0.04]

@@ -7,10 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from lab_utils.locks import locked, main, lock_of_tests, running_tests, wait_for_tests
+from lab_utils.locks import lock_of_tests, locked, main, running_tests, wait_for_tests
 
 ROOT = Path(__file__).parent.parent
-HOLD = "import sys, lab_utils.locks as l\nwith l.locked(sys.argv[1]):\n    print('held', flush=True)\n    sys.stdin.read()"
+HOLD = """
+import sys, lab_utils.locks as locks
+with locks.locked(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks: every lock is granted")
 
@@ -75,7 +80,8 @@ def test_a_recording_waits_until_no_tests_run(own_lock):
 
 
 def test_a_command_runs_while_the_lock_is_held_and_its_status_comes_back(own_lock):
-    look = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from lab_utils.locks import running_tests; sys.exit(3 + running_tests())"
+    look = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import lab_utils.locks as locks; "
+    look += "sys.exit(3 + locks.running_tests())"
     assert main([sys.executable, "-c", look]) == 4
     assert not running_tests()
 
