@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import fmean
 
 from lab_utils.device import machine, use_threads
-from lab_utils.files import replacing_file, user_path
+from lab_utils.files import replacing_files, user_path
 from lab_utils.painter import Painter, load_painter, paint
 from lab_utils.painter_training import PARTS, Lesson, adapter_lesson, lesson_pictures, train, train_base
 from lab_utils.tasks import DATA
@@ -93,10 +93,9 @@ def main() -> int:
         "size": painter.size, "ranks": sorted(options.ranks), "strengths": STRENGTHS, "prompts": PROMPTS, "seed": SEED,
         "base": base, "adapters": adapters, "command": "python data/record_pictures.py", "machine": machine(*PACKAGES),
     }  # fmt: skip
-    folder = options.output
-    with replacing_file(folder / "samples.json") as words, replacing_file(folder / "samples.png") as picture:
-        sheet.save(picture, optimize=True)
-        words.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    with replacing_files(options.output) as new:
+        sheet.save(new / "samples.png", optimize=True)
+        (new / "samples.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     say(f"{options.output}/samples.png, samples.json")
     return 0
 

@@ -23,7 +23,7 @@ from safetensors.torch import save
 
 from lab_utils.device import keep_freed_memory, machine, use_threads
 from lab_utils.evaluate import answer_losses, score
-from lab_utils.files import replacing_file, user_path
+from lab_utils.files import replacing_files, user_path
 from lab_utils.full_finetune import load_full, matrices, train_full
 from lab_utils.quiet import quiet
 from lab_utils.recipe import Recipe
@@ -63,9 +63,9 @@ def write(folder: Path, tensors: dict, record: dict) -> None:
     """Both files, or neither."""
     packed = save(tensors)
     record = record | {"sha256": hashlib.sha256(packed).hexdigest()}
-    with replacing_file(folder / "update.json") as words, replacing_file(folder / "update.safetensors") as numbers:
-        numbers.write_bytes(packed)
-        words.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    with replacing_files(folder) as new:
+        (new / "update.safetensors").write_bytes(packed)
+        (new / "update.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def record(recipe: Recipe, test_examples: int, exact_examples: int) -> tuple[dict, dict]:

@@ -40,19 +40,20 @@ def logits_bytes(supervised: int, vocabulary: int) -> int:
 
 def layer_bytes(
     record: dict, targets: list[dict], *, tokens: int, length: int, size: int, adapter_size: int, method: str,
-    rank: int, lab: bool,
+    rank: int, lab: bool, inner_size: int,
 ) -> tuple[int, int]:
-    """Bytes that one layer keeps, and bytes that computing it takes besides, at most.
+    """Bytes that one layer keeps, and bytes that computing it takes on top, at most.
 
     Parameters
     ----------
     record : dict, of `memory.as_record`
     targets : list of its modules that are trained or have an adapter
     tokens, length : int, as in `kept_bytes`
-    size, adapter_size : int, bytes of a number of the base's dtype and of the adapter's
+    size, adapter_size : int, bytes of a number that goes from layer to layer, and of the adapter's
     method : "full", "lora" or "qlora"
     rank : int
     lab : bool, eager attention and the lab's own 4-bit layers; else attention that stores no weights, and peft's
+    inner_size : int, bytes of a number inside a 4-bit layer, which is `size` unless the rest is in a wider dtype
 
     Returns
     -------
@@ -61,14 +62,16 @@ def layer_bytes(
     hidden, intermediate, inner = record["hidden"], record["intermediate"], [t for t in targets if t["group"] != "head"]
     own = method == "qlora" and lab
     copied = method != "full" and size < adapter_size and not own
-    if copied:
+    if own and size != inner_size:  # each layer casts its input for itself
+        inputs = inner_size * sum(one["in"] for one in inner)
+    elif copied:
         inputs = adapter_size * sum(one["in"] for one in inner)
     else:
         inputs = size * sum({one["source"]: one["in"] for one in inner}.values())
     if method == "full":
         inputs += 2 * size * hidden  # a norm that learns keeps what it scales
     else:
-        inputs += rank * (size if own else adapter_size) * len(inner)  # x Aᵀ
+        inputs += rank * (inner_size if own else adapter_size) * len(inner)  # x Aᵀ
     kept = kept_bytes(
         tokens, length if lab else 0, hidden, record["width"], intermediate, record["heads"], size, inputs,
         branches=3 if record["gated"] else 1,
@@ -76,7 +79,7 @@ def layer_bytes(
     # Backward through the MLP: two gradients of its width, or with the casts of peft's layers six in 16 bits.
     work = tokens * (12 * intermediate + 8 * hidden if copied else 2 * size * intermediate)
     if method == "qlora":  # one matrix, dequantized
-        work += size * max(one["out"] * one["in"] for one in record["modules"].values())
+        work += inner_size * max(one["out"] * one["in"] for one in record["modules"].values())
     if lab:  # gradients of the attention weights; what the MLP kept is gone by then
         work = max(work, tokens * ((8 if size == 4 else 4) * length * record["heads"] - 3 * size * intermediate))
     return kept, work

@@ -4,39 +4,32 @@ Everything follows from a model's published configuration; no weight is needed. 
 the shapes and totals against models that transformers builds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from .errors import LabError, choose
+from .errors import LabError
+from .families import FAMILIES, QUERY_KEY_NORMS, Linear
+from .sizes import listed, shown, switch, whole, word
 
 GROUPS = ("all-linear", "attention", "mlp", "qv")
-
-
-@dataclass(frozen=True)
-class Linear:
-    """One linear layer: a matrix (out_features, in_features), where it sits, and whether it has a bias.
-
-    `group` is "attention", "mlp", or "head" for one that stands once at the model's end. `qv` marks the layers that
-    make queries or values; where query, key and value are one fused matrix it marks that one.
-    """
-
-    out_features: int
-    in_features: int
-    group: str
-    bias: bool = False
-    qv: bool = False
+SIZES = ("hidden", "n_layers", "heads", "kv_heads", "head_size", "intermediate", "vocabulary")
+SWITCHES = ("norm_bias", "attention_bias", "output_bias", "mlp_bias")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
     """The shape of a language model.
 
+    `lab_utils.configurations.from_config` makes one from a transformers configuration. What is None below is as the
+    family has it, which is not always as a certain model of it has it.
+
     Attributes
     ----------
     name : str
-    family : "llama" (Mistral too), "qwen2", "gemma", "gpt2", "gpt3", "falcon", "roberta" or "deberta-v2"
-        How the layers are named and which have biases. "gpt3" is GPT-2 with query, key and value as three matrices,
+    family : "llama" (Mistral too), "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "phi3", "gpt2", "gpt3", "gpt_neox",
+        "falcon", "roberta" or "deberta-v2"
+        How the layers are named, and what None means. "gpt3" is GPT-2 with query, key and value as three matrices,
         as the LoRA paper describes GPT-3.
     hidden : int, width
     n_layers : int
@@ -46,6 +39,20 @@ class Architecture:
     vocabulary : int
     tied : bool, the output matrix is the embedding
     positions : int, rows of a learned table of positions; 0 if there is none
+    norms_per_layer : int, norms as wide as the model in each layer. Of "falcon" None means 1 with a single key and
+        value head (Falcon-7B), else 2 (Falcon-40B and -180B)
+    norm_bias : bool, a norm has a bias beside its scale
+    attention_bias, output_bias, mlp_bias : bool, biases of query, key and value; of the attention's output; of the MLP
+    query_key_norms : "none"; "head", a scale of head_size for queries and one for keys (Qwen3); "width", scales as
+        wide as all heads (OLMo-2)
+    outside : int, numbers outside the layers that are in no embedding and no linear layer: the last norm, and what
+        an encoder has there
+
+    Raises
+    ------
+    LabError
+        A size is no whole number of 1 or more (`positions`, `norms_per_layer`, `outside`: of 0 or more), heads do not
+        go into kv_heads or the width where they must, or a word or switch is unknown; the field is named.
     """
 
     name: str
@@ -59,20 +66,78 @@ class Architecture:
     vocabulary: int
     tied: bool = True
     positions: int = 0
+    norms_per_layer: int | None = None
+    norm_bias: bool | None = None
+    attention_bias: bool | None = None
+    output_bias: bool | None = None
+    mlp_bias: bool | None = None
+    query_key_norms: str | None = None
+    outside: int | None = None
 
     def __post_init__(self):
-        choose("family", self.family, _LINEARS)
+        if not isinstance(self.name, str):
+            raise LabError(f"name={shown(self.name)} is out of range: a text.")
+        word("family", self.family, FAMILIES)
+        plain = {name: whole(name, getattr(self, name)) for name in SIZES}
+        plain["positions"] = whole("positions", self.positions, 0)
+        plain["tied"] = switch("tied", self.tied)
+        for name in ("norms_per_layer", "outside"):
+            if getattr(self, name) is not None:
+                plain[name] = whole(name, getattr(self, name), 0)
+        for name in SWITCHES:
+            if getattr(self, name) is not None:
+                plain[name] = switch(name, getattr(self, name))
+        if self.query_key_norms is not None:
+            word("query_key_norms", self.query_key_norms, QUERY_KEY_NORMS)
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
+        self._heads_fit()
+
+    def _heads_fit(self) -> None:
+        """Raise a LabError unless the heads go into each other, and into the width where the family says so."""
+        family = FAMILIES[self.family]
+        if self.heads % self.kv_heads:
+            raise LabError(f"{self.name}: kv_heads={self.kv_heads} does not divide heads={self.heads}.")
+        if not family.grouped and self.kv_heads != self.heads:
+            raise LabError(
+                f"{self.name}: kv_heads={self.kv_heads}, but in family {self.family!r} there are as many as heads: "
+                f"{self.heads}."
+            )
+        if family.square and self.heads * self.head_size != self.hidden:
+            raise LabError(
+                f"{self.name}: heads={self.heads} of head_size={self.head_size} make {self.heads * self.head_size}, "
+                f"but in family {self.family!r} they make the width: hidden={self.hidden}."
+            )
+
+    def has(self, name: str) -> int | bool | str:
+        """The value of a field that may be None: its own, or else the family's.
+
+        Parameters
+        ----------
+        name : "norms_per_layer", "norm_bias", "attention_bias", "output_bias", "mlp_bias" or "query_key_norms"
+        """
+        own = getattr(self, name)
+        if own is not None:
+            return own
+        if name == "norms_per_layer" and self.family == "falcon" and self.kv_heads == 1:
+            return 1  # one key and value head: the first architecture, with attention and MLP beside each other
+        return getattr(FAMILIES[self.family], name)
+
+    @property
+    def gated(self) -> bool:
+        """Whether the MLP multiplies two branches."""
+        return any(name.startswith("gate") for name in self.linears())
 
     def linears(self) -> dict[str, Linear]:
         """Every kind of linear layer by its name, the output matrix over the vocabulary left out."""
-        return _LINEARS[self.family](self)
+        return FAMILIES[self.family].linears(self)
 
     def linear_shapes(self) -> dict[str, tuple[int, int]]:
         """Shape (out, in) of each linear layer of one transformer layer, by module name."""
         return self._shapes(once=False)
 
     def extra_shapes(self) -> dict[str, tuple[int, int]]:
-        """Shape (out, in) of linear layers that stand once in the whole model: an encoder's head, else nothing."""
+        """Shape (out, in) of linear layers that occur once in the whole model: an encoder's head, else nothing."""
         return self._shapes(once=True)
 
     def _shapes(self, once: bool) -> dict[str, tuple[int, int]]:
@@ -83,32 +148,47 @@ class Architecture:
         }
 
     def copies(self, module: str) -> int:
-        """How often `module` stands in the model: once a layer, or once if it belongs to the head."""
-        return 1 if self.linears()[module].group == "head" else self.n_layers
+        """How many times `module` occurs in the model: once in each layer, or once if it belongs to the head.
+
+        Raises
+        ------
+        LabError
+            There is no such module.
+        """
+        return 1 if self.linears()[word("module", module, self.linears())].group == "head" else self.n_layers
 
     def total_parameters(self) -> int:
         """Numbers in the whole model, a tied output matrix counted once, biases and norms included."""
         linears = sum(
             self.copies(name) * one.out_features * (one.in_features + one.bias) for name, one in self.linears().items()
         )
-        norm = self.hidden * (1 if self.family in ("llama", "qwen2", "gemma") else 2)  # RMSNorm has no bias
+        norm = self.hidden * (2 if self.has("norm_bias") else 1)
         embeddings = self.vocabulary * self.hidden * (1 if self.tied else 2) + self.positions * self.hidden
-        return linears + embeddings + 2 * self.n_layers * norm + self._outside(norm)
+        layer = self.has("norms_per_layer") * norm + self._query_key_numbers()
+        return linears + embeddings + self.n_layers * layer + self._outside(norm)
+
+    def _query_key_numbers(self) -> int:
+        """Numbers in the norms of queries and keys, in one layer."""
+        kind = self.has("query_key_norms")
+        heads = {"none": 0, "head": 2, "width": self.heads + self.kv_heads}[kind]
+        return heads * self.head_size
 
     def _outside(self, norm: int) -> int:
-        """Numbers outside the layers, besides embeddings and linear layers; `norm` is the size of one norm."""
+        """Numbers outside the layers, in no embedding and no linear layer; `norm` is the size of one norm."""
+        if self.outside is not None:
+            return self.outside
         if self.family == "roberta":  # norms of embedding and head, one token type, a bias over the vocabulary
             return 2 * norm + self.hidden + self.vocabulary
         if self.family == "deberta-v2":  # two more norms, and a convolution of width 3 beside the first layer
             return 4 * norm + 3 * self.hidden**2 + self.hidden + self.vocabulary
         return norm
 
-    def select(self, target_modules: str | Sequence[str]) -> tuple[str, ...]:
+    def select(self, target_modules: str | Iterable[str]) -> tuple[str, ...]:
         """The modules that `target_modules` means, in the model's order, each once.
 
         Parameters
         ----------
-        target_modules : str or sequence of str
+        target_modules : str, or str in a list, tuple, set or generator
             Groups: "all-linear" (every linear layer but the output matrix over the vocabulary), "attention", "mlp",
             "qv" (query and value; on a fused model the fused matrix, key included). Or names: a name of
             `linear_shapes` or `extra_shapes` means that module alone; any other name means all modules that end in
@@ -123,15 +203,14 @@ class Architecture:
         LabError
             Nothing is named, or a name fits no module; the message lists the modules.
         """
-        wanted = [target_modules] if isinstance(target_modules, str) else target_modules
-        linears = self.linears()
-        if not isinstance(wanted, Sequence) or not wanted:
-            raise LabError(f"target_modules={target_modules!r} names nothing. {self._choices()}")
+        wanted, linears = listed(target_modules), self.linears()
+        if not wanted:
+            raise LabError(f"target_modules={shown(target_modules)} names nothing. {self._choices()}")
         chosen = set()
         for name in wanted:
-            fitting = _fitting(linears, name)
+            fitting = _fitting(linears, name) if isinstance(name, str) else set()
             if not fitting:
-                raise LabError(f"{self.name} has no module {name!r}. {self._choices()}")
+                raise LabError(f"{self.name} has no module {shown(name)}. {self._choices()}")
             chosen |= fitting
         return tuple(module for module in linears if module in chosen)
 
@@ -139,7 +218,7 @@ class Architecture:
         return f"Choose among {', '.join(GROUPS)}, or its modules: {', '.join(self.linears())}."
 
 
-def _fitting(linears: dict[str, Linear], name: object) -> set[str]:
+def _fitting(linears: dict[str, Linear], name: str) -> set[str]:
     """The modules that one group or name means."""
     if name == "all-linear":
         return set(linears)
@@ -147,86 +226,10 @@ def _fitting(linears: dict[str, Linear], name: object) -> set[str]:
         return {module for module, one in linears.items() if one.group == name}
     if name == "qv":
         return {module for module, one in linears.items() if one.qv}
-    if name in list(linears):  # a list: `name` may be unhashable
+    if name in linears:
         return {name}
     return {module for module in linears if module.endswith(f".{name}")}
 
-
-def _llama(a: Architecture) -> dict[str, Linear]:
-    """Separate matrices, a gated MLP; biases on query, key and value in Qwen2 only."""
-    queries, keys, bias = a.heads * a.head_size, a.kv_heads * a.head_size, a.family == "qwen2"
-    return {
-        "q_proj": Linear(queries, a.hidden, "attention", bias, qv=True),
-        "k_proj": Linear(keys, a.hidden, "attention", bias),
-        "v_proj": Linear(keys, a.hidden, "attention", bias, qv=True),
-        "o_proj": Linear(a.hidden, queries, "attention"),
-        "gate_proj": Linear(a.intermediate, a.hidden, "mlp"),
-        "up_proj": Linear(a.intermediate, a.hidden, "mlp"),
-        "down_proj": Linear(a.hidden, a.intermediate, "mlp"),
-    }
-
-
-def _gpt2(a: Architecture) -> dict[str, Linear]:
-    """Query, key and value in one matrix."""
-    return {
-        "c_attn": Linear(3 * a.hidden, a.hidden, "attention", True, qv=True),
-        "attn.c_proj": Linear(a.hidden, a.hidden, "attention", True),
-        "c_fc": Linear(a.intermediate, a.hidden, "mlp", True),
-        "mlp.c_proj": Linear(a.hidden, a.intermediate, "mlp", True),
-    }
-
-
-def _gpt3(a: Architecture) -> dict[str, Linear]:
-    """As GPT-2, with query, key and value apart."""
-    attention = {
-        name: Linear(a.hidden, a.hidden, "attention", True, qv=name in ("q_proj", "v_proj"))
-        for name in ("q_proj", "k_proj", "v_proj", "o_proj")
-    }
-    return {
-        **attention,
-        "c_fc": Linear(a.intermediate, a.hidden, "mlp", True),
-        "c_proj": Linear(a.hidden, a.intermediate, "mlp", True),
-    }
-
-
-def _falcon(a: Architecture) -> dict[str, Linear]:
-    """Query, key and value in one matrix; no biases."""
-    queries = a.heads * a.head_size
-    return {
-        "query_key_value": Linear(queries + 2 * a.kv_heads * a.head_size, a.hidden, "attention", qv=True),
-        "dense": Linear(a.hidden, queries, "attention"),
-        "dense_h_to_4h": Linear(a.intermediate, a.hidden, "mlp"),
-        "dense_4h_to_h": Linear(a.hidden, a.intermediate, "mlp"),
-    }
-
-
-def _encoder(query: str, key: str, value: str, head: str):
-    """An encoder with the dense layer of its masked-language-model head, under the family's names."""
-
-    def linears(a: Architecture) -> dict[str, Linear]:
-        return {
-            query: Linear(a.hidden, a.hidden, "attention", True, qv=True),
-            key: Linear(a.hidden, a.hidden, "attention", True),
-            value: Linear(a.hidden, a.hidden, "attention", True, qv=True),
-            "attention.output.dense": Linear(a.hidden, a.hidden, "attention", True),
-            "intermediate.dense": Linear(a.intermediate, a.hidden, "mlp", True),
-            "output.dense": Linear(a.hidden, a.intermediate, "mlp", True),
-            head: Linear(a.hidden, a.hidden, "head", True),
-        }
-
-    return linears
-
-
-_LINEARS = {
-    "llama": _llama,
-    "qwen2": _llama,
-    "gemma": _llama,
-    "gpt2": _gpt2,
-    "gpt3": _gpt3,
-    "falcon": _falcon,
-    "roberta": _encoder("query", "key", "value", "lm_head.dense"),
-    "deberta-v2": _encoder("query_proj", "key_proj", "value_proj", "transform.dense"),
-}
 
 # name, family, hidden, layers, heads, key-value heads, head size, intermediate, vocabulary, tied, positions
 _MODELS = (
@@ -261,3 +264,16 @@ _FIELDS = (
     "positions",
 )  # fmt: skip
 ARCHITECTURES = MappingProxyType({row[0]: Architecture(**dict(zip(_FIELDS, row, strict=True))) for row in _MODELS})
+
+
+def named(architecture: Architecture | str) -> Architecture:
+    """The architecture, or the one of that name in `ARCHITECTURES`.
+
+    Raises
+    ------
+    LabError
+        It is neither.
+    """
+    if isinstance(architecture, Architecture):
+        return architecture
+    return ARCHITECTURES[word("architecture", architecture, ARCHITECTURES)]

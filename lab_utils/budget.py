@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from inspect import signature
+from numbers import Real
 from types import MappingProxyType
 
-from .errors import LabError, choose
-from .memory import MemoryEstimate, estimate
+from .errors import LabError
+from .memory import MemoryEstimate, checked_settings, estimate
+from .sizes import positive, shown, word
 
 GIB = 2**30
 GPUS = MappingProxyType(
@@ -22,6 +24,7 @@ GPUS = MappingProxyType(
     }
 )  # GiB as on the box; the driver keeps some of it
 HEADROOM = 0.1  # share left to the driver, CUDA's own code, and gaps between tensors
+LARGEST = 1e12  # GiB that a number counts as at most: more than there are
 SHORTEST = 128  # tokens below which no advice to shorten goes
 
 
@@ -74,18 +77,30 @@ def room_bytes(gpu: str | float, headroom: float = HEADROOM) -> int:
     LabError
         An unknown GPU, or a number out of range.
     """
-    if isinstance(gpu, bool) or not isinstance(gpu, (int, float)):
-        choose("GPU", gpu, GPUS)
-        gpu = GPUS[gpu]
-    if not 0 < gpu < float("inf"):
-        raise LabError(f"gpu={gpu!r} is out of range: a name, or GiB above 0.")
-    if not 0 <= headroom < 1:
+    if not isinstance(gpu, Real) or isinstance(gpu, bool):
+        gpu = GPUS[word("GPU", gpu, GPUS)]
+    gpu = positive("gpu", gpu, "a name, or GiB above 0")
+    headroom = positive("headroom", headroom, "a number in [0, 1)", zero=True)
+    if headroom >= 1:
         raise LabError(f"headroom={headroom!r} is out of range: a number in [0, 1).")
-    return int(gpu * GIB * (1 - headroom))
+    return int(min(gpu, LARGEST) * GIB * (1 - headroom))
 
 
 def fits(one: MemoryEstimate, gpu: str | float, headroom: float = HEADROOM) -> bool:
-    """True if the step's peak leaves `headroom` of the GPU's memory free. Arguments and errors as `room_bytes`."""
+    """True if the step's peak leaves `headroom` of the GPU's memory free.
+
+    Parameters
+    ----------
+    one : MemoryEstimate, or a `sharding.ShardedEstimate`
+    gpu, headroom : as in `room_bytes`
+
+    Raises
+    ------
+    LabError
+        As `room_bytes`; or `one` is no estimate.
+    """
+    if not hasattr(one, "total_bytes"):
+        raise LabError(f"{shown(one)} is no estimate: pass what `memory.estimate` returns.")
     return one.total_bytes <= room_bytes(gpu, headroom)
 
 
@@ -110,8 +125,9 @@ def advice(gpu: str | float, headroom: float = HEADROOM, **settings) -> list[Cha
     Raises
     ------
     LabError
-        As `memory.estimate` and `room_bytes`.
+        As `memory.estimate` and `room_bytes`; or a setting is missing or unknown.
     """
+    settings = checked_settings(settings)
     room, now = room_bytes(gpu, headroom), estimate(**settings)
     settings = DEFAULTS | settings
     chosen: dict[str, object] = {}
@@ -135,7 +151,7 @@ def advice(gpu: str | float, headroom: float = HEADROOM, **settings) -> list[Cha
 
 
 def _lower(argument: str, value) -> Iterator:
-    """The values to try for an argument that stands at `value`."""
+    """The values to try for an argument that is `value` now."""
     if argument == "gradient_checkpointing" and not value:
         yield True
     elif argument == "method":

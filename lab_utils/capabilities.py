@@ -25,8 +25,20 @@ def report() -> list[dict]:
     -------
     list of {"what": str, "found": str, "ok": bool, "advice": str}, one for each thing a notebook relies on
     """
-    rows = [_python(), *_packages(), _processor(), _four_bit(), _memory(), _disk(), _model(), _hub()]
+    looks = {
+        "device": _processor, "4-bit weights": _four_bit, "memory": _memory, "disk": _disk, "embedded model": _model,
+        "Hugging Face hub": _hub,
+    }  # fmt: skip
+    rows = [_python(), *_packages(), *(_look(what, look) for what, look in looks.items())]
     return [dict(zip(("what", "found", "ok", "advice"), row, strict=True)) for row in rows]
+
+
+def _look(what: str, look):
+    """A row; what the lab refuses there, a setting of the environment say, is its finding."""
+    try:
+        return look()
+    except LabError as error:
+        return what, "not found out", False, str(error)
 
 
 def _python():
@@ -125,15 +137,20 @@ def _memory():
 
 def _disk():
     folder = cache_folder()
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    free, writable = shutil.disk_usage(there).free, os.access(there, os.W_OK)
-    ok = (free > GIB and writable) or (folder / FOLDER).is_dir()  # a model that is there needs no room: a shared cache
+    there = next(path for path in (folder, *folder.parents) if os.path.exists(path))  # False where the way is barred
+    free, problem = shutil.disk_usage(there).free, ""
+    if not there.is_dir():
+        problem = ", a file and not a folder"
+    elif not os.access(there, os.W_OK):
+        problem = ", not writable"
+    # A model that is there needs no room: a shared cache.
+    ok = (free > GIB and not problem) or os.path.isdir(folder / FOLDER)
     advice = "nothing to do" if ok else "Set LORA_LAB_CACHE to a folder you may write to, with 1 GiB free."
-    return "disk", f"{free / GIB:.0f} GiB free at {there}{'' if writable else ', not writable'}", ok, advice
+    return "disk", f"{free / GIB:.0f} GiB free at {there}{problem}", ok, advice
 
 
 def _model():
-    ready = (cache_folder() / FOLDER).is_dir()
+    ready = os.path.isdir(cache_folder() / FOLDER)
     found = "ready" if ready else "not fetched yet"
     return "embedded model", found, True, "nothing to do" if ready else "Fetched by itself (93 MB) at first use."
 

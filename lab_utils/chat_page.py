@@ -11,9 +11,10 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from .errors import LabError
+from . import files
+from .errors import LabError, choose
 from .extras import require
-from .serving import recorded_adapter
+from .serving import recorded_adapter, task_of
 from .tasks import TASKS, load_task
 from .widgets.chat import BASE, Answers, reply
 
@@ -152,21 +153,41 @@ def answers_of(bank, base_task: str | None = None) -> Answers:
     ----------
     bank : lab_utils.serving.AdapterBank
     base_task : str, optional
-        A name in `lab_utils.tasks.TASKS`. Default: the task of the first adapter.
+        A name in `lab_utils.tasks.TASKS`. Default: the task of the first adapter that has one.
     """
 
     def answers(messages: list[str], adapters: list[str | None]) -> list[str]:
-        for_base = base_task or next(iter(bank.tasks.values()), "bookings")
+        for_base = base_task or next(filter(None, bank.tasks.values()), None)
         return bank.answer(messages, adapters, tasks=[bank.tasks.get(name, for_base) for name in adapters])
 
     return answers
 
 
-def load_bank(folders: Mapping[str, Path], model: str = "smollm2-135m"):
+def load_bank(folders: Mapping[str, Path], model: str = "smollm2-135m", task: str | None = None):
     """A bank of the adapters in `folders` (name -> folder) on a base, rounded to NF4 as in training.
 
     On a CPU the bank holds the dequantized weights, which give the same answers faster.
+
+    Parameters
+    ----------
+    folders : dict name -> folder
+    model : str, the base
+    task : str, optional
+        A name in `lab_utils.tasks.TASKS`: that of adapters whose folder does not say which task they were trained on.
+
+    Raises
+    ------
+    LabError
+        Nothing says an adapter's task; or as `load_base` and `AdapterBank.load`.
     """
+    tasks = {name: task_of(folder) or task for name, folder in folders.items()}
+    for name, its_task in tasks.items():
+        if its_task is None:
+            raise LabError(
+                f"{folders[name]} does not say which task {name} was trained on (there is no record.json), and another "
+                f"task's system message would give wrong answers. Name it: --task bookings, or {', '.join(TASKS)}."
+            )
+        choose("task", its_task, TASKS)
     from .merging import dequantized_copy
     from .models import four_bit_problem, load_base
     from .serving import AdapterBank
@@ -177,7 +198,7 @@ def load_bank(folders: Mapping[str, Path], model: str = "smollm2-135m"):
         base = dequantized_copy(base)
     bank = AdapterBank(base, tokenizer)
     for name, folder in folders.items():
-        bank.load(name, folder)
+        bank.load(name, folder, tasks[name])
     return bank
 
 
@@ -198,9 +219,10 @@ def adapter_folders(texts: Sequence[str]) -> dict[str, Path]:
             raise LabError(f"--adapter {text} is not understood: write name=folder, as --adapter mine=runs/08/adapter.")
         if name in folders:
             raise LabError(f"--adapter {name} is given twice: each adapter needs a name of its own.")
-        if not Path(folder).is_dir():
-            raise LabError(f"--adapter {text}: there is no folder {Path(folder).resolve()}.")
-        folders[name] = Path(folder)
+        path = files.user_path(folder)  # a shell expands ~ only where a word begins
+        if not path.is_dir():
+            raise LabError(f"--adapter {text}: there is no folder {path.resolve()}.")
+        folders[name] = path
     return folders
 
 
@@ -218,6 +240,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m lab_utils.chat_page", description=__doc__.splitlines()[0])
     parser.add_argument("--adapter", action="append", default=[], metavar="NAME=FOLDER",
                         help="an adapter to load; again for another (default: the recorded bookings and style)")
+    parser.add_argument("--task", help="the task of adapters whose folder does not say it in record.json")
     parser.add_argument("--model", default="smollm2-135m", help="the base model (default: %(default)s)")
     parser.add_argument("--port", type=int, default=PORT, help="default: %(default)s")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (default: %(default)s)")
@@ -225,7 +248,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         _gradio()
         check_port(options.port, options.host)
-        bank = load_bank(adapter_folders(options.adapter), options.model)
+        named = [options.task] if options.task else []
+        bank = load_bank(adapter_folders(options.adapter), options.model, *named)
         task = next(iter(bank.tasks.values()))
         note = f"The base gets the system message of {task}, “{TASKS[task].system}”, each adapter that of its own task."
         page = build(answers_of(bank, task), bank.names, example_messages(bank.tasks.values()), note)

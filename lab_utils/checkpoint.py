@@ -1,12 +1,16 @@
-"""Checkpoints of a training run: written whole or not at all, and refused for another recipe."""
+"""Checkpoints of a training run: written whole or not at all, refused for another recipe, passed over if damaged."""
 
 import json
 import os
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from .checkpoint_files import Damaged, read_checkpoint, sums_of
 from .errors import LabError
+from .files import explain, read_json, scratch_folder, sync
 from .recipe import Recipe
 
 KEPT = 2  # the newest, and the one before it in case the newest cannot be read
@@ -14,10 +18,19 @@ KEPT = 2  # the newest, and the one before it in case the newest cannot be read
 
 def checkpoints(output_dir: Path) -> list[Path]:
     """Finished checkpoints in `output_dir`, oldest first."""
-    return sorted(path for path in output_dir.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit())
+    found = [path for path in output_dir.glob("checkpoint-*") if _digits(path) and path.is_dir()]
+    return sorted(found, key=lambda path: int(_digits(path)))
 
 
-def save_checkpoint(output_dir: Path, step: int, recipe: Recipe, model, state: dict, history: list[dict]) -> Path:
+def _digits(path: Path) -> str:
+    """The step in a checkpoint's name, or ""."""
+    number = path.name.removeprefix("checkpoint-")
+    return number if number.isascii() and number.isdecimal() else ""
+
+
+def save_checkpoint(
+    output_dir: Path, step: int, recipe: Recipe, model, state: dict, history: list[dict], identity: dict | None = None
+) -> Path:
     """Write `checkpoint-<step>` into a scratch folder, flush it to disk, rename it, and drop all but two.
 
     Parameters
@@ -25,7 +38,8 @@ def save_checkpoint(output_dir: Path, step: int, recipe: Recipe, model, state: d
     step : int, finished steps; it is the position in the data and in the schedule too
     model : peft model, whose adapter is saved in peft's own layout
     state : dict of tensors and numbers: optimizer, random states
-    history : list of dict, one a finished step
+    history : list of dict, one for each finished step
+    identity : dict ready for JSON, what identifies the run besides the recipe (see `lab_utils.identity`)
 
     Raises
     ------
@@ -36,58 +50,115 @@ def save_checkpoint(output_dir: Path, step: int, recipe: Recipe, model, state: d
     from safetensors import SafetensorError
 
     target = output_dir / f"checkpoint-{step:06d}"
-    scratch = output_dir / f".partial-{step:06d}-{os.getpid()}"
     try:
-        scratch.mkdir(parents=True)
-        model.save_pretrained(scratch)
-        torch.save(state, scratch / "state.pt")
-        record = {"step": step, "fingerprint": recipe.fingerprint(), "recipe": asdict(recipe), "history": history}
-        (scratch / "record.json").write_text(json.dumps(record))
-        for path in scratch.iterdir():
-            with open(path, "rb") as file:
-                os.fsync(file.fileno())
-        if target.exists():
-            shutil.rmtree(target)
-        os.replace(scratch, target)
+        output_dir.mkdir(parents=True, exist_ok=True)
+        with _in_its_place(target) as new:
+            model.save_pretrained(new)
+            torch.save(state, new / "state.pt")
+            record = {"step": step, "fingerprint": recipe.fingerprint(), "recipe": asdict(recipe), "history": history}
+            record |= {"identity": identity or {}, "files": sums_of(new)}
+            (new / "record.json").write_text(json.dumps(record), encoding="utf-8")
     except (OSError, RuntimeError, SafetensorError) as error:  # a full disk is no OSError to torch and safetensors
         kept = checkpoints(output_dir)
         raise LabError(
-            f"Checkpoint {step} could not be written to {output_dir}: {error}. Free some disk space (20 to 100 MB) "
-            f"and run the same call again; it goes on from {kept[-1].name if kept else 'the start'}."
+            f"Checkpoint {step} could not be written to {output_dir}: {_explain(error)} It takes 20 to 100 MB. "
+            f"Then run the same call again; it goes on from {kept[-1].name if kept else 'the start'}."
         ) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     for old in checkpoints(output_dir)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
     return target
 
 
-def latest_record(output_dir: Path, recipe: Recipe) -> tuple[Path, dict, dict] | None:
-    """The newest checkpoint that can be read, with its record and its state; None if there is none.
+@contextmanager
+def _in_its_place(target: Path) -> Iterator[Path]:
+    """A new folder for the `with` block to fill, moved to `target` at its end; what was there is deleted last."""
+    with scratch_folder(target.parent, target.name) as scratch:
+        new, old = scratch / "new", scratch / "old"
+        new.mkdir()
+        yield new
+        for path in new.iterdir():
+            sync(path)
+        if target.exists():
+            os.replace(target, old)
+        try:
+            os.replace(new, target)
+        except BaseException:
+            if old.exists():
+                os.replace(old, target)
+            raise
+
+
+def save_adapter(folder: Path, save: Callable[[Path], object]) -> None:
+    """Write a finished run's adapter, each file whole or not at all.
+
+    Parameters
+    ----------
+    folder : Path, `adapter/` of a run; files of other names in it are left alone
+    save : function of a folder that writes the adapter there, in peft's own layout
+
+    Raises
+    ------
+    LabError
+        The disk is full or the folder cannot be written. An adapter that was there is as before.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with scratch_folder(folder.parent, folder.name) as scratch:
+            save(scratch)
+            folder.mkdir(exist_ok=True)
+            for path in sorted(scratch.iterdir(), reverse=True):  # the weights before the config that describes them
+                sync(path)
+                os.replace(path, folder / path.name)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise LabError(
+            f"The adapter could not be written to {folder}: {_explain(error)} The run is in its checkpoints: then run "
+            "the same call again."
+        ) from error
+
+
+def _explain(error: Exception) -> str:
+    """`files.explain`, which does not know how torch says that the disk is full."""
+    full = " The disk is full: free some space." if "inline_container" in str(error) else ""
+    return explain(error) + full
+
+
+def latest_record(
+    output_dir: Path, recipe: Recipe, say: Callable[[str], object] = print
+) -> tuple[Path, dict, dict] | None:
+    """The newest checkpoint that is whole, with its record and its state; None if there is none.
+
+    Where one is damaged, `say` is told the file at fault, and the one before it is taken. Nothing is deleted.
 
     Raises
     ------
     LabError
         The checkpoint belongs to another recipe: the fields that differ are named. Nothing is deleted.
     """
-    import pickle
-
-    import torch
-
-    for path in reversed(checkpoints(output_dir)):
+    found = checkpoints(output_dir)
+    for number, path in reversed(list(enumerate(found))):
+        _refuse_other_recipe(output_dir, path, recipe)
         try:
-            record = json.loads((path / "record.json").read_text())
-            state = torch.load(path / "state.pt", weights_only=True, map_location="cpu")
-        except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError):
-            print(f"{path.name} cannot be read: going back to the one before.")
-            continue
-        if record["fingerprint"] != recipe.fingerprint():
-            raise LabError(
-                f"{output_dir} holds a run of another recipe ({_differences(record['recipe'], recipe)}). "
-                "Take another output_dir, or pass resume=False to start anew (the old run is kept in `previous/`)."
-            )
-        return path, record, state
+            return path, *read_checkpoint(path)
+        except Damaged as damage:
+            back = f"going back to {found[number - 1].name}" if number else "starting from the first step"
+            say(f"{path.name} cannot be read ({damage}): {back}.")
     return None
+
+
+def _refuse_other_recipe(output_dir: Path, path: Path, recipe: Recipe) -> None:
+    """Raise a LabError if a checkpoint's record can be read, and is another recipe's."""
+    try:
+        record = read_json(path / "record.json")
+    except LabError:
+        return
+    saved = record.get("recipe") if isinstance(record, dict) else None
+    if isinstance(saved, dict) and record.get("fingerprint") != recipe.fingerprint():
+        raise LabError(
+            f"{output_dir} holds a run of another recipe ({_differences(saved, recipe)}). "
+            "Take another output_dir, or pass resume=False to start again (the old run is kept in `previous/`)."
+        )
 
 
 def _differences(saved: dict, recipe: Recipe) -> str:
@@ -97,13 +168,58 @@ def _differences(saved: dict, recipe: Recipe) -> str:
     return "; ".join(changed) or "written by another version of the lab"
 
 
-def set_aside(output_dir: Path) -> None:
-    """Move an old run's checkpoints and adapter to `previous/`, replacing what was there."""
+def set_aside(output_dir: str | Path) -> Path | None:
+    """Move an old run's checkpoints and adapter to `previous/`; or to `previous-2/` and so on, if that is taken.
+
+    Returns
+    -------
+    Path of the folder with the old run, or None if there was no run
+
+    Raises
+    ------
+    LabError
+        The disk refuses; everything is where it was.
+    """
+    output_dir = Path(output_dir)
     found = [*checkpoints(output_dir), *(path for path in [output_dir / "adapter"] if path.exists())]
+    return _move(found, output_dir, "previous")
+
+
+def set_damaged_aside(output_dir: Path, used: Path | None) -> Path | None:
+    """Move the checkpoints after the one that is used to `damaged/`: they would be taken for newer ones of the run.
+
+    Parameters
+    ----------
+    used : Path of the checkpoint that `latest_record` gave, or None
+
+    Returns
+    -------
+    Path of the folder with them, or None if there was none
+
+    Raises
+    ------
+    LabError
+        The disk refuses; everything is where it was.
+    """
+    found = checkpoints(output_dir)
+    return _move(found[found.index(used) + 1 :] if used else found, output_dir, "damaged")
+
+
+def _move(found: list[Path], output_dir: Path, name: str) -> Path | None:
+    """Move entries of a folder to a new folder in it: `name`, or the first of `name-2`, `name-3` ... that is free."""
     if not found:
-        return
-    previous = output_dir / "previous"
-    shutil.rmtree(previous, ignore_errors=True)
-    previous.mkdir()
-    for path in found:
-        path.rename(previous / path.name)
+        return None
+    folder, number, moved = output_dir / name, 1, []
+    while folder.exists():
+        number += 1
+        folder = output_dir / f"{name}-{number}"
+    try:
+        folder.mkdir()
+        for path in found:
+            path.rename(folder / path.name)
+            moved.append(path)
+    except OSError as error:
+        for path in moved:
+            (folder / path.name).rename(path)
+        raise LabError(f"{found[len(moved)]} could not be moved to {folder}: {explain(error)}") from error
+    return folder

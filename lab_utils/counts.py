@@ -1,25 +1,26 @@
 """How many numbers LoRA trains on a real model, what they weigh, and an article's two tables computed again."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 
-from .architectures import ARCHITECTURES, Architecture
-from .errors import at_least
+from .architectures import ARCHITECTURES, Architecture, named
+from .configurations import from_config as from_config  # handed on
+from .sizes import positive, whole
 
 # ---- LoRA on a model ----
 
 
 def lora_parameters_by_module(
-    architecture: Architecture, rank: int, target_modules: str | Sequence[str] = "all-linear"
+    architecture: Architecture | str, rank: int, target_modules: str | Iterable[str] = "all-linear"
 ) -> dict[str, int]:
     """Numbers in the adapters of each targeted module, over the whole model.
 
     Parameters
     ----------
-    architecture : Architecture, see `ARCHITECTURES`
+    architecture : Architecture, or a name in `ARCHITECTURES`; `from_config` makes one of a configuration
     rank : int >= 1
         A rank above the smaller side of a matrix is counted as peft builds it, though it gains nothing.
-    target_modules : str or sequence of str, groups or names, see `Architecture.select`
+    target_modules : str or several, groups or names, see `Architecture.select`
 
     Returns
     -------
@@ -28,11 +29,11 @@ def lora_parameters_by_module(
     Raises
     ------
     LabError
-        `rank` is no whole number of 1 or more, or a target fits no module.
+        The architecture is unknown, `rank` is no whole number of 1 or more, or a target fits no module.
 
     Source: Hu et al. 2021 (LoRA), section 4.1. https://arxiv.org/abs/2106.09685
     """
-    at_least(1, rank=rank)
+    architecture, rank = named(architecture), whole("rank", rank)
     linears = architecture.linears()
     return {
         name: architecture.copies(name) * rank * (linears[name].out_features + linears[name].in_features)
@@ -40,15 +41,17 @@ def lora_parameters_by_module(
     }
 
 
-def lora_parameters(architecture: Architecture, rank: int, target_modules: str | Sequence[str] = "all-linear") -> int:
+def lora_parameters(
+    architecture: Architecture | str, rank: int, target_modules: str | Iterable[str] = "all-linear"
+) -> int:
     """Numbers that LoRA trains: the sum of `lora_parameters_by_module`, with the same arguments and errors."""
     return sum(lora_parameters_by_module(architecture, rank, target_modules).values())
 
 
 def adapter_bytes(
-    architecture: Architecture,
+    architecture: Architecture | str,
     rank: int,
-    target_modules: str | Sequence[str] = "all-linear",
+    target_modules: str | Iterable[str] = "all-linear",
     *,
     bytes_per_parameter: int = 2,
 ) -> int:
@@ -56,13 +59,13 @@ def adapter_bytes(
 
     Arguments and errors otherwise as in `lora_parameters_by_module`.
     """
-    return bytes_per_parameter * lora_parameters(architecture, rank, target_modules)
+    return positive("bytes_per_parameter", bytes_per_parameter) * lora_parameters(architecture, rank, target_modules)
 
 
 def training_bytes(
-    architecture: Architecture,
+    architecture: Architecture | str,
     rank: int | None = None,
-    target_modules: str | Sequence[str] = "all-linear",
+    target_modules: str | Iterable[str] = "all-linear",
     *,
     weight_bytes: int = 2,
     gradient_bytes: int = 2,
@@ -72,11 +75,11 @@ def training_bytes(
 
     Parameters
     ----------
-    architecture : Architecture
+    architecture : Architecture, or a name in `ARCHITECTURES`
     rank : int >= 1, or None for full fine-tuning
-    target_modules : str or sequence of str, ignored for full fine-tuning
-    weight_bytes, gradient_bytes, adam_bytes : int, bytes a number
-        The defaults are 16-bit weights and gradients and two float32 moments: 12 bytes a trained number.
+    target_modules : str or several, ignored for full fine-tuning
+    weight_bytes, gradient_bytes, adam_bytes : number >= 0, bytes per number
+        The defaults are 16-bit weights and gradients and two float32 moments: 12 bytes per trained number.
 
     Returns
     -------
@@ -85,15 +88,18 @@ def training_bytes(
     Raises
     ------
     LabError
-        As `lora_parameters_by_module`.
+        As `lora_parameters_by_module`; or a number of bytes is none.
     """
+    architecture = named(architecture)
+    sizes = {"weight_bytes": weight_bytes, "gradient_bytes": gradient_bytes, "adam_bytes": adam_bytes}
+    weight, gradient, adam = (positive(name, value, "0 or more bytes", zero=True) for name, value in sizes.items())
     total = architecture.total_parameters()
     adapter = 0 if rank is None else lora_parameters(architecture, rank, target_modules)
     trained = total if rank is None else adapter
     return {
-        "weights": weight_bytes * (total + adapter),
-        "gradients": gradient_bytes * trained,
-        "adam": adam_bytes * trained,
+        "weights": weight * (total + adapter),
+        "gradients": gradient * trained,
+        "adam": adam * trained,
     }
 
 
@@ -103,7 +109,7 @@ def as_records() -> list[dict]:
     Returns
     -------
     list of dict: name, n_layers, total, and modules, a list of {name, out, in, count, group}
-        `count` is how often the module stands in the whole model (n_layers, or 1 for an encoder's head), so an
+        `count` is how many times the module occurs in the whole model (n_layers, or 1 for an encoder's head), so an
         adapter has rank · (out + in) · count numbers. `group` is "attention", "mlp" or "head".
     """
     return [
@@ -125,7 +131,7 @@ def as_records() -> list[dict]:
 
 # ---- The tables of an article ----
 # An introduction to LoRA on the site of the Entry Point platform treats a model of N numbers as one square matrix of
-# √N × √N. Its first table has five such matrices, its second is printed as counts and as shares. What stands there:
+# √N × √N. Its first table has five such matrices, its second is printed as counts and as shares. They say:
 
 # parameters N, then: side by side, numbers in the rank-1 factors, their share
 PRINTED_DECOMPOSITION = (
@@ -167,7 +173,13 @@ def square_matrix(parameters: int, rank: int) -> dict:
     Returns
     -------
     dict: parameters, rank, side (float, √N), adapter_parameters (int, 2·rank·√N rounded), share (float)
+
+    Raises
+    ------
+    LabError
+        `parameters` or `rank` is no whole number of 1 or more.
     """
+    parameters, rank = whole("parameters", parameters), whole("rank", rank)
     side = math.sqrt(parameters)
     return {
         "parameters": parameters,
@@ -220,12 +232,12 @@ def differing_cells() -> list[dict]:
 
 
 def _cell(where: dict, column: str, cell: dict | None) -> list[dict]:
-    """A list of the one cell, with the place where it stands; empty if there is nothing to tell."""
+    """A list of the one cell, with its place; empty if there is nothing to tell."""
     return [{**where, "column": column, **cell}] if cell else []
 
 
 def _read(text: str) -> float:
-    """The number that a printed cell stands for: "228k" is 228,000."""
+    """The number that a printed cell means: "228k" is 228,000."""
     return float(text.removesuffix("k").replace(",", "")) * (1000 if text.endswith("k") else 1)
 
 

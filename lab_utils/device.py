@@ -6,15 +6,18 @@ Every choice is a plain function of a few facts, so that the choice for a GPU is
 import os
 import platform
 import re
-import socket
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
 from .errors import LabError
+from .files import user_path
 
 GIB = 2**30
+MOST_THREADS = 1024
+SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+A_FILE = "HuggingFaceTB/SmolLM2-360M-Instruct/resolve/main/config.json"  # the smallest that may be wanted
 
 
 @dataclass(frozen=True)
@@ -77,16 +80,34 @@ def decide_optimizer(kind: str, paged: bool = True) -> str:
 
 
 def find_device() -> Device:
-    """Look at this machine. `LORA_LAB_DEVICE=cpu` in the environment hides a GPU."""
+    """Look at this machine. `LORA_LAB_DEVICE=cpu` in the environment hides a GPU, `cuda` insists on one.
+
+    Raises
+    ------
+    LabError
+        `LORA_LAB_DEVICE` is neither, or is `cuda` where torch sees no GPU.
+    """
     import torch
 
-    if torch.cuda.is_available() and os.environ.get("LORA_LAB_DEVICE", "cuda") != "cpu":
+    wanted = _setting("LORA_LAB_DEVICE", ("cpu", "cuda"))
+    if wanted != "cpu" and torch.cuda.is_available():
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
         return Device("cuda", torch.cuda.get_device_name(), *decide_dtype("cuda", fast))
+    if wanted == "cuda":
+        raise LabError("LORA_LAB_DEVICE=cuda, and torch sees no GPU here. Unset it, or set it to cpu.")
     capabilities = torch.cpu.get_capabilities()
     fast = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
     name = capabilities.get("cpu_name") or platform.processor() or platform.machine()
     return Device("cpu", name, *decide_dtype("cpu", fast))
+
+
+def _setting(name: str, allowed) -> str:
+    """What the environment says of `name`, one of the words `allowed`; "" where it says nothing."""
+    value = os.environ.get(name, "").strip().lower()
+    if value and value not in allowed:
+        raise LabError(f"{name}={os.environ[name]!r} in the environment is unknown. Set it to {' or '.join(allowed)}, "
+                       "or unset it.")
+    return value
 
 
 def machine(*packages: str) -> dict:
@@ -122,7 +143,7 @@ def free_memory_bytes(kind: str = "cpu") -> int:
     root = Path("/sys/fs/cgroup")
     try:
         own = re.search(r"^0::/(.*)$", Path("/proc/self/cgroup").read_text(), flags=re.MULTILINE)
-    except OSError:
+    except (OSError, ValueError):
         own = None
     group = root / own[1] if own else root
     for folder in (group, *group.parents):
@@ -144,32 +165,55 @@ def _free_in(group: Path, otherwise: int) -> int:
 
 
 def hub_reachable(timeout_seconds: float = 2.0) -> bool:
-    """Does the Hugging Face hub answer? Never, if HF_HUB_OFFLINE is set."""
-    if os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes"):
+    """Does the Hugging Face hub answer, asked as its own client asks?
+
+    That is the hub in `HF_ENDPOINT`, through the proxies of the environment, and never where `HF_HUB_OFFLINE` is set.
+    """
+    if os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on"):
         return False
-    return answers("huggingface.co", timeout_seconds)
+    try:
+        from huggingface_hub import constants
+        from huggingface_hub.utils import get_session
+
+        return _is_answer(get_session().head(f"{constants.ENDPOINT}/{A_FILE}", timeout=timeout_seconds).status_code)
+    except Exception:  # of the client's library, which has been another before; a proxy's address that is none
+        return False
 
 
 def answers(host: str, timeout_seconds: float = 2.0) -> bool:
-    """Can a secure connection to `host` be opened?"""
+    """Does a host answer over HTTPS, asked through the proxies of the environment?"""
     try:
-        socket.create_connection((host, 443), timeout_seconds).close()
-    except OSError:
+        import requests
+
+        return _is_answer(requests.head(f"https://{host}", timeout=timeout_seconds).status_code)
+    except Exception:  # requests raises a dozen types, and ValueErrors for what the environment says of proxies
         return False
-    return True
+
+
+def _is_answer(status: int) -> bool:
+    """Is an HTTP status the host's own, and not that of a proxy or gateway that cannot reach it?"""
+    return status < 500 and status not in (403, 407)
 
 
 def use_threads() -> int:
     """Apply `LORA_LAB_THREADS`, if set, to torch; return the number of threads in use.
 
     On cores shared with other work one thread is often faster than two.
+
+    Raises
+    ------
+    LabError
+        `LORA_LAB_THREADS` is not a number of threads.
     """
     import torch
 
-    wanted = os.environ.get("LORA_LAB_THREADS")
-    if wanted:
-        if not wanted.isdecimal() or int(wanted) < 1:
-            raise LabError(f"LORA_LAB_THREADS={wanted!r} is not a number of threads: set it to 1 or more, or unset it.")
+    wanted = os.environ.get("LORA_LAB_THREADS", "")
+    if wanted.strip():
+        if not re.fullmatch(r"\s*0*[1-9]\d{0,3}\s*", wanted) or int(wanted) > MOST_THREADS:
+            raise LabError(
+                f"LORA_LAB_THREADS={wanted!r} is not a number of threads: set it to 1 or more, {MOST_THREADS} at most, "
+                "or unset it."
+            )
         torch.set_num_threads(int(wanted))
     return torch.get_num_threads()
 
@@ -192,10 +236,16 @@ def keep_freed_memory() -> bool:
 
 
 def fast_mode() -> bool:
-    """True when `LORA_LAB_FAST=1`, and while nbgrader grades: notebooks then train a few steps only."""
-    return os.environ.get("LORA_LAB_FAST", "0") == "1" or os.environ.get("NBGRADER_EXECUTION") == "autograde"
+    """True when `LORA_LAB_FAST=1`, and while nbgrader grades: notebooks then train a few steps only.
+
+    Raises
+    ------
+    LabError
+        `LORA_LAB_FAST` is neither yes nor no.
+    """
+    return SWITCH.get(_setting("LORA_LAB_FAST", SWITCH), False) or os.environ.get("NBGRADER_EXECUTION") == "autograde"
 
 
 def runs_folder() -> Path:
-    """Where the notebooks keep their training runs: `runs`, or what `LORA_LAB_RUNS` says."""
-    return Path(os.environ.get("LORA_LAB_RUNS", "runs"))
+    """Where the notebooks keep their training runs: `runs`, or what `LORA_LAB_RUNS` says, `~` expanded."""
+    return user_path(os.environ.get("LORA_LAB_RUNS", "").strip() or "runs")

@@ -13,12 +13,13 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from .errors import LabError, choose
+from .errors import choose
 from .lora import inject
+from .recorded_files import reading
 from .tasks import DATA
 
 FILE = DATA / "digits" / "digits.csv.gz"
-TRAIN_IMAGES = 1200
+IMAGES, TRAIN_IMAGES = 1797, 1200
 LAYERS = ("first", "second")
 TASKS = {
     "upright": lambda images: images,
@@ -46,14 +47,17 @@ def load_digits() -> Digits:
     Raises
     ------
     LabError
-        The data file is missing.
+        The data file is missing or damaged.
 
     Source: E. Alpaydin and C. Kaynak 1998, https://doi.org/10.24432/C50P49
     """
-    if not FILE.is_file():
-        raise LabError(f"There is no data file {FILE}. Take the whole repository, `data/` included.")
-    with gzip.open(FILE, "rt") as lines:
-        rows = torch.tensor([[float(value) for value in line.split(",")] for line in lines])
+    with reading(f"The digits in {FILE}", "Restore them with `git checkout -- data/digits`."):
+        with gzip.open(FILE, "rt", encoding="utf-8-sig") as lines:
+            rows = torch.tensor([[float(value) for value in line.split(",")] for line in lines], dtype=torch.float32)
+        pixels, labels = rows[:, :64], rows[:, 64]
+        within = bool(((pixels >= 0) & (pixels <= 16)).all()) and bool(torch.isin(labels, torch.arange(10.0)).all())
+        if rows.shape != (IMAGES, 65) or not within:
+            raise ValueError(f"{IMAGES} lines of 64 numbers from 0 to 16 and a digit are expected")
     rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
     return Digits((rows[:, :64] / 16).reshape(-1, 8, 8), rows[:, 64].long())
 

@@ -5,9 +5,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from .errors import LabError, choose
-from .supervision import answer_logits, collate, encode, prompt_text
-from .tasks import TASKS, Task
+from .control_tokens import ControlTokens
+from .conversation import padding_token
+from .data_lines import check_rows, check_text
+from .decoding import check_fit, generate
+from .errors import LabError, at_least
+from .supervision import answer_logits, collate, encode
+from .tasks import Task, find_task
 
 
 @dataclass(frozen=True)
@@ -43,14 +47,21 @@ def bootstrap_interval(hits: list[bool], resamples: int = 2000, seed: int = 0) -
 
     Parameters
     ----------
-    hits : list of bool, one an example, not empty
+    hits : list of bool, one per example, not empty
 
     Returns
     -------
     (low, high), both in [0, 1]
 
+    Raises
+    ------
+    LabError
+        `hits` is empty.
+
     Source: Efron 1979, Bootstrap methods. https://doi.org/10.1214/aos/1176344552
     """
+    if not len(hits):
+        raise LabError("There are no examples: the share of none has no interval.")
     import numpy as np
 
     values = np.asarray(hits, dtype=float)
@@ -60,64 +71,14 @@ def bootstrap_interval(hits: list[bool], resamples: int = 2000, seed: int = 0) -
     return float(low), float(high)
 
 
-def generate(model, tokenizer, prompts: list[str], task: str = "bookings", batch_size: int = 32,
-             max_new_tokens: int | None = None) -> list[str]:
-    """Greedy answers to prompts, in batches sorted by length, each stopped at its end of turn.
-
-    On a CPU a 4-bit model is decoded through `merging.dequantized_copy`: same weights, a third of the time.
-
-    Parameters
-    ----------
-    prompts : list of str, the task's prompts without any template
-    task : str, a name in `TASKS`; it gives the system message
-    batch_size : int, prompts decoded together
-    max_new_tokens : int, default the task's
-
-    Returns
-    -------
-    list of str, in the order of `prompts`, without special tokens
-    """
-    import torch
-
-    from .merging import dequantized_copy
-
-    choose("task", task, TASKS)
-    texts = [prompt_text(tokenizer, TASKS[task], prompt) for prompt in prompts]
-    was_training = model.training
-    on_cpu = next(model.parameters()).device.type == "cpu"
-    four_bit = any(type(module).__name__ == "Linear4bit" for module in model.modules())
-    decoder = dequantized_copy(model) if on_cpu and four_bit else model.eval()
-    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
-    outputs = [""] * len(texts)
-    try:
-        for start in range(0, len(order), batch_size):
-            indices = order[start : start + batch_size]
-            batch = tokenizer([texts[i] for i in indices], return_tensors="pt", padding=True, padding_side="left",
-                              add_special_tokens=False).to(next(model.parameters()).device)
-            with torch.no_grad():
-                tokens = decoder.generate(
-                    **batch,
-                    max_new_tokens=max_new_tokens or TASKS[task].max_new_tokens,
-                    do_sample=False,
-                    eos_token_id=tokenizer.eos_token_id,
-                    pad_token_id=tokenizer.pad_token_id,
-                )
-            answers = tokenizer.batch_decode(tokens[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
-            for index, answer in zip(indices, answers, strict=True):
-                outputs[index] = answer
-    finally:
-        model.train(was_training)
-    return outputs
-
-
-def score(model, tokenizer, examples, task: str = "bookings", batch_size: int = 32) -> Scores:
+def score(model, tokenizer, examples, task: str | Task = "bookings", batch_size: int = 32) -> Scores:
     """Let the model answer `examples` greedily and compare with the answers.
 
     Parameters
     ----------
     model, tokenizer : as `load_base` or `finetune` return them
     examples : a split of `load_task`, or any list of {"prompt": str, "answer": str}
-    task : str, a name in `TASKS`
+    task : a name in `TASKS`, or a Task: what the answers are compared as, and the system message
     batch_size : int, examples decoded together
 
     Returns
@@ -127,18 +88,38 @@ def score(model, tokenizer, examples, task: str = "bookings", batch_size: int = 
     Raises
     ------
     LabError
-        There are no examples, or the task is unknown.
+        There are no examples, the task is unknown, the answers are not the task's, or as `generate`.
     """
-    choose("task", task, TASKS)
-    examples = list(examples)
-    if not examples:
-        raise LabError("There are no examples to score: the split is empty. Choose another split or a larger slice.")
+    task = find_task(task)
+    examples = _check_references(task, examples)
     outputs = generate(model, tokenizer, [example["prompt"] for example in examples], task, batch_size)
-    return grade(TASKS[task], examples, outputs)
+    return grade(task, examples, outputs)
 
 
 def grade(task: Task, examples: list[dict], outputs: list[str]) -> Scores:
-    """The scores of given outputs."""
+    """The scores of given outputs.
+
+    A field is right if output and answer both have it, with the same type and value: where both leave it out, or where
+    the output is not JSON, it is wrong.
+
+    Parameters
+    ----------
+    task : Task
+    examples : rows of {"prompt": str, "answer": str}, not empty
+    outputs : list of str, one per example, in the same order
+
+    Raises
+    ------
+    LabError
+        There are no examples, the numbers differ, an output is not a text, or an answer is not one of the task.
+    """
+    task = find_task(task)
+    examples, outputs = _check_references(task, examples), list(outputs)
+    if len(outputs) != len(examples):
+        raise LabError(f"There are {len(examples)} examples and {len(outputs)} outputs: give one output per example.")
+    for number, output in enumerate(outputs, 1):
+        if not isinstance(output, str):
+            raise LabError(f"output {number} is a {type(output).__name__}: give the text that the model wrote.")
     rows = [
         {
             "prompt": example["prompt"],
@@ -149,19 +130,39 @@ def grade(task: Task, examples: list[dict], outputs: list[str]) -> Scores:
         }
         for example, output in zip(examples, outputs, strict=True)
     ]
-    shares = {}
-    for name in task.fields:
-        hits = [(task.parse(row["output"]) or {}).get(name) == task.parse(row["answer"]).get(name) for row in rows]
-        shares[name] = sum(hits) / len(hits)
+    fields = [task.right_fields(row["output"], row["answer"]) for row in rows]
     right, valid = [row["right"] for row in rows], [row["valid"] for row in rows]
     return Scores(
         exact=sum(right) / len(rows),
         exact_interval=bootstrap_interval(right),
         valid=sum(valid) / len(rows),
         valid_interval=bootstrap_interval(valid),
-        fields=shares,
+        fields={name: sum(one[name] for one in fields) / len(rows) for name in task.fields},
         rows=rows,
     )
+
+
+def _check_references(task: Task, examples) -> list[dict]:
+    """The examples as a list, or a LabError that names the first whose answer is not one of the task."""
+    examples = check_rows(examples, "example", blank=True)
+    if not examples:
+        raise LabError("There are no examples to score: the split is empty. Choose another split or a larger slice.")
+    for number, row in enumerate(examples, 1) if task.fields else ():
+        found = task.parse(row["answer"])
+        if found is None:
+            why = "is not a JSON object"
+        elif unknown := [key for key in found if key not in task.fields]:
+            why = f"has the field {unknown[0]!r}"
+        elif not found:
+            why = "has no field"
+        else:
+            continue
+        raise LabError(
+            f"example {number}: the answer {row['answer'][:60]!r} {why}, and this task's answers are JSON objects with "
+            f"the fields {', '.join(task.fields)}. Name the task that the examples belong to: task='style' compares "
+            "plain text; for other fields give task=dataclasses.replace(TASKS['bookings'], fields=('your', 'fields'))."
+        )
+    return examples
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ class AnswerLosses:
 
 
 def answer_losses(
-    model, tokenizer, examples, task: str = "bookings", *, shots=(), batch_size: int = 20
+    model, tokenizer, examples, task: str | Task = "bookings", *, shots=(), batch_size: int = 20
 ) -> AnswerLosses:
     """What the right answers cost the model: one forward pass, nothing is generated.
 
@@ -195,21 +196,25 @@ def answer_losses(
     ----------
     model, tokenizer : as `load_base` or `finetune` return them
     examples : rows of {"prompt": str, "answer": str}, not empty
-    task : str, a name in `TASKS`
+    task : a name in `TASKS`, or a Task
     shots : rows like `examples`, put before every prompt as turns of the conversation
     batch_size : int, examples read together
 
     Raises
     ------
     LabError
-        There are no examples, or the task is unknown.
+        There are no examples, one is not two texts or does not fit the model, the task is unknown, or an answer's loss
+        is not finite: the example is named.
     """
     import torch
 
-    choose("task", task, TASKS)
-    rows = [encode(tokenizer, TASKS[task], row["prompt"], row["answer"], shots) for row in examples]
+    task = find_task(task)
+    at_least(1, batch_size=batch_size)
+    examples = check_rows(examples, "example", blank=True)
+    rows = [encode(tokenizer, task, row["prompt"], row["answer"], shots) for row in examples]
     if not rows:
         raise LabError("There are no examples to read: the split is empty. Choose another split or a larger slice.")
+    check_fit(model, [row.input_ids for row in rows])
     order = sorted(range(len(rows)), key=lambda index: len(rows[index].input_ids))
     device = next(model.parameters()).device
     total, tokens = [0.0] * len(rows), [0] * len(rows)
@@ -219,7 +224,7 @@ def answer_losses(
     try:
         for start in range(0, len(order), batch_size):
             indices = order[start : start + batch_size]
-            batch = collate([rows[index] for index in indices], tokenizer.pad_token_id)
+            batch = collate([rows[index] for index in indices], padding_token(tokenizer))
             with torch.no_grad():
                 logits, targets, owners = answer_logits(model, **{k: v.to(device) for k, v in batch.items()})
             costs = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none").tolist()
@@ -231,6 +236,12 @@ def answer_losses(
                 right[index] &= hit
     finally:
         model.train(was_training)
+    for number, (cost, row) in enumerate(zip(total, examples, strict=True), 1):
+        if not math.isfinite(cost):
+            raise LabError(
+                f"example {number} ({row['prompt'][:60]!r}): the loss of its answer is {cost}. A weight or an adapter "
+                "holds NaN or infinity, or float16 overflows. Load the base and the adapter again."
+            )
     return AnswerLosses(
         loss=sum(total) / sum(tokens),
         exact=sum(right) / len(rows),
@@ -242,14 +253,26 @@ def answer_losses(
 def perplexity(model, tokenizer, text: str, window: int = 512, stride: int = 256) -> float:
     """exp of the mean cross entropy of a fixed text, by sliding window: exp of the mean of `token_losses`.
 
-    Parameters, errors
+    Parameters
         As of `token_losses`.
 
     Returns
     -------
     float, at least 1
+
+    Raises
+    ------
+    LabError
+        As `token_losses`, or the result is beyond a float's range.
     """
-    return math.exp(float(token_losses(model, tokenizer, text, window, stride).double().mean()))
+    mean = float(token_losses(model, tokenizer, text, window, stride).double().mean())
+    try:
+        return math.exp(mean)
+    except OverflowError as error:
+        raise LabError(
+            f"The mean loss is {mean:,.0f} nats per token, and exp of that is beyond a float's range: this model is "
+            "broken. Load it again; if you quantized it, take more bits."
+        ) from error
 
 
 def token_losses(model, tokenizer, text: str, window: int = 512, stride: int = 256):
@@ -260,7 +283,7 @@ def token_losses(model, tokenizer, text: str, window: int = 512, stride: int = 2
 
     Parameters
     ----------
-    text : str, of two tokens or more
+    text : str, of two tokens or more; letters of a control token in it are text
     window : int, tokens the model reads at once
     stride : int, 1 to window - 1, tokens by which the window moves
 
@@ -271,15 +294,26 @@ def token_losses(model, tokenizer, text: str, window: int = 512, stride: int = 2
     Raises
     ------
     LabError
-        The text is too short, or stride is out of range.
+        `text` is not a text or too short, window or stride is out of range, the text does not fit the model, or a loss
+        is not finite: its token is named.
     """
     import torch
 
+    check_text("text", text)
+    for name, value in {"window": window, "stride": stride}.items():
+        if isinstance(value, bool) or not isinstance(value, int):
+            at_least(1, **{name: value})
     if not 1 <= stride < window:  # at stride = window a piece's first token would have nothing before it
-        raise LabError(f"stride={stride} is out of range: 1 to {window - 1}, less than window={window}.")
-    ids = tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"][0]
+        allowed = f"1 to {window - 1}, less than window={window}" if window > 1 else f"window={window} is below 2"
+        raise LabError(f"stride={stride} is out of range: {allowed}.")
+    control = ControlTokens(tokenizer)
+    if control.pattern.search(text):
+        ids = torch.tensor(control.text_ids(tokenizer, text))
+    else:
+        ids = tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"][0]
     if len(ids) < 2:
         raise LabError(f"The text has {len(ids)} token(s); perplexity needs two at least.")
+    check_fit(model, [ids[:window].tolist(), [int(ids.max())]])
     was_training = model.training
     model.eval()
     losses, scored = [], 1  # tokens before `scored` have been predicted (the first never is)
@@ -295,7 +329,14 @@ def token_losses(model, tokenizer, text: str, window: int = 512, stride: int = 2
             scored = end
     finally:
         model.train(was_training)
-    return torch.cat(losses).cpu()
+    losses = torch.cat(losses).cpu()
+    if not losses.isfinite().all():
+        place = int((~losses.isfinite()).nonzero()[0]) + 1
+        raise LabError(
+            f"The loss of token {place + 1} of {len(ids)} is {float(losses[place - 1])}. A weight or an adapter holds "
+            "NaN or infinity, or float16 overflows. Load the base and the adapter again."
+        )
+    return losses
 
 
 @contextmanager
@@ -318,10 +359,12 @@ def changed_weights(model, change: Callable, *, skip: tuple[str, ...] = ("lm_hea
     Raises
     ------
     LabError
-        The model holds quantized weights, or none that may be changed.
+        The model holds quantized weights, or none that may be changed; a weight or what `change` gives is not finite;
+        or `change` gives another shape.
     """
     import torch
 
+    from .finite import nonfinite_in_words
     from .lowrank import relative_error
 
     linear = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
@@ -336,6 +379,9 @@ def changed_weights(model, change: Callable, *, skip: tuple[str, ...] = ("lm_hea
         for name, module in linear.items():
             weight = before[name].float()
             changed = change(weight)
+            for what, tensor in ((f"{name}.weight", weight), (f"the changed {name}.weight", changed)):
+                if isinstance(tensor, torch.Tensor) and (wrong := nonfinite_in_words(what, tensor)):
+                    raise LabError(f"{wrong}. Load the model again, and look at what `change` does there.")
             errors[name] = relative_error(weight, changed)
             module.weight.data = changed.to(before[name].dtype)
         yield errors

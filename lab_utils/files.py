@@ -1,24 +1,30 @@
-"""Reading and writing files so that nothing is lost: UTF-8 with or without a BOM, and whole files or none.
-
-A file or folder that replaces another is written beside it, flushed to the disk, and moved into its place when it is
-complete. Until then the old one is as it was; a process that is killed leaves a hidden scratch folder, no half file.
-"""
+"""Reading and writing files: UTF-8 with or without a BOM, whole files or none, and errors that say the way out."""
 
 import errno
 import json
 import os
 import re
-import shutil
-import stat
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from .errors import LabError
+from .replacing import (
+    entries,
+    flush,
+    move,
+    refuse_a_folder,
+    refuse_foreign,
+    replacing_file,
+    replacing_files,
+    replacing_folder,
+    scratch_folder,
+    sync,
+)
 
-# What file systems and desktops put into a folder by themselves.
-IGNORED = ("lost+found", "System Volume Information", "$RECYCLE.BIN", "Thumbs.db", "desktop.ini")
+__all__ = [
+    "append_text", "entries", "explain", "move", "read_json", "read_text", "refuse_foreign", "replacing_file",
+    "replacing_files", "replacing_folder", "scratch_folder", "sync", "user_path", "write_text",
+]  # fmt: skip
 WAYS_OUT = {  # what a person can do, by the number of an operating system's error
     errno.ENOSPC: "The disk is full: free some space.",
     errno.EDQUOT: "Your quota is used up: delete something, or choose another disk.",
@@ -36,11 +42,11 @@ WAYS_OUT = {  # what a person can do, by the number of an operating system's err
     errno.EFBIG: "The file is too large for that disk: choose another disk.",
     errno.EIO: "The disk reports an error: choose another disk, and check this one.",
 }
-IN_WORDS = {  # how torch and others put the same errors
-    "No space left": errno.ENOSPC, "file write failed": errno.ENOSPC, "Permission denied": errno.EACCES,
-    "Read-only file system": errno.EROFS, "Is a directory": errno.EISDIR, "Disk quota exceeded": errno.EDQUOT,
+IN_WORDS = {  # how torch and numpy put the same errors; the four of a full disk were seen on one
+    "No space left": errno.ENOSPC, "file write failed": errno.ENOSPC, "unexpected pos": errno.ENOSPC,
+    " requested and ": errno.ENOSPC, "Permission denied": errno.EACCES, "Read-only file system": errno.EROFS,
+    "Is a directory": errno.EISDIR, "Disk quota exceeded": errno.EDQUOT, "Parent directory": errno.ENOENT,
 }  # fmt: skip
-CANNOT_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)  # network drives that have no such thing as flushing
 
 
 def user_path(path: str | Path) -> Path:
@@ -124,7 +130,7 @@ def append_text(path: str | Path, text: str) -> None:
     """
     path = Path(path)
     data = _utf8(path, text)
-    _refuse_a_folder(path)
+    refuse_a_folder(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     existed = path.exists()
     with open(path, "a+b", buffering=0) as file:
@@ -135,7 +141,7 @@ def append_text(path: str | Path, text: str) -> None:
         try:
             while data:
                 data = data[file.write(data) :]
-            _flush(file.fileno())
+            flush(file.fileno())
         except BaseException:
             file.truncate(length)
             raise
@@ -155,189 +161,6 @@ def _utf8(path: str | Path, text: str) -> bytes:
             f"{path}, line {line}: U+{ord(text[error.start]):04X} is half a character and cannot be written as UTF-8. "
             "Take it out of the text."
         ) from error
-
-
-def _refuse_a_folder(path: Path) -> None:
-    """Raise a LabError if a file is to be written where a folder is."""
-    if path.is_dir():
-        raise LabError(f"{path} is a folder, and a file is to be written there. Name a file in it.")
-
-
-@contextmanager
-def replacing_file(path: str | Path) -> Iterator[Path]:
-    """Write a new file in the `with` block, at the path it gives; at its end it takes the place of `path`.
-
-    If the block raises, or the disk refuses, an old file at `path` is as before. A link stays a link: what it leads to
-    is replaced.
-
-    Raises
-    ------
-    LabError
-        `path` is a folder.
-    OSError
-        The disk refuses; an old file is as before.
-    """
-    path = Path(path)
-    _refuse_a_folder(path)
-    path = Path(os.path.realpath(path)) if path.is_symlink() else path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with scratch_folder(path.parent, path.name) as scratch:
-        new = scratch / path.name
-        yield new
-        sync(new)
-        os.replace(new, path)
-
-
-@contextmanager
-def replacing_folder(folder: str | Path, is_ours: Callable[[str], bool]) -> Iterator[Path]:
-    """Write a new folder in the `with` block, at the path it gives; at its end its files take the place of the old.
-
-    What is in `folder` already stays as it is until every new file is complete and on the disk. Then old files are set
-    aside, new ones are moved in, and the old ones are deleted last; if a move fails, all of them are moved back. Files
-    are moved one by one, never the folder, so a mounted folder works too. Hidden entries are left alone. A folder that
-    did not exist appears whole.
-
-    Parameters
-    ----------
-    folder : path; it need not exist
-    is_ours : function of a file's path in the folder, as "config.json" or "templates/one.jinja": may it be replaced or
-        removed? Any other file is foreign.
-
-    Raises
-    ------
-    LabError
-        `folder` is a file, or holds something foreign, which is named.
-    OSError
-        The disk refuses; the folder is as before.
-    """
-    folder = Path(folder)
-    refuse_foreign(folder, is_ours)
-    existed = folder.is_dir()
-    beside = folder if existed else folder.parent
-    beside.mkdir(parents=True, exist_ok=True)
-    with scratch_folder(beside, "new" if existed else folder.name) as scratch:
-        new = scratch / "new"
-        new.mkdir()
-        yield new
-        sync(new)
-        refuse_foreign(folder, is_ours)  # again: something may have been put there in the meantime
-        if folder.is_dir():
-            _swap(folder, new)
-        else:
-            move(new, folder)
-
-
-def move(start: Path, end: Path) -> None:
-    """Move a file or a folder, whole, to where nothing is, or an empty folder.
-
-    Raises
-    ------
-    OSError
-        Something is there (FileExistsError), or the disk refuses; nothing is moved.
-    """
-    if os.path.lexists(end):
-        if _is_file(end) or any(end.iterdir()):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(end))
-        end.rmdir()
-    os.rename(start, end)
-
-
-def refuse_foreign(folder: Path, is_ours: Callable[[str], bool]) -> None:
-    """Raise a LabError if `folder` is a file, or holds anything but hidden entries and what `is_ours` accepts."""
-    if (folder.exists() or folder.is_symlink()) and not folder.is_dir():
-        raise LabError(f"{folder} is a file, and a folder is to be written there. Choose another path.")
-    foreign = [
-        name
-        for entry in _entries(folder)
-        for name in ([entry] if _is_file(folder / entry) else _files(folder, entry) or [f"{entry}/"])
-        if not is_ours(name)
-    ]
-    if foreign:
-        more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
-        raise LabError(
-            f"{folder} holds {', '.join(foreign[:3])}{more}, which would be mixed with what is written. "
-            "Choose an empty or a new folder."
-        )
-
-
-def _is_file(path: Path) -> bool:
-    """Is it anything but a real folder? A link to a folder is moved and deleted like a file."""
-    return path.is_symlink() or not path.is_dir()
-
-
-def _files(folder: Path, below: str = "") -> list[str]:
-    """The paths in `folder` of all files in it, or in its folder `below`."""
-    found = [path for path in sorted((folder / below).rglob("*")) if _is_file(path)]
-    return [path.relative_to(folder).as_posix() for path in found]
-
-
-def _entries(folder: Path) -> list[str]:
-    """What a folder holds, hidden entries left out."""
-    if not folder.is_dir():
-        return []
-    return sorted(path.name for path in folder.iterdir() if not path.name.startswith(".") and path.name not in IGNORED)
-
-
-def _swap(folder: Path, new: Path) -> None:
-    """Move everything in `new` into `folder` and delete what was there; if a move fails, undo them all."""
-    old = Path(tempfile.mkdtemp(prefix=".old-", dir=folder))
-    names = [path.name for path in sorted(new.iterdir())]
-    hidden = [name for name in names if name.startswith(".") and os.path.lexists(folder / name)]
-    moved: list[tuple[Path, Path]] = []
-    try:
-        for start, end in (
-            *((folder / name, old / name) for name in (*_entries(folder), *hidden)),
-            *((new / name, folder / name) for name in names),
-        ):
-            os.replace(start, end)
-            moved.append((start, end))
-    except BaseException:
-        for start, end in reversed(moved):
-            with suppress(OSError):  # what cannot be moved back stays in `old`
-                os.replace(end, start)
-        with suppress(OSError):
-            old.rmdir()
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-@contextmanager
-def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
-    """A fresh, hidden folder in `parent`, so that what is written there is moved and not copied; gone afterwards."""
-    scratch = Path(tempfile.mkdtemp(prefix=f".{name[:40]}-", dir=parent))
-    try:
-        yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def sync(path: Path) -> None:
-    """Flush a written file, or all files in a folder, to the disk.
-
-    A file is opened for writing: Windows does not flush one that was opened for reading.
-    """
-    if not _is_file(path):
-        for name in _files(path):
-            sync(path / name)
-        return
-    mode = path.stat().st_mode
-    if not mode & stat.S_IWUSR:
-        path.chmod(mode | stat.S_IWUSR)
-    try:
-        with open(path, "r+b") as file:
-            _flush(file.fileno())
-    finally:
-        if not mode & stat.S_IWUSR:
-            path.chmod(mode)
-
-
-def _flush(number: int) -> None:
-    """Flush an open file, where the file system can."""
-    try:
-        os.fsync(number)
-    except OSError as error:
-        if error.errno not in CANNOT_SYNC:
-            raise
 
 
 def explain(error: BaseException) -> str:

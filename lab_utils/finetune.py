@@ -6,42 +6,29 @@
 On several GPUs or machines: deploy/cluster/README.md.
 """
 
-import math
 import os
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from .adapter import attach_adapter
-from .checkpoint import checkpoints, latest_record, save_checkpoint, set_aside
-from .device import (
-    Device,
-    find_device,
-    free_memory_bytes,
-    keep_freed_memory,
-    runs_folder,
-    use_threads,
-)
+from .checkpoint import checkpoints, latest_record, save_adapter, set_aside, set_damaged_aside
+from .device import find_device, keep_freed_memory, runs_folder, use_threads
 from .errors import LabError
-from .fsdp import (
-    WholeAdapter,
-    check_shardable,
-    launched_sharded,
-    mark_layers,
-    own_part,
-    put_in_place,
-    read_plugin,
-    share_out,
-    whole,
-)
-from .memory import training_step_bytes
+from .files import user_path
+from .fsdp import WholeAdapter, launched_sharded, read_plugin
+from .identity import base_identity, data_digest, refuse_other, tokens_digest
+from .loading import ran_out
 from .models import default_model, load_base
-from .optimizer import build_optimizer
+from .processes import accelerate, on_main
 from .recipe import Recipe
-from .supervision import IGNORED, build_supervised, collate, encode_split, plan_batches
+from .run_lock import held
+from .supervision import encode_split
 from .tasks import TASKS, load_task
+from .trainer import Trainer, load_adapter
+from .training_rows import training_rows
+from .weights import refuse_nonfinite, tensors_of
 
 
 @dataclass
@@ -94,26 +81,28 @@ def finetune(
 ) -> Run:
     """Fine-tune a model by a recipe; killed at any step, the same call goes on from the last checkpoint.
 
-    On a CPU the resumed run ends with the same weights as an uninterrupted one, bit for bit.
+    On a CPU the resumed run ends with the same weights as an uninterrupted one, bit for bit. One process, or one group
+    of them, trains in a folder at a time.
 
     Parameters
     ----------
     recipe : Recipe
-    output_dir : path of a folder for this run alone
+    output_dir : path of a folder for this run alone, `~` expanded
     resume : bool
-        Go on with the checkpoints in `output_dir` (a finished run is loaded at once). False starts anew and moves
-        the old run to `previous/`.
+        Go on with the checkpoints in `output_dir` (a finished run is loaded at once). False starts again and moves
+        the old run to `previous/`, or `previous-2/` and so on.
     base : (model, tokenizer), optional
         What `load_base` returned for this recipe, to save loading it again. An adapter on it is taken off.
-    dataset : datasets.DatasetDict, optional
-        Default: `load_task(recipe.task)`.
+    dataset : optional
+        Rows with "prompt" and "answer", both text: a datasets.DatasetDict or a dict with the split "train", a
+        datasets.Dataset, or a list of dicts. Default: `load_task(recipe.task)`.
     fsdp : path of an accelerate configuration file, optional
         Shard base, adapter and optimizer over the processes as it says. Default: what `accelerate launch` was given.
         The model of the Run is then sharded too; the adapter on disk is whole.
     on_step : function, optional
         Called after every step with the history so far (see Run), for a live curve.
     progress : bool
-        Print a progress bar with loss, tokens a second and time left.
+        Print a progress bar with loss, tokens per second and time left.
 
     Returns
     -------
@@ -122,38 +111,43 @@ def finetune(
     Raises
     ------
     LabError
-        The checkpoints are another recipe's, the step would not fit into memory, the adapter does not move,
-        the loss is not finite, a checkpoint cannot be written, or the run cannot be sharded.
+        The checkpoints are of another recipe, other data or another base; another process trains in the folder; a row
+        of the data or a weight of the base is none; the step would not fit into memory, the adapter does not move, loss
+        or gradient are not finite, a checkpoint cannot be written, or the run cannot be sharded.
 
     Source: Dettmers et al. 2023 (QLoRA). https://arxiv.org/abs/2305.14314
     """
     from accelerate.utils import broadcast_object_list
-    from peft import load_peft_weights, set_peft_model_state_dict
 
-    output_dir = Path(output_dir)
+    output_dir = user_path(output_dir)
+    _check_base(base)
+    rows = training_rows(load_task(recipe.task) if dataset is None else dataset, recipe.train_examples)
+    identity: dict = {"data": data_digest(rows)}
     device = find_device()
     use_threads()
     keep_freed_memory()
     plugin = read_plugin(fsdp, device) if fsdp or launched_sharded() else None
-    with _accelerator(device, plugin) as accelerator:
+    with accelerate(device, plugin) as accelerator, ExitStack() as until_the_end:
         main = accelerator.is_main_process
         if recipe.model == "auto":  # by free memory, which may differ between GPUs: the first process decides
             recipe = replace(recipe, model=broadcast_object_list([default_model(device)])[0])
-        if not resume and main:
-            set_aside(output_dir)
-        accelerator.wait_for_everyone()
-        found = latest_record(output_dir, recipe)
+        on_main(accelerator, lambda: until_the_end.enter_context(held(output_dir)))
+        if not resume:
+            on_main(accelerator, lambda: set_aside(output_dir))
+        found = _find(output_dir, recipe, identity, accelerator)
 
-        task = TASKS[recipe.task]
         model, tokenizer = base or load_base(recipe.model, recipe.quantization, device, main, sharded=bool(plugin))
-        rows = (dataset or load_task(recipe.task))["train"]
-        if recipe.train_examples is not None:
-            rows = rows.select(range(min(recipe.train_examples, len(rows))))
-        examples = encode_split(tokenizer, task, rows, recipe.max_length)
+        if base:
+            own = ((name, one) for name, one in tensors_of(model) if "lora_" not in name)
+            refuse_nonfinite(own, "base is damaged", "Load it again, or take another one.")
+        examples = encode_split(tokenizer, TASKS[recipe.task], rows, recipe.max_length)
+        identity |= {"tokens": tokens_digest(examples), "base": base_identity(model, device)}
+        if found:
+            refuse_other(output_dir, found[1].get("identity", {}), identity)
         model = attach_adapter(model, recipe)
         if found:
-            set_peft_model_state_dict(model, load_peft_weights(str(found[0]), device="cpu"))
-        trainer = _Trainer(recipe, device, accelerator, model, examples, tokenizer.pad_token_id)
+            load_adapter(model, found[0])
+        trainer = Trainer(recipe, device, accelerator, model, examples, _padding(tokenizer))
         history: list[dict] = []
         if found:
             history = trainer.restore(*found)
@@ -162,184 +156,42 @@ def finetune(
         run = Run(recipe, output_dir, history, model, tokenizer, resumed_from=len(history))
         if len(history) < recipe.steps:
             trainer.check_memory()
-            _train(trainer, run, on_step, progress and main)
+            _train(trainer, run, identity, on_step, progress and main)
         elif on_step and main:
             on_step(history)
         adapter = WholeAdapter(model)
-        if main:
-            adapter.save_pretrained(run.adapter_dir)
-        accelerator.wait_for_everyone()
+        on_main(accelerator, lambda: save_adapter(run.adapter_dir, adapter.save_pretrained))
         return run
 
 
-@contextmanager
-def _accelerator(device: Device, plugin=None) -> Iterator:
-    """accelerate's view of this process: alone, or one of several under torchrun; with FSDP's `plugin`, sharded.
-
-    Its state is shared in a process, precision included: another trainer (TRL's, say) may have left its own, and gets
-    an error where ours is left behind.
-    """
-    if device.kind == "cpu":
-        os.environ.setdefault("ACCELERATE_USE_CPU", "true")
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state()
-    launched = os.environ.get("ACCELERATE_USE_FSDP")
-    try:
-        accelerator = Accelerator(cpu=device.kind == "cpu", mixed_precision=device.mixed_precision, fsdp_plugin=plugin)
-        if plugin:
-            put_in_place(accelerator, plugin)
-        yield accelerator
-    finally:
-        AcceleratorState._reset_state()
-        if launched is None:  # accelerate sets it
-            os.environ.pop("ACCELERATE_USE_FSDP", None)
+def _check_base(base) -> None:
+    """Raise a LabError unless `base` is None or looks like (model, tokenizer)."""
+    pair = isinstance(base, (tuple, list)) and len(base) == 2
+    if base is not None and not (pair and hasattr(base[0], "named_parameters") and callable(base[1])):
+        kind = f"({', '.join(type(one).__name__ for one in base)})" if pair else type(base).__name__
+        raise LabError(f"base={kind} is out of range: the pair (model, tokenizer) that load_base returns.")
 
 
-class _Trainer:
-    """One process's share of a run: the wrapped model, the optimizer, the plan of batches."""
-
-    def __init__(self, recipe, device, accelerator, model, examples, pad_token_id):
-        import torch
-
-        from .fourbit import speed_up
-
-        self.recipe, self.device, self.accelerator, self.model = recipe, device, accelerator, model
-        self.examples, self.pad_token_id = examples, pad_token_id
-        self.rank, self.world = accelerator.process_index, accelerator.num_processes
-        if recipe.batch_size < self.world:
-            raise LabError(f"batch_size={recipe.batch_size} cannot be shared by {self.world} processes: raise it.")
-        lengths = [len(example.input_ids) for example in examples]
-        self.plan = plan_batches(lengths, recipe.batch_size, recipe.steps, recipe.seed)
-        if recipe.gradient_checkpointing:
-            model.activation_checkpointing_enable({"use_reentrant": False})
-        else:
-            model.activation_checkpointing_disable()
-        loss = build_supervised(model)
-        if sharded := accelerator.is_fsdp2:
-            check_shardable(model, device.torch_dtype)
-            mark_layers(loss, model)
-        self.fused = not sharded and speed_up(model) > 0  # the fast way holds on to whole weights
-        optimizer = build_optimizer(
-            model, recipe.learning_rate, device, weight_decay=recipe.weight_decay, sharded=sharded
-        )
-        self.loss, self.optimizer = accelerator.prepare(loss, optimizer, device_placement=[False, True])
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        torch.manual_seed(recipe.seed + 1 + self.rank)  # dropout differs from process to process
-
-    def batch(self, step: int) -> list:
-        """The whole batch of `step`, all processes' shares together."""
-        return [self.examples[index] for index in self.plan[step]]
-
-    def take_step(self, step: int) -> dict:
-        """Forward, backward, update; returns the step's row of the history."""
-        import torch
-
-        began = time.perf_counter()
-        whole = self.batch(step)
-        share = collate(whole[self.rank :: self.world], self.pad_token_id, self.recipe.supervise_end)
-        share = {name: tensor.to(self.accelerator.device) for name, tensor in share.items()}
-        supervised = sum(sum(label != IGNORED for label in e.labels(self.recipe.supervise_end)) for e in whole)
-        # DDP averages gradients over processes: times world, so that every token of the whole batch counts the same.
-        loss = self.loss(**share) * (self.world / supervised)
-        self.accelerator.backward(loss)
-        if self.accelerator.sync_gradients:
-            self.accelerator.clip_grad_norm_(self.parameters, self.recipe.max_grad_norm)
-        rate = self.recipe.learning_rate_at(step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        mean_loss = float(self.accelerator.reduce(loss.detach().float(), "mean"))
-        if not math.isfinite(mean_loss):
-            raise LabError(
-                f"The loss is {mean_loss} at step {step + 1}: training has blown up. Lower learning_rate "
-                f"({self.recipe.learning_rate:g}); the last checkpoint is from before."
-            )
-        if self.device.kind == "cuda":
-            torch.cuda.synchronize()
-        return {
-            "step": step + 1,
-            "loss": mean_loss,
-            "learning_rate": rate,
-            "tokens": sum(len(example.input_ids) for example in whole),
-            "supervised_tokens": supervised,
-            "seconds": time.perf_counter() - began,
-        }
-
-    def check_memory(self) -> None:
-        """Stop with advice if the largest batch would not fit, instead of being killed half-way."""
-        config = self.model.get_base_model().config
-        shares = [[self.examples[index] for index in batch[self.rank :: self.world]] for batch in self.plan]
-        need = training_step_bytes(
-            tokens=max(len(share) * max(len(e.input_ids) for e in share) for share in shares),
-            longest=max(len(example.input_ids) for share in shares for example in share),
-            supervised_tokens=max(sum(len(e.input_ids) - e.prompt_length for e in share) for share in shares),
-            layers=config.num_hidden_layers,
-            hidden=config.hidden_size,
-            intermediate=config.intermediate_size,
-            heads=config.num_attention_heads,
-            vocabulary=config.vocab_size,
-            trainable_parameters=sum(p.numel() for p in self.parameters),
-            dtype_bytes=self.device.torch_dtype.itemsize,
-            checkpointing=self.recipe.gradient_checkpointing,
-            fused=self.fused,
-        )
-        free = free_memory_bytes(self.device.kind)
-        if sum(need.values()) > free:
-            largest = max(need, key=need.get)
-            raise LabError(
-                f"A training step needs about {sum(need.values()) / 2**30:.2f} GiB more, of which {largest} "
-                f"{need[largest] / 2**30:.2f}; {free / 2**30:.2f} GiB are free. Make batch_size "
-                f"({self.recipe.batch_size}) or max_length ({self.recipe.max_length}) smaller, set "
-                "gradient_checkpointing=True, or close other programs and notebooks."
-            )
-
-    def check_moves(self) -> None:
-        """After the first step some B must have left zero: else the adapter is not being trained."""
-        parts = [own_part(p.detach()) for name, p in self.model.named_parameters() if "lora_B" in name]
-        if not any(bool(part.any()) for part in parts):
-            raise LabError(
-                "The adapter did not move in step 1: every lora_B is still zero. No gradient reaches it; "
-                "reload the base model (it may have been used under no_grad before) and run again."
-            )
-
-    def save(self, run: Run) -> None:
-        """Write a checkpoint from the main process, every process's random state in it."""
-        import torch
-        from accelerate.utils import gather_object
-
-        state = {
-            "optimizer": whole(self.optimizer.optimizer.state_dict()),
-            "random": gather_object([torch.get_rng_state()]),
-            "random_cuda": gather_object([torch.cuda.get_rng_state()]) if self.device.kind == "cuda" else [],
-            "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else None,
-        }
-        adapter = WholeAdapter(self.model)
-        if self.accelerator.is_main_process:
-            save_checkpoint(run.output_dir, len(run.history), self.recipe, adapter, state, run.history)
-        self.accelerator.wait_for_everyone()
-
-    def restore(self, folder: Path, record: dict, state: dict) -> list[dict]:
-        """Put a checkpoint's optimizer and random state in place; returns its history."""
-        import torch
-
-        if len(state["random"]) != self.world:
-            raise LabError(
-                f"{folder} was written by {len(state['random'])} processes and this run has {self.world}. "
-                "Start as many, or take another output_dir."
-            )
-        self.optimizer.optimizer.load_state_dict(share_out(state["optimizer"], self.parameters))
-        torch.set_rng_state(state["random"][self.rank])
-        if state["random_cuda"]:
-            torch.cuda.set_rng_state(state["random_cuda"][self.rank])
-        if state["scaler"] and self.accelerator.scaler:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        return record["history"]
+def _padding(tokenizer) -> int:
+    """The token that a batch is filled up with; any does, for none of these is read."""
+    known = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    return next(token for token in known if token is not None)
 
 
-def _train(trainer: _Trainer, run: Run, on_step, progress: bool) -> None:
+def _find(output_dir: Path, recipe: Recipe, identity: dict, accelerator) -> tuple[Path, dict, dict] | None:
+    """The checkpoint to go on from, if there is one, after damaged ones were moved out of its way."""
+    say = print if accelerator.is_main_process else lambda text: None
+    found = latest_record(output_dir, recipe, say)
+    if found:
+        if not found[1].get("identity"):
+            say(f"Note: {found[0].name} does not say which data and base it was trained with: they are not compared.")
+        refuse_other(output_dir, found[1].get("identity", {}), identity)
+    accelerator.wait_for_everyone()  # until all have read what is moved now
+    on_main(accelerator, lambda: set_damaged_aside(output_dir, found and found[0]))
+    return found
+
+
+def _train(trainer: Trainer, run: Run, identity: dict, on_step, progress: bool) -> None:
     """The loop from the first missing step to the last."""
     import sys
 
@@ -351,10 +203,9 @@ def _train(trainer: _Trainer, run: Run, on_step, progress: bool) -> None:
         for step in range(len(run.history), steps):
             row = trainer.take_step(step)
             run.history.append(row)
-            if step == 0:
-                trainer.check_moves()
+            trainer.check_moves()
             if row["step"] % run.recipe.checkpoint_every == 0 or row["step"] == steps:
-                trainer.save(run)
+                trainer.save(run, identity)
             bar.set_postfix_str(f"loss {row['loss']:.3f}, {row['tokens'] / row['seconds']:.0f} tokens/s", refresh=False)
             bar.update()
             if on_step and trainer.accelerator.is_main_process:
@@ -367,6 +218,10 @@ def _train(trainer: _Trainer, run: Run, on_step, progress: bool) -> None:
         else:
             print("\nInterrupted before the first checkpoint. Run the same cell again to start over.")
         raise
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out(error):
+            raise
+        raise LabError(f"The memory ran out in step {len(run.history) + 1} ({error}). {trainer.save_memory}") from error
     finally:
         bar.close()
 
@@ -383,7 +238,7 @@ def read_command(arguments: list[str] | None = None) -> tuple[Recipe, dict]:
 
     parser = argparse.ArgumentParser(prog="python -m lab_utils.finetune", description=__doc__.splitlines()[0])
     parser.add_argument("--output", required=True, help="folder of this run")
-    parser.add_argument("--restart", action="store_true", help="start anew; the old run is moved to previous/")
+    parser.add_argument("--restart", action="store_true", help="start again; the old run is moved to previous/")
     parser.add_argument("--fsdp", metavar="CONFIG", help="shard the run over the processes, by this accelerate config")
     for one in fields(Recipe):
         parser.add_argument(f"--{one.name.replace('_', '-')}", help=f"default {one.default}")

@@ -90,6 +90,7 @@ def _fast_forward(module, original, frozen, x, *args, **kwargs):
     """Forward of one peft `lora.Linear4bit`: the fast way for one plain active adapter, peft's own otherwise."""
     name = module.active_adapters[0] if len(module.active_adapters) == 1 else None
     plain = name in module.lora_A and name not in module.lora_variant and not (module.disable_adapters or module.merged)
+    plain = plain and module.lora_B[name].bias is None  # of an adapter that was trained with lora_bias
     if args or kwargs or not plain:
         return original(x, *args, **kwargs)
     base, wide = module.base_layer, x.dtype

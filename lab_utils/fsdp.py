@@ -13,6 +13,8 @@ from pathlib import Path
 from .adapter import base_model
 from .device import Device
 from .errors import LabError
+from .files import user_path
+from .weights import refuse_nonfinite
 
 NAMES = {  # where a key of the file is not the plugin's own name with "fsdp_" before it
     "fsdp_version": "fsdp_version",
@@ -54,11 +56,11 @@ def read_plugin(config: str | Path | None, device: Device):
 
     if device.compute_dtype == "float16":
         raise LabError(
-            f"{device.name} computes in float16, which sharding a 4-bit base is not made for here: take GPUs that have "
+            f"{device.name} computes in float16, for which sharding a 4-bit base is not made here: take GPUs that have "
             "bfloat16 (Ampere or later), or leave FSDP out, and each GPU holds the whole base."
         )
     try:
-        keys = ClusterConfig.from_yaml_file(str(config)).fsdp_config if config else {}
+        keys = ClusterConfig.from_yaml_file(str(user_path(config))).fsdp_config or {} if config else {}
         if int(keys.get("fsdp_version", os.environ.get("FSDP_VERSION", 1))) != 2:
             raise ValueError("FSDP1 is not supported here, set fsdp_version: 2 in fsdp_config")
         plugin = FullyShardedDataParallelPlugin(
@@ -66,7 +68,7 @@ def read_plugin(config: str | Path | None, device: Device):
             # The packed weights' dtype: FSDP would cast, and so destroy, any other. Gradients: sums in float32.
             mixed_precision_policy=MixedPrecisionPolicy(param_dtype=device.torch_dtype, reduce_dtype=torch.float32),
         )
-    except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
+    except (OSError, TypeError, ValueError, AttributeError, KeyError, yaml.YAMLError) as error:
         raise LabError(f"{config or 'The configuration of accelerate launch'} is refused: {error}.") from error
     return plugin
 
@@ -133,7 +135,14 @@ class WholeAdapter:
         self.tensors = whole({name: one.detach() for name, one in model.named_parameters() if one.requires_grad})
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write it in peft's layout."""
+        """Write it in peft's layout.
+
+        Raises
+        ------
+        LabError
+            A number in it is NaN or infinite: nothing is written.
+        """
+        refuse_nonfinite(self.tensors.items(), "The adapter is not saved", "The last checkpoint is from before.")
         self.model.save_pretrained(folder, state_dict=self.tensors)
 
 

@@ -8,6 +8,7 @@ from .models import load_base
 from .recipe import Recipe
 from .supervision import build_supervised, collate, encode_split, plan_batches
 from .tasks import TASKS
+from .training_rows import training_rows
 
 
 def matrices(model) -> dict:
@@ -48,16 +49,16 @@ def training_steps(
 
     Yields
     ------
-    float, the loss before that step's change, in nats a supervised token
+    float, the loss before that step's change, in nats per supervised token
 
     Raises
     ------
     LabError
-        The loss is not finite.
+        Loss or gradient are not finite; or a row is not two texts, and its number and column are named.
     """
     import torch
 
-    examples = encode_split(tokenizer, TASKS[recipe.task], rows, recipe.max_length)
+    examples = encode_split(tokenizer, TASKS[recipe.task], training_rows(rows), recipe.max_length)
     plan = plan_batches([len(e.input_ids) for e in examples], recipe.batch_size, recipe.steps, recipe.seed)
     shares = [group.setdefault("share", group["lr"] / recipe.learning_rate) for group in optimizer.param_groups]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -69,7 +70,7 @@ def training_steps(
             loss = supervised(**batch) / (batch["labels"] >= 0).sum()
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm)
         for group, share in zip(optimizer.param_groups, shares, strict=True):
             group["lr"] = share * recipe.learning_rate_at(step)
         if before_step:
@@ -77,10 +78,11 @@ def training_steps(
         optimizer.step()
         if after_step:
             after_step(model)
-        if not math.isfinite(value := loss.item()):
-            rate = f"learning_rate ({recipe.learning_rate:g})"
-            raise LabError(f"The loss is {value} at step {step + 1}: lower {rate}.")
-        yield value
+        for what, value in (("loss", loss.item()), ("gradient", float(norm))):
+            if not math.isfinite(value):
+                rate = f"learning_rate ({recipe.learning_rate:g})"
+                raise LabError(f"The {what} is {value} at step {step + 1}: lower {rate}.")
+        yield loss.item()
 
 
 def train_full(
@@ -98,17 +100,20 @@ def train_full(
 
     Returns
     -------
-    list of float, each step's loss in nats a supervised token
+    list of float, each step's loss in nats per supervised token
 
     Raises
     ------
     LabError
-        The loss is not finite.
+        The model has no such matrix; loss or gradient are not finite; a row is not two texts.
     """
     import torch
 
+    trained = [module.weight for module in matrices(model).values()]
+    if not trained:
+        raise LabError(f"{type(model).__name__} has no linear module in a list named `layers`: take another base.")
     optimizer = torch.optim.AdamW(
-        [module.weight for module in matrices(model).values()], recipe.learning_rate,
+        trained, recipe.learning_rate,
         weight_decay=recipe.weight_decay, fused=True,
     )  # fmt: skip
     losses = []

@@ -5,12 +5,14 @@ The layers are in `lora_layers`, files in peft's layout in `lora_files`.
 
 import re
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from .errors import LabError
+from .finite import nonfinite_in_words
+from .lora_keys import PREFIX, canonical, parse
 from .lora_layers import SUPPORTED, LoRAConv1D, LoRAEmbedding, LoRALinear, check_layer, check_settings, kind_for
 
 __all__ = [
@@ -18,13 +20,21 @@ __all__ = [
     "load_adapter", "merge", "put_on", "refuse_tied", "take_off", "trainable_parameters", "unmerge",
 ]
 KindFor = Callable[[nn.Module], type[LoRALinear] | None]
-PREFIX = "base_model.model."  # what peft puts before every module's name
 
 
 def matches(name: str, target_modules: str | Iterable[str]) -> bool:
-    """peft's rule: a list holds whole names or their ends after a dot; a string is a pattern for the whole name."""
+    """peft's rule: a list holds whole names or their ends after a dot; a string is a pattern for the whole name.
+
+    Raises
+    ------
+    LabError
+        The string is no regular expression.
+    """
     if isinstance(target_modules, str):
-        return re.fullmatch(target_modules, name) is not None
+        try:
+            return re.fullmatch(target_modules, name) is not None
+        except re.error as error:
+            raise LabError(f"The pattern {target_modules!r} is no regular expression: {error}.") from error
     return any(name == target or name.endswith(f".{target}") for target in target_modules)
 
 
@@ -160,8 +170,11 @@ def merge(model: nn.Module) -> int:
     if not waiting:
         warnings.warn("All adapters are merged already: nothing was done.", stacklevel=2)
     refuse_tied(model, [layer.base_layer.weight for layer in waiting.values()], "merging")
-    for layer in waiting.values():
-        layer.merged_weight()  # raises before anything is changed
+    for name, layer in waiting.items():
+        try:
+            layer.merged_weight()  # raises before anything is changed
+        except LabError as error:
+            raise LabError(f"{name}: {error}") from error
     for layer in waiting.values():
         layer.merge()
     return len(waiting)
@@ -215,44 +228,79 @@ def _saved(layers: dict[str, LoRALinear]) -> dict[str, nn.Parameter]:
     """peft's name -> parameter, of all that belongs into a file."""
     if not all(layer.SAVED for layer in layers.values()):
         raise LabError("This variant moves the base weights: merge it and save the whole model.")
-    return {
-        f"{PREFIX}{name}.{key}": getattr(layer, attribute)
-        for name, layer in layers.items()
-        for key, attribute in layer.SAVED.items()
-    }
+    return canonical(
+        {
+            f"{name}.{key}": getattr(layer, attribute)
+            for name, layer in layers.items()
+            for key, attribute in layer.SAVED.items()
+        },
+        "The model",
+    )
 
 
-def load_adapter(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
+def load_adapter(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
     """Give the adapters on `model` the weights in `state`, all or none. Returns the model.
+
+    Every tensor of `state` is used, and every adapter on the model gets its tensors, or nothing is loaded.
 
     Parameters
     ----------
     model : nn.Module with adapters, unmerged, on the modules and of the rank that `state` is for
-    state : dict as `adapter_state` returns it. A copy of a base weight, which peft writes beside adapted embeddings,
-        must be equal to the model's own.
+    state : dict as `adapter_state` returns it; names as `state_dict()` gives them, without peft's prefix or with an
+        adapter's name, are understood too. A copy of a base weight, which peft writes beside adapted embeddings, must
+        be equal to the model's own.
 
     Raises
     ------
     LabError
-        Keys are missing, unexpected or of another shape; a layer is merged; the base weights differ.
+        Keys are missing, unexpected or of another shape; a tensor holds NaN, infinity or no floating-point numbers; a
+        layer is merged; the base weights differ, or are not finite.
     """
     layers = adapted_layers(model)
     if any(layer.merged for layer in layers.values()):
         raise LabError("The adapter is merged: other weights now would make unmerging wrong. Call `unmerge` first.")
-    ours = _saved(layers)
-    bases = {f"{PREFIX}{name}.base_layer.weight": layer.base_layer.weight for name, layer in layers.items()}
+    ours, state = _saved(layers), canonical(state)
+    bases = {_base_name(name): one for name, one in model.named_parameters(remove_duplicate=False)}
     problems = [f"missing {key}" for key in ours if key not in state]
-    for key, value in state.items():
-        if key in ours and value.shape != ours[key].shape:
-            problems.append(f"{key} has shape {tuple(value.shape)} and not {tuple(ours[key].shape)}")
-        elif key in bases and not torch.equal(value.to(bases[key]), bases[key]):
-            problems.append(f"{key} belongs to another base model")
-        elif key not in ours and key not in bases:
-            problems.append(f"unexpected {key}")
+    problems += filter(None, (_misfit(key, value, ours, bases) for key, value in state.items()))
     if problems:
         more = f"; and {len(problems) - 6} more" if len(problems) > 6 else ""
         raise LabError(f"This adapter does not fit the model: {'; '.join(problems[:6])}{more}.")
+    _refuse_nonfinite(ours, state, bases)
     with torch.no_grad():
         for key, parameter in ours.items():
             parameter.copy_(state[key])
     return model
+
+
+def _base_name(name: str) -> str:
+    """A base weight's name without what adapters put into it."""
+    return parse(name).saved.replace(".base_layer.", ".")
+
+
+def _misfit(key: str, value: object, ours: dict, bases: dict) -> str | None:
+    """Why a tensor cannot be loaded, None if it can."""
+    if not isinstance(value, Tensor):
+        return f"{key} is a {type(value).__name__} and no Tensor"
+    if key in ours:
+        if value.shape != ours[key].shape:
+            return f"{key} has shape {tuple(value.shape)} and not {tuple(ours[key].shape)}"
+        return None if value.is_floating_point() else f"{key} holds {value.dtype}, not floating-point numbers"
+    base = bases.get(key.replace(".base_layer.", "."))
+    if base is None or ".lora_" in key:
+        return f"unexpected {key}"
+    same = value.shape == base.shape and torch.equal(value.to(base), base)
+    return None if same else f"{key} is not the model's own: it belongs to another base model, or was trained too"
+
+
+def _refuse_nonfinite(ours: dict, state: Mapping[str, Tensor], bases: dict) -> None:
+    """Raise a LabError that names the first NaN or infinity, in the adapter as it would be loaded or in the base."""
+    for key, parameter in ours.items():
+        problem = nonfinite_in_words(key, state[key].to(parameter.dtype))
+        if problem:
+            raise LabError(f"{problem}: the adapter is damaged, not the base. Take an earlier one, or train it again.")
+    adapter = {id(parameter) for parameter in ours.values()}
+    for name, parameter in bases.items():
+        problem = None if id(parameter) in adapter else nonfinite_in_words(name.removeprefix(PREFIX), parameter)
+        if problem:
+            raise LabError(f"{problem}: the base model is damaged, not the adapter. Load the base again.")

@@ -4,24 +4,19 @@ peft loads what we save, and we load what peft saved.
 """
 
 import json
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from . import files
+from .adapter_folders import CONFIG, WEIGHTS, read_files
 from .errors import LabError
-from .lora import PREFIX, LoRAConv1D, adapted_layers, adapter_state, matches
+from .lora import LoRAConv1D, adapted_layers, adapter_state, matches
+from .lora_facts import plain_settings, read_facts
+from .lora_keys import parse
 
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
-HARMLESS = {  # entries of peft's config that do not change what the adapter computes
-    "auto_mapping", "base_model_name_or_path", "fan_in_fan_out", "inference_mode", "megatron_core", "peft_version",
-    "qalora_group_size", "revision", "task_type",
-}  # fmt: skip
-READ = {"lora_alpha", "lora_dropout", "peft_type", "r", "target_modules", "use_rslora"}
-INITS = (True, False, "gaussian", "orthogonal", "eva")  # the other ones change the base weights too
+__all__ = ["CONFIG", "WEIGHTS", "SavedAdapter", "read_adapter", "save_adapter"]
 
 
 class SavedAdapter(NamedTuple):
@@ -34,8 +29,8 @@ class SavedAdapter(NamedTuple):
 def save_adapter(model: nn.Module, folder: str | Path) -> Path:
     """Write the adapters on `model` as peft would: `PeftModel.from_pretrained(base, folder)` loads them.
 
-    Both files are written beside the folder and moved in when they are complete. Of adapted embeddings only A and B are
-    written, without the copy of the base table that peft adds.
+    Both files are moved into the folder when they are complete; whatever else is in it stays. Of adapted embeddings
+    only A and B are written, without the copy of the base table that peft adds.
 
     Returns
     -------
@@ -52,54 +47,44 @@ def save_adapter(model: nn.Module, folder: str | Path) -> Path:
 
     config = json.dumps(_config(model), indent=2, sort_keys=True)
     state = {key: matrix.cpu().contiguous() for key, matrix in adapter_state(model).items()}
-    folder = Path(folder)
-    scratch = None
+    folder = files.user_path(folder)
+    existed = folder.is_dir()
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        save_file(state, scratch / WEIGHTS, metadata={"format": "pt"})
-        (scratch / CONFIG).write_text(config)
-        for name in (WEIGHTS, CONFIG):
-            with open(scratch / name, "rb") as file:
-                os.fsync(file.fileno())
-        folder.mkdir(exist_ok=True)
-        for name in (WEIGHTS, CONFIG):
-            os.replace(scratch / name, folder / name)
+        with files.replacing_file(folder / CONFIG) as new_config, files.replacing_file(folder / WEIGHTS) as new_weights:
+            new_config.write_text(config, encoding="utf-8")
+            save_file(state, new_weights, metadata={"format": "pt"})
+            for path in (new_config, new_weights):
+                files.sync(path)  # both are on the disk before either takes its place
     except (OSError, SafetensorError) as error:
-        raise LabError(f"No adapter could be written to {folder}: {error}. Choose another folder.") from error
-    finally:
-        if scratch:
-            shutil.rmtree(scratch, ignore_errors=True)
+        if not existed and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+        raise LabError(f"No adapter could be written to {folder}: {files.explain(error)}") from error
     return folder
 
 
 def read_adapter(folder: str | Path) -> SavedAdapter:
     """Read an adapter that `save_adapter` or peft has written.
 
+    Parameters
+    ----------
+    folder : path, `~` allowed
+
+    Returns
+    -------
+    SavedAdapter; besides A and B its state may hold copies of base weights, which `lora.load_adapter` compares
+
     Raises
     ------
     LabError
-        A file is missing or damaged; it is no LoRA; or it uses options of peft that change what is computed and that
-        this library does not have (DoRA, ranks by pattern, trained biases, …): they are named.
+        A file is missing or damaged, holds NaN or infinity, or is not in peft's layout; it is no LoRA; config and
+        tensors contradict each other; or it uses options of peft that change what is computed and that this library
+        does not have (DoRA, several ranks, trained biases, …): they are named.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    folder = Path(folder)
-    for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
-            raise LabError(f"There is no {name} in {folder}. An adapter is a folder with {CONFIG} and {WEIGHTS}.")
-    try:
-        config = json.loads((folder / CONFIG).read_text())
-        state = load_file(folder / WEIGHTS)
-    except (ValueError, SafetensorError) as error:
-        raise LabError(f"The adapter in {folder} is damaged: {error}. Save or copy it again.") from error
-    settings = _settings(config)
-    if not isinstance(settings["target_modules"], str):  # peft lets a list name modules that the model does not have
-        modules = {key.removeprefix(PREFIX).rpartition(".lora_")[0] for key in state if ".lora_" in key}
-        wanted = settings["target_modules"]
-        settings["target_modules"] = [t for t in wanted if any(matches(module, [t]) for module in modules)]
-    return SavedAdapter(state, settings)
+    found = read_files(folder)
+    facts = read_facts(found.config, found.state, found.where)
+    settings = plain_settings(facts, found.config, found.where)
+    copies = {key: one for key, one in found.state.items() if ".lora_" not in key}
+    return SavedAdapter({**facts.state, **copies}, settings)
 
 
 def _config(model: nn.Module) -> dict:
@@ -129,26 +114,6 @@ def _target_modules(model: nn.Module) -> list[str]:
     ends = sorted({name.rpartition(".")[2] for name in layers})
     inside = tuple(f"{name}." for name in layers)
     others = (name for name, _ in model.named_modules() if name not in layers and not name.startswith(inside))
-    return sorted(layers) if any(matches(name, ends) for name in others) else ends
-
-
-def _settings(config: dict) -> dict:
-    """What `inject` needs, from peft's config; a LabError names what cannot be honoured."""
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        kind = config.get("peft_type") if isinstance(config, dict) else config
-        raise LabError(f"{CONFIG} describes {kind!r} and not 'LORA'.")
-    unknown = {key: value for key, value in config.items() if value and key not in HARMLESS | READ}
-    if unknown.get("bias") == "none":
-        del unknown["bias"]
-    if unknown.get("init_lora_weights") in INITS:
-        del unknown["init_lora_weights"]
-    if unknown:
-        options = ", ".join(f"{key}={value!r}" for key, value in sorted(unknown.items()))
-        raise LabError(f"This adapter uses options that this library does not have: {options}. Load it with peft.")
-    missing = [key for key in ("lora_alpha", "r", "target_modules") if not config.get(key)]
-    if missing:
-        raise LabError(f"{CONFIG} does not say {', '.join(missing)}.")
-    return {
-        "target_modules": config["target_modules"], "rank": config["r"], "alpha": config["lora_alpha"],
-        "dropout": config.get("lora_dropout", 0.0), "use_rslora": config.get("use_rslora", False),
-    }  # fmt: skip
+    if any(matches(name, ends) for name in others):
+        return sorted(parse(name).module for name in layers)  # without what torch.compile and FSDP put before it
+    return ends

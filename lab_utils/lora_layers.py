@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .errors import LabError
+from .finite import nonfinite_in_words
 
 
 class _Merged(torch.autograd.Function):
@@ -139,9 +140,27 @@ class LoRALinear(nn.Module):
                 "Merge into a dequantized copy or into the original weights."
             )
         total = (weight + self.delta_weight()).to(weight.dtype)
-        if not total.isfinite().all():
-            raise LabError("W + ΔW is not finite: A, B or W holds NaN or infinity. Nothing was merged.")
+        problem = nonfinite_in_words("W + ΔW", total)
+        if problem:
+            raise LabError(f"Not merged, W + ΔW is not finite: {self._culprit() or problem}.")
         return total
+
+    def _culprit(self) -> str:
+        """Which matrix makes the merged weight NaN or infinite, where, and whose fault that is."""
+        weight = self.base_layer.weight
+        trained = {name: getattr(self, name) for name in self.TRAINED}
+        for name, matrix, whose in (
+            ("the base's weight", weight, "load the base again, the adapter is not to blame"),
+            *((name, matrix, "the adapter is to blame, not the base") for name, matrix in trained.items()),
+        ):  # fmt: skip
+            problem = nonfinite_in_words(name, matrix)
+            if problem:
+                return f"{problem}; {whose}"
+        problem = nonfinite_in_words("ΔW = scaling·B·A", self.delta_weight())
+        if problem:
+            return f"{problem}, for A and B are that large; the adapter is to blame, not the base"
+        dtype, largest = str(weight.dtype).removeprefix("torch."), torch.finfo(weight.dtype).max
+        return f"the sum does not fit {dtype}, which ends at {largest:g}; use a wider dtype"
 
     @torch.no_grad()
     def unmerge(self) -> None:

@@ -1,5 +1,6 @@
 """What each way to merge costs: loss, distance to the adapter, bytes, seconds; and what 4 bits leave of an update."""
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from . import merging
 from .adapter import base_model
 from .errors import LabError, choose
 from .models import footprint
-from .plain_copy import is_four_bit, not_repacking
+from .plain_copy import is_four_bit, not_repacking, refuse_nonfinite
 from .supervision import answer_logits, collate, encode_split
 from .tasks import TASKS
 
@@ -60,9 +61,11 @@ def compare_merges(model, batch: dict, original=None) -> list[dict]:
     Raises
     ------
     LabError
-        The model has no active adapter, it cannot be merged here, or the batch holds no answers.
+        The model has no active adapter, it cannot be merged here, adapter or base hold NaN or infinity, or the batch
+        holds no answers.
     """
     merging.check_adapter(model)
+    refuse_nonfinite(model)
     if not bool((batch["labels"] >= 0).any()):
         raise LabError("The batch holds no answers: every label is -100. Make it with probe_batch.")
     exact, targets = _answers(merging.unmerged(model, torch.float32), batch)
@@ -183,11 +186,15 @@ def survival(model, layer: str, scale: float = 1.0) -> Survival:
     Raises
     ------
     LabError
-        No such layer, it is not in 4 bits, or its update is zero.
+        No such layer, it is not in 4 bits, its update is zero, adapter or base hold NaN or infinity, or `scale` is no
+        finite number.
     """
     import bitsandbytes.functional as bnb
 
     choose("layer", layer, adapted_layers(model))
+    if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not math.isfinite(scale):
+        raise LabError(f"scale={scale!r} is out of range: a finite number.")
+    refuse_nonfinite(model)
     module = base_model(model).get_submodule(layer)
     if not is_four_bit(module.base_layer) or merging.is_repacked(model):
         raise LabError(f"{layer} cannot be looked at: it is not in 4 bits, or bitsandbytes has repacked it.")

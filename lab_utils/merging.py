@@ -6,6 +6,8 @@ choice of W: the weights that the 4-bit codes stand for (`into_dequantized`), th
 `merge` holds the result against the unmerged adapter and raises where it strays. No function here changes the model.
 """
 
+import math
+
 import torch
 
 from . import plain_copy as plain
@@ -35,9 +37,18 @@ def dequantized_copy(model):
     Raises
     ------
     LabError
-        An adapter is merged already, or is of a kind that cannot be merged here.
+        An adapter is merged already, or is of a kind that cannot be merged here; adapter or base hold NaN or infinity,
+        or the result would: tensor and place are named.
     """
-    return plain.copy_of(model, plain.merged_layer, base_model(model).dtype, share=True)
+    return _finite_copy(model, base_model(model).dtype, share=True)
+
+
+def _finite_copy(model, dtype: torch.dtype, **options):
+    """`plain_copy.copy_of` with adapters merged, of finite weights and into finite ones."""
+    plain.refuse_nonfinite(model)
+    copy = plain.copy_of(model, plain.merged_layer, dtype, **options)
+    plain.refuse_overflow(copy)
+    return copy
 
 
 def into_dequantized(model, dtype: torch.dtype | None = None):
@@ -57,7 +68,7 @@ def into_dequantized(model, dtype: torch.dtype | None = None):
     LabError
         As `dequantized_copy`.
     """
-    return plain.copy_of(model, plain.merged_layer, dtype or base_model(model).dtype)
+    return _finite_copy(model, dtype or base_model(model).dtype)
 
 
 def into_original(model, original, dtype: torch.dtype | None = None):
@@ -75,11 +86,12 @@ def into_original(model, original, dtype: torch.dtype | None = None):
     Raises
     ------
     LabError
-        `original` is quantized, has adapters, or is another model; otherwise as `dequantized_copy`.
+        `original` is quantized, has adapters, is another model or not finite; otherwise as `dequantized_copy`.
     """
     if plain.replaced_layers(original):
         raise LabError("`original` has 4-bit layers or adapters: give the base as load_base(name, 'none') returns it.")
-    return plain.copy_of(model, plain.merged_layer, dtype or original.dtype, original=original)
+    plain.refuse_nonfinite(original, "`original`")
+    return _finite_copy(model, dtype or original.dtype, original=original)
 
 
 def into_four_bits(model):
@@ -101,10 +113,13 @@ def into_four_bits(model):
     check_adapter(model)
     if not any(is_four_bit(layer) for layer in base_model(model).modules()):
         raise LabError("The base has no 4-bit layers: merge with into='dequantized', that is into its own weights.")
+    plain.refuse_nonfinite(model)
     twin = plain.whole_copy(model)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*rounding errors", category=UserWarning)
-        return twin.merge_and_unload().eval()
+        merged = twin.merge_and_unload().eval()
+    plain.refuse_nonfinite(merged, "What came of the merge")
+    return merged
 
 
 def can_repack() -> bool:
@@ -184,8 +199,14 @@ def logits(model, probe) -> torch.Tensor:
     Returns
     -------
     float Tensor (real tokens, vocabulary), in the dtype that the model computes in
+
+    Raises
+    ------
+    LabError
+        The probe has no token, or one that the model does not know.
     """
     batch = {"input_ids": probe} if isinstance(probe, torch.Tensor) else dict(probe)
+    _check_probe(model, batch)
     ids = batch["input_ids"].to(next(model.parameters()).device)
     mask = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).to(ids.device)
     was_training = model.training
@@ -195,6 +216,21 @@ def logits(model, probe) -> torch.Tensor:
             return model(input_ids=ids, attention_mask=mask, use_cache=False).logits[mask.bool()]
     finally:
         model.train(was_training)
+
+
+def _check_probe(model, batch: dict) -> None:
+    """Raise a LabError unless the probe is a table of tokens that the model knows, with one at least."""
+    ids, entries = batch.get("input_ids"), base_model(model).get_input_embeddings().weight.shape[0]
+    if not isinstance(ids, torch.Tensor) or ids.dim() != 2 or ids.is_floating_point():
+        shape = f"has shape {tuple(ids.shape)}, {ids.dtype}" if isinstance(ids, torch.Tensor) else f"is {ids!r}"
+        raise LabError(f"The probe's input_ids {shape}: an int64 Tensor (rows, length) is needed.")
+    mask = batch.get("attention_mask")
+    if not ids.numel() or (mask is not None and not bool(mask.bool().any())):
+        raise LabError("The probe has no token: give a few examples, as probe_batch(tokenizer, rows) makes them.")
+    low, high = int(ids.min()), int(ids.max())
+    if low < 0 or high >= entries:
+        wrong = low if low < 0 else high
+        raise LabError(f"The probe has token {wrong}, and the model knows 0 to {entries - 1}: use its own tokenizer.")
 
 
 def merge(model, probe, into: str = "dequantized", *, original=None, dtype: torch.dtype | None = None):
@@ -224,17 +260,21 @@ def merge(model, probe, into: str = "dequantized", *, original=None, dtype: torc
     Raises
     ------
     LabError
-        The logits differ by more: the message says by how much, and what to do. Or the adapter cannot be merged here.
+        The logits differ by more: the message says by how much, and what to do. Adapter or base hold NaN or infinity:
+        tensor, place and which of the two are named. Or the adapter cannot be merged here.
     """
     choose("way to merge", into, WAYS)
     if (original is None) == (into == "original"):
         raise LabError("`original` and into='original' belong together: give both, or neither.")
     check_adapter(model)
+    plain.refuse_nonfinite(model)
     own = _compute_dtype(model)
     dtype = own if into == "4-bit" else dtype or base_model(model).dtype
     wide = torch.float64 if torch.float32 in (own, dtype) else torch.float32
     exact = logits(unmerged(model, wide), probe)
     floor = {one: _distance(logits(unmerged(model, one), probe), exact) for one in {own, dtype}}
+    for one in sorted(floor, key=str):
+        _check_finite(exact, floor[one], one)
     found = _distance(logits(model, probe), exact)
     if is_repacked(model):
         raise LabError(f"Not merged: the weights as they can be read put the logits {found:.3g} off. {REPACKED}")
@@ -249,17 +289,29 @@ def merge(model, probe, into: str = "dequantized", *, original=None, dtype: torc
 
 REPACKED = (
     "bitsandbytes has repacked this model's 4-bit weights for inference, so what is read from them is not what it "
-    "computes with. Load the base anew with load_base, which forbids that, put the adapter on, and merge."
+    "computes with. Load the base again with load_base, which forbids that, put the adapter on, and merge."
 )
 ADVICE = {
     "misread": "The weights read from this model are not what it computes with, so no merge of them would be right. "
-    "Load the base anew, put the adapter on, and merge before anything else.",
-    "original": "The adapter was trained on other weights than these and mends their errors too. Merge with "
+    "Load the base again, put the adapter on, and merge before anything else.",
+    "original": "The adapter was trained on other weights than these and fixes their errors too. Merge with "
     "into='dequantized', or train the adapter on the unquantized base (quantization='none').",
     "4-bit": "Rounding to 4 bits again takes most of so small an update away. Merge with into='dequantized' "
     "and keep 16 bits, or serve the 4-bit base with the adapter unmerged.",
     "dequantized": "The result's dtype cannot hold the update. Merge into a wider one, dtype=torch.float32.",
 }
+
+
+def _check_finite(exact: torch.Tensor, floor: float, dtype: torch.dtype) -> None:
+    """Raise a LabError if finite weights give logits on the probe that are not finite."""
+    name = str(dtype).removeprefix("torch.")
+    if not bool(exact.isfinite().all()):
+        raise LabError("Not merged: the adapter's logits on the probe are not finite, though all weights are.")
+    if not math.isfinite(floor):
+        raise LabError(
+            f"Not merged: in {name} the model's logits on the probe are not finite, though its weights are: numbers in "
+            f"between exceed {torch.finfo(dtype).max:g}. Load the base and merge in torch.bfloat16 or torch.float32."
+        )
 
 
 def _check(found: float, floor: float, dtype: torch.dtype, what: str) -> None:

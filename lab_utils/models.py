@@ -5,6 +5,7 @@ from types import MappingProxyType
 
 from .device import GIB, Device, find_device, free_memory_bytes, hub_reachable
 from .errors import LabError, choose
+from .loading import not_loaded, refuse_damaged
 from .quiet import quiet
 
 QUANTIZATIONS = ("none", "nf4", "fp4", "int8")
@@ -81,7 +82,8 @@ def four_bit_problem() -> str | None:
         with quiet():
             import bitsandbytes  # noqa: F401
     except Exception as error:  # a broken native library raises what it likes
-        return f"bitsandbytes cannot be imported ({type(error).__name__}: {error}); `pip install bitsandbytes` mends it"
+        why = f"{type(error).__name__}: {error}"
+        return f"bitsandbytes cannot be imported ({why}); `pip install bitsandbytes` installs it"
     return None
 
 
@@ -126,7 +128,7 @@ def load_base(name: str | None = None, quantization: str | None = None, device: 
     device : Device, optional
         Default: this machine's (`lab_utils.device.find_device`).
     verbose : bool
-        Say aloud which model, device and dtype were taken.
+        Print which model, device and dtype were taken.
     sharded : bool
         For FSDP: of a dtype that it can cut, and in the CPU's memory, from which it takes layer by layer.
 
@@ -137,7 +139,8 @@ def load_base(name: str | None = None, quantization: str | None = None, device: 
     Raises
     ------
     LabError
-        Unknown name or quantization, no bitsandbytes, no network for a hub model, a gated model.
+        Unknown name or quantization, no bitsandbytes, no network for a hub model, a gated model, no memory; a weight is
+        NaN or infinite.
     """
     device = device or find_device()
     name = name or default_model(device)
@@ -153,11 +156,25 @@ def load_base(name: str | None = None, quantization: str | None = None, device: 
 
 
 def load_tokenizer(name: str = "smollm2-135m"):
-    """Only the tokenizer of a model in `MODELS`: a fraction of a second."""
+    """Only the tokenizer of a model in `MODELS`: a fraction of a second.
+
+    Raises
+    ------
+    LabError
+        Unknown name, no network for a hub model, a gated model, a damaged folder.
+    """
     choose("model", name, MODELS)
+    where = _where(name)
+    try:
+        return _tokenizer(where)
+    except Exception as error:
+        raise LabError(not_loaded(name, where, MODELS[name].gated, error)) from error
+
+
+def _tokenizer(where: str):
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(_where(name), padding_side="right")
+    return AutoTokenizer.from_pretrained(where, padding_side="right")
 
 
 def _where(name: str) -> str:
@@ -177,36 +194,25 @@ def decide_place(kind: str, sharded: bool) -> str | int:
 
 
 def _load(name: str, config, device: Device, place: str | int):
-    """transformers' loading, with the hub's failures turned into advice."""
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    """transformers' loading, with its failures and the hub's turned into advice."""
+    from transformers import AutoModelForCausalLM
 
     where = _where(name)
     try:
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(where, padding_side="right")
-            model = AutoModelForCausalLM.from_pretrained(
+            tokenizer = _tokenizer(where)
+            model, found = AutoModelForCausalLM.from_pretrained(
                 where,
                 quantization_config=config,
                 dtype=device.torch_dtype,
                 device_map={"": place},
                 # eager: SDPA's bfloat16 backward with a padding mask is slow on CPUs (see tests/bench.py).
                 attn_implementation="eager" if device.kind == "cpu" else "sdpa",
+                output_loading_info=True,
             )
-    except (OSError, SafetensorError) as error:
-        if MODELS[name].source == "embedded":
-            raise LabError(
-                f"The model folder {where} cannot be read ({error}). Delete that folder and run again: "
-                "it is made anew in about a minute."
-            ) from error
-        gated = (
-            f" The model is gated: accept its licence at https://huggingface.co/{where} and set HF_TOKEN."
-            if MODELS[name].gated else ""
-        )
-        raise LabError(
-            f"{name} ({where}) could not be loaded from the Hugging Face hub: {str(error).splitlines()[0]}.{gated} "
-            "Without a network use the embedded model, load_base('smollm2-135m')."
-        ) from error
+    except Exception as error:  # transformers, safetensors, the hub, its network library and CUDA raise what they like
+        raise LabError(not_loaded(name, where, MODELS[name].gated, error)) from error
+    refuse_damaged(name, where, model, found["missing_keys"], quantized=config is not None)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer

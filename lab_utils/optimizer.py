@@ -1,6 +1,9 @@
 """The optimizer that suits a device, and a step with it."""
 
+import math
+
 from .device import Device, decide_optimizer, find_device
+from .errors import LabError
 
 
 def build_optimizer(
@@ -14,15 +17,22 @@ def build_optimizer(
     learning_rate : float > 0
     device : Device, default this machine's
     weight_decay : float >= 0
-    sharded : bool, the parameters will be cut up among processes, which paged moments do not stand
+    sharded : bool, the parameters will be cut up among processes, which paged moments do not support
 
     Returns
     -------
     bitsandbytes PagedAdamW8bit or torch AdamW
 
+    Raises
+    ------
+    LabError
+        Nothing is trainable.
+
     Source: Dettmers et al. 2023 (QLoRA), section 3, paged optimizers. https://arxiv.org/abs/2305.14314
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not trained:
+        raise LabError(f"{type(model).__name__} has nothing to train: put an adapter on it first.")
     kind = (device or find_device()).kind
     settings = {"lr": learning_rate, "weight_decay": weight_decay}
     if decide_optimizer(kind, paged=not sharded) == "paged_adamw_8bit":
@@ -43,12 +53,19 @@ def descend(loss, optimizer, scaler, max_grad_norm: float = 1.0) -> None:
     optimizer : of torch, whose gradients are zero or add up
     scaler : torch.amp.GradScaler; one that is not enabled changes nothing
     max_grad_norm : float > 0
+
+    Raises
+    ------
+    LabError
+        The gradient is NaN or infinite, and no scaler leaves such steps out: nothing is changed.
     """
     import torch
 
     scaler.scale(loss).backward()
     scaler.unscale_(optimizer)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+    norm = float(torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm))
+    if not math.isfinite(norm) and not scaler.is_enabled():
+        raise LabError(f"The gradient is {norm}, with a loss of {float(loss.detach()):g}: lower the learning rate.")
     scaler.step(optimizer)
     scaler.update()

@@ -4,13 +4,15 @@
 """
 
 import io
-import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from .errors import LabError, choose
+from .errors import choose
+from .files import read_json
+from .recorded_files import number, reading, restore
 from .tasks import DATA
 
 FOLDER = DATA / "pictures"
@@ -71,20 +73,18 @@ def load_samples(folder: str | Path = FOLDER) -> Samples:
     from PIL import Image
 
     folder = Path(folder)
-    try:
-        found = json.loads((folder / "samples.json").read_text(encoding="utf-8"))
+    with reading(f"The recorded pictures in {folder}", restore("data/pictures", "record_pictures.py")):
+        found = read_json(folder / "samples.json")
         with Image.open(folder / "samples.png") as image:
             sheet = np.asarray(image.convert("RGB"))
         samples = Samples(
             size=int(found["size"]), ranks=tuple(map(int, found["ranks"])),
-            strengths=tuple(map(float, found["strengths"])), prompts=tuple(map(str, found["prompts"])),
+            strengths=tuple(float(number(one, 0)) for one in found["strengths"]),
+            prompts=tuple(map(str, found["prompts"])),
             adapters={int(rank): adapter for rank, adapter in found["adapters"].items()}, sheet=sheet,
         )  # fmt: skip
         _check(samples)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        mend = "Restore it with `git checkout -- data/pictures`, or make it anew: `python data/record_pictures.py`."
-        raise LabError(f"The recorded pictures in {folder} cannot be read ({error!r}). {mend}") from error
-    return samples
+        return samples
 
 
 def _check(samples: Samples) -> None:
@@ -100,5 +100,6 @@ def _check(samples: Samples) -> None:
         raise ValueError(f"the sheet is {samples.sheet.shape[:2]}, not {(high, wide)} pixels high and wide")
     for rank in samples.ranks:
         for name in ("trainable_parameters", "file_bytes", "loss", "seconds"):
-            if not samples.adapters[rank][name] > 0:
-                raise ValueError(f"rank {rank} has {name} {samples.adapters[rank][name]}")
+            value = samples.adapters[rank][name]
+            if not isinstance(value, (int, float)) or not 0 < value < math.inf:
+                raise ValueError(f"rank {rank} has {name} {value!r}")

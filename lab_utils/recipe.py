@@ -4,9 +4,11 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass, fields
+from numbers import Real
 
 from .errors import LabError, choose
 from .models import MODELS, QUANTIZATIONS
+from .sizes import shown, switch, whole, word
 from .tasks import TASKS
 
 TARGETS = {
@@ -72,9 +74,8 @@ class Recipe:
     checkpoint_every: int = 10
 
     def __post_init__(self):
-        choose("model", self.model, ("auto", *MODELS))
-        choose("task", self.task, TASKS)
-        choose("quantization", self.quantization, QUANTIZATIONS)
+        for name, allowed in (("model", ("auto", *MODELS)), ("task", TASKS), ("quantization", QUANTIZATIONS)):
+            self._set(name, word(name, getattr(self, name), allowed))
         self._targets()
         self._whole("rank", 1, 1024)
         self._whole("steps", 1, 1_000_000)
@@ -91,31 +92,36 @@ class Recipe:
         self._real("max_grad_norm", 0, math.inf, open_low=True)
         self._real("weight_decay", 0, math.inf)
         for name in ("use_rslora", "gradient_checkpointing", "supervise_end"):
-            if not isinstance(getattr(self, name), bool):
-                raise LabError(f"{name}={getattr(self, name)!r} is out of range: True or False.")
+            self._set(name, switch(name, getattr(self, name)))
+
+    def _set(self, name: str, value: object) -> None:
+        """Keep a checked value as plain Python: numpy's 8 and 8, or 16 and 16.0, are one recipe, one fingerprint."""
+        object.__setattr__(self, name, value)
 
     def _targets(self) -> None:
         value = self.target_modules
         if isinstance(value, str):
-            choose("target_modules", value, TARGETS)
+            self._set("target_modules", word("target_modules", value, TARGETS))
         elif not isinstance(value, (list, tuple)) or not all(isinstance(name, str) and name for name in value):
-            raise LabError(f"target_modules={value!r} is out of range: {', '.join(TARGETS)}, or a tuple of names.")
+            raise LabError(f"target_modules={shown(value)} is out of range: {', '.join(TARGETS)}, or a tuple of names.")
         elif not value:
             raise LabError("target_modules is empty: name at least one module, or 'all-linear'.")
         else:
-            object.__setattr__(self, "target_modules", tuple(value))
+            self._set("target_modules", tuple(map(str, value)))
 
     def _whole(self, name: str, low: int, high: int) -> None:
-        value = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise LabError(f"{name}={value!r} is out of range: a whole number from {low} to {high:,}.")
+        self._set(name, whole(name, getattr(self, name), low, high, what="both included"))
 
     def _real(self, name: str, low: float, high: float, open_low: bool = False) -> None:
         value = getattr(self, name)
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not low <= value < high or (open_low and value == low):
-            raise LabError(f"{name}={value!r} is out of range: a number in {'(' if open_low else '['}{low}, {high}).")
-        object.__setattr__(self, name, float(value))  # 16 and 16.0 are one recipe: one fingerprint
+        try:
+            number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+        except OverflowError:
+            number = math.inf
+        if not low <= number < high or (open_low and number == low):
+            ends = f"{'(' if open_low else '['}{low}, {high})"
+            raise LabError(f"{name}={shown(value)} is out of range: a number in {ends}.")
+        self._set(name, number)
 
     @property
     def peft_targets(self) -> str | list[str]:

@@ -4,7 +4,6 @@
 """
 
 import hashlib
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -15,13 +14,14 @@ import torch
 from torch import Tensor
 
 from .errors import LabError
+from .files import read_json
+from .recorded_files import number, reading, restore
 from .tasks import DATA
 
 FOLDER = DATA / "update"
 MEMORY = DATA / "memory" / "measurements.json"
 BITS = DATA / "bits"
 RANKS = (1, 2, 4, 8, 16, 32, 64)
-MEND = "Restore it with `git checkout -- data/update`, or make it anew with `python data/record_update.py`."
 
 
 @dataclass(frozen=True)
@@ -74,15 +74,18 @@ def weight_update(folder: str | Path = FOLDER) -> WeightUpdate:
 @cache
 def _read(folder: Path) -> WeightUpdate:
     """Both files, checked and put together."""
+    with reading(f"The recorded update in {folder}", restore("data/update", "record_update.py")):
+        packed = (folder / "update.safetensors").read_bytes()
+        record = read_json(folder / "update.json")
+        if hashlib.sha256(packed).hexdigest() != record["sha256"]:
+            raise LabError("update.safetensors is not the file that update.json describes")
+        return _put_together(packed, record)
+
+
+def _put_together(packed: bytes, record: dict) -> WeightUpdate:
+    """The tensors and the record as one."""
     from safetensors.torch import load
 
-    try:
-        packed = (folder / "update.safetensors").read_bytes()
-        record = json.loads((folder / "update.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise LabError(f"The recorded update in {folder} cannot be read ({error}). {MEND}") from error
-    if hashlib.sha256(packed).hexdigest() != record.get("sha256"):
-        raise LabError(f"{folder}: update.safetensors is not the file that update.json describes. {MEND}")
     groups: dict[str, dict[str, Tensor]] = {}
     for key, tensor in load(packed).items():
         group, module = key.split("/")
@@ -93,17 +96,20 @@ def _read(folder: Path) -> WeightUpdate:
         weight_singular_values=groups["weight_singular_values"],
         relative_norm={module: value.item() for module, value in groups["relative_norm"].items()},
         delta={module: values / groups["scale"][module] for module, values in groups["delta"].items()},
-        loss_by_rank=_by_rank(measured["loss_by_rank"]),
-        exact_by_rank=_by_rank(measured["exact_by_rank"]),
-        energy={name: _by_rank(shares) for name, shares in measured["energy"].items()},
+        loss_by_rank=_by_rank(measured["loss_by_rank"], (0, *RANKS, None)),
+        exact_by_rank=_by_rank(measured["exact_by_rank"], (0, None)),
+        energy={name: _by_rank(measured["energy"][name], RANKS) for name in ("update", "weight", "random")},
         recipe=record["recipe"] | {name: measured[name] for name in ("test_examples", "exact_examples")},
         provenance=record["provenance"],
     )
 
 
-def _by_rank(values: dict[str, float]) -> dict:
-    """JSON's text keys as numbers, "full" as None."""
-    return {None if rank == "full" else int(rank): value for rank, value in values.items()}
+def _by_rank(values: dict[str, float], needed: Iterable[int | None]) -> dict:
+    """JSON's text keys as numbers, "full" as None; a KeyError names a rank that is needed and missing."""
+    found = {None if rank == "full" else int(rank): number(value) for rank, value in values.items()}
+    for rank in needed:
+        found[rank]
+    return found
 
 
 def memory_measurements(file: str | Path = MEMORY) -> dict:
@@ -124,15 +130,17 @@ def memory_measurements(file: str | Path = MEMORY) -> dict:
     LabError
         The file is missing or damaged.
     """
-    try:
-        record = json.loads(Path(file).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        mend = "Restore it with `git checkout -- data/memory`, or make it anew with `python data/record_memory.py`."
-        raise LabError(f"The memory measurements in {file} cannot be read ({error}). {mend}") from error
+    with reading(f"The memory measurements in {file}", restore("data/memory", "record_memory.py")):
+        record = read_json(file)
+        return {"provenance": record["provenance"], "measurements": _measurements(record["measurements"])}
+
+
+def _measurements(recorded: list[dict]) -> list[dict]:
+    """Each measurement as `memory_measurements` hands it out."""
     rows = []
-    for row in record["measurements"]:
+    for row in recorded:
         settings, measured = dict(row["settings"]), row["measured"]
-        resident = sum(measured["resident_bytes"].values())
+        resident = sum(number(value, 0) for value in measured["resident_bytes"].values())
         answer = min(settings.pop("answer"), settings["sequence_length"] - 1)  # the first token is nobody's target
         full = settings["method"] == "full"
         rows.append(
@@ -143,13 +151,13 @@ def memory_measurements(file: str | Path = MEMORY) -> dict:
                     "moments": settings["dtype"] if full else "float32",
                 },
                 "resident_bytes": measured["resident_bytes"],
-                "tensor_peak_bytes": resident + measured["tensor_growth_bytes"],
-                "process_peak_bytes": resident + measured["process_growth_bytes"],
-                "overhead_bytes": measured["process_bytes"] - resident,
-                "seconds": measured["seconds"],
+                "tensor_peak_bytes": resident + number(measured["tensor_growth_bytes"]),
+                "process_peak_bytes": resident + number(measured["process_growth_bytes"]),
+                "overhead_bytes": number(measured["process_bytes"]) - resident,
+                "seconds": number(measured["seconds"], 0),
             }
         )  # fmt: skip
-    return {"provenance": record["provenance"], "measurements": rows}
+    return rows
 
 
 def energy_shares(spectra: Iterable[Tensor]) -> dict[int, float]:
@@ -262,18 +270,22 @@ def perplexity_by_bits(folder: str | Path = BITS) -> BitsRecord:
     LabError
         The file is missing or damaged, or a part of it is missing, as after `--quick`.
     """
-    mend = "Restore it with `git checkout -- data/bits`, or make it anew with `python data/record_bits.py`."
-    try:
-        record = json.loads((Path(folder) / "bits.json").read_text(encoding="utf-8"))
+    with reading(f"The recorded bits in {folder}", restore("data/bits", "record_bits.py")):
+        record = read_json(Path(folder) / "bits.json")
         modules, by_module = record["modules"], record["relative_rms_by_module"]
         return BitsRecord(
             formats={
-                name: FormatRecord(
-                    **values, relative_rms_by_module=dict(zip(modules, by_module[name], strict=True))
-                )
+                name: _format(values, dict(zip(modules, by_module[name], strict=True)))
                 for name, values in record["methods"].items()
             },
             **{name: record[name] for name in ("llm_int8", "values_in_a_block", "twice", "text", "provenance")},
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LabError(f"The recorded bits in {folder} cannot be read ({error!r}). {mend}") from error
+
+
+def _format(values: dict, by_module: dict[str, float]) -> FormatRecord:
+    """One format's record; a ValueError names what is not a number."""
+    made = FormatRecord(**values, relative_rms_by_module=by_module)
+    for name, value in vars(made).items():
+        for one in value.values() if name.startswith("relative_rms") else [value]:
+            number(one)
+    return made

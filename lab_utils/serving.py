@@ -1,23 +1,30 @@
 """Many adapters on one base: load, switch, mix in one batch, combine, swap."""
 
-import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
+from . import files
 from .adapter import base_model, take_off_adapter
+from .adapter_folders import CONFIG, WEIGHTS, AdapterFiles, read_files
+from .adapter_sums import delta, finish_sum
+from .conversation import decode_answer, pad_left, padding_token, stop_tokens
+from .decoding import check_fit
+from .decoding import refuse_nonfinite as refuse_nonfinite_logits
 from .errors import LabError, choose
-from .lora_files import CONFIG, WEIGHTS
+from .lora_facts import Facts
+from .peft_adapters import adapter_tensors, attach, facts_for, load_tensors
+from .plain_copy import refuse_nonfinite
 from .quiet import quiet
-from .supervision import prompt_text
+from .supervision import prompt_ids
 from .tasks import DATA, TASKS
 
 BASE = "__base__"  # peft's word for a row without adapter
 COMBINATIONS = ("cat", "svd", "linear")
-PREFIX = "base_model.model."
-SAME = ("r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern")  # shape and scale an update
+LEFT_BY_PEFT = (ArithmeticError, AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError)
 
 
 def recorded_adapter(name: str) -> Path:
@@ -34,7 +41,7 @@ def recorded_adapter(name: str) -> Path:
     missing = [file for file in (CONFIG, WEIGHTS, "record.json") if not (folder / file).is_file()]
     if missing:
         raise LabError(
-            f"{folder} has no {', '.join(missing)}. Restore it with `git checkout -- data/adapters`, or train it anew "
+            f"{folder} has no {', '.join(missing)}. Restore it with `git checkout -- data/adapters`, or train it again "
             f"with `python data/record_adapters.py --only {name}`."
         )
     return folder
@@ -54,13 +61,21 @@ class AdapterBank:
     model : the model, a peft model from the first `load` on
     names : list of str, the adapters
     active : str or None, the adapter in use; None means the base alone
-    tasks : dict name -> the task whose system message the adapter was trained with
+    tasks : dict name -> the task whose system message the adapter was trained with, None if nothing says which
+
+    Raises
+    ------
+    LabError
+        An adapter is merged into the model's weights, or they hold NaN or infinity.
     """
 
     def __init__(self, model, tokenizer):
+        if any(getattr(layer, "merged", False) for layer in model.modules()):
+            raise LabError("An adapter is merged into this model's weights. Call `model.unmerge_adapter()` first.")
         self.model, self.tokenizer = take_off_adapter(model).eval(), tokenizer
+        refuse_nonfinite(self.model)
         self.active: str | None = None
-        self.tasks: dict[str, str] = {}
+        self.tasks: dict[str, str | None] = {}
 
     @property
     def names(self) -> list[str]:
@@ -82,34 +97,43 @@ class AdapterBank:
         Parameters
         ----------
         name : str, what to call it; letters, digits, "_" and "-"
-        folder : path, holds adapter_config.json and adapter_model.safetensors
-        task : str, a name in `TASKS`; default what record.json in the folder says, else "bookings"
+        folder : path, holds adapter_config.json and adapter_model.safetensors; `~` allowed
+        task : str, a name in `TASKS`; default what record.json says (`task_of`). Where nothing says it, the adapter has
+            no task, and `answer` needs it named
 
         Raises
         ------
         LabError
-            The name is taken or cannot be one, the folder is no adapter or damaged, or it does not fit this base. The
-            bank is as before then.
+            The name is taken or cannot be one; the folder is no adapter, damaged, not finite, or uses what a bank
+            cannot serve; or it does not fit this base. The bank is as before then.
         """
-        from peft import PeftModel
-
         self._check_name(name)
-        folder = Path(folder)
-        self._check_fits(folder)
-        task = task or _task_of(folder)
-        choose("task", task, TASKS)
+        found, facts = self._check_fits(folder)
+        task = self._task(task, found)
         try:
-            with quiet():
-                if self.names:
-                    self.model.load_adapter(str(folder), adapter_name=name)
-                else:
-                    self.model = PeftModel.from_pretrained(self.model, str(folder), adapter_name=name)
-        except (RuntimeError, TypeError, ValueError) as error:
+            self.model = attach(self.model, name, facts)
+        except LEFT_BY_PEFT as error:
             self._clear_away(name)
-            raise LabError(f"peft cannot load {folder} on this base: {str(error).splitlines()[0]}") from error
+            text = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise LabError(f"peft cannot load {found.folder} on this base: {text}") from error
+        except BaseException:
+            self._clear_away(name)
+            raise
         self.model.eval()
         self.tasks[name] = task
         self.use(name)
+
+    def _check_fits(self, folder: str | Path) -> tuple[AdapterFiles, Facts]:
+        """What a folder holds; a LabError unless that is an adapter for this base."""
+        found = read_files(folder)
+        return found, facts_for(self._base, found)
+
+    def _task(self, task: str | None, found: AdapterFiles) -> str | None:
+        """The task that was named, or that the adapter's folder names."""
+        task = task_of(found.folder) if task is None else task
+        if task is not None:
+            choose("task", task, TASKS)
+        return task
 
     def use(self, name: str | None) -> None:
         """Answer with this adapter from now on; None for the base alone."""
@@ -137,32 +161,37 @@ class AdapterBank:
         del self.tasks[name]
         self.use(active)
 
-    def swap(self, name: str, folder: str | Path) -> None:
+    def swap(self, name: str, folder: str | Path, task: str | None = None) -> None:
         """Hot swap: overwrite an adapter's numbers by another's, in the same tensors, while the model stays in service.
 
         peft's own `hotswap_adapter` sets every tensor with the old name anywhere in its key to zero first, other
         adapters' too ("style" is in "style2"); here keys are compared whole.
 
+        Parameters
+        ----------
+        name, folder, task : as for `load`
+
         Raises
         ------
         LabError
-            The new adapter has other layers, ranks or scalings: `unload` the old one and `load` it then.
+            The new adapter has other layers, ranks or scalings: `unload` the old one and `load` it then. Or as `load`.
         """
-        from peft import PeftConfig, get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
-
         choose("adapter", name, self.names)
-        folder = Path(folder)
-        self._check_fits(folder)
-        old, new = self.model.peft_config[name], PeftConfig.from_pretrained(str(folder))
-        state = load_peft_weights(str(folder), device="cpu")
-        shapes = {key: tuple(one.shape) for key, one in state.items()}
-        before = get_peft_model_state_dict(self.model, adapter_name=name)
-        differing = [field for field in SAME if getattr(old, field) != getattr(new, field)]
-        if differing or shapes != {key: tuple(one.shape) for key, one in before.items()}:
-            what = ", ".join(differing) or "the layers"
-            raise LabError(f"{folder} cannot take {name}'s place, {what} differ: unload {name}, then load the new one.")
-        set_peft_model_state_dict(self.model, state, adapter_name=name)
-        self.tasks[name] = _task_of(folder)
+        found, facts = self._check_fits(folder)
+        task = self._task(task, found)
+        mine = {key: tuple(one.shape) for key, one in adapter_tensors(self.model, name).items()}
+        modules = {layer: self._base.get_submodule(layer) for layer in facts.layers}
+        differing = "the layers" if mine != {key: tuple(one.shape) for key, one in facts.state.items()} else ""
+        if not differing and any(
+            not math.isclose(module.scaling[name], facts.scaling(layer)) for layer, module in modules.items()
+        ):
+            differing = "the scalings"
+        if differing:
+            raise LabError(
+                f"{found.folder} cannot take {name}'s place, {differing} differ: unload {name}, then load the new one."
+            )
+        load_tensors(self.model, facts.state, name, str(found.folder))
+        self.tasks[name] = task
 
     def combine(self, name: str, weights: Mapping[str, float], how: str = "cat") -> None:
         """Make a new adapter of several: ΔW = Σ weight · ΔW_i.
@@ -179,53 +208,57 @@ class AdapterBank:
         Raises
         ------
         LabError
-            An adapter is unknown, is DoRA (whose update is no plain product), or peft cannot combine them that way.
+            An adapter is unknown, or is more than a product B·A (DoRA, a bias of B); a weight is no finite number; peft
+            cannot combine them that way; or the result is not finite. The bank is as before then.
         """
         self._check_name(name)
         choose("way to combine", how, COMBINATIONS)
-        if not weights:
-            raise LabError("`weights` is empty: name at least one adapter, as {'bookings': 0.5, 'style': 0.5}.")
-        for one in weights:
-            choose("adapter", one, self.names)
-            if self.model.peft_config[one].use_dora:
-                raise LabError(f"{one} is a DoRA adapter: its update is no product B·A, and cannot be added up.")
+        self._check_weights(weights)
         active = self.active
         try:
             with quiet():
                 self.model.add_weighted_adapter(list(weights), list(map(float, weights.values())), name, how)
-        except (TypeError, ValueError) as error:
+            finish_sum(self._base, name, weights, exact=how == "cat")
+        except LEFT_BY_PEFT as error:
+            self._clear_away(name)
             raise LabError(f"peft cannot combine {', '.join(weights)} by {how!r}: {error}") from error
-        except KeyboardInterrupt:
+        except BaseException:
             self._clear_away(name)  # else peft would take the half-made one for finished next time
             raise
-        for layer in self.layers:
-            module = self._base.get_submodule(layer)
-            if name in module.lora_A:
-                module.scaling[name] = 1.0  # the weights hold it; peft would scale a combination of rsLoRAs by √rank
-                if how == "cat":
-                    self._write_sum(module, name, weights)
         self.tasks[name] = self.tasks[max(weights, key=weights.get)]
         self.model.eval()
         self.use(active)
 
-    def _write_sum(self, module, name: str, weights: Mapping[str, float]) -> None:
-        """Put the stacked A's and B's into a layer in float32; peft writes them in the base's dtype."""
-        parts = [one for one in weights if one in module.lora_A]
-        A = torch.cat([weights[one] * module.scaling[one] * module.lora_A[one].weight.float() for one in parts])
-        B = torch.cat([module.lora_B[one].weight.float() for one in parts], dim=1)
-        unused = module.lora_A[name].weight.shape[0] - len(A)  # ranks of adapters that have none here
-        module.lora_A[name].weight.data = torch.nn.functional.pad(A, (0, 0, 0, unused))
-        module.lora_B[name].weight.data = torch.nn.functional.pad(B, (0, unused))
+    def _check_weights(self, weights: Mapping[str, float]) -> None:
+        """Raise a LabError unless each is a finite number for an adapter that can be added up."""
+        if not isinstance(weights, Mapping) or not weights:
+            raise LabError("`weights` is empty: name at least one adapter, as {'bookings': 0.5, 'style': 0.5}.")
+        for one, weight in weights.items():
+            choose("adapter", one, self.names)
+            if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not math.isfinite(weight):
+                raise LabError(f"weights[{one!r}]={weight!r} is out of range: a finite number.")
+            if self.model.peft_config[one].use_dora:
+                raise LabError(f"{one} is a DoRA adapter: its update is no product B·A, and cannot be added up.")
+            if self.model.peft_config[one].lora_bias:
+                raise LabError(f"{one} has biases beside B: its update is no product B·A, and cannot be added up.")
 
     def delta(self, name: str, layer: str) -> torch.Tensor:
-        """ΔW = scaling · B·A of an adapter in one of `layers`: float32 Tensor (out, in); zeros where it has none."""
+        """ΔW = scaling · B·A of an adapter in one of `layers`, in the shape of its weight; zeros where it has none.
+
+        Returns
+        -------
+        float32 Tensor, (out, in); of an embedding (entries, dimension)
+
+        Raises
+        ------
+        LabError
+            There is no such adapter or layer, or the adapter is DoRA, whose update is no such product.
+        """
         choose("adapter", name, self.names)
         choose("layer", layer, self.layers)
-        module = self._base.get_submodule(layer)
-        if name not in module.lora_A:
-            return torch.zeros(module.out_features, module.in_features)
-        delta = module.scaling[name] * module.lora_B[name].weight.float() @ module.lora_A[name].weight.float()
-        return (delta.T if module.fan_in_fan_out else delta).detach()
+        if self.model.peft_config[name].use_dora:
+            raise LabError(f"{name} is a DoRA adapter: its update is no product B·A.")
+        return delta(self._base.get_submodule(layer), name)
 
     def logits(self, batch, adapters: str | Sequence[str | None] | None) -> torch.Tensor:
         """The logits of a batch, without gradients, each row by its own adapter.
@@ -252,34 +285,54 @@ class AdapterBank:
         ----------
         prompts : list of str, without any template
         adapters : an adapter or None (the base) for all rows, or a list with one of them a row
-        tasks : a name in `TASKS` for all rows, or a list with one a row; it gives the system message. Default: what
-            each row's adapter was trained on; rows of the base need it said.
+        tasks : a name in `TASKS` for all rows, or a list with one a row; it gives the system message. Default, also for
+            a None in the list: what the row's adapter was trained on. Rows of the base need it said, and so do adapters
+            without a record of their task.
         max_new_tokens : int, default the most that any of the tasks needs
 
         Returns
         -------
         list of str, in the order of `prompts`, without special tokens
+
+        Raises
+        ------
+        LabError
+            An adapter or task is unknown, a row's task is not known, a prompt is no text or does not fit the model, or
+            the model's logits are not finite.
         """
         prompts = list(prompts)
         chosen = self._each(adapters, len(prompts), "adapters")
         if tasks is None and None in chosen:
             raise LabError("Which system message shall rows of the base get? Give `tasks`, as tasks='bookings'.")
+        for row, prompt in enumerate(prompts):
+            _check_prompt(prompt, row)
         if not prompts:
             return []
-        named = [self.tasks[one] for one in chosen] if tasks is None else self._each(tasks, len(prompts), "tasks")
-        for one in named:
-            choose("task", one, TASKS)
-        texts = [prompt_text(self.tokenizer, TASKS[task], prompt) for task, prompt in zip(named, prompts, strict=True)]
-        batch = self.tokenizer(
-            texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
-        ).to(self._base.device)
+        named = [self._task_for(*row) for row in zip(chosen, self._each(tasks, len(prompts), "tasks"), strict=True)]
+        rows = [prompt_ids(self.tokenizer, TASKS[task], prompt) for task, prompt in zip(named, prompts, strict=True)]
+        room = max_new_tokens or max(TASKS[one].max_new_tokens for one in named)
+        check_fit(self._base, rows, room)
+        batch = {name: one.to(self._base.device) for name, one in pad_left(self.tokenizer, rows).items()}
         with torch.no_grad(), self._rows(chosen, len(prompts)) as extra:
             tokens = self.model.generate(
-                **batch, **extra, do_sample=False,
-                max_new_tokens=max_new_tokens or max(TASKS[one].max_new_tokens for one in named),
-                eos_token_id=self.tokenizer.eos_token_id, pad_token_id=self.tokenizer.pad_token_id,
+                **batch, **extra, do_sample=False, max_new_tokens=room, eos_token_id=stop_tokens(self.tokenizer),
+                pad_token_id=padding_token(self.tokenizer), logits_processor=[refuse_nonfinite_logits],
             )  # fmt: skip
-        return self.tokenizer.batch_decode(tokens[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+        return [decode_answer(self.tokenizer, row) for row in tokens[:, batch["input_ids"].shape[1] :].tolist()]
+
+    def _task_for(self, adapter: str | None, task: str | None) -> str:
+        """The task of a row: the one that is named, else its adapter's."""
+        choose("adapter", adapter, [None, *self.names])
+        task = self.tasks.get(adapter) if task is None else task
+        if task is None:
+            who = f"the adapter {adapter}" if adapter else "the base"
+            raise LabError(
+                f"Nothing says which task {who} was trained on (an adapter's folder does in record.json), and another "
+                "task's system message would give wrong answers. Name it, as tasks='bookings' or, for an adapter, "
+                f"load(…, task='bookings'). There are: {', '.join(TASKS)}."
+            )
+        choose("task", task, TASKS)
+        return task
 
     def _each(self, values, rows: int, what: str) -> list:
         """One value a row."""
@@ -325,42 +378,39 @@ class AdapterBank:
         if name in self.names:
             raise LabError(f"There is an adapter {name!r} already: unload or swap it, or take another name.")
 
-    def _check_fits(self, folder: Path) -> None:
-        """Raise a LabError unless the folder holds a LoRA adapter for layers and shapes that this base has."""
-        from safetensors import SafetensorError, safe_open
 
-        for file in (CONFIG, WEIGHTS):
-            if not (folder / file).is_file():
-                raise LabError(f"There is no {file} in {folder}. An adapter is a folder with {CONFIG} and {WEIGHTS}.")
-        try:
-            config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-            with safe_open(folder / WEIGHTS, "pt") as file:
-                shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}
-        except (OSError, ValueError, SafetensorError) as error:
-            raise LabError(f"The adapter in {folder} is damaged: {error}. Save or copy it again.") from error
-        if not isinstance(config, dict) or config.get("peft_type") != "LORA" or not shapes:
-            raise LabError(f"{folder} holds no LoRA adapter: the bank serves that kind only.")
-        for key in shapes:
-            other = key.replace(".lora_A.", ".lora_B.") if ".lora_A." in key else key.replace(".lora_B.", ".lora_A.")
-            if other not in shapes:  # peft would put a random A, or a B of zeros, in its place
-                raise LabError(f"The adapter in {folder} is damaged: it has {key} but not {other}. Copy it again.")
-        modules = dict(self._base.named_modules())
-        for key, shape in shapes.items():
-            layer, _, part = key.removeprefix(PREFIX).partition(".lora_")
-            module = modules.get(layer)
-            if module is None:
-                raise LabError(f"{folder} does not fit this base, which has no layer {layer}: take another base model.")
-            wide = {"A.weight": ("in_features", 1), "B.weight": ("out_features", 0)}.get(part)
-            if wide and hasattr(module, wide[0]) and getattr(module, wide[0]) != shape[wide[1]]:
-                raise LabError(
-                    f"{folder} does not fit this base: lora_{part[0]} of {layer} is {shape[0]}×{shape[1]}, and the "
-                    f"layer is {module.out_features}×{module.in_features}. It was trained on another model."
-                )
-
-
-def _task_of(folder: Path) -> str:
-    """The task that an adapter's record.json names, "bookings" without one."""
+def _check_prompt(prompt: object, row: int) -> None:
+    """Raise a LabError unless a tokenizer can take the prompt."""
+    if not isinstance(prompt, str):
+        raise LabError(f"prompts[{row}]={prompt!r} is a {type(prompt).__name__}, and a text is needed.")
     try:
-        return json.loads((folder / "record.json").read_text(encoding="utf-8"))["recipe"]["task"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return "bookings"
+        prompt.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise LabError(
+            f"prompts[{row}] has half a character at place {error.start} ({prompt[error.start]!r}): write it again."
+        ) from error
+
+
+def task_of(folder: str | Path) -> str | None:
+    """The task that an adapter was trained on, by the record that was written with it; None if there is no record.
+
+    That is record.json in the folder, or, for the folder "adapter" of a run, the record of the run's last checkpoint.
+
+    Raises
+    ------
+    LabError
+        There is a record, and it cannot be read.
+    """
+    folder = files.user_path(folder)
+    records = [folder / "record.json"]
+    if folder.name == "adapter":
+        records += sorted(folder.parent.glob("checkpoint-*/record.json"), reverse=True)
+    for path in records:
+        if not path.is_file():
+            continue
+        record = files.read_json(path)
+        recipe = record.get("recipe") if isinstance(record, dict) else None
+        task = recipe.get("task") if isinstance(recipe, dict) else None
+        if isinstance(task, str):
+            return task
+    return None

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from .errors import LabError
+from .errors import LabError, at_least
+from .files import user_path
 
 
 def file_sizes(folders: Mapping[str, str | Path], base: str | Path | None = None) -> list[dict]:
@@ -31,7 +32,7 @@ def file_sizes(folders: Mapping[str, str | Path], base: str | Path | None = None
 
     rows = []
     for name, folder in {"base": base or embedded_folder(), **folders}.items():
-        files = list(Path(folder).glob("*.safetensors"))
+        files = list(user_path(folder).glob("*.safetensors"))
         if not files:
             raise LabError(f"{folder} ({name}) holds no *.safetensors file.")
         size = sum(file.stat().st_size for file in files)
@@ -58,9 +59,14 @@ def latency(adapted, merged, prompt_tokens: int = 64, repeats: int = 9) -> list[
     -------
     list of dict, for 1 token and for `prompt_tokens`: tokens (int, read in one forward pass), way ("base",
     "adapter unmerged", "merged"), milliseconds (float, median), ratio (to the base's)
+
+    Raises
+    ------
+    LabError
+        `prompt_tokens` or `repeats` is out of range.
     """
-    if prompt_tokens < 2 or repeats < 1:
-        raise LabError(f"prompt_tokens={prompt_tokens} must be 2 or more, and repeats={repeats} 1 or more.")
+    at_least(2, prompt_tokens=prompt_tokens)
+    at_least(1, repeats=repeats)
     vocabulary = merged.config.vocab_size
     rows = []
     for tokens in (1, prompt_tokens):

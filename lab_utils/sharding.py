@@ -17,15 +17,17 @@ FSDP), sections 3 and 4, https://arxiv.org/abs/2304.11277; Patarasu and Yuan 200
 algorithms for clusters of workstations", https://doi.org/10.1016/j.jpdc.2008.09.002
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from .architectures import ARCHITECTURES, Architecture
-from .errors import LabError, at_least, choose
-from .memory import MemoryEstimate, as_record, estimate, nf4_bytes
+from .architectures import Architecture, named
+from .errors import LabError
+from .memory import MemoryEstimate, as_record, checked_settings, estimate, nf4_bytes
+from .sizes import positive, shown, whole, word
 
 STRATEGIES = ("ddp", "zero1", "zero2", "fsdp")
+COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter")
 AHEAD = 1  # layers that FSDP gathers while another one computes (prefetching)
 LINKS = MappingProxyType(
     {
@@ -50,7 +52,7 @@ class ShardedEstimate:
     Attributes
     ----------
     local : MemoryEstimate, what this process holds; `gathered_bytes` are in its begin_bytes and end_bytes
-    gathered_bytes : int, other processes' weights that stand here for a while, at most; this process's own shard of
+    gathered_bytes : int, other processes' weights that are here for a while, at most; this process's own shard of
         them counts again, for the whole tensors are copies
     """
 
@@ -77,10 +79,24 @@ class Communication:
     ----------
     processes : int
     collectives : dict of int, bytes of the whole tensors that go through "all_reduce", "all_gather", "reduce_scatter"
+
+    Raises
+    ------
+    LabError
+        `processes` is no whole number of 1 or more, or a collective's bytes are none of 0 or more.
     """
 
     processes: int
     collectives: dict[str, int]
+
+    def __post_init__(self):
+        object.__setattr__(self, "processes", whole("processes", self.processes))
+        if not isinstance(self.collectives, Mapping):
+            raise LabError(f"collectives={shown(self.collectives)} is out of range: bytes of {', '.join(COLLECTIVES)}.")
+        sent = dict(self.collectives)
+        for name in COLLECTIVES:
+            sent[name] = whole(name, sent.get(name), 0, 10**30)
+        object.__setattr__(self, "collectives", sent)
 
     @property
     def sent_bytes(self) -> int:
@@ -101,11 +117,9 @@ class Communication:
         Raises
         ------
         LabError
-            `bytes_per_second` is not above 0.
+            `bytes_per_second` is no finite number above 0.
         """
-        if not bytes_per_second > 0:
-            raise LabError(f"bytes_per_second={bytes_per_second!r} is out of range: above 0.")
-        return self.sent_bytes / bytes_per_second
+        return self.sent_bytes / positive("bytes_per_second", bytes_per_second)
 
 
 def sharded(
@@ -138,31 +152,32 @@ def sharded(
     Raises
     ------
     LabError
-        As `memory.estimate`; or the strategy is unknown, or `processes` no whole number of 1 or more.
+        As `memory.estimate`; or a setting or the strategy is unknown, or `processes` no whole number of 1 or more.
 
     Sources: Rajbhandari et al. 2019 (ZeRO), section 5, https://arxiv.org/abs/1910.02054; Zhao et al. 2023 (PyTorch
     FSDP), section 3, https://arxiv.org/abs/2304.11277
     """
-    _check(processes, strategy)
-    whole = estimate(architecture, method, **settings)
+    processes, strategy = whole("processes", processes), word("strategy", strategy, STRATEGIES)
+    settings = checked_settings({"architecture": architecture, "method": method, **settings})
+    alone = estimate(**settings)
     if processes == 1:
-        return ShardedEstimate(whole, 0)
+        return ShardedEstimate(alone, 0)
     shares = {}
     if strategy != "ddp":
-        shares["optimizer_bytes"] = -(-whole.optimizer_bytes // processes)
+        shares["optimizer_bytes"] = -(-alone.optimizer_bytes // processes)
     if strategy in ("zero2", "fsdp"):
-        shares["gradients_bytes"] = -(-whole.gradients_bytes // processes)
+        shares["gradients_bytes"] = -(-alone.gradients_bytes // processes)
     if strategy != "fsdp":
-        return ShardedEstimate(replace(whole, **shares), 0)
-    groups = _groups(architecture, method, settings)
+        return ShardedEstimate(replace(alone, **shares), 0)
+    groups = _groups(settings)
     gathered = groups.outside + min(1 + AHEAD, groups.layers) * groups.layer
     shares |= {
-        "weights_bytes": -(-(whole.weights_bytes - groups.scales) // processes) + groups.scales,
-        "adapter_bytes": -(-whole.adapter_bytes // processes),
-        "begin_bytes": whole.begin_bytes + gathered,
-        "end_bytes": whole.end_bytes + gathered + groups.outside_gradients,
+        "weights_bytes": -(-(alone.weights_bytes - groups.scales) // processes) + groups.scales,
+        "adapter_bytes": -(-alone.adapter_bytes // processes),
+        "begin_bytes": alone.begin_bytes + gathered,
+        "end_bytes": alone.end_bytes + gathered + groups.outside_gradients,
     }
-    return ShardedEstimate(replace(whole, **shares), gathered)
+    return ShardedEstimate(replace(alone, **shares), gathered)
 
 
 def communication(
@@ -171,10 +186,11 @@ def communication(
     processes: int,
     strategy: str,
     rank: int = 8,
-    target_modules: str | Sequence[str] = "all-linear",
+    target_modules: str | Iterable[str] = "all-linear",
     *,
     dtype: str = "bfloat16",
     adapter_dtype: str = "float32",
+    rest_dtype: str | None = None,
 ) -> Communication:
     """What the processes exchange in an optimizer step of one forward and one backward pass.
 
@@ -187,8 +203,9 @@ def communication(
     Parameters
     ----------
     architecture, method, processes, strategy : as in `sharded`
-    rank, target_modules, dtype, adapter_dtype : as in `memory.estimate`. Numbers travel in the dtype that they are held
-        in; of a 4-bit base the packed bytes travel, and not the scales of its blocks, which every process has.
+    rank, target_modules, dtype, adapter_dtype, rest_dtype : as in `memory.estimate`. Numbers travel in the dtype that
+        they are held in; of a 4-bit base the packed bytes travel, and not the scales of its blocks, which every process
+        has.
 
     Returns
     -------
@@ -202,16 +219,19 @@ def communication(
     Sources: Rajbhandari et al. 2019 (ZeRO), section 7, https://arxiv.org/abs/1910.02054; Zhao et al. 2023 (PyTorch
     FSDP), sections 3 and 4, https://arxiv.org/abs/2304.11277
     """
-    _check(processes, strategy)
-    settings = {"rank": rank, "target_modules": target_modules, "dtype": dtype, "adapter_dtype": adapter_dtype}
-    gradients = estimate(architecture, method, **settings).gradients_bytes
-    collectives = {"all_reduce": 0, "all_gather": 0, "reduce_scatter": 0}
+    processes, strategy = whole("processes", processes), word("strategy", strategy, STRATEGIES)
+    settings = checked_settings(
+        {"architecture": architecture, "method": method, "rank": rank, "target_modules": target_modules, "dtype": dtype,
+         "adapter_dtype": adapter_dtype, "rest_dtype": rest_dtype}
+    )  # fmt: skip
+    gradients = estimate(**settings).gradients_bytes
+    collectives = dict.fromkeys(COLLECTIVES, 0)
     if strategy == "ddp":
         collectives["all_reduce"] = gradients
     else:
         collectives["reduce_scatter"] = collectives["all_gather"] = gradients
     if strategy == "fsdp":
-        groups = _groups(architecture, method, settings)
+        groups = _groups(settings)
         collectives["all_gather"] = 2 * groups.layers * groups.layer + groups.outside
     return Communication(processes, collectives)
 
@@ -227,30 +247,24 @@ class _Groups:
     scales: int
 
 
-def _groups(architecture: Architecture | str, method: str, settings: dict) -> _Groups:
-    """A layer is what the model has more than one with a layer less."""
-    if isinstance(architecture, str):
-        architecture = ARCHITECTURES[architecture]
+def _groups(settings: dict) -> _Groups:
+    """A layer is what the model has more with a layer more."""
+    architecture, method = named(settings["architecture"]), settings["method"]
     layers = architecture.n_layers
-    whole, less = (
-        estimate(replace(architecture, n_layers=count), method, **settings) for count in (layers, layers - 1)
+    one, more = (
+        estimate(**settings | {"architecture": replace(architecture, n_layers=count)}) for count in (layers, layers + 1)
     )
     scales = 0  # of one layer
     if method == "qlora":
         inner = (one for one in as_record(architecture)["modules"].values() if one["group"] != "head")
         sizes = [one["out"] * one["in"] for one in inner]
         scales = sum(nf4_bytes(size, settings.get("double_quant", True)) - -(-size // 2) for size in sizes)
-    held = [one.weights_bytes + one.adapter_bytes for one in (whole, less)]
+    held = [each.weights_bytes + each.adapter_bytes for each in (one, more)]
+    layer = held[1] - held[0]
     return _Groups(
         layers=layers,
-        layer=held[0] - held[1] - scales,
-        outside=held[0] - layers * (held[0] - held[1]),
-        outside_gradients=whole.gradients_bytes - layers * (whole.gradients_bytes - less.gradients_bytes),
+        layer=layer - scales,
+        outside=held[0] - layers * layer,
+        outside_gradients=one.gradients_bytes - layers * (more.gradients_bytes - one.gradients_bytes),
         scales=layers * scales,
     )
-
-
-def _check(processes: object, strategy: object) -> None:
-    """Raise a LabError that names what is unknown or out of range."""
-    choose("strategy", strategy, STRATEGIES)
-    at_least(1, processes=processes)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import LabError
+from .recorded_files import reading, restore
 from .sweep import RESULTS, SETTINGS, read_rows
 from .tasks import DATA
 
@@ -25,25 +26,41 @@ def load_sweep(table: str | Path = TABLE):
     Raises
     ------
     LabError
-        The table is missing or empty, or has other columns.
+        The table is missing, empty or damaged, or has other columns.
     """
     import pandas
 
-    rows = read_rows(table)
-    if not rows:
-        raise LabError(
-            f"There is no run in {table}. Restore it with `git checkout -- data/sweep`, or record it anew with "
-            "`python data/record_sweep.py`."
-        )
-    frame = pandas.DataFrame(rows)
-    for name in (*WHOLE, "alpha", "dropout", "learning_rate", *RESULTS):
-        frame[name] = pandas.to_numeric(frame[name])
-    frame["use_rslora"] = frame["use_rslora"] == "true"
-    frame["scaling"] = [
-        round(alpha / (math.sqrt(rank) if rs else rank), 4)
-        for alpha, rank, rs in zip(frame["alpha"], frame["rank"], frame["use_rslora"], strict=True)
-    ]
+    way_out = restore("data/sweep", "record_sweep.py")
+    with reading(f"The sweep in {table}", way_out):
+        rows = read_rows(table)
+        if not rows:
+            raise LabError("there is no run in it")
+        frame = pandas.DataFrame(rows)
+        for name in (*WHOLE, "alpha", "dropout", "learning_rate", *RESULTS):
+            frame[name] = _numbers(frame[name])
+        if not frame["use_rslora"].isin(["true", "false"]).all():
+            raise ValueError("use_rslora is neither true nor false")
+        frame["use_rslora"] = frame["use_rslora"] == "true"
+        frame["scaling"] = [
+            round(alpha / (math.sqrt(rank) if rs else rank), 4)
+            for alpha, rank, rs in zip(frame["alpha"], frame["rank"], frame["use_rslora"], strict=True)
+        ]
     return frame
+
+
+def _numbers(column):
+    """A column of texts as numbers, NaN where it is empty; a ValueError names line, column and text if one is none."""
+    import pandas
+
+    try:
+        return pandas.to_numeric(column)
+    except ValueError:
+        for line, text in enumerate(column, 2):
+            try:
+                float(text or "nan")
+            except ValueError:
+                raise ValueError(f"row {line}, {column.name}: {text!r} is not a number") from None
+        raise
 
 
 def pick(frame, **settings):

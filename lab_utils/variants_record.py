@@ -1,12 +1,17 @@
 """The recorded comparison of LoRA and its variants on one task; `data/record_variants.py` measured it."""
 
-import json
 from pathlib import Path
 
-from .errors import LabError
+from .files import read_json
+from .recorded_files import number, reading, restore
 from .tasks import DATA
 
 FILE = DATA / "variants" / "variants.json"
+MEASURED = (
+    "seed", "learning_rate", "trainable_parameters", "optimizer_bytes", "saved_activation_bytes", "cpu_seconds_a_step",
+    "relative_update", "validation_loss", "validation_exact",
+)  # fmt: skip
+TESTED = ("test_loss", "test_exact")  # of the chosen runs only
 
 
 def load_variants(file: str | Path = FILE):
@@ -27,14 +32,16 @@ def load_variants(file: str | Path = FILE):
     """
     import pandas
 
-    try:
-        record = json.loads(Path(file).read_text(encoding="utf-8"))
+    with reading(f"The recorded variants in {file}", restore("data/variants", "record_variants.py")):
+        record = read_json(file)
+        for row in record["rows"]:
+            for name in (*MEASURED, *(name for name in TESTED if row[name] is not None)):
+                number(row[name], 0)
+            number(record["chosen"][row["variant"]], 0)
         runs = pandas.DataFrame(record["rows"])
+        runs[list(TESTED)] = runs[list(TESTED)].astype(float)
         runs["chosen"] = runs["learning_rate"] == runs["variant"].map(record["chosen"])
-        return runs, record["recipe"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        mend = "Restore it with `git checkout -- data/variants`, or make it anew with `python data/record_variants.py`."
-        raise LabError(f"The recorded variants in {file} cannot be read ({error!r}). {mend}") from error
+        return runs, dict(record["recipe"])
 
 
 def by_variant(runs, value: str):

@@ -6,7 +6,9 @@ tokens among those of the text.
 
 import tempfile
 from dataclasses import dataclass, replace
+from functools import cached_property
 
+from .control_tokens import ControlTokens
 from .device import GIB, Device, find_device, free_memory_bytes, hub_reachable
 from .drawings import COLOURS, THINGS
 from .errors import LabError
@@ -34,8 +36,13 @@ class Reader:
 
     @property
     def image_token_id(self) -> int:
-        """The token that stands where a piece of the picture comes in."""
+        """The token in whose place a piece of the picture comes in."""
         return self.tokenizer.convert_tokens_to_ids("<|image_pad|>")
+
+    @cached_property
+    def control(self) -> ControlTokens:
+        """Tells control tokens, `<|image_pad|>` among them, from the same letters in a question."""
+        return ControlTokens(self.tokenizer, "".join(SPECIAL))
 
 
 def tiny_model(seed: int = 0, quantization: str = "nf4", device: Device | None = None):
@@ -109,7 +116,7 @@ def decide_sight(kind: str, free_bytes: int, hub: bool) -> str:
 
 
 def load_sighted(device: Device | None = None, quantization: str = "nf4"):
-    """The model for this machine (see `decide_sight`), and its Reader; says aloud which one it is.
+    """The model for this machine (see `decide_sight`), and its Reader; prints which one it is.
 
     Returns
     -------

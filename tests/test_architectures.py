@@ -1,10 +1,13 @@
 """architectures: shapes, totals and chosen modules against models that transformers builds and peft adapts."""
 
+import json
+import math
 from dataclasses import FrozenInstanceError, replace
 
+import numpy as np
 import pytest
 
-from lab_utils.architectures import ARCHITECTURES, GROUPS, Architecture
+from lab_utils.architectures import ARCHITECTURES, GROUPS, SIZES, Architecture, named
 from lab_utils.counts import lora_parameters, lora_parameters_by_module
 from lab_utils.errors import LabError
 
@@ -237,3 +240,78 @@ def test_an_unknown_family_is_refused_and_nothing_can_be_changed():
         ARCHITECTURES["GPT-2"].hidden = 3
     with pytest.raises(TypeError):
         ARCHITECTURES["mine"] = ARCHITECTURES["GPT-2"]
+
+
+# ---- What a shape may be ----
+
+SHAPE = {"name": "mine", "family": "llama", "hidden": 48, "n_layers": 3, "heads": 6, "kv_heads": 2, "head_size": 8,
+         "intermediate": 80, "vocabulary": 97}  # fmt: skip
+
+
+@pytest.mark.parametrize("field", SIZES)
+@pytest.mark.parametrize("value", [0, -1, 8.0, "8", True, None, math.nan, [8], 10**30])
+def test_a_size_is_a_whole_number_above_0_or_the_field_is_named(field, value):
+    with pytest.raises(LabError, match=f"{field}="):
+        Architecture(**SHAPE | {field: value})
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"positions": -1}, "positions=-1"), ({"tied": "no"}, "tied='no'"), ({"tied": 1}, "tied=1"),
+        ({"name": None}, "name=None"), ({"family": ["llama"]}, "Unknown family"), ({"norms_per_layer": -1}, "layer=-1"),
+        ({"norms_per_layer": 1.5}, "norms_per_layer=1.5"), ({"outside": -1}, "outside=-1"),
+        ({"mlp_bias": "yes"}, "mlp_bias='yes'"), ({"query_key_norms": "rms"}, "query_key_norms 'rms'"),
+        ({"kv_heads": 4}, "kv_heads=4 does not divide heads=6"), ({"kv_heads": 12}, "kv_heads=12 does not divide"),
+        ({"family": "gpt2"}, "kv_heads=2"), ({"family": "roberta", "kv_heads": 6, "head_size": 9}, "hidden=48"),
+        ({"family": "falcon", "heads": 5, "kv_heads": 1}, "make 40, .*hidden=48"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_named(change, named):
+    with pytest.raises(LabError, match=named):
+        Architecture(**SHAPE | change)
+
+
+def test_heads_may_be_wider_than_the_model_where_the_family_allows_it():
+    assert Architecture(**SHAPE | {"head_size": 16}).linear_shapes()["o_proj"] == (48, 96)
+
+
+def test_numpys_numbers_are_taken_and_become_plain_ones():
+    mine = Architecture(**SHAPE | {"hidden": np.int64(48), "vocabulary": np.int32(97), "tied": np.True_})
+    assert mine == Architecture(**SHAPE) and hash(mine) == hash(Architecture(**SHAPE))
+    assert json.loads(json.dumps(vars(mine))) == vars(mine)
+    large = Architecture(**SHAPE | {"n_layers": np.int8(100), "vocabulary": np.int32(2**31 - 1)})
+    assert large.total_parameters() > 48 * (2**31 - 1)  # nothing overflows
+
+
+def test_what_a_model_has_beyond_its_family_is_counted_by_hand():
+    plain, norm = Architecture(**SHAPE).total_parameters(), 48
+    extra = {
+        "attention_bias": 3 * (48 + 2 * 16), "output_bias": 3 * 48, "mlp_bias": 3 * (2 * 80 + 48),
+        "norm_bias": (2 * 3 + 1) * norm,
+    }  # fmt: skip
+    for field, numbers in extra.items():
+        assert Architecture(**SHAPE, **{field: True}).total_parameters() - plain == numbers, field
+    assert Architecture(**SHAPE, norms_per_layer=4).total_parameters() - plain == 3 * 2 * norm
+    assert Architecture(**SHAPE, query_key_norms="head").total_parameters() - plain == 3 * 2 * 8
+    assert Architecture(**SHAPE, query_key_norms="width").total_parameters() - plain == 3 * (6 + 2) * 8
+    assert Architecture(**SHAPE, outside=0).total_parameters() - plain == -norm
+
+
+def test_target_modules_may_come_in_anything_that_lists_them():
+    llama = ARCHITECTURES["Llama-2-7B"]
+    for targets in ({"q_proj", "v_proj"}, {"q_proj": 1, "v_proj": 2}, np.array(["q_proj", "v_proj"])):
+        assert llama.select(targets) == ("q_proj", "v_proj")
+    assert llama.select(name for name in ("v_proj", "q_proj")) == ("q_proj", "v_proj")
+    for targets in (b"q_proj", iter([]), ["q_proj", np.ones(2)], [b"q_proj"]):
+        with pytest.raises(LabError, match="Choose among"):
+            llama.select(targets)
+
+
+@pytest.mark.parametrize("value", [None, 5, {}, [], ["GPT-2"], b"GPT-2", "gpt-2", np.ones(2)])
+def test_an_architecture_is_one_or_the_name_of_one(value):
+    assert named("GPT-2") is named(ARCHITECTURES["GPT-2"])
+    with pytest.raises(LabError, match="Unknown architecture"):
+        named(value)
+    with pytest.raises(LabError, match="Unknown module"):
+        ARCHITECTURES["GPT-2"].copies(value)

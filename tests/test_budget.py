@@ -1,5 +1,6 @@
 """budget: what fits where, and that the advice leads there."""
 
+import numpy as np
 import pytest
 
 from lab_utils.budget import GIB, GPUS, SHORTEST, advice, fits, room_bytes
@@ -83,8 +84,45 @@ def test_the_share_of_supervised_tokens_stays():
 @pytest.mark.parametrize(
     ("gpu", "headroom", "named"),
     [("Voodoo 2", 0.1, "T4"), (0, 0.1, "gpu=0"), (float("inf"), 0, "gpu=inf"), (8, 1, "headroom=1"),
-     (8, -0.1, "headroom"), (True, 0.1, "True"), (None, 0.1, "None")],
+     (8, -0.1, "headroom"), (True, 0.1, "True"), (None, 0.1, "None"), (float("nan"), 0.1, "gpu=nan"),
+     (["T4, 16 GB"], 0.1, "Unknown GPU"), ("16", 0.1, "Unknown GPU '16'"), (10**400, 0.1, "gpu=.a number of"),
+     (8, "0.1", "headroom='0.1'"), (8, None, "headroom=None"), (8, False, "headroom=False"),
+     (8, float("nan"), "headroom=nan")],
 )  # fmt: skip
 def test_nonsense_is_named(gpu, headroom, named):
     with pytest.raises(LabError, match=named):
         room_bytes(gpu, headroom)
+
+
+def test_numpys_numbers_are_gigabytes_too():
+    assert room_bytes(np.int64(16)) == room_bytes(np.float32(16)) == room_bytes(16)
+    assert room_bytes(1e300) > room_bytes(80)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [({"batch": 4}, "Unknown setting 'batch'.*batch_size"), ({"method": None}, "Unknown method None"),
+     ({"architecture": {}}, "Unknown architecture"), ({"batch_size": "8"}, "batch_size='8'"),
+     ({"target_modules": []}, "names nothing"), ({"gradient_checkpointing": "no"}, "gradient_checkpointing='no'")],
+)  # fmt: skip
+def test_settings_that_make_no_sense_are_named(settings, named):
+    with pytest.raises(LabError, match=named):
+        advice(8, **{"architecture": "GPT-2", "method": "lora", **settings})
+
+
+def test_missing_settings_are_named():
+    with pytest.raises(LabError, match="method is missing"):
+        advice(8, architecture="GPT-2")
+    with pytest.raises(LabError, match="architecture is missing"):
+        advice(8)
+
+
+def test_targets_that_can_be_read_once_last_through_the_advice():
+    settings = {**SEVEN, "method": "full"}
+    listed = advice(8, **settings, target_modules=["q_proj", "v_proj"])
+    assert listed and advice(8, **settings, target_modules=(name for name in ("q_proj", "v_proj"))) == listed
+
+
+def test_what_is_no_estimate_is_refused():
+    with pytest.raises(LabError, match="5 is no estimate"):
+        fits(5, 8)

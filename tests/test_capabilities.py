@@ -117,3 +117,13 @@ def test_a_tiny_gpu_is_told_so():
 def test_every_default_model_has_a_batch_to_name():
     defaults = [name for name, model in MODELS.items() if model.min_gpu_gib is not None]
     assert set(defaults) <= {name.lower() for name in ARCHITECTURES}
+
+
+def test_a_setting_that_is_refused_is_a_row_and_not_the_end(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LORA_LAB_DEVICE", "gpu")
+    monkeypatch.setenv("LORA_LAB_CACHE", str(tmp_path / "file" / "cache"))
+    rows = by_name()
+    assert not rows["device"]["ok"] and "LORA_LAB_DEVICE='gpu'" in rows["device"]["advice"]
+    assert not rows["disk"]["ok"] and "a file and not a folder" in rows["disk"]["found"]
+    assert rows["embedded model"]["found"] == "not fetched yet"

@@ -136,3 +136,43 @@ def test_the_command_serves_what_it_was_told_to(monkeypatch, capsys, tmp_path):
     assert loaded == ({"mine": tmp_path}, "smollm2-360m") and served == (page, 8000, "0.0.0.0")
     assert built[0] == ["mine"] and len(built[1]) == 2 and "“Say it like a pirate.”" in built[2]
     assert capsys.readouterr().out == "The chat page is at http://here/ (Ctrl-C ends it).\nblocked\n"
+
+
+def test_a_home_folder_is_expanded(tmp_path, monkeypatch):
+    """A shell leaves the ~ of mine=~/adapter as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert chat_page.adapter_folders(["mine=~"]) == {"mine": tmp_path}
+
+
+def test_an_adapter_without_a_task_is_refused_before_a_model_is_loaded(monkeypatch, tmp_path):
+    from lab_utils import models
+
+    monkeypatch.setattr(models, "load_base", lambda *_: pytest.fail("a model was loaded"))
+    with pytest.raises(LabError, match=r"does not say which task mine was trained on.*--task bookings"):
+        chat_page.load_bank({"mine": tmp_path})
+    with pytest.raises(LabError, match="Unknown task 'poems'"):
+        chat_page.load_bank({"mine": tmp_path}, task="poems")
+    (tmp_path / "record.json").write_text('{"recipe": {"task": "no such"}}')
+    with pytest.raises(LabError, match="Unknown task 'no such'"):
+        chat_page.load_bank({"mine": tmp_path}, task="style")
+
+
+def test_the_command_passes_the_task_on(monkeypatch, tmp_path):
+    made = []
+
+    def load_bank(*given):
+        made.append(given)
+        raise LabError("enough")
+
+    monkeypatch.setattr(chat_page, "_gradio", lambda: None)
+    monkeypatch.setattr(chat_page, "check_port", lambda *_: None)
+    monkeypatch.setattr(chat_page, "load_bank", load_bank)
+    assert chat_page.main(["--adapter", f"mine={tmp_path}", "--task", "style"]) == 2
+    assert made == [({"mine": tmp_path}, "smollm2-135m", "style")]
+
+
+def test_the_base_of_adapters_without_a_task_is_not_given_one():
+    bank = Bank({"silent": None, "form": "bookings"})
+    chat_page.answers_of(bank)(["m"] * 2, [None, "silent"])
+    assert bank.asked[0][2] == ["bookings", None]  # the bank itself refuses a row without a task

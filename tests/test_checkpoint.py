@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,23 @@ def test_none_where_there_is_none(tmp_path):
     assert latest_record(tmp_path / "missing", Recipe()) is None
 
 
+def test_every_file_is_flushed_through_a_handle_that_may_write(tmp_path, monkeypatch):
+    """Windows refuses to flush a file that was opened for reading alone."""
+    fcntl = pytest.importorskip("fcntl")
+    flushed = []
+
+    def strict(number: int) -> None:
+        if fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        flushed.append(number)
+
+    monkeypatch.setattr(os, "fsync", strict)
+    save(tmp_path, 1)
+    assert len(flushed) == 3  # adapter, state, record
+    checkpoint.save_adapter(tmp_path / "adapter", Adapter().save_pretrained)
+    assert len(flushed) == 4
+
+
 def test_only_the_newest_two_stay_and_order_is_by_number(tmp_path):
     for step in (2, 9, 10, 100):
         save(tmp_path, step)
@@ -63,6 +81,21 @@ def test_saving_a_step_again_replaces_it(tmp_path):
     (save(tmp_path, 4) / "old").write_text("")
     save(tmp_path, 4)
     assert not (tmp_path / "checkpoint-000004" / "old").exists()
+
+
+def test_a_step_that_cannot_be_replaced_is_still_there(tmp_path, monkeypatch):
+    save(tmp_path, 4)
+    before, replace = everything(tmp_path), os.replace
+
+    def fail(source, target):
+        if Path(source).name == "new":
+            raise OSError(errno.EIO, "Input/output error")
+        return replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(LabError, match="Input/output error"):
+        save(tmp_path, 4)
+    assert everything(tmp_path) == before
 
 
 def full_disk(kind: str) -> Exception:
@@ -81,7 +114,7 @@ def test_a_full_disk_leaves_the_older_ones_and_nothing_half(tmp_path, kind):
     save(tmp_path, 1)
     save(tmp_path, 2)
     before = everything(tmp_path)
-    with pytest.raises(LabError, match=r"Checkpoint 3 .*Free some disk space.*goes on from checkpoint-000002"):
+    with pytest.raises(LabError, match=r"Checkpoint 3 .*disk is full: free some space.*goes on from checkpoint-000002"):
         save(tmp_path, 3, model=Adapter(full_disk(kind)))
     assert everything(tmp_path) == before
     assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
@@ -97,7 +130,7 @@ def test_any_step_of_writing_may_fail(tmp_path, monkeypatch, function):
 
     with monkeypatch.context() as patch:
         patch.setattr(torch if function == "torch.save" else checkpoint.os, function.split(".")[1], fail)
-        with pytest.raises(LabError, match="Free some disk space"):
+        with pytest.raises(LabError, match="disk is full: free some space"):
             save(tmp_path, 2)
     assert everything(tmp_path) == before
     save(tmp_path, 2)
@@ -112,7 +145,7 @@ def test_the_first_checkpoint_may_fail_too(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_an_error_too(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(LabError, match=r"could not be written to .*file/run"):
+    with pytest.raises(LabError, match=r"could not be written to .*file/run: .*A file is in the way"):
         save(tmp_path / "file" / "run", 1)
 
 
@@ -151,7 +184,7 @@ def test_an_unreadable_newest_falls_back_to_the_one_before(tmp_path, capsys, dam
     assert "checkpoint-000006 cannot be read" in capsys.readouterr().out
 
 
-def test_set_aside_moves_the_old_run_and_replaces_the_one_before(tmp_path):
+def test_set_aside_moves_the_old_run_and_keeps_every_earlier_one(tmp_path):
     save(tmp_path, 1)
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_model.safetensors").write_bytes(b"old")
@@ -162,9 +195,30 @@ def test_set_aside_moves_the_old_run_and_replaces_the_one_before(tmp_path):
     assert json.loads((previous / "checkpoint-000001" / "record.json").read_text())["step"] == 1
     assert checkpoints(tmp_path) == [] and not (tmp_path / "adapter").exists()
     assert (tmp_path / "notes.txt").read_text() == "mine"
+    before = everything(previous)
+    for step, name in ((2, "previous-2"), (3, "previous-3")):
+        save(tmp_path, step)
+        assert set_aside(tmp_path) == tmp_path / name
+        assert [path.name for path in (tmp_path / name).iterdir()] == [f"checkpoint-00000{step}"]
+    assert everything(previous) == before
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_set_aside_that_fails_leaves_everything_where_it_was(tmp_path, monkeypatch, failing):
+    save(tmp_path, 1)
     save(tmp_path, 2)
-    set_aside(tmp_path)
-    assert [path.name for path in previous.iterdir()] == ["checkpoint-000002"]
+    before, rename, calls = everything(tmp_path), Path.rename, []
+
+    def fail_once(self, target):
+        calls.append(self)
+        if len(calls) == failing:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail_once)
+    with pytest.raises(LabError, match=f"checkpoint-00000{failing} could not be moved .*choose another folder"):
+        set_aside(tmp_path)
+    assert everything(tmp_path) == before
 
 
 def test_set_aside_with_nothing_to_move_keeps_previous(tmp_path):
@@ -173,3 +227,30 @@ def test_set_aside_with_nothing_to_move_keeps_previous(tmp_path):
     set_aside(tmp_path)
     assert [path.name for path in (tmp_path / "previous").iterdir()] == ["checkpoint-000001"]
     set_aside(tmp_path / "missing")
+
+
+def test_damaged_ones_are_moved_out_of_the_way_and_kept(tmp_path):
+    """After the one that is used they would count as newer, and push good ones out."""
+    for step in (1, 2):
+        save(tmp_path, step)
+    (tmp_path / "checkpoint-000002" / "state.pt").write_bytes(b"")
+    used = latest_record(tmp_path, Recipe())[0]
+    assert checkpoint.set_damaged_aside(tmp_path, used) == tmp_path / "damaged"
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-000001"]
+    assert [path.name for path in (tmp_path / "damaged").iterdir()] == ["checkpoint-000002"]
+    assert checkpoint.set_damaged_aside(tmp_path, used) is None
+    assert checkpoint.set_damaged_aside(tmp_path, None) == tmp_path / "damaged-2"
+    assert checkpoints(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", ["os", "torch", "safetensors"])
+def test_an_adapter_that_cannot_be_written_leaves_the_old_one(tmp_path, kind):
+    folder = tmp_path / "adapter"
+    checkpoint.save_adapter(folder, Adapter().save_pretrained)
+    (folder / "notes.txt").write_text("mine")
+    before = everything(tmp_path)
+    with pytest.raises(LabError, match=r"adapter could not be written .*disk is full: free some space"):
+        checkpoint.save_adapter(folder, Adapter(full_disk(kind)).save_pretrained)
+    assert everything(tmp_path) == before
+    checkpoint.save_adapter(folder, Adapter().save_pretrained)
+    assert everything(tmp_path) == before

@@ -286,7 +286,8 @@ def test_a_run_on_drive_is_found_again_by_the_next_runtime(on_colab, monkeypatch
     recipe = Recipe(model="smollm2-135m", steps=20)
     assert colab.use_drive("course") == colab.DRIVE / "MyDrive" / "course" / "runs"
     folder = finetune.run_folder(recipe)
-    checkpoint.save_checkpoint(folder, 10, recipe, Adapter(), {"step": 10}, [{"step": 10, "loss": 0.5}])
+    history = [{"step": step, "loss": 0.5} for step in range(1, 11)]
+    checkpoint.save_checkpoint(folder, 10, recipe, Adapter(), {"step": 10}, history)
 
     monkeypatch.setenv("LORA_LAB_RUNS", "runs")  # a new runtime knows nothing
     assert checkpoint.latest_record(finetune.run_folder(recipe), recipe) is None

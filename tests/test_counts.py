@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,6 +22,7 @@ from lab_utils.counts import (
     lora_parameters,
     lora_parameters_by_module,
     rank_table,
+    square_matrix,
     training_bytes,
 )
 from lab_utils.errors import LabError
@@ -90,6 +92,37 @@ def test_a_bad_rank_is_refused_and_named(rank):
 def test_an_unknown_target_is_refused():
     with pytest.raises(LabError, match=r"GPT-3 has no module 'c_attn'.*q_proj"):
         lora_parameters(GPT3, 8, "c_attn")
+
+
+@pytest.mark.parametrize("architecture", [None, {}, ["GPT-3"], "GPT-9", 5])
+def test_an_unknown_architecture_is_named(architecture):
+    for count in (lora_parameters, lora_parameters_by_module, adapter_bytes, training_bytes):
+        with pytest.raises(LabError, match="Unknown architecture"):
+            count(architecture, 4, "qv")
+
+
+def test_names_numpys_numbers_and_generators_are_taken():
+    assert lora_parameters("GPT-3", np.int8(4), (name for name in ("q_proj", "v_proj"))) == 18_874_368
+    assert type(lora_parameters("GPT-3", np.int8(4), "qv")) is int
+    assert adapter_bytes("GPT-3", np.int64(4), "qv", bytes_per_parameter=0.5) == 18_874_368 / 2
+    assert lora_parameters(LLAMA, 10**6, "q_proj") == 32 * 10**6 * 2 * 4096  # as peft builds it
+
+
+@pytest.mark.parametrize("name", ["weight_bytes", "gradient_bytes", "adam_bytes"])
+@pytest.mark.parametrize("value", [-1, math.nan, math.inf, "2", True, None])
+def test_bytes_that_are_no_number_are_named(name, value):
+    with pytest.raises(LabError, match=name):
+        training_bytes(LLAMA, 4, **{name: value})
+    with pytest.raises(LabError, match="bytes_per_parameter"):
+        adapter_bytes(LLAMA, 4, bytes_per_parameter=value)
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.5, math.nan, 10**400, True])
+def test_the_square_matrix_refuses_what_is_none(value):
+    with pytest.raises(LabError, match="parameters="):
+        square_matrix(value, 1)
+    with pytest.raises(LabError, match="rank="):
+        square_matrix(100, value)
 
 
 # ---- Bytes ----

@@ -1,6 +1,12 @@
 """device: what is chosen for a machine, from facts that the tests make up."""
 
+import http.server
+import os
 import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,9 +20,12 @@ from lab_utils.device import (
     find_device,
     free_memory_bytes,
     hub_reachable,
+    runs_folder,
     use_threads,
 )
 from lab_utils.errors import LabError
+
+ROOT = Path(__file__).parent.parent
 
 
 def pretend_gpu(monkeypatch, name: str, capability: int) -> None:
@@ -83,6 +92,23 @@ def test_lora_lab_device_hides_a_gpu(monkeypatch):
     pretend_gpu(monkeypatch, "Tesla T4", 75)
     monkeypatch.setenv("LORA_LAB_DEVICE", "cpu")
     assert find_device().kind == "cpu"
+
+
+@pytest.mark.parametrize("value", ["gpu", "cuda:0", "mps", "0"])
+def test_a_device_that_is_none_is_named(monkeypatch, value):
+    monkeypatch.setenv("LORA_LAB_DEVICE", value)
+    with pytest.raises(LabError, match=f"LORA_LAB_DEVICE='{value}' .*cpu or cuda"):
+        find_device()
+
+
+def test_a_gpu_that_is_insisted_on_must_be_there(monkeypatch):
+    pretend_cpu(monkeypatch)
+    monkeypatch.setenv("LORA_LAB_DEVICE", "cuda")
+    with pytest.raises(LabError, match="LORA_LAB_DEVICE=cuda, and torch sees no GPU"):
+        find_device()
+    for harmless in ("", " CPU "):
+        monkeypatch.setenv("LORA_LAB_DEVICE", harmless)
+        assert find_device().kind == "cpu"
 
 
 def test_a_reason_is_given_for_every_dtype():
@@ -162,27 +188,91 @@ def test_free_memory_of_a_gpu(monkeypatch):
     assert free_memory_bytes("cuda") == 7
 
 
-@pytest.mark.parametrize("value", ["1", "true", "YES"])
+@pytest.mark.parametrize("value", ["1", "true", "YES", "on"])
 def test_offline_means_that_nobody_is_asked(monkeypatch, value):
     monkeypatch.setenv("HF_HUB_OFFLINE", value)
     monkeypatch.setattr(socket, "create_connection", lambda *_: pytest.fail("asked the network"))
     assert hub_reachable() is False
 
 
-def test_hub_reachable_follows_the_connection(monkeypatch):
-    closed = []
+class Asked(http.server.BaseHTTPRequestHandler):
+    """A hub, or a proxy, on this machine: notes what it is asked for and answers with the server's status."""
 
-    def refuse(*_):
-        raise OSError("no route to host")
+    def do_HEAD(self):
+        self.server.asked.append(self.path)
+        self.send_response(self.server.status)
+        self.end_headers()
 
-    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    monkeypatch.setattr(socket, "create_connection", refuse)
-    assert hub_reachable() is False
-    monkeypatch.setattr(
-        socket, "create_connection", lambda *_: SimpleNamespace(close=lambda: closed.append(True))
+    do_CONNECT = do_HEAD
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def loopback():
+    """A function that starts such a server and returns it."""
+    servers = []
+
+    def start(status: int = 200):
+        server = http.server.HTTPServer(("127.0.0.1", 0), Asked)
+        server.asked, server.status, server.address = [], status, f"http://127.0.0.1:{server.server_port}"
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def ask(question: str, **environment: str) -> str:
+    """What a fresh process answers, with these settings of the network and no others: the hub's client reads them once."""
+    names = ("HF_HUB_OFFLINE", "HF_ENDPOINT", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+    kept = {name: value for name, value in os.environ.items() if name.upper() not in names}
+    code = f"from lab_utils import device; print(device.{question})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env={**kept, **environment}
     )
-    assert hub_reachable() is True
-    assert closed == [True]
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize(("status", "found"), [(200, True), (401, True), (404, True), (502, False)])
+def test_the_hub_is_the_one_in_hf_endpoint(loopback, status, found):
+    hub = loopback(status)
+    assert ask("hub_reachable(20)", HF_ENDPOINT=hub.address) == str(found)
+    assert len(hub.asked) == 1 and hub.asked[0].endswith("config.json")
+    assert ask("hub_reachable(20)", HF_ENDPOINT=hub.address, HF_HUB_OFFLINE="1") == "False"
+    assert len(hub.asked) == 1
+
+
+def test_a_proxy_that_leads_out_is_used_and_no_proxy_is_honoured(loopback):
+    """The hub's name exists for the proxy alone."""
+    proxy = loopback()
+    away = {"HF_ENDPOINT": "http://hub.invalid", "HTTP_PROXY": proxy.address}
+    assert ask("hub_reachable(20)", **away) == "True"
+    assert proxy.asked == [f"http://hub.invalid/{device_module.A_FILE}"]
+    assert ask("hub_reachable(20)", **away, NO_PROXY="hub.invalid") == "False"
+    assert len(proxy.asked) == 1
+
+
+def test_a_proxy_that_lets_nothing_through_is_no_hub(loopback):
+    proxy = loopback(407)
+    assert ask("hub_reachable(20)", HF_ENDPOINT="http://hub.invalid", HTTP_PROXY=proxy.address) == "False"
+    assert ask("hub_reachable(20)", HTTPS_PROXY=proxy.address) == "False"
+    assert proxy.asked[-1] == "huggingface.co:443"
+    assert ask("answers('kaggle.invalid', 20)", HTTPS_PROXY=proxy.address) == "False"
+    assert proxy.asked[-1] == "kaggle.invalid:443"
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"HF_ENDPOINT": "nonsense"}, {"HF_ENDPOINT": "http://127.0.0.1:1"}, {"HTTPS_PROXY": "foo://bar"}],
+)
+def test_nonsense_in_the_networks_settings_is_no_hub(environment):
+    assert ask("hub_reachable(1)", **environment) == "False"
 
 
 @pytest.fixture
@@ -204,7 +294,7 @@ def test_threads_follow_the_environment(monkeypatch, restored_threads):
     assert use_threads() == 1  # unset: left as it is
 
 
-@pytest.mark.parametrize("value", ["two", "0", "-1", "1.5"])
+@pytest.mark.parametrize("value", ["two", "0", "-1", "1.5", "²", "99999999999", "1,000"])
 def test_a_thread_count_that_is_none_is_named(monkeypatch, restored_threads, value):
     monkeypatch.setenv("LORA_LAB_THREADS", value)
     with pytest.raises(LabError, match=f"LORA_LAB_THREADS='{value}'"):
@@ -218,6 +308,28 @@ def test_fast_mode_is_off_unless_set_to_1(monkeypatch):
     assert fast_mode() is False
     monkeypatch.setenv("LORA_LAB_FAST", "1")
     assert fast_mode() is True
+
+
+@pytest.mark.parametrize(("value", "fast"), [("yes", True), ("TRUE", True), ("on", True), ("no", False), ("", False)])
+def test_fast_mode_understands_yes_and_no(monkeypatch, value, fast):
+    monkeypatch.delenv("NBGRADER_EXECUTION", raising=False)
+    monkeypatch.setenv("LORA_LAB_FAST", value)
+    assert fast_mode() is fast
+
+
+def test_fast_mode_refuses_what_is_neither(monkeypatch):
+    monkeypatch.setenv("LORA_LAB_FAST", "quick")
+    with pytest.raises(LabError, match="LORA_LAB_FAST='quick'"):
+        fast_mode()
+
+
+def test_the_runs_folder_expands_a_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("LORA_LAB_RUNS", "~/runs")
+    assert runs_folder() == tmp_path / "runs"
+    for unset in ("", " "):
+        monkeypatch.setenv("LORA_LAB_RUNS", unset)
+        assert runs_folder() == Path("runs")
 
 
 def test_keeping_freed_memory_is_harmless_everywhere(monkeypatch):

@@ -1,5 +1,6 @@
 """evaluate: scores of answers made by hand, decoding against one prompt at a time, perplexity against a slow loop."""
 
+import dataclasses
 import math
 from types import SimpleNamespace
 
@@ -48,6 +49,14 @@ def test_the_interval_is_the_same_every_time_and_whatever_the_order():
     assert bootstrap_interval(hits[::-1]) == pytest.approx(bootstrap_interval(hits), abs=0.03)
 
 
+PROMPTS = [
+    "two drones for Ann, Monday 9am",
+    "hi",
+    "Would you be so kind as to reserve the big projector for my seminar next Tuesday at 10:15? Yours, Otto Lindqvist",
+    "gong, Friday, noon, Dagny",
+    "Ticket 17",
+]
+
 # Grading.
 
 ANSWER = '{"name":"Ann","item":"drone","qty":2,"day":"Monday","time":"9am"}'
@@ -81,8 +90,77 @@ def test_plain_text_is_graded_by_text_and_form():
 
 
 def test_as_many_outputs_as_examples():
-    with pytest.raises(ValueError, match="shorter"):
-        grade(TASKS["bookings"], [{"prompt": "p", "answer": ANSWER}], [])
+    for outputs in ([], [ANSWER, ANSWER]):
+        with pytest.raises(LabError, match=f"1 examples and {len(outputs)} outputs"):
+            grade(TASKS["bookings"], [{"prompt": "p", "answer": ANSWER}], outputs)
+
+
+@pytest.mark.parametrize(
+    ("output", "right"),
+    [
+        ('{"qty":1}', True), ('{ "qty" : 1 }', True), ('{"qty":true}', False), ('{"qty":1.0}', False),
+        ('{"qty":"1"}', False), ('{"qty":[1]}', False), ('{"qty":null}', False), ('{"qty":NaN}', False),
+        ('{"qty":2,"qty":1}', False), ('{"qty":1,"qty":1}', False), ("[1]", False), ("1", False),
+        ("[" * 100_000, False),
+        ('{"qty":1e999}', False), ('{"qty":' + "1" * 5000 + "}", False),
+    ],
+)  # fmt: skip
+def test_a_value_is_right_in_type_and_value(output, right):
+    scores = grade(TASKS["bookings"], [{"prompt": "p", "answer": '{"qty":1}'}], [output])
+    assert scores.exact == scores.fields["qty"] == float(right)
+
+
+@pytest.mark.parametrize("output", ["", "no JSON", "{}", '{"queue":"a"}', '{"name":"Ann"}', "null", "[]"])
+@pytest.mark.parametrize("answer", ['{"name":null,"qty":3}', '{"qty":3}', '{"name":null,"qty":null}'])
+def test_what_both_leave_out_is_not_right(output, answer):
+    scores = grade(TASKS["bookings"], [{"prompt": "p", "answer": answer}], [output])
+    assert set(scores.fields.values()) == {0.0} and scores.exact == 0
+
+
+TICKET = dataclasses.replace(TASKS["bookings"], system="Ticket to JSON.", fields=("queue", "urgent"))
+
+
+def test_a_task_with_fields_of_its_own_is_graded_by_them():
+    examples = [{"prompt": "p", "answer": '{"queue":"network","urgent":true}'}] * 3
+    scores = grade(TICKET, examples, ['{"urgent":true,"queue":"network"}', '{"queue":"network","urgent":1}', "no"])
+    assert scores.exact == 1 / 3 and scores.fields == {"queue": 2 / 3, "urgent": 1 / 3}
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("Arr, it be late, matey!", "is not a JSON object"), ("", "is not a JSON object"),
+        ("[1]", "is not a JSON object"),
+        ('{"queue":"network","urgent":true}', "has the field 'queue'"), ("{}", "has no field"),
+        (ANSWER[:-1] + ',"room":"12"}', "has the field 'room'"), ('{"qty":NaN}', "is not a JSON object"),
+        ('{"qty":1,"qty":1}', "is not a JSON object"),
+    ],
+)  # fmt: skip
+def test_answers_of_another_task_are_not_scored_as_bookings(answer, said):
+    """Before anything is generated: there is no model here."""
+    examples = [{"prompt": "p", "answer": ANSWER}, {"prompt": "p", "answer": answer}]
+    for call in (lambda: score(None, None, examples), lambda: grade(TASKS["bookings"], examples, ["", ""])):
+        with pytest.raises(LabError, match=rf"example 2: .*{said}.*task='style'.*fields="):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("examples", "outputs", "said"),
+    [
+        ([], [], "no examples"),
+        ([{"answer": ANSWER}], [""], "example 1 has no column 'prompt'"),
+        ([{"prompt": "p"}], [""], "example 1 has no column 'answer'"),
+        ([{"prompt": "p", "answer": None}], [""], "example 1: answer is null"),
+        ([{"prompt": "p", "answer": {"name": "Ann"}}], [""], "example 1: answer is {"),
+        ([{"prompt": "p", "answer": ANSWER}], [None], "output 1 is a NoneType"),
+        ([{"prompt": "p", "answer": ANSWER}] * 2, ["", {"name": "Ann"}], "output 2 is a dict"),
+        (["p"], [""], "example 1: expected"),
+        (None, [], "Expected rows"),
+    ],
+)
+def test_what_cannot_be_graded_is_named(examples, outputs, said):
+    with pytest.raises(LabError, match=said):
+        grade(TASKS["bookings"], examples, outputs)
 
 
 def test_nothing_to_score_is_an_error(nf4_base, tokenizer):
@@ -90,79 +168,6 @@ def test_nothing_to_score_is_an_error(nf4_base, tokenizer):
         score(nf4_base, tokenizer, [])
     with pytest.raises(LabError, match="Unknown task 'poems'"):
         score(nf4_base, tokenizer, [{"prompt": "p", "answer": "a"}], task="poems")
-
-
-# Decoding.
-
-PROMPTS = [
-    "two drones for Ann, Monday 9am",
-    "hi",
-    "Would you be so kind as to reserve the big projector for my seminar next Tuesday at 10:15? Yours, Otto Lindqvist",
-    "gong, Friday, noon, Dagny",
-    "Ticket 17",
-]
-
-
-def test_a_batch_gives_what_one_at_a_time_gives_in_order(tiny_llama, tokenizer):
-    """In float32 padding must not change a single token; the prompts differ much in length, so most are padded."""
-    model = tiny_llama(49152)
-    alone = [generate(model, tokenizer, [prompt], max_new_tokens=12)[0] for prompt in PROMPTS]
-    assert len(set(alone)) == len(PROMPTS)  # the model does look at its prompt
-    assert generate(model, tokenizer, PROMPTS, max_new_tokens=12) == alone
-    assert generate(model, tokenizer, PROMPTS, batch_size=2, max_new_tokens=12) == alone
-    assert generate(model, tokenizer, PROMPTS[::-1], batch_size=3, max_new_tokens=12) == alone[::-1]
-
-
-def test_decoding_is_greedy(tiny_llama, tokenizer):
-    """Token by token by hand: append the likeliest, without cache, padding or batch."""
-    model = tiny_llama(49152)
-    ids = tokenizer(prompt_text(tokenizer, TASKS["style"], PROMPTS[0]), return_tensors="pt")["input_ids"]
-    length = ids.shape[1]
-    for _ in range(6):
-        with torch.no_grad():
-            ids = torch.cat([ids, model(input_ids=ids).logits[:, -1:].argmax(-1)], dim=1)
-    expected = tokenizer.decode(ids[0, length:], skip_special_tokens=True)
-    assert generate(model, tokenizer, PROMPTS[:1], task="style", max_new_tokens=6) == [expected]
-
-
-class Constant(torch.nn.Module):
-    """A head that says one token for ever."""
-
-    def __init__(self, token: int):
-        super().__init__()
-        self.token = token
-
-    def forward(self, hidden):
-        logits = torch.zeros(*hidden.shape[:-1], 49152)
-        logits[..., self.token] = 1.0
-        return logits
-
-
-def test_an_answer_ends_at_the_end_of_turn_or_at_the_tasks_limit(tiny_llama, tokenizer):
-    model = tiny_llama(49152)
-    model.lm_head = Constant(tokenizer.eos_token_id)
-    assert generate(model, tokenizer, PROMPTS) == [""] * 5
-    word = tokenizer(" ha", add_special_tokens=False)["input_ids"]
-    assert len(word) == 1
-    model.lm_head = Constant(word[0])
-    assert generate(model, tokenizer, PROMPTS[:2]) == [" ha" * TASKS["bookings"].max_new_tokens] * 2
-
-
-def test_decoding_leaves_the_training_mode_as_it_was(tiny_llama, tokenizer):
-    model = tiny_llama(49152).train()
-    generate(model, tokenizer, PROMPTS[:1], max_new_tokens=1)
-    assert model.training
-    model.eval()
-    generate(model, tokenizer, PROMPTS[:1], max_new_tokens=1)
-    assert not model.training
-
-
-def test_the_real_model_in_four_bits_answers_alike_alone_and_in_a_batch(nf4_base, tokenizer):
-    """In bfloat16 padding may tip a near tie, so most answers, not all, must agree."""
-    alone = [generate(nf4_base, tokenizer, [prompt], max_new_tokens=6)[0] for prompt in PROMPTS]
-    together = generate(nf4_base, tokenizer, PROMPTS, max_new_tokens=6)
-    assert all(answer.strip() for answer in together)
-    assert sum(one == other for one, other in zip(alone, together, strict=True)) >= 3
 
 
 def test_score_asks_and_grades(tiny_llama, tokenizer):
@@ -302,6 +307,32 @@ def test_nothing_to_read_is_an_error(nf4_base, tokenizer):
         answer_losses(nf4_base, tokenizer, [{"prompt": "p", "answer": "a"}], "poems")
 
 
+def test_a_loss_that_is_not_finite_names_its_example(tiny_llama, tokenizer):
+    """One row of the embedding is broken: only the prompt that has this token is lost."""
+    model = tiny_llama(49152)
+    word = tokenizer(" gong", add_special_tokens=False)["input_ids"]
+    model.model.embed_tokens.weight.data[word[0]] = math.nan
+    model.lm_head.weight = torch.nn.Parameter(torch.zeros(49152, 64))  # tied no more
+    rows = [{"prompt": prompt, "answer": "Arr!"} for prompt in ("a tent", "a gong", "a boat")]
+    with pytest.raises(LabError, match=r"example 2 \('a gong'\): the loss of its answer is nan"):
+        answer_losses(model, tokenizer, rows, "style")
+    assert answer_losses(model, tokenizer, [rows[0], rows[2]], "style").loss == pytest.approx(math.log(49152), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([{"instruction": "a", "output": "b"}], "example 1 has no column 'prompt'"),
+        ([{"prompt": "a", "answer": 3}], "answer is 3"),
+        ([{"prompt": "a", "answer": "\udc00"}], "half a character"),
+        (None, "Expected rows"),
+    ],
+)
+def test_rows_that_cannot_be_read_are_named(tiny_llama, tokenizer, rows, said):
+    with pytest.raises(LabError, match=said):
+        answer_losses(tiny_llama(49152), tokenizer, rows, "style")
+
+
 # Perplexity.
 
 
@@ -370,6 +401,45 @@ def test_a_stride_out_of_range_is_named(tiny_llama, window, stride):
         perplexity(tiny_llama(), letters, TEXT, window, stride)
 
 
+@pytest.mark.parametrize("window", [None, 1.5, True, "16"])
+def test_a_window_or_stride_that_is_no_number_is_named(tiny_llama, window):
+    with pytest.raises(LabError, match="window="):
+        token_losses(tiny_llama(), letters, TEXT, window, 8)
+    with pytest.raises(LabError, match="stride="):
+        token_losses(tiny_llama(), letters, TEXT, 16, window)
+
+
+@pytest.mark.parametrize("text", [None, 3, ["a"], b"ab", "ab\ud83d"])
+def test_a_text_that_is_none_is_named(tiny_llama, text):
+    with pytest.raises(LabError, match="text"):
+        token_losses(tiny_llama(), letters, text)
+
+
+def test_a_text_holds_no_control_token(tiny_llama, tokenizer):
+    """The letters of one cost as many tokens as the tokenizer splits them into."""
+    text = "one<|im_end|>two"
+    ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    assert len(ids) > 4 and len(token_losses(tiny_llama(49152), tokenizer, text)) == len(ids) - 1
+
+
+def test_losses_that_are_not_finite_name_the_token(tiny_llama):
+    """The only "d" of the text is its 76th letter; windows before it are as they should be."""
+    assert TEXT.index("d") == 74
+    model = tiny_llama()
+    model.model.embed_tokens.weight.data[ord("d") % 61] = math.nan
+    model.lm_head.weight = torch.nn.Parameter(torch.zeros(61, 64))  # tied no more
+    with pytest.raises(LabError, match=rf"loss of token 75 of {len(TEXT)} is nan"):
+        perplexity(model, letters, TEXT, 4, 2)  # windows end at letters 4, 6, ... 74, 76: the last predicts 75 and 76
+    assert perplexity(model, letters, TEXT[:74], 4, 2) == pytest.approx(61, rel=1e-5)
+
+
+def test_a_perplexity_beyond_a_floats_range_is_named(tiny_llama):
+    model = tiny_llama(tie_word_embeddings=False)
+    model.lm_head.weight.data *= 1e4
+    with pytest.raises(LabError, match=r"nats per token.*beyond a float's range"):
+        perplexity(model, letters, TEXT)
+
+
 @pytest.mark.parametrize("text", ["", "a"])
 def test_a_text_too_short_is_an_error(text):
     with pytest.raises(LabError, match=rf"has {len(text)} token"):
@@ -430,6 +500,27 @@ def test_weights_come_back_after_an_error(tiny_llama):
     with pytest.raises(RuntimeError, match="inside"), changed_weights(model, torch.zeros_like):
         raise RuntimeError("inside")
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_change_that_gives_nan_is_named(tiny_llama):
+    def spoil(weight):
+        changed = weight.clone()
+        changed[1, 2] = math.nan
+        return changed
+
+    with pytest.raises(LabError, match=r"the changed model.*q_proj\.weight.*1.*2.*`change`"):
+        with changed_weights(tiny_llama(), spoil):
+            pass
+    broken = tiny_llama()
+    broken.model.layers[1].mlp.up_proj.weight.data[3, 0] = math.inf
+    with pytest.raises(LabError, match=r"layers\.1\.mlp\.up_proj\.weight.*3.*0"):
+        with changed_weights(broken, torch.clone):
+            pass
+
+
+def test_no_share_no_interval():
+    with pytest.raises(LabError, match="no examples"):
+        bootstrap_interval([])
 
 
 def test_a_quantized_model_or_one_without_linear_weights_is_refused(nf4_base):

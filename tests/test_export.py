@@ -1,15 +1,13 @@
 """export: files that other programs load, and that then answer as the merged model did."""
 
 import json
+import os
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from export_models import TEXT, build_tokenizer
 from merge_models import adapt, four_bit, logits
 
-from lab_utils import export
 from lab_utils.errors import LabError
 from lab_utils.export import export_gguf, export_merged
 from lab_utils.merging import into_dequantized
@@ -19,28 +17,7 @@ HALVES = {"F32": 0, "F16": 2.0**-11, "BF16": 2.0**-8, "Q8_0": 1 / 127}  # the la
 
 @pytest.fixture(scope="module")
 def small_tokenizer():
-    """A byte-level BPE tokenizer like the embedded model's, of 300 tokens: reading 49,152 takes seconds a time."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300, special_tokens=special, initial_alphabet=alphabet, show_progress=False
-    )
-    backend.train_from_iterator([TEXT] * 50, trainer)
-    found = PreTrainedTokenizerFast(
-        tokenizer_object=backend, unk_token=special[0], bos_token=special[1], eos_token=special[2],
-        pad_token=special[2],
-    )  # fmt: skip
-    found.chat_template = "{% for turn in messages %}<|im_start|>{{ turn.content }}<|im_end|>{% endfor %}"
-    return found
-
-
-TEXT = "Put nomvula down for 12 pressure washers, thurs 7:30 am — merci!"
+    return build_tokenizer()
 
 
 def load(folder, **how):
@@ -97,16 +74,25 @@ def test_an_old_export_is_replaced_and_nothing_else(tiny_llama, small_tokenizer,
     first, second = tiny_llama(), tiny_llama()
     second.model.embed_tokens.weight.data += 1
     export_merged(first, small_tokenizer, tmp_path / "merged")
-    (tmp_path / "merged" / "left.over").write_text("old")
+    (tmp_path / "merged" / "model-00001-of-00002.safetensors").write_text("of an older export")
     folder = export_merged(second, small_tokenizer, tmp_path / "merged")
-    assert torch.equal(logits(load(folder)), logits(second)) and not (folder / "left.over").exists()
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    (mine / "thesis.txt").write_text("years of work")
-    with pytest.raises(LabError, match="no model"):
-        export_merged(first, small_tokenizer, mine)
-    assert (mine / "thesis.txt").read_text() == "years of work"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["merged", "mine"]  # no scratch folder left
+    assert torch.equal(logits(load(folder)), logits(second))
+    assert not (folder / "model-00001-of-00002.safetensors").exists()
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (folder / "thesis.docx").write_text("years of work")
+    with pytest.raises(LabError, match=r"merged holds thesis\.docx, which would be mixed.*an empty or a new folder"):
+        export_merged(first, small_tokenizer, folder)
+    assert (folder / "thesis.docx").read_text() == "years of work"
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["merged"]  # no scratch folder left
+
+
+@pytest.mark.parametrize("name, text", [("vocab.txt", "words"), ("config.json", '{"port": 80}'), ("config.json", "")])
+def test_what_only_looks_like_an_export_is_refused(tiny_llama, small_tokenizer, tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(LabError, match=f"holds {name} and no model's config.json.*would be lost"):
+        export_merged(tiny_llama(), small_tokenizer, tmp_path)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, text)]
 
 
 def test_a_failed_write_leaves_the_old_export(tiny_llama, small_tokenizer, tmp_path, monkeypatch):
@@ -117,7 +103,7 @@ def test_a_failed_write_leaves_the_old_export(tiny_llama, small_tokenizer, tmp_p
     def full(*_):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(export.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(LabError, match="No space left"):
         export_gguf(tiny_llama(len(small_tokenizer)), small_tokenizer, file)
     monkeypatch.setattr(type(small_tokenizer), "save_pretrained", full)
@@ -241,16 +227,3 @@ def test_another_family_is_refused(small_tokenizer, tmp_path):
 
     with pytest.raises(LabError, match="gpt2"):
         export_gguf(build_gpt2(), small_tokenizer, tmp_path / "no.gguf")
-
-
-@settings(derandomize=True, database=None, deadline=None)
-@given(heads=st.integers(1, 6), half=st.integers(1, 5), columns=st.integers(1, 3))
-def test_rows_are_paired_as_rotary_embedding_needs_them(heads, half, columns):
-    """Row i of a head's first half and row i of its second, which transformers rotates together, become neighbours."""
-    rows = np.arange(heads * 2 * half * columns).reshape(heads * 2 * half, columns)
-    paired = export._paired(rows, heads)
-    for head in range(heads):
-        start = head * 2 * half
-        for i in range(half):
-            assert np.array_equal(paired[start + 2 * i], rows[start + i])
-            assert np.array_equal(paired[start + 2 * i + 1], rows[start + half + i])

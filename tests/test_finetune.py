@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from lab_utils import finetune as module
+from lab_utils import trainer
 from lab_utils.adapter import attach_adapter, take_off_adapter, twin
 from lab_utils.checkpoint import checkpoints
 from lab_utils.errors import LabError
@@ -142,7 +143,7 @@ def test_rank_is_checked_against_the_adapted_layers_only(trainable_base):
 
 
 def test_too_little_memory_stops_before_training(trainable_base, data, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "free_memory_bytes", lambda kind: 50 * 2**20)
+    monkeypatch.setattr(trainer, "free_memory_bytes", lambda kind: 50 * 2**20)
     with pytest.raises(LabError, match=r"batch_size \(2\).*gradient_checkpointing=True"):
         finetune(SHORT, tmp_path, base=trainable_base, dataset=data, progress=False)
     assert not checkpoints(tmp_path)
@@ -166,7 +167,7 @@ def test_a_loss_that_is_not_finite_stops_training(trainable_base, data, tmp_path
 
         return Blown()
 
-    monkeypatch.setattr(module, "build_supervised", blown_up)
+    monkeypatch.setattr(trainer, "build_supervised", blown_up)
     with pytest.raises(LabError, match=r"loss is nan at step 1.*learning_rate"):
         finetune(SHORT, tmp_path, base=trainable_base, dataset=data, progress=False)
 
@@ -185,7 +186,7 @@ def test_interrupting_before_the_first_checkpoint_promises_none(trainable_base, 
     def stop(self, step):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module._Trainer, "take_step", stop)
+    monkeypatch.setattr(module.Trainer, "take_step", stop)
     with pytest.raises(KeyboardInterrupt):
         finetune(SHORT, tmp_path, base=trainable_base, dataset=data, progress=False)
     assert "before the first checkpoint. Run the same cell again to start over" in capsys.readouterr().out

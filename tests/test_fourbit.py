@@ -126,6 +126,15 @@ def test_two_active_adapters_take_pefts_way():
     assert torch.equal(model(x), expected)
 
 
+def test_an_adapter_with_a_bias_takes_pefts_way():
+    """Trained with lora_bias=True, by others: B x has a bias of its own."""
+    model = build(lora_bias=True)
+    x = torch.randn(3, 128)
+    expected = model(x)
+    speed_up(model)
+    assert torch.equal(model(x), expected)
+
+
 def test_twice_is_once_and_slow_down_undoes_it():
     model = build()
     expected = outputs_and_gradients(model)

@@ -88,6 +88,23 @@ def test_a_loss_that_is_not_finite_ends_it(full, tokenizer):
         train_full(full, tokenizer, Recipe(steps=2, batch_size=2), ROWS)
 
 
+def test_a_gradient_that_is_not_finite_ends_it(full, tokenizer):
+    matrices(full)["model.layers.0.mlp.up_proj"].weight.register_hook(lambda gradient: gradient * math.inf)
+    with pytest.raises(LabError, match=r"gradient is (nan|inf) at step 1: lower learning_rate"):
+        train_full(full, tokenizer, Recipe(steps=2, batch_size=2), ROWS)
+
+
+@pytest.mark.parametrize("row", [{"instruction": "a", "output": "b"}, {"prompt": "a", "answer": None}, "a"])
+def test_a_row_that_is_none_is_named(full, tokenizer, row):
+    with pytest.raises(LabError, match="training example 2"):
+        train_full(full, tokenizer, Recipe(steps=2, batch_size=2), [ROWS[0], row])
+
+
+def test_a_model_without_layers_is_named(tokenizer):
+    with pytest.raises(LabError, match="Embedding has no linear module"):
+        train_full(torch.nn.Embedding(2, 2), tokenizer, Recipe(steps=2), ROWS)
+
+
 def test_the_real_model_is_loaded_in_float32_with_gradients_for_its_matrices():
     model, _ = load_full(Recipe(model="smollm2-135m"))
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}

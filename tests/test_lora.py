@@ -226,3 +226,64 @@ def test_loading_into_a_merged_model_is_refused(tiny_llama):
     merge(model)
     with pytest.raises(LabError, match="merged"):
         load_adapter(model, state)
+
+
+Q_PROJ = "model.layers.1.self_attn.q_proj"
+
+
+def test_our_own_layers_name_the_culprit(tiny_llama):
+    def made():
+        model = inject(tiny_llama(), ["q_proj"], 4, 8)
+        return model, model.get_submodule(Q_PROJ)
+
+    for matrix, place, blame in (
+        ("base_layer.weight", (5, 2), "load the base again"), ("lora_A", (1, 2), "adapter is to blame"),
+        ("lora_B", (6, 3), "adapter is to blame"),
+    ):  # fmt: skip
+        model, layer = made()
+        dict(layer.named_parameters())[matrix].data[place] = math.nan
+        with pytest.raises(LabError, match=rf"{Q_PROJ}: Not merged.*\[{place[0]}, {place[1]}\] is nan; .*{blame}"):
+            merge(model)
+    model, layer = made()
+    layer.lora_A.data.fill_(1e30), layer.lora_B.data.fill_(1e30)
+    with pytest.raises(LabError, match=r"ΔW = scaling·B·A\[0, 0\] is inf, for A and B are that large"):
+        merge(model)
+
+
+def test_loading_names_the_culprit_and_changes_nothing(tiny_llama):
+    model = inject(tiny_llama(), ["q_proj"], 4, 8)
+    state, key = adapter_state(model), f"base_model.model.{Q_PROJ}.lora_B.weight"
+    before = {name: one.clone() for name, one in state.items()}
+    for value in (math.nan, math.inf, 1e300):
+        wrong = {name: one.double() for name, one in state.items()}
+        wrong[key][2, 1] = value
+        with pytest.raises(LabError, match=r"lora_B\.weight\[2, 1\] is (nan|inf): the adapter is damaged"):
+            load_adapter(model, wrong)
+    with pytest.raises(LabError, match="not floating-point numbers"):
+        load_adapter(model, {name: one.to(torch.int8) for name, one in state.items()})
+    with pytest.raises(LabError, match="is a list and no Tensor"):
+        load_adapter(model, {**state, key: [1.0]})
+    model.model.norm.weight.data[3] = math.inf
+    with pytest.raises(LabError, match=r"model\.norm\.weight\[3\] is inf: the base model is damaged, not the adapter"):
+        load_adapter(model, {name: one + 1 for name, one in state.items()})
+    assert all(torch.equal(one, before[name]) for name, one in adapter_state(model).items())
+
+
+def test_loading_maps_every_spelling_of_the_keys(tiny_llama):
+    model = inject(tiny_llama(), ["q_proj"], 4, 8)
+    state = {key: one + 1 for key, one in adapter_state(model).items()}
+    for spell in (
+        lambda key: key.removeprefix("base_model.model."), lambda key: key.replace(".weight", ".default.weight"),
+        lambda key: f"module.{key}", lambda key: f"_orig_mod.{key}",
+    ):  # fmt: skip
+        fresh = load_adapter(inject(tiny_llama(), ["q_proj"], 4, 8), {spell(key): one for key, one in state.items()})
+        assert all(torch.equal(one, state[key]) for key, one in adapter_state(fresh).items())
+    table = tiny_llama().model.embed_tokens.weight.detach()
+    load_adapter(model, {**state, "base_model.model.model.embed_tokens.weight": table})
+    with pytest.raises(LabError, match="is not the model's own: it belongs to another base model, or was trained too"):
+        load_adapter(model, {**state, "base_model.model.model.embed_tokens.weight": table + 1})
+
+
+def test_a_compiled_models_adapter_is_saved_under_pefts_names(tiny_llama):
+    model = inject(tiny_llama(), ["q_proj"], 4, 8)
+    assert adapter_state(torch.compile(model)).keys() == adapter_state(model).keys()

@@ -103,10 +103,10 @@ def test_settings_and_weights_survive_the_disk(tmp_path_factory, rank, alpha, dr
     ("change", "named"),
     [
         ({"use_dora": True}, "use_dora=True"), ({"rank_pattern": {"q_proj": 2}}, "rank_pattern="),
-        ({"alpha_pattern": {"q_proj": 2}}, "alpha_pattern="), ({"bias": "all"}, "bias='all'"),
+        ({"alpha_pattern": {r"layers\.1\..*": 2}}, "alpha_pattern="),
         ({"lora_bias": True}, "lora_bias=True"), ({"modules_to_save": ["lm_head"]}, "modules_to_save="),
         ({"init_lora_weights": "pissa"}, "init_lora_weights='pissa'"), ({"layers_to_transform": [1]}, "layers_to_tr"),
-        ({"exclude_modules": ["k_proj"]}, "exclude_modules="), ({"a_new_option": 1}, "a_new_option=1"),
+        ({"exclude_modules": ["q_proj"]}, "exclude_modules="), ({"a_new_option": 1}, "a_new_option=1"),
         ({"peft_type": "VERA"}, "'VERA' and not 'LORA'"), ({"r": None}, "does not say r"),
         ({"target_modules": None}, "does not say target_modules"),
     ],
@@ -175,3 +175,41 @@ def test_layers_with_different_settings_do_not_fit_in_one_file(tmp_path):
     with pytest.raises(LabError, match=r"differ in \(rank.*\(1, 2, 0.0, False\), \(2, 2, 0.0, False\)"):
         save_adapter(model, tmp_path / "adapter")
     assert not (tmp_path / "adapter").exists()
+
+
+def test_saving_flushes_as_every_system_allows_and_leaves_other_files(tiny_llama, tmp_path, monkeypatch):
+    """Windows refuses to flush a file that was opened for reading."""
+    fcntl = pytest.importorskip("fcntl")
+    flush, flushed = os.fsync, []
+
+    def strict(handle):
+        if fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(9, "Bad file descriptor")
+        flushed.append(handle)
+        flush(handle)
+
+    monkeypatch.setattr(os, "fsync", strict)
+    (tmp_path / "README.md").write_text("mine")
+    first = randomise_adapters(inject(tiny_llama(), ["q_proj"], 2, 4))
+    for model in (first, inject(tiny_llama(), ["k_proj"], 3, 4)):
+        save_adapter(model, tmp_path)
+        assert read_adapter(tmp_path).state.keys() == adapter_state(model).keys()
+    assert len(flushed) >= 4 and (tmp_path / "README.md").read_text() == "mine"
+    assert sorted(os.listdir(tmp_path)) == ["README.md", lora_files.CONFIG, lora_files.WEIGHTS]
+
+
+def test_weights_that_cannot_be_replaced_keep_their_config(tiny_llama, tmp_path, monkeypatch):
+    """As on Windows while another program has them open."""
+    save_adapter(inject(tiny_llama(), ["q_proj"], 2, 4), tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    replace = os.replace
+
+    def held(source, target):
+        if str(target).endswith(lora_files.WEIGHTS):
+            raise PermissionError(13, "Permission denied")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", held)
+    with pytest.raises(LabError, match="Permission denied"):
+        save_adapter(inject(tiny_llama(), ["q_proj", "k_proj"], 3, 4), tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -3,6 +3,7 @@
 import json
 
 import data_scripts
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -121,6 +122,31 @@ def test_moments_in_8_bits_are_those_of_bitsandbytes(name, method):
         model = adapted(model, list(shape.select("all-linear")), rank=32)  # some tensors of 4,096 numbers, some below
     one = estimate(shape, method, 32, dtype="float32", moments="8bit")
     assert one.optimizer_bytes == nbytes(trained(model, AdamW8bit)[1])
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_prepared_for_4_bit_training_the_rest_is_in_float32(name, tmp_path):
+    """peft's own function casts it; what the cast model holds is what `rest_dtype` counts, and adapters come on top."""
+    from peft import prepare_model_for_kbit_training
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    model, shape = tiny(name)
+    model.save_pretrained(tmp_path)
+    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config=config, dtype=torch.bfloat16)
+    model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    real = nbytes([*model.parameters(), *quantized_state(model)])
+    one, plain = estimate(shape, "qlora", 4, rest_dtype="float32"), estimate(shape, "qlora", 4)
+    assert one.weights_bytes == real > plain.weights_bytes
+    for part in ("adapter_bytes", "gradients_bytes", "optimizer_bytes"):
+        assert getattr(one, part) == getattr(plain, part)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_without_4_bit_weights_there_is_no_rest(method):
+    assert estimate("GPT-2", method, rest_dtype="float32") == estimate("GPT-2", method)
+    same = estimate("GPT-2", "qlora", rest_dtype="bfloat16", dtype="bfloat16")
+    assert same == estimate("GPT-2", "qlora", dtype="bfloat16")
 
 
 def test_the_embedded_model_in_nf4(nf4_base):
@@ -300,8 +326,38 @@ def test_the_cases_for_a_twin_are_plain_json_and_reach_every_branch():
         ({"batch_size": 0}, "batch_size=0"), ({"batch_size": True}, "batch_size=True"),
         ({"sequence_length": 1.5}, "sequence_length=1.5"), ({"supervised_tokens": 513}, "supervised_tokens=513"),
         ({"supervised_tokens": 0}, "supervised_tokens=0"), ({"rank": 0}, "rank=0"), ({"target_modules": "x"}, "x"),
+        ({"rest_dtype": "int8"}, "rest_dtype 'int8'"), ({"rest_dtype": ["float32"]}, "Unknown rest_dtype"),
+        ({"architecture": None}, "Unknown architecture None"), ({"architecture": {}}, "Unknown architecture"),
+        ({"method": ["lora"]}, "Unknown method"), ({"dtype": torch.bfloat16}, "Unknown dtype torch.bfloat16"),
+        ({"gradient_checkpointing": "no"}, "gradient_checkpointing='no'"), ({"double_quant": 1}, "double_quant=1"),
+        ({"rank": float("nan")}, "rank=nan"), ({"rank": "8"}, "rank='8'"), ({"batch_size": 10**30}, "up to 9,007"),
+        ({"sequence_length": -1}, "sequence_length=-1"), ({"target_modules": iter([])}, "names nothing"),
+        ({"supervised_tokens": True}, "supervised_tokens=True"), ({"device": None}, "Unknown device None"),
     ],
 )  # fmt: skip
 def test_nonsense_is_named(arguments, named):
     with pytest.raises(LabError, match=named):
         estimate(**{"architecture": "SmolLM2-135M", "method": "lora", **arguments})
+
+
+def test_numpys_numbers_and_generators_mean_what_plain_ones_mean():
+    """In numpy's own 32 bits the products would overflow."""
+    large = {"batch_size": 64, "sequence_length": 8192, "rank": 64}
+    for kind in (np.int32, np.int64, np.uint16):
+        other = estimate("LLaMA-65B", "lora", **{name: kind(value) for name, value in large.items()})
+        assert other == estimate("LLaMA-65B", "lora", **large)
+        assert json.dumps(other.parts())
+    targets = (name for name in ("q_proj", "v_proj"))
+    assert estimate("LLaMA-65B", "lora", target_modules=targets) == estimate("LLaMA-65B", "lora", target_modules="qv")
+    assert nf4_bytes(np.int32(2**31 - 1)) == nf4_bytes(2**31 - 1)
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, "8", None, True, float("nan")])
+def test_sizes_that_are_none_are_named(value):
+    with pytest.raises(LabError, match="numbers="):
+        nf4_bytes(value)
+    if value != 0:
+        with pytest.raises(LabError, match="numbers="):
+            moments_bytes(value, "float32")
+    with pytest.raises(LabError, match="Unknown moments"):
+        moments_bytes(8, value)

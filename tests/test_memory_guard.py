@@ -6,6 +6,7 @@ from memory_models import Live
 
 from lab_utils.adapter import attach_adapter
 from lab_utils.device import Device
+from lab_utils.errors import LabError
 from lab_utils.fourbit import slow_down, speed_up
 from lab_utils.memory import training_step_bytes
 from lab_utils.models import load_base
@@ -137,3 +138,13 @@ def test_the_formula_by_hand():
     for fused in (True, False):  # in float32 peft's copies are none
         wide = training_step_bytes(**shape(dtype_bytes=4, fused=fused))
         assert wide["activations"] == 2 * 64 * (8 * 4 * 32 + 4 * 4 * 96 + 4 * 16 * 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("tokens", 0), ("heads", None), ("intermediate", 96.0), ("supervised_tokens", -1), ("vocabulary", True),
+     ("dtype_bytes", "2"), ("checkpointing", "no"), ("fused", 1), ("hidden", float("nan"))],
+)  # fmt: skip
+def test_a_shape_that_is_none_is_named(name, value):
+    with pytest.raises(LabError, match=f"{name}="):
+        training_step_bytes(**shape(**{name: value}))

@@ -145,6 +145,94 @@ def test_a_damaged_model_folder_says_which_to_delete(monkeypatch, tmp_path, dama
     assert f"The model folder {tmp_path} cannot be read" in str(caught.value) and "Delete that" in str(caught.value)
 
 
+@pytest.fixture
+def tiny_folder(monkeypatch, tmp_path, tiny_llama):
+    """A folder with a tiny model, which `load_base` takes for the embedded one."""
+    tiny_llama(49152).save_pretrained(tmp_path)
+    load_tokenizer().save_pretrained(tmp_path)
+    monkeypatch.setattr(models, "_where", lambda name: str(tmp_path))
+    return tmp_path
+
+
+def change(folder, alter) -> None:
+    """Write a model's weights again, changed."""
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / "model.safetensors")
+    alter(tensors)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize("quantization", ["none", "nf4", "int8"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_weight_that_is_no_number_is_named_with_its_place(tiny_folder, quantization, value):
+    name = "model.layers.1.self_attn.k_proj.weight"
+    load_base("smollm2-135m", quantization, verbose=False)
+    change(tiny_folder, lambda tensors: tensors[name].__setitem__((3, 5), value))
+    with pytest.raises(LabError) as caught:
+        load_base("smollm2-135m", quantization, verbose=False)
+    assert f"is damaged: {name}[3, 5] is {value}" in str(caught.value) and str(tiny_folder) in str(caught.value)
+
+
+def test_a_weight_that_is_missing_is_not_made_up(tiny_folder):
+    name = "model.layers.0.mlp.gate_proj.weight"
+    change(tiny_folder, lambda tensors: tensors.pop(name))
+    with pytest.raises(LabError, match=rf"is damaged: no file has {name} \(1 such\)"):
+        load_base("smollm2-135m", verbose=False)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("config.json", "{"), ("config.json", "[]"), ("config.json", "{}"), ("config.json", '{"model_type": "new"}'),
+        ("tokenizer.json", "{"), ("tokenizer.json", "[]"), ("tokenizer_config.json", "["), ("model.safetensors", ""),
+    ],
+)  # fmt: skip
+def test_a_damaged_file_says_which_folder_to_delete(tiny_folder, file, content):
+    (tiny_folder / file).write_text(content)
+    with pytest.raises(LabError, match=r"The model folder .* cannot be read .*Delete that folder"):
+        load_base("smollm2-135m", verbose=False)
+    if file.startswith("tokenizer"):
+        with pytest.raises(LabError, match=r"The model folder .* cannot be read"):
+            load_tokenizer()
+
+
+def test_weights_of_other_sizes_than_the_config_says_are_refused(tiny_folder):
+    import json
+
+    config = json.loads((tiny_folder / "config.json").read_text())
+    (tiny_folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 96}))
+    with pytest.raises(LabError, match=r"The model folder .* cannot be read"):
+        load_base("smollm2-135m", verbose=False)
+
+
+def raising(error):
+    def load(*_, **__):
+        raise error
+
+    return load
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), "does not fit into memory .*'nf4'"),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9"), "does not fit into memory"),
+        (OSError(28, "No space left on device"), "cannot be kept on this machine: .*disk is full"),
+        (PermissionError(13, "Permission denied"), "cannot be kept on this machine: .*choose a folder of your own"),
+        (ConnectionResetError(104, "Connection reset by peer"), "could not be loaded from the Hugging Face hub"),
+        (RuntimeError(""), r"could not be loaded from the Hugging Face hub: RuntimeError"),
+        (KeyError("rope_type"), "could not be loaded from the Hugging Face hub: 'rope_type'"),
+    ],
+)
+def test_the_hub_is_blamed_for_its_own_failures_only(monkeypatch, error, words):
+    monkeypatch.setattr(models, "_tokenizer", raising(error))
+    with pytest.raises(LabError, match=words):
+        load_base("smollm2-360m", verbose=False)
+    with pytest.raises(LabError, match=words):
+        load_tokenizer("smollm2-360m")
+
+
 # What lies in memory.
 
 

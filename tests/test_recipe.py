@@ -60,6 +60,40 @@ def test_the_ends_of_the_ranges_are_allowed(values):
         assert getattr(recipe, name) == (tuple(value) if isinstance(value, list) else value)
 
 
+def test_numpys_numbers_are_numbers_and_make_the_same_recipe():
+    numpy = pytest.importorskip("numpy")
+    ours = Recipe(
+        model=numpy.str_("smollm2-135m"), rank=numpy.int64(4), alpha=numpy.float64(8), dropout=numpy.float32(0.5),
+        use_rslora=numpy.bool_(True), target_modules=[numpy.str_("q_proj")], steps=numpy.uint8(7),
+        train_examples=numpy.int32(5), seed=numpy.array(3),
+    )  # fmt: skip
+    plain = Recipe(
+        model="smollm2-135m", rank=4, alpha=8, dropout=0.5, use_rslora=True, target_modules=["q_proj"], steps=7,
+        train_examples=5, seed=3,
+    )  # fmt: skip
+    assert ours == plain and ours.fingerprint() == plain.fingerprint()
+    assert {type(value) for value in asdict(ours).values()} <= {str, int, float, bool, tuple}
+    assert type(ours.target_modules[0]) is str
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("alpha", 10**400), ("rank", 10**400), ("model", [[1]]), ("task", {}), ("rank", 8 + 0j), ("learning_rate", b"1")],
+)
+def test_values_that_no_comparison_is_made_for_are_refused_too(field, value):
+    with pytest.raises(LabError, match=field):
+        Recipe(**{field: value})
+    numpy = pytest.importorskip("numpy")
+    with pytest.raises(LabError, match=field):
+        Recipe(**{field: numpy.array([1, 2])})
+
+
+def test_the_default_recipes_fingerprint_has_not_changed():
+    """Runs that are on people's disks are found by it."""
+    assert Recipe().fingerprint() == "72d55a6c6fbe"
+    assert Recipe(model="smollm2-135m", steps=5, checkpoint_every=2, dropout=0.05).fingerprint() == "f7b4fcdf10f9"
+
+
 def test_a_recipe_is_frozen_and_takes_no_positions():
     with pytest.raises(FrozenInstanceError):
         Recipe().rank = 4

@@ -337,7 +337,7 @@ def test_answers_in_one_batch_are_those_of_each_row_alone(tiny_llama, tokenizer,
     one, two = (save(base, tmp_path / name, seed) for seed, name in enumerate(("one", "two")))
     (two / "record.json").write_text(json.dumps({"recipe": {"task": "style"}}))
     bank = AdapterBank(base, tokenizer)
-    bank.load("one", one)
+    bank.load("one", one, "bookings")
     bank.load("two", two)
     assert bank.tasks == {"one": "bookings", "two": "style"}
     prompts = ["two drones on Sunday, thanks, Astrid", "Good day.", "My violin is missing two strings, I am afraid."]

@@ -5,6 +5,7 @@ What real processes hold and send is in test_traffic.py.
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from lab_utils.architectures import ARCHITECTURES, Architecture
@@ -210,3 +211,43 @@ def test_what_is_unknown_or_out_of_range_is_named(function):
         function("GPT-2", "adapter", 2, "fsdp")
     with pytest.raises(LabError, match="bytes_per_second=0 is out of range"):
         communication("GPT-2", "lora", 2, "ddp").seconds(0)
+
+
+@pytest.mark.parametrize("speed", [0, -1, True, "1e9", None, float("nan"), float("inf")])
+def test_a_speed_that_is_none_is_named(speed):
+    with pytest.raises(LabError, match="bytes_per_second="):
+        communication("GPT-2", "lora", 2, "ddp").seconds(speed)
+
+
+@pytest.mark.parametrize(
+    ("processes", "collectives", "named"),
+    [(0, {}, "processes=0"), (2, {"all_reduce": -1}, "all_reduce=-1"),
+     (2, {"all_reduce": 0, "all_gather": 1.5}, "er=1.5"),
+     (2, {}, "all_reduce=None"), (2, None, "collectives=None"), (2, 5, "collectives=5")],
+)  # fmt: skip
+def test_an_exchange_that_cannot_be_is_named(processes, collectives, named):
+    with pytest.raises(LabError, match=named):
+        Communication(processes, collectives)
+
+
+@every_strategy
+def test_targets_that_can_be_read_once_and_numpys_numbers_are_taken(strategy):
+    plain = sharded("GPT-2", "lora", 4, strategy, target_modules=["c_attn"], batch_size=8)
+    once = {"target_modules": iter(["c_attn"]), "batch_size": np.int8(8)}
+    assert plain == sharded("GPT-2", "lora", np.int64(4), strategy, **once)
+    sent = communication("GPT-2", "lora", 4, strategy, target_modules=["c_attn"])
+    assert sent == communication("GPT-2", "lora", np.int64(4), strategy, target_modules=iter(["c_attn"]))
+    with pytest.raises(LabError, match="Unknown setting 'batch'"):
+        sharded("GPT-2", "lora", 4, strategy, batch=8)
+    with pytest.raises(LabError, match="Unknown strategy"):
+        sharded("GPT-2", "lora", 4, [strategy])
+
+
+def test_the_rest_in_float32_is_shared_out_and_travels_as_that():
+    """Outside the layers there are 88 numbers, in each 16 of norms: twice the bytes of each."""
+    how = {"rank": 2, "device": "cuda"}
+    plain, wide = (sharded(HAND, "qlora", 4, "fsdp", **how, rest_dtype=one) for one in (None, "float32"))
+    assert wide.local.weights_bytes - plain.local.weights_bytes == 2 * (3 * 16 + 88) / 4
+    assert wide.gathered_bytes - plain.gathered_bytes == 2 * (88 + 2 * 16)
+    sent = [communication(HAND, "qlora", 4, "fsdp", rank=2, rest_dtype=one) for one in (None, "float32")]
+    assert sent[1].collectives["all_gather"] - sent[0].collectives["all_gather"] == 2 * (2 * 3 * 16 + 88)

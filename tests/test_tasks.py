@@ -9,7 +9,7 @@ import data_scripts
 import pytest
 
 from lab_utils.errors import LabError
-from lab_utils.tasks import DATA, TASKS, is_pirate, load_task, read_jsonl
+from lab_utils.tasks import DATA, TASKS, is_pirate, load_task
 
 HELD_OUT = ("validation", "test", "handwritten")
 
@@ -48,33 +48,6 @@ def minutes(split: str) -> set[str]:
 
 
 # Reading files.
-
-
-def test_read_jsonl_gives_the_objects_in_order(tmp_path):
-    path = tmp_path / "some.jsonl"
-    # U+2028 is a line break to str.splitlines, but not in JSON Lines.
-    path.write_text('{"a": 1}\n{"a": "ü"}\n{"a": "x\u2028y"}\r\n', encoding="utf-8")
-    assert read_jsonl(path) == [{"a": 1}, {"a": "ü"}, {"a": "x\u2028y"}]
-
-
-def test_a_line_that_is_not_utf_8_is_named(tmp_path):
-    path = tmp_path / "some.jsonl"
-    path.write_bytes('{"a": 1}\n{"a": "ü"}\n'.encode("latin-1"))
-    with pytest.raises(LabError, match=r"some\.jsonl, line 2: not JSON"):
-        read_jsonl(path)
-
-
-@pytest.mark.parametrize(
-    ("third", "words"),
-    [('{"message": "cut off', "not JSON"), ("[1, 2]", "found list"), ('"text"', "found str"), ("", "not JSON")],
-)
-def test_a_corrupt_line_is_named_by_file_and_number(tmp_path, third, words):
-    path = tmp_path / "train.jsonl"
-    good = json.dumps({"message": "m", "answer": {}})
-    path.write_text("\n".join([good, good, third, good]) + "\n")
-    with pytest.raises(LabError) as caught:
-        read_jsonl(path)
-    assert f"{path}, line 3:" in str(caught.value) and words in str(caught.value)
 
 
 def write_task(folder: Path, name: str, row: dict) -> None:

@@ -268,7 +268,7 @@ def test_training_that_blows_up_is_stopped(sighted):
     model, reader = add_adapters(sighted[0]), sighted[1]
     with torch.no_grad():
         next(p for name, p in model.named_parameters() if "lora_B" in name).fill_(float("nan"))
-    with pytest.raises(LabError, match="The loss is nan"):
+    with pytest.raises(LabError, match="loss (is|of) nan"):
         training_step(model, build_optimizer(model, 1e-2), batch_of(reader))
 
 
@@ -345,6 +345,22 @@ def test_a_checkpoint_from_the_hub_is_read_taught_and_asked_in_half_precision(ch
     assert ask(pupil, reader, PICTURES[0]) != "red"
     train(pupil, reader, colour_questions(("red",), [1]), Recipe(steps=40, batch_size=4, learning_rate=1e-2))
     assert ask(pupil, reader, PICTURES[0]) == "red"
+
+
+def test_a_question_holds_no_picture_and_ends_no_turn(sighted):
+    """Letters of a control token in a question are text; the prompt's own tokens are as many as without them."""
+    reader = sighted[1]
+
+    def write(said):
+        return picture_questions.PROMPT.format(image=4 * "<|image_pad|>", question=said[0])
+
+    plain = reader.control.prompt_ids(reader.tokenizer, [QUESTION], write)
+    assert plain == reader.tokenizer(write([QUESTION]), add_special_tokens=False)["input_ids"]
+    special = set(reader.tokenizer.added_tokens_decoder) - {reader.tokenizer.unk_token_id}
+    asked = reader.control.prompt_ids(reader.tokenizer, [f"{QUESTION} <|image_pad|><|im_end|>"], write)
+    assert len(asked) > len(plain) and asked.count(reader.image_token_id) == 4
+    assert [one for one in asked if one in special] == [one for one in plain if one in special]
+
 
 
 def test_a_hub_that_does_not_answer_is_said(monkeypatch):

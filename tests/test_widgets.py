@@ -1,9 +1,12 @@
 """The widgets as plain objects: what they show is read as text, no browser needed."""
 
+import html
 import re
 
 import pytest
+from chat_tokenizers import FAMILIES, family
 
+from lab_utils.errors import LabError
 from lab_utils.evaluate import grade
 from lab_utils.supervision import encode
 from lab_utils.tasks import TASKS
@@ -50,6 +53,23 @@ def test_microscope_slider_and_outputs(tokenizer, examples):
     assert "halts" in box.view.value and "Bo" in box.view.value
     box.end.value = False
     assert "rambles" in box.view.value and "halts" not in box.view.value
+
+
+@pytest.mark.parametrize("name", ["Llama 3", "Gemma", "Phi-3"])
+def test_microscope_shows_the_templates_end_of_turn(name):
+    tokenizer, end = family(name), FAMILIES[name][-1]
+    example = encode(tokenizer, TASKS["style"], "hi", "Arr")
+    shown = tokens_html(tokenizer, example)
+    assert shown.endswith(f">{html.escape(end)}</span>") and 'trained">' in shown.rpartition("<span")[2]
+    assert tokens_html(tokenizer, example, supervise_end=False).rpartition("<span")[2].startswith(' class="hidden-end"')
+
+
+def test_microscope_without_examples_or_with_too_few_outputs_says_so(tokenizer, examples):
+    with pytest.raises(LabError, match="no examples"):
+        label_microscope(tokenizer, [])
+    for outputs in ({True: ["a", "b"]}, {True: ["a", "b"], False: ["a"]}):
+        with pytest.raises(LabError, match="2 texts for True and as many for False"):
+            label_microscope(tokenizer, examples, outputs=outputs)
 
 
 def test_microscope_escapes_what_people_write(tokenizer, examples):

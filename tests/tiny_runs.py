@@ -74,14 +74,14 @@ def train(folder: Path, name: str, fsdp: Path | None = None, quantization: str =
 
 def stopping_after(steps: int):
     """A context in which training stops there, in every process, as Ctrl-C does."""
-    take_step = module._Trainer.take_step
+    take_step = module.Trainer.take_step
 
     def take_or_stop(self, step):
         if step == steps:
             raise KeyboardInterrupt
         return take_step(self, step)
 
-    return mock.patch.object(module._Trainer, "take_step", take_or_stop)
+    return mock.patch.object(module.Trainer, "take_step", take_or_stop)
 
 
 def held(model) -> dict:

@@ -6,8 +6,6 @@ points by that.
 
 from collections.abc import Callable
 
-import torch
-
 from . import (
     beyond_text,
     choosing,
@@ -36,6 +34,7 @@ from .engine import attempt
 from .exercise import Exercise
 from .grading import NotSolved
 from .report import Report, source, write_report
+from .surroundings import standard
 
 MODULES = (
     rank_one, counting, from_scratch, rank_and_alpha, quantization, scales, four_bits, packing, weight_sizes,
@@ -68,8 +67,9 @@ def check(name: str, function: Callable | None = None, *, seconds: float = CHECK
             f"This is not a function: {exercise.title}",
             note=f"Hand over the function itself, without brackets: checks.check({name!r}, {name})",
         )
-    with torch.random.fork_rng(devices=[]):  # the learner's own random numbers go on as if nothing had been
-        torch.manual_seed(0)
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:
+        return Report(f"seconds={seconds!r} is out of range: {exercise.title}", note="Give a number above 0.")
+    with standard():
         return write_report(exercise, function, attempt(exercise, function, seconds))
 
 

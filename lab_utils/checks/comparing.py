@@ -33,7 +33,8 @@ def agree(first, second, view: Callable = lambda result: result) -> bool:
     try:
         if number(first) is not None and number(second) is not None:
             return _values(number(first), number(second)) is None
-        if isinstance(first, tuple):
+        if isinstance(first, (tuple, list)):
+            first, second = tuple(first), tuple(second)
             if len(first) != len(second) or not all(map(_same_form, first, second)):
                 return False
             try:
@@ -63,7 +64,17 @@ def number(value):
     """A Python number from a number, a numpy scalar or a tensor with one number; None from all else."""
     if isinstance(value, (torch.Tensor, np.generic, np.ndarray)) and value.ndim == 0:
         value = value.item()
-    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return int.__add__(value, 0) if isinstance(value, int) else float.__add__(value, 0.0)  # less a subclass's own ways
+
+
+def same_bits(first: torch.Tensor, second) -> bool:
+    """Is the second a tensor of the same type, shape and bits? NaN equals NaN."""
+    if not isinstance(second, torch.Tensor) or first.dtype != second.dtype or first.shape != second.shape:
+        return False
+    first, second = (tensor.detach().contiguous().reshape(-1).view(torch.uint8) for tensor in (first, second))
+    return torch.equal(first, second)
 
 
 def _form(expected, got) -> dict[str, str | None]:
@@ -107,8 +118,10 @@ def _values(expected, got) -> str | None:
         same = got == expected if isinstance(expected, int) else math.isclose(got, expected, rel_tol=RELATIVE)
         same = same or (math.isnan(expected) and math.isnan(got))
         return None if same else f"It gives {short(got)}; {short(expected)} is expected."
-    expected, got = (tensor.detach().to("cpu", torch.float64) for tensor in (expected, got))
-    wrong = ~torch.isclose(got, expected, rtol=RELATIVE, atol=ABSOLUTE, equal_nan=True)
+    whole = not any(tensor.is_floating_point() or tensor.is_complex() for tensor in (expected, got))
+    dtype = torch.int64 if whole else torch.complex128 if expected.is_complex() or got.is_complex() else torch.float64
+    expected, got = (tensor.detach().to("cpu", dtype) for tensor in (expected, got))
+    wrong = got != expected if whole else ~torch.isclose(got, expected, rtol=RELATIVE, atol=ABSOLUTE, equal_nan=True)
     if not wrong.any():
         return None
     where = tuple(wrong.nonzero()[0].tolist())

@@ -19,8 +19,9 @@ from functools import cache
 import torch
 from hypothesis import HealthCheck, Phase, Verbosity, find, given, settings
 
-from .comparing import agree
+from .comparing import agree, same_bits
 from .exercise import Exercise, Mistake
+from .surroundings import Surroundings
 
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", os.path.join(tempfile.gettempdir(), "lora-lab-hypothesis"))
 SETTINGS = settings(
@@ -32,6 +33,7 @@ IN_PLACE = Mistake(
     "changes its input in place",
     "Make a new tensor: operations such as +=, copy_ or names that end in _ write into the tensor that you were given.",
 )
+REMEMBERS = "It gives something else when it is called again with the same input. Does it keep something between calls?"
 
 
 class TooLong(BaseException):
@@ -82,21 +84,30 @@ class Attempt:
 
 
 def attempt(exercise: Exercise, function: Callable, seconds: float) -> Attempt:
-    """Try `function` on the demo and on random inputs; on failure name the mistake and search the smallest example."""
+    """Try `function` on the demo and on random inputs; on failure name the mistake and search the smallest example.
+
+    After each call the surroundings are as they were before: see `Surroundings`.
+    """
     trials: list[Trial] = []
     result = Attempt(trials)
+    made = (exercise.demo, *examples(exercise))
+    kept = Surroundings(function, exercise, exercise.solution)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             end = time.monotonic() + seconds
-            for inputs in (exercise.demo, *examples(exercise)):
-                trials.append(run(exercise, function, inputs, end))
+            for inputs in made:
+                trials.append(run(exercise, function, inputs, end, kept))
+            if exercise.judge is None and not any(trial.failed for trial in trials):
+                if problem := _remembers(exercise, function, trials[0], end, kept):
+                    trials[0].findings["again"] = problem
+                return result
         except TooLong:
             result.problem = f"It did not come to an end within {seconds:g} seconds. Is there a loop that never stops?"
         if result.unsolved or not any(trial.failed for trial in trials):
             return result
         result.mistake = recognise(exercise, trials)
-        result.smallest = smallest(exercise, function, trials)
+        result.smallest = smallest(exercise, function, trials, kept)
     return result
 
 
@@ -119,9 +130,11 @@ def examples(exercise: Exercise) -> tuple[tuple, ...]:
     return _examples(exercise.name, exercise.inputs)
 
 
-def run(exercise: Exercise, function: Callable, inputs: tuple, end: float = math.inf) -> Trial:
+def run(
+    exercise: Exercise, function: Callable, inputs: tuple, end: float = math.inf, kept: Surroundings | None = None
+) -> Trial:  # fmt: skip
     """Call `function` with copies of `inputs` and judge what came back. Only TooLong gets out, at time `end`."""
-    trial, given_inputs, printed = Trial(inputs), copy.deepcopy(inputs), io.StringIO()
+    trial, given_inputs, printed = Trial(inputs), copy.deepcopy(inputs), _Printed()
     try:
         with time_limit(end), redirect_stdout(printed), redirect_stderr(printed):
             for _ in range(exercise.calls):
@@ -130,16 +143,42 @@ def run(exercise: Exercise, function: Callable, inputs: tuple, end: float = math
         raise
     except BaseException as error:
         trial.error = error
-        trial.findings["runs"] = f"It raises {type(error).__name__}: {_first_line(error)}"
+    finally:
+        if kept is not None:
+            kept.restore()
+    trial.printed = printed.getvalue()
+    if trial.error is not None:
+        trial.findings["runs"] = f"It raises {type(trial.error).__name__}: {_first_line(trial.error)}"
     else:
         trial.findings = {"runs": None, **_findings(exercise, trial)}
-    trial.printed = printed.getvalue()
     changed = [
         name for name, before, after in zip(arguments(exercise), inputs, given_inputs, strict=True)
         if not _untouched(before, after)
     ]
     trial.findings["inputs"] = f"It changes `{'` and `'.join(changed)}` in place." if changed else None
     return trial
+
+
+class _Printed(io.StringIO):
+    """Catches what a function prints, and cannot be closed by it."""
+
+    def close(self) -> None:
+        pass
+
+
+def _remembers(exercise: Exercise, function: Callable, first: Trial, end: float, kept: Surroundings) -> str | None:
+    """What is wrong if two calls with the same input, and nothing put back between them, give two results."""
+    given_inputs, printed = [copy.deepcopy(first.inputs) for _ in range(2)], _Printed()
+    try:
+        with time_limit(end), redirect_stdout(printed), redirect_stderr(printed):
+            results = [_keep(function(*inputs)) for inputs in given_inputs]
+    except (TooLong, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        return f"Called again with the same input, it raises {type(error).__name__}: {_first_line(error)}"
+    finally:
+        kept.restore()
+    return None if agree(*results, exercise.view) else REMEMBERS
 
 
 def recognise(exercise: Exercise, trials: list[Trial]) -> Mistake | None:
@@ -154,7 +193,9 @@ def recognise(exercise: Exercise, trials: list[Trial]) -> Mistake | None:
     return IN_PLACE if any(trial.findings["inputs"] for trial in trials) else None
 
 
-def smallest(exercise: Exercise, function: Callable, trials: list[Trial]) -> Trial:
+def smallest(
+    exercise: Exercise, function: Callable, trials: list[Trial], kept: Surroundings | None = None
+) -> Trial:  # fmt: skip
     """The smallest failing trial: of a search by hypothesis, or of those at hand if that finds none in time."""
     failing = [trial for trial in trials if trial.failed]
     aspect = next(iter(name for name, problem in failing[0].findings.items() if problem))
@@ -162,7 +203,7 @@ def smallest(exercise: Exercise, function: Callable, trials: list[Trial]) -> Tri
 
     def fails(inputs) -> bool:
         nonlocal best
-        trial = run(exercise, function, inputs, end)
+        trial = run(exercise, function, inputs, end, kept)
         if trial.findings.get(aspect) and trial.size <= best.size:
             best = trial
         return bool(trial.findings.get(aspect))
@@ -170,7 +211,7 @@ def smallest(exercise: Exercise, function: Callable, trials: list[Trial]) -> Tri
     end = time.monotonic() + SEARCH_SECONDS
     try:
         found = find(exercise.inputs, fails, settings=settings(SETTINGS, max_examples=SEARCHED))
-        trial = run(exercise, function, found, end + SEARCH_SECONDS)
+        trial = run(exercise, function, found, end + SEARCH_SECONDS, kept)
         return trial if trial.findings.get(aspect) else best
     except (TooLong, Exception):  # also what hypothesis raises at a function that answers by chance
         return best
@@ -182,7 +223,8 @@ def time_limit(end: float):
 
     An endless loop is interrupted on the main thread of a Unix process (every notebook there), nowhere else.
     """
-    left = end - time.monotonic()
+    began = time.monotonic()
+    left = end - began
     if left <= 0:
         raise TooLong
     on_main = threading.current_thread() is threading.main_thread()
@@ -190,16 +232,25 @@ def time_limit(end: float):
         yield
         return
 
+    armed = [True]
+
     def stop(*_):
-        raise TooLong
+        if armed:
+            raise TooLong
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, left, 0.25)  # and again, should a bare `except:` swallow the first
+    others, interval = signal.setitimer(signal.ITIMER_REAL, left, 0.25)  # again, if a bare `except:` swallows the first
     try:
-        yield
-    finally:
+        try:
+            yield
+        finally:
+            armed.clear()
+    finally:  # of its own: the alarm may ring just before `armed` is cleared
+        armed.clear()
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL if before is None else before)
+        if others:  # someone else's alarm goes on
+            signal.setitimer(signal.ITIMER_REAL, max(others - (time.monotonic() - began), 1e-3), interval)
 
 
 def arguments(exercise: Exercise) -> list[str]:
@@ -220,7 +271,9 @@ def _findings(exercise: Exercise, trial: Trial) -> dict[str, str | None]:
     """What the exercise says of the results, or that they cannot even be looked at."""
     try:
         return exercise.findings(trial.inputs, trial.results)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # also what a method of the result raises, say SystemExit
         return {"kind": f"It returns what cannot be compared ({type(error).__name__}: {_first_line(error)})."}
 
 
@@ -255,24 +308,36 @@ def _empty(trial: Trial) -> bool:
     return bool(trial.results) and any(trial.results[0] is nothing for nothing in (None, Ellipsis, NotImplemented))
 
 
-def _keep(result):
-    """A result that later calls cannot change."""
+def _keep(result, depth: int = 0):
+    """A result that later calls cannot change, and that has no code of its own: plain tensors, tuples and lists."""
     if isinstance(result, torch.Tensor):
-        return result.detach().clone()
-    return type(result)(map(_keep, result)) if type(result) in (tuple, list) else result
+        with torch._C.DisableTorchFunctionSubclass():  # a subclass may answer comparisons itself
+            plain = result.detach().clone()
+            return plain if type(plain) is torch.Tensor else plain.as_subclass(torch.Tensor)
+    if isinstance(result, (tuple, list)) and depth < 3:
+        kind = tuple if isinstance(result, tuple) else list
+        return kind([_keep(part, depth + 1) for part in kind.__iter__(result)])
+    return result
 
 
 def _untouched(before, after) -> bool:
     """Does an argument still hold what it held?"""
-    try:
-        return bool(torch.equal(before, after.detach()) if isinstance(before, torch.Tensor) else before == after)
-    except Exception:
+    if isinstance(before, torch.Tensor):
+        return same_bits(before, after)
+    if type(before) is not type(after):
         return False
+    if isinstance(before, dict):
+        return list(before) == list(after) and all(_untouched(before[name], after[name]) for name in before)
+    if isinstance(before, (tuple, list)):
+        return len(before) == len(after) and all(map(_untouched, before, after))
+    return before == after or before != before
 
 
 def _first_line(error: BaseException) -> str:
     """The first line of an error's message."""
     try:
         return (str(error).strip().splitlines() or [""])[0][:300]
-    except Exception:
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
         return ""

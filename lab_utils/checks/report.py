@@ -19,6 +19,7 @@ RIGHT = {
     "shape": "The shape is right.",
     "dtype": "The data type is right.",
     "values": "The numbers are right.",
+    "again": "It gives the same again for the same input.",
     "inputs": "It leaves its inputs as they were.",
 }
 MARKS = {"right": "✓", "wrong": "✗", "open": "○"}

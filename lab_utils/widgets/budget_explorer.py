@@ -5,9 +5,10 @@ import traitlets
 from .. import plots
 from ..budget import GIB, GPUS, advice, fits, room_bytes
 from ..counts import ARCHITECTURES
-from ..errors import LabError, choose
+from ..errors import choose
 from ..memory import METHODS, MemoryEstimate, estimate
 from .explorer import Explorer, script
+from .values import Count, Switch, Word, three
 
 QUESTION = (
     "Llama-2-7B, QLoRA, one example of 512 tokens: will a step fit on a T4 with 16 GB? "
@@ -37,20 +38,20 @@ class BudgetExplorer(Explorer):
     Raises
     ------
     LabError
-        An unknown name, or a number below 1.
+        An unknown name, or a value of another kind than above.
     """
 
     _esm = script("budget_explorer")
     _moved = NAMES
     models = traitlets.List(list(ARCHITECTURES)).tag(sync=True)
     gpus = traitlets.List(list(GPUS)).tag(sync=True)
-    model = traitlets.Unicode("Llama-2-7B").tag(sync=True)
-    method = traitlets.Unicode("qlora").tag(sync=True)
-    gpu = traitlets.Unicode("T4, 16 GB").tag(sync=True)
-    rank = traitlets.Int(8).tag(sync=True)
-    batch_size = traitlets.Int(1).tag(sync=True)
-    sequence_length = traitlets.Int(512).tag(sync=True)
-    checkpointing = traitlets.Bool(False).tag(sync=True)
+    model = Word("Llama-2-7B", allowed=ARCHITECTURES).tag(sync=True)
+    method = Word("qlora", allowed=METHODS).tag(sync=True)
+    gpu = Word("T4, 16 GB", allowed=GPUS).tag(sync=True)
+    rank = Count(8).tag(sync=True)
+    batch_size = Count(1).tag(sync=True)
+    sequence_length = Count(512).tag(sync=True)
+    checkpointing = Switch(False).tag(sync=True)
     budget = traitlets.Dict().tag(sync=True)
 
     def __init__(self, question: str = QUESTION, choices=("both fit", "only the first", "only the second"), **settings):
@@ -59,16 +60,6 @@ class BudgetExplorer(Explorer):
         super().__init__(question=question, choices=list(choices), **settings)
         self.observe(self._estimate, NAMES)
         self._estimate()
-
-    @traitlets.validate(*NAMES)
-    def _possible(self, proposal):
-        name, value = proposal["trait"].name, proposal["value"]
-        allowed = {"model": ARCHITECTURES, "method": METHODS, "gpu": GPUS}
-        if name in allowed:
-            choose(name, value, allowed[name])
-        elif name != "checkpointing" and value < 1:
-            raise LabError(f"{name}={value} is out of range: 1 or more.")
-        return value
 
     def _settings(self) -> dict:
         """The arguments of `memory.estimate`."""
@@ -94,8 +85,8 @@ class BudgetExplorer(Explorer):
         verdict = "it fits" if fits(now, self.gpu) else "it does not fit"
         return (
             f"Memory budget, {self.model}, {self.method}, rank {self.rank}, batch {self.batch_size} of "
-            f"{self.sequence_length} tokens on {self.gpu}: {now.total_bytes / GIB:.3g} GiB of "
-            f"{room_bytes(self.gpu) / GIB:.3g} GiB: {verdict}."
+            f"{self.sequence_length} tokens on {self.gpu}: {three(now.total_bytes / GIB)} GiB of "
+            f"{three(room_bytes(self.gpu) / GIB)} GiB: {verdict}."
         )
 
     def figure(self):

@@ -94,7 +94,7 @@ class Chat(anywidget.AnyWidget):
         """What the browser sends: {"ask": message} or {"clear": True}."""
         if content.get("clear"):
             self.clear()
-        elif content.get("ask", "").strip():
+        elif isinstance(content.get("ask"), str) and content["ask"].strip():
             self.ask(content["ask"])
 
     @property

@@ -10,6 +10,7 @@ from ..errors import choose
 from ..memory import METHODS, estimate
 from ..sharding import LINKS, STRATEGIES, Communication, ShardedEstimate, communication, sharded
 from .explorer import FOLDER, STYLE, Explorer, script
+from .values import Count, Word, three
 
 QUESTION = (
     "Llama-2-7B, full fine-tuning: too much for one GPU with 80 GB. You get seven more of them. "
@@ -59,8 +60,11 @@ class ClusterExplorer(Explorer):
     _css = STYLE + "".join((FOLDER / f"{name}.css").read_text(encoding="utf-8") for name in ("choosing", "cluster"))
     _moved = tuple(CHOICES)
     records, options = (traitlets.Dict().tag(sync=True) for _ in range(2))
-    model, method, strategy, link, gpu = (traitlets.Unicode().tag(sync=True) for _ in range(5))
-    processes, rank = (traitlets.Int().tag(sync=True) for _ in range(2))
+    model, method, strategy, link, gpu = (
+        Word(next(iter(CHOICES[name])), allowed=CHOICES[name]).tag(sync=True)
+        for name in ("model", "method", "strategy", "link", "gpu")
+    )
+    processes, rank = (Count(1).tag(sync=True) for _ in range(2))
 
     def __init__(
         self, model: str = "Llama-2-7B", method: str = "full", strategy: str = "ddp", processes: int = 8, rank: int = 8,
@@ -75,7 +79,7 @@ class ClusterExplorer(Explorer):
             question=question, choices=list(choices),
         )  # fmt: skip
 
-    @traitlets.validate(*CHOICES)
+    @traitlets.validate("processes", "rank")
     def _known(self, proposal):
         name = proposal["trait"].name
         choose(name, proposal["value"], CHOICES[name])
@@ -96,8 +100,8 @@ class ClusterExplorer(Explorer):
             seconds = sent.seconds(LINKS[self.link])
             wire = f"Each sends {_size(sent.sent_bytes)} a step: {_time(seconds)} over {self.link}."
         return (
-            f"{self.model}, {self.method}{rank}, {self.strategy} on {many}: {_three(total / GIB)} GiB on each; there "
-            f"is room for {_three(room / GIB)} ({self.gpu}): it {'fits' if total <= room else 'does not fit'}. {wire}"
+            f"{self.model}, {self.method}{rank}, {self.strategy} on {many}: {three(total / GIB)} GiB on each; there "
+            f"is room for {three(room / GIB)} ({self.gpu}): it {'fits' if total <= room else 'does not fit'}. {wire}"
         )
 
     def figure(self):
@@ -133,18 +137,12 @@ def _record(model: str, method: str, rank: int) -> dict[str, int]:
     }  # fmt: skip
 
 
-def _three(value: float) -> str:
-    """Three significant digits, never with an exponent."""
-    rounded = float(f"{value:.3g}")
-    return f"{rounded:.0f}" if rounded >= 100 else f"{rounded:g}"
-
-
 def _size(count: int) -> str:
     """Bytes in units of 1000."""
     value, units = float(count), ["B", "kB", "MB", "GB", "TB"]
     while value >= 999.5 and len(units) > 1:
         value, units = value / 1000, units[1:]
-    return f"{_three(value)} {units[0]}"
+    return f"{three(value)} {units[0]}"
 
 
 def _time(seconds: float) -> str:
@@ -152,4 +150,4 @@ def _time(seconds: float) -> str:
     value, units = seconds, ["s", "ms", "µs"]
     while value < 0.9995 and len(units) > 1:
         value, units = 1000 * value, units[1:]
-    return f"{_three(value)} {units[0]}"
+    return f"{three(value)} {units[0]}"

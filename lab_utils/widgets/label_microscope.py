@@ -4,6 +4,7 @@ import html
 
 import ipywidgets
 
+from ..errors import LabError
 from ..supervision import IGNORED, Encoded
 
 STYLE = """<style>
@@ -19,13 +20,13 @@ STYLE = """<style>
 
 
 def tokens_html(tokenizer, example: Encoded, supervise_end: bool = True) -> str:
-    """One example as HTML: a span a token, class "trained", "ignored" or "hidden-end".
+    """One example as HTML: a span per token, class "trained", "ignored" or "hidden-end".
 
     Parameters
     ----------
     tokenizer : the model's
     example : Encoded
-    supervise_end : bool, is the end-of-turn token in the loss
+    supervise_end : bool, is the end of turn in the loss: the example's last token, whichever the chat template uses
     """
     labels = example.labels(supervise_end)
     last = len(labels) - 1
@@ -53,7 +54,16 @@ def label_microscope(tokenizer, examples: list[Encoded], outputs: dict[bool, lis
     Returns
     -------
     ipywidgets.VBox with attributes `.index` (IntSlider), `.end` (Checkbox), `.view` (HTML)
+
+    Raises
+    ------
+    LabError
+        There is no example, or `outputs` has not one text per example for True and for False.
     """
+    if not examples:
+        raise LabError("There are no examples to show: give at least one that supervision.encode made.")
+    if outputs and any(len(outputs.get(end, ())) != len(examples) for end in (True, False)):
+        raise LabError(f"outputs needs {len(examples)} texts for True and as many for False: one per example.")
     index = ipywidgets.IntSlider(0, 0, len(examples) - 1, description="example")
     end = ipywidgets.Checkbox(True, description="train the end-of-turn token", indent=False)
     view = ipywidgets.HTML()

@@ -4,13 +4,15 @@ import traitlets
 
 from .. import plots
 from ..counts import ARCHITECTURES, as_records, lora_parameters, lora_parameters_by_module
-from ..errors import LabError, choose
+from ..errors import choose
 from .explorer import Explorer, script
+from .values import Count, Word
 
 QUESTION = (
     "The LoRA paper trained GPT-3 (175 billion numbers) with rank 4 on the query and value matrices. "
     "How many numbers did it train?"
 )
+TARGETS = sorted({module[key] for one in as_records() for module in one["modules"] for key in ("group", "name")})
 
 
 class ParameterExplorer(Explorer):
@@ -29,43 +31,37 @@ class ParameterExplorer(Explorer):
     Raises
     ------
     LabError
-        Unknown model or target, or a rank below 1.
+        Unknown model or target, or a rank that is no whole number of 1 or more.
     """
 
     _esm = script("parameter_explorer")
     _moved = ("model", "rank", "targets")
     architectures = traitlets.List().tag(sync=True)
-    model = traitlets.Unicode().tag(sync=True)
-    rank = traitlets.Int().tag(sync=True)
+    model = Word("Llama-2-7B", allowed=ARCHITECTURES).tag(sync=True)
+    rank = Count(8).tag(sync=True)
     targets = traitlets.List(traitlets.Unicode()).tag(sync=True)
 
     def __init__(
         self, model: str = "Llama-2-7B", rank: int = 8, targets=("attention", "mlp"), question: str = QUESTION,
         choices=("300 thousand", "19 million", "1.9 billion"),
     ):  # fmt: skip
-        choose("model", model, ARCHITECTURES)
         super().__init__(
             architectures=as_records(), model=model, rank=rank, targets=list(targets),
             question=question, choices=list(choices),
         )  # fmt: skip
-        self._targets_are_known()
+        self.observe(self._suit_the_model, ("model", "targets"))
+        self._suit_the_model()
 
-    @traitlets.validate("model")
+    @traitlets.validate("targets")
     def _known(self, proposal):
-        choose("model", proposal["value"], ARCHITECTURES)
+        for target in proposal["value"]:
+            choose("target", target, TARGETS)
         return proposal["value"]
 
-    @traitlets.validate("rank")
-    def _possible(self, proposal):
-        if proposal["value"] < 1:
-            raise LabError(f"rank={proposal['value']} is out of range: 1 or more.")
-        return proposal["value"]
-
-    def _targets_are_known(self) -> None:
-        modules = [module for one in self.architectures for module in one["modules"]]
-        known = sorted({module[key] for module in modules for key in ("group", "name")})
-        for target in self.targets:
-            choose("target", target, known)
+    def _suit_the_model(self, _change=None) -> None:
+        """As in the browser: targets of another model alone give way to all of this one's matrices."""
+        if self.targets and not self._chosen():
+            self.targets = ["attention", "mlp"]
 
     def _chosen(self) -> list[str]:
         """The matrices of this model that have a tick."""
