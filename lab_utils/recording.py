@@ -106,11 +106,15 @@ def record(
 
 
 def _tasks(folder: Path, studies: Sequence[str]) -> Iterator[tuple[str, Arm, Run]]:
-    """What could be run now, in order."""
-    order = {study: place for place, study in enumerate(studies)}
-    for one in sorted(progress(folder, studies), key=lambda one: order[one.study]):
+    """What could be run now: study by study, short runs before long ones, and seeds beside the best rates last."""
+    tasks = []
+    for place, one in enumerate(progress(folder, studies)):
         for run in one.waiting:
-            yield one.study, one.arm, run
+            beside = one.best is not None and exponent_of(run.recipe.learning_rate) != one.best
+            order = (studies.index(one.study), run.recipe.steps, beside, place)
+            tasks.append((order, one.study, one.arm, run))
+    for _, study, arm, run in sorted(tasks, key=lambda task: task[0]):
+        yield study, arm, run
 
 
 def _claimed(folder: Path, study: str, arm: Arm, run: Run, measure: Measure, say: Callable[[str], object]) -> bool:

@@ -50,6 +50,19 @@ def test_studies_come_in_their_order_and_no_run_twice(complete):
     assert record(folder, None, say=quiet) == 0
 
 
+def test_seeds_beside_the_best_rates_come_last(complete):
+    """Of runs of one length: first each arm's rates and its seeds at the best one, arm by arm."""
+    order = [(arm, run.recipe) for arm, run in complete[1] if arm in STUDIES["rates"].arms]
+    for steps in (100, 400):
+        beside = []
+        for arm, recipe in order:
+            if recipe.steps == steps:
+                best = rate(1 if arm.run.method == "full" else 4)
+                beside.append(recipe.seed > 0 and recipe.learning_rate != best)
+        assert beside == sorted(beside) and sum(beside) == 4 * 4
+    assert [recipe.steps for _, recipe in order] == sorted(recipe.steps for _, recipe in order)
+
+
 def test_the_best_rate_of_every_arm_lies_inside_and_has_three_seeds(complete):
     """The valley of the made-up losses lies at 1e-4 · 2 for full fine-tuning and 1e-4 · 2⁴ for the others."""
     for one in progress(complete[0]):
@@ -91,10 +104,10 @@ def test_the_overview_counts_and_estimates(tmp_path):
     reached = progress(tmp_path, ["rates"])
     assert sum(one.expected for one in reached) == 77
     text = overview(reached)
-    assert "full, 100 steps: 11 recorded, done, best learning rate 0.0002" in text
-    assert "LoRA r=8, 100 steps: 0 recorded, 11 missing\n" in text
-    pace = 10 / 213  # of the guess: 100 × 1.64 + 0.13 × 300 + 8 is 211
-    assert seconds_left(reached)["rates"] == pytest.approx((guess - 11 * 211) * pace, rel=0.05)
+    assert "full, 100 steps: 7 recorded, 4 missing, best learning rate 0.0002" in text
+    assert "LoRA r=8, 100 steps: 4 recorded, 7 missing\n" in text and "LoRA r=1, 100 steps: 0 recorded" in text
+    pace = 10 / 212  # of the guess: 100 × 1.64 + 0.13 × 300 + 8, or 100 × 1.274 + 0.13 × 600 + 8
+    assert seconds_left(reached)["rates"] == pytest.approx((guess - 11 * 212) * pace, rel=0.02)
 
 
 def test_a_run_that_blew_up_is_recorded_and_lower_rates_are_tried(tmp_path):
