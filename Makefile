@@ -22,6 +22,8 @@ LAB := .venv/.lora-lab
 TEACH := .venv/.lora-lab-instructors
 DEV := .venv/.lora-lab-dev
 TWO := -n 2 --dist loadscope --no-loadscope-reorder
+# Runs a command while a lock is held: recordings (data/record_evidence.py) pause until it is given back.
+PAUSING := $(BIN)/python -m lab_utils.locks
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
 PIP := PYTHONWARNINGS=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -c constraints.txt \
@@ -32,7 +34,7 @@ LARGE := awk '/^ *(Downloading|Using cached|Processing) .*\.whl/ && /GB|MB|torch
               /^Installing collected/ { print "  Packages to install: " NF - 3; fflush() }'
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test course lint bench model browser editions present slides
+.PHONY: help lab test course lint bench model browser editions present slides evidence
 
 help:
 	@echo "make lab      set everything up, then open JupyterLab on notebook 00"
@@ -42,6 +44,7 @@ help:
 	@echo "make present  show the explorers to a class, full screen and in large type"
 	@echo "make slides NN=01   show a notebook as slides"
 	@echo "make lint     check the code's style, and that the notebooks hold no outputs"
+	@echo "make evidence list what is recorded for the pages' conclusions, what is missing, and how long the rest takes"
 	@echo "make bench    time explorers, 4-bit rounding, and a training step against TRL's"
 	@echo "The first call makes the environment in .venv (some minutes, 2 to 8 GB) and the model in ~/.cache/lora-lab."
 
@@ -51,14 +54,14 @@ lab: $(LAB) model
 
 test: $(DEV) model browser
 ifdef TESTS
-	@$(BIN)/python -m pytest $(TESTS)
+	@$(PAUSING) $(BIN)/python -m pytest $(TESTS)
 else
 	@# The browser's tests measure how long a key press takes, so they run apart from those that compute for minutes.
 	@echo "Running the tests, two files at a time on one thread each; then those in the browser"
 	@failed=0; \
 	export OMP_NUM_THREADS=1 LORA_LAB_THREADS=1; \
-	$(BIN)/python -m pytest $(TWO) -m "not browser" || failed=1; \
-	$(BIN)/python -m pytest $(TWO) -m browser || failed=1; \
+	$(PAUSING) $(BIN)/python -m pytest $(TWO) -m "not browser" || failed=1; \
+	$(PAUSING) $(BIN)/python -m pytest $(TWO) -m browser || failed=1; \
 	exit $$failed
 endif
 
@@ -79,6 +82,9 @@ lint: $(DEV)
 	@$(BIN)/ruff check .
 	@$(BIN)/nbstripout --keep-id --verify notebooks/*.ipynb
 	@echo "The code's style is fine and the notebooks hold no outputs."
+
+evidence: $(LAB)
+	@$(BIN)/python data/record_evidence.py --list
 
 bench: $(DEV) model browser
 	@$(BIN)/python tests/bench_explorers.py

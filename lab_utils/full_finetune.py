@@ -35,7 +35,7 @@ def load_full(recipe: Recipe):
 
 def training_steps(
     model, tokenizer, recipe: Recipe, rows: Iterable[dict], optimizer, *, autocast=None,
-    before_step: Callable | None = None, after_step: Callable | None = None,
+    before_step: Callable | None = None, after_step: Callable | None = None, done: int = 0,
 ) -> Iterator[float]:  # fmt: skip
     """The plain loop, without checkpoints or processes: one training step for each loss that is asked for.
 
@@ -45,6 +45,7 @@ def training_steps(
     optimizer : of torch, with the parameters to train; each group's "lr" is its peak, the recipe's schedule scales all
     autocast : torch.dtype that the forward pass computes in on a CPU; default the weights' own
     before_step, after_step : functions of the model, around the optimizer's step (see `lab_utils.variants`)
+    done : int, steps that an interrupted run has taken; model and optimizer are as they were after them
 
     Yields
     ------
@@ -59,10 +60,11 @@ def training_steps(
 
     examples = encode_split(tokenizer, TASKS[recipe.task], training_rows(rows), recipe.max_length)
     plan = plan_batches([len(e.input_ids) for e in examples], recipe.batch_size, recipe.steps, recipe.seed)
-    shares = [group["lr"] / recipe.learning_rate for group in optimizer.param_groups]
+    shares = [group.setdefault("share", group["lr"] / recipe.learning_rate) for group in optimizer.param_groups]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     supervised = build_supervised(model.train())
-    for step, indices in enumerate(plan):
+    for step in range(done, recipe.steps):
+        indices = plan[step]
         batch = collate([examples[index] for index in indices], tokenizer.pad_token_id)
         with torch.autocast("cpu", autocast, enabled=autocast is not None):
             loss = supervised(**batch) / (batch["labels"] >= 0).sum()

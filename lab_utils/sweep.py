@@ -22,6 +22,7 @@ from .device import machine
 from .errors import LabError, choose
 from .files import append_text, explain, read_text, user_path
 from .recipe import Recipe
+from .study_results import difference, holm  # noqa: F401  what the evidence's runs are compared with
 
 METHODS = ("adapter", "full", "prompt")
 SETTINGS = (  # what tells one trial from another: `method`, `shots`, and these fields of its recipe

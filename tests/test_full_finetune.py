@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lab_utils.errors import LabError
-from lab_utils.full_finetune import load_full, matrices, train_full
+from lab_utils.full_finetune import load_full, matrices, train_full, training_steps
 from lab_utils.recipe import Recipe
 from lab_utils.supervision import encode_split, plan_batches
 from lab_utils.tasks import TASKS
@@ -112,3 +112,22 @@ def test_the_real_model_is_loaded_in_float32_with_gradients_for_its_matrices():
     expected = 30 * (2 * 576**2 + 2 * 192 * 576 + 3 * 1536 * 576)
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == expected == 106_168_320
     assert sum(module.weight.numel() for module in matrices(model).values()) == expected
+
+
+def test_a_run_goes_on_after_steps_that_are_done(tiny_llama, tokenizer):
+    """Model and optimizer given over as they are: the same batches, rates and losses as without a break."""
+    recipe = Recipe(steps=6, batch_size=2, learning_rate=3e-3)
+
+    def build():
+        model = tiny_llama(49152)
+        return model, torch.optim.AdamW([module.weight for module in matrices(model).values()], recipe.learning_rate)
+
+    model, optimizer = build()
+    whole = list(training_steps(model, tokenizer, recipe, ROWS, optimizer))
+    model, optimizer = build()
+    steps = training_steps(model, tokenizer, recipe, ROWS, optimizer)
+    first = [next(steps) for _ in range(2)]
+    again, fresh = build()
+    again.load_state_dict(model.state_dict())
+    fresh.load_state_dict(optimizer.state_dict())
+    assert first + list(training_steps(again, tokenizer, recipe, ROWS, fresh, done=2)) == whole

@@ -10,18 +10,18 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "lab_utils"
 LEVELS = {
-    0: "errors files replacing "
-    "notebook_files outputs recorded_files finite lora_keys activations cells architectures budget configurations families guard sizes "
-    "colab colab_packages counts data_lines extras lowrank memory quantize run_lock saved sharding training_rows "
-    "weights",
+    0: "errors files locks rate_search replacing notebook_files outputs recorded_files finite lora_keys activations "
+    "cells architectures budget configurations families guard sizes colab colab_packages counts data_lines "
+    "extras lowrank memory quantize run_lock saved sharding training_rows weights",
     1: "checkpoint_files device loading quiet stranded adapter_folders lora lora_config lora_facts lora_files "
     "lora_layers variants nf4 nf4_layers peak double_quant",
-    2: "adapter adapter_sums capabilities checkpoint control_tokens conversation decoding digits drawings embedded "
-    "evaluate export finetune fourbit fsdp full_finetune gguf_file gguf_vocabulary plain_model "
-    "identity model_sizes processes trainer keras_gemma keras_lora "
-    "keras_presets merge_costs merging models optimizer painter painter_training peft_adapters picture_questions "
-    "picture_samples plain_copy recipe recorded serving serving_costs supervision sweep sweep_ray sweep_summary "
-    "tasks towers traffic traffic_process variants_record vision_language",
+    2: "adapter adapter_sums base_weights capabilities checkpoint control_tokens conversation decoding differences "
+    "digits drawings embedded evaluate evidence export finetune fourbit fsdp full_finetune gguf_file "
+    "gguf_vocabulary plain_model identity model_sizes processes trainer keras_gemma keras_lora keras_presets "
+    "merge_costs merging models optimizer painter painter_training peft_adapters picture_questions "
+    "picture_samples plain_copy recipe recorded recorded_training recording serving serving_costs studies "
+    "study_results supervision sweep sweep_ray sweep_summary tasks towers traffic traffic_process "
+    "variants_record vision_language",
     3: "contents plots pages snapshots",
     4: "widgets checks course chat_page editions nbgrader_course present slides",
 }
