@@ -11,20 +11,24 @@ eight characters or more; without it any name gets in), LORA_LAB_HUB_THREADS (a 
 """
 
 import os
-import shutil
+import re
 import sys
 from pathlib import Path
 
 from lab_utils.embedded import embedded_folder
 from lab_utils.errors import LabError
+from lab_utils.files import user_path
+from lab_utils.outputs import output_folder, save
 
 c = get_config()  # noqa: F821  JupyterHub defines it
 REPOSITORY = Path(__file__).resolve().parent.parent
-FOLDER = Path(os.environ.get("LORA_LAB_HUB_FOLDER") or "~/lora-lab-class").expanduser().resolve()
 PASSWORD = os.environ.get("LORA_LAB_HUB_PASSWORD")
 THREADS = os.environ.get("LORA_LAB_HUB_THREADS") or "1"
-FOLDER.mkdir(parents=True, exist_ok=True)
 try:
+    FOLDER = user_path(os.environ.get("LORA_LAB_HUB_FOLDER") or "~/lora-lab-class").resolve()
+    if found := re.search(r"\?|%[0-9A-Fa-f]{2}", str(FOLDER)):  # in the database's address: its end, and a code
+        raise LabError(f"The path {FOLDER} holds {found[0]!r}: set LORA_LAB_HUB_FOLDER to one without that.")
+    output_folder(FOLDER)
     CACHE = embedded_folder().parent  # made now if need be, so that no student waits for it
 except LabError as error:
     sys.exit(f"The hub was not started: {error}")
@@ -46,7 +50,8 @@ else:
     c.JupyterHub.authenticator_class = "dummy"
 
 c.JupyterHub.spawner_class = "simple"
-c.SimpleLocalProcessSpawner.home_dir_template = str(FOLDER / "homes" / "{username}")
+HOMES = str(FOLDER / "homes").replace("{", "{{").replace("}", "}}")  # a template: braces have a meaning in it
+c.SimpleLocalProcessSpawner.home_dir_template = f"{HOMES}/{{username}}"
 c.Spawner.cmd = [sys.executable, "-m", "jupyterhub.singleuser"]
 c.Spawner.default_url = "/lab/tree/lora-lab/notebooks/00_start_here.ipynb"
 c.Spawner.start_timeout = c.Spawner.http_timeout = 180  # thirty students who come at once share a few cores
@@ -72,8 +77,7 @@ def lay_out_pages(spawner) -> None:
     for source in (*pages.glob("*.ipynb"), *pages.glob("images/*")):
         copy = Path(spawner.home_dir) / "lora-lab" / "notebooks" / source.relative_to(pages)
         if not copy.exists():
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, copy)
+            save(copy, source.read_bytes())  # whole or not at all: a half one would stay
 
 
 c.Spawner.pre_spawn_hook = lay_out_pages

@@ -7,10 +7,12 @@ nbgitpuller, on the hub, keeps what a student changed and adds what is new.
 """
 
 import argparse
+import sys
 from pathlib import Path
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from lab_utils.colab import repository
+from lab_utils.errors import LabError, command_line
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -28,14 +30,23 @@ def link(hub: str, *, page: str = "00_start_here", branch: str = "main", address
     Returns
     -------
     str
+
+    Raises
+    ------
+    LabError
+        `hub` is no address.
     """
+    if not hub.startswith(("http://", "https://")):
+        raise LabError(f"{hub!r} is not the address of a hub: it begins with https://")
     address = address or repository()
     folder = address.rpartition("/")[2]  # where nbgitpuller puts the course
-    query = {"repo": address, "branch": branch, "urlpath": f"lab/tree/{folder}/notebooks/{page}.ipynb", "depth": 1}
+    path = quote(f"lab/tree/{folder}/notebooks/{page}.ipynb")
+    query = {"repo": address, "branch": branch, "urlpath": path, "depth": 1}
     return f"{hub.rstrip('/')}/hub/user-redirect/git-pull?{urlencode(query)}"
 
 
-def main() -> None:
+@command_line
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("hub", help="the hub's address")
     pages = [path.stem for path in sorted(ROOT.glob("notebooks/*.ipynb"))]
@@ -43,7 +54,8 @@ def main() -> None:
     parser.add_argument("--branch", default="main")
     arguments = parser.parse_args()
     print(link(arguments.hub, page=arguments.page, branch=arguments.branch))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

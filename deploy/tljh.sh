@@ -11,7 +11,7 @@ cache=/srv/lora-lab/cache
 python=/opt/tljh/user/bin/python
 
 # The library, from one checkout that all students import and none can change. Their notebooks are copies at home.
-if [ -d "$lab/.git" ]; then git -C "$lab" pull --ff-only; else git clone --depth 1 "$repository" "$lab"; fi
+if [ -d "$lab/.git" ]; then git -C "$lab" pull --ff-only; else git clone --depth 1 -- "$repository" "$lab"; fi
 # TLJH keeps the jupyterhub of its two environments the same: ours must not replace it.
 grep -v '^jupyterhub==' "$lab/constraints.txt" > "$lab/constraints-tljh.txt"
 "$python" -m pip install --extra-index-url https://download.pytorch.org/whl/cpu \

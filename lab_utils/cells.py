@@ -126,7 +126,7 @@ def _names_of(source: str) -> _Names:
         try:
             statements = _Generators().visit(ast.parse(text)).body
             _walk(statements, names)
-        except (SyntaxError, ValueError):  # magics, shell lines, or no Python at all
+        except (SyntaxError, ValueError, RecursionError, MemoryError):  # magics, no Python at all, nested too deeply
             continue
         names.changed = _changed(statements, shown=statements[-1] if statements else None)
         return names

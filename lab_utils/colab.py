@@ -23,7 +23,10 @@ from .colab_packages import (
     refuse_stale,
     uninstall,
 )
-from .errors import LabError
+from .errors import LabError, command_line
+from .files import explain
+from .notebook_files import notebook_bytes, read_notebook
+from .outputs import print_anything, save
 
 NOTEBOOKS = ROOT / "notebooks"
 TAG = "colab"  # of the first cell
@@ -79,12 +82,20 @@ def badge(notebook: str) -> str:
 
 
 def updated(notebook, name: str):
-    """The same notebook (an nbformat NotebookNode) with today's badge below its title and today's first cell."""
+    """The same notebook (an nbformat NotebookNode) with today's badge below its title and today's first cell.
+
+    Raises
+    ------
+    LabError
+        Its first cell is no title in Markdown.
+    """
     import copy
 
     from nbformat.v4 import new_code_cell
 
     new = copy.deepcopy(notebook)
+    if not new.cells or new.cells[0].cell_type != "markdown" or not new.cells[0].source.strip():
+        raise LabError(f"{name} does not begin with a cell of Markdown: write its title there, as `# 01 · Title`.")
     title = new.cells[0]
     lines = [line for line in title.source.splitlines() if "//colab.research.google.com/" not in line]
     title.source = "\n".join([lines[0], "", badge(name), "", *"\n".join(lines[1:]).strip("\n").splitlines()])
@@ -96,15 +107,18 @@ def updated(notebook, name: str):
 
 
 def stale(folder: Path = NOTEBOOKS) -> dict[Path, str]:
-    """The notebooks in `folder` that are not as `updated` has them: path -> the text that should stand there."""
-    import nbformat
+    """The notebooks in `folder` that are not as `updated` has them: path -> the text that should be there.
 
+    Raises
+    ------
+    LabError
+        A notebook cannot be read, or has no title.
+    """
     found = {}
-    for path in sorted(folder.glob("*.ipynb")):
-        text = path.read_text(encoding="utf-8")
-        new = nbformat.writes(updated(nbformat.reads(text, as_version=4), path.name)) + "\n"
-        if new != text:
-            found[path] = new
+    for path in sorted(path for path in folder.glob("*.ipynb") if path.is_file()):
+        new = notebook_bytes(updated(read_notebook(path), path.name))
+        if new != path.read_bytes():
+            found[path] = new.decode("utf-8")
     return found
 
 
@@ -163,26 +177,32 @@ def use_drive(folder: str = "lora-lab") -> Path:
             f"Google Drive was not mounted ({type(error).__name__}: {error}). Run this cell again and allow the "
             "access. Or train without it: checkpoints then last as long as this runtime."
         ) from error
-    runs = DRIVE / "MyDrive" / folder / "runs"
+    mine = DRIVE / "MyDrive"
+    runs = mine / folder / "runs"
+    if not runs.is_relative_to(mine) or ".." in runs.parts:
+        raise LabError(f"{folder!r} is not in My Drive. Name a folder that is to be there: colab.use_drive('name').")
     try:
         runs.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise LabError(f"{runs} cannot be made: {error}. Choose another folder: colab.use_drive('name').") from error
+        way_out = "Choose another folder: colab.use_drive('name')."
+        raise LabError(f"{runs} cannot be made: {explain(error)} {way_out}") from error
     os.environ["LORA_LAB_RUNS"] = str(runs)
     print(f"Checkpoints and adapters go to {runs}.")
     return runs
 
 
+@command_line
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code: 0 all notebooks are as they should be, 1 some are not."""
     parser = argparse.ArgumentParser(prog="python -m lab_utils.colab", description=__doc__.split("\n")[0])
     parser.add_argument("--write", action="store_true", help="put badge and first cell into every notebook")
     options = parser.parse_args(arguments)
+    print_anything()
     old = stale()
     for path, text in old.items():
         if options.write:
-            path.write_text(text, encoding="utf-8")
-        print(f"{path.name}: {'written' if options.write else 'not as it should be; --write mends it'}")
+            save(path, text)
+        print(f"{path.name}: {'written' if options.write else 'not as it should be; --write fixes it'}")
     return 1 if old and not options.write else 0
 
 

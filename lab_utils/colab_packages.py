@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 
 from .errors import LabError
+from .files import read_text
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNEL = frozenset({"ipykernel", "ipywidgets", "jupyterlab"})  # Colab's own serve as they are, whatever their version
@@ -32,8 +33,18 @@ STACK = ("transformers", "peft", "accelerate", "trl", "bitsandbytes", "tokenizer
 
 
 def project() -> dict:
-    """The [project] table of the lab's pyproject.toml."""
-    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    """The [project] table of the lab's pyproject.toml.
+
+    Raises
+    ------
+    LabError
+        The file is missing (the lab needs its whole repository) or damaged.
+    """
+    file = ROOT / "pyproject.toml"
+    try:
+        return tomllib.loads(read_text(file))["project"]
+    except (LabError, ValueError, KeyError) as error:
+        raise LabError(f"{error}. Restore it with `git checkout -- pyproject.toml` in {ROOT}.") from error
 
 
 def version_here(name: str) -> str | None:
@@ -63,7 +74,7 @@ def missing(find: Callable[[str], str | None] = version_here) -> list[str]:
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    lines = read_text(ROOT / "constraints.txt").splitlines()
     pins = {canonicalize_name(line.split("==")[0]): line for line in lines if "==" in line and line[0] != "#"}
     specs, old = [], []
     for requirement in map(Requirement, project()["dependencies"]):
@@ -129,7 +140,7 @@ def uninstall(names: list[str]) -> None:
 
 def _pip(*arguments: str) -> None:
     command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", errors="replace")
     importlib.invalidate_caches()
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]

@@ -18,7 +18,7 @@ from .contents import clock, write_index
 from .errors import LabError, command_line
 from .files import user_path
 from .notebook_files import read_notebook
-from .outputs import output_folder, print_anything, refuse_others, temporary_folder
+from .outputs import home_for_jupyter, output_folder, print_anything, refuse_others, temporary_folder
 from .pages import describe, is_of_site, write_page
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
@@ -225,7 +225,7 @@ def main(arguments: list[str] | None = None) -> int:
     print_anything()
     try:
         paths = select(options.notebooks, options.only)
-        with temporary_folder("lora-lab-runs-") as runs:
+        with home_for_jupyter(), temporary_folder("lora-lab-runs-") as runs:
             environment = {"LORA_LAB_RUNS": os.environ.get("LORA_LAB_RUNS", str(runs))}  # from scratch each time
             if options.fast:
                 environment["LORA_LAB_FAST"] = "1"

@@ -6,7 +6,7 @@ Stable Diffusion can be given the same drawings at 512 × 512.
 
 import random
 
-from .errors import LabError, choose
+from .errors import LabError, at_least, choose
 
 COLOURS = {
     "red": (222, 50, 48),
@@ -114,6 +114,7 @@ def draw(thing: str, colour: str, *, size: int = 32, seed: int | None = None, st
 
     for kind, value, allowed in (("thing", thing, THINGS), ("colour", colour, COLOURS), ("style", style, STYLES)):
         choose(kind, value, allowed)
+    at_least(1, size=size)
     if size < 8:
         raise LabError(f"size={size} is too small for a drawing: 8 pixels or more.")
     place, rgb, ground, side = _placement(seed), COLOURS[colour], STYLES[style], size * FINER

@@ -23,7 +23,7 @@ from .errors import LabError, command_line
 from .extras import how_to_install, needs
 from .files import user_path
 from .notebook_files import digest, notebook_bytes, read_notebook
-from .outputs import explained, print_anything, write_over_own
+from .outputs import explained, home_for_jupyter, print_anything, write_over_own
 
 POINTS = 1  # of each exercise
 STUB = "..."  # the body that stands in for a solution
@@ -288,7 +288,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         paths = select(options.notebooks, options.only)
         write = write_course if options.kind == "course" else partial(write_edition, options.kind)
-        written = write(paths, options.output)
+        with home_for_jupyter():
+            written = write(paths, options.output)
     except ModuleNotFoundError as error:
         print(f"{error.name} is not installed: {how_to_install('instructors')}.", file=sys.stderr)
         return 2

@@ -100,7 +100,10 @@ def unload_ipython_extension(shell) -> None:
 def _found(package: str) -> bool:
     if sys.modules.get(package) is not None:  # find_spec refuses one that was made by hand
         return True
-    return importlib.util.find_spec(package) is not None
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError, AttributeError):  # a part of a package that is not there, or no name at all
+        return False
 
 
 def _in_other_versions(name: str) -> list[str]:

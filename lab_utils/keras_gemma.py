@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .device import find_device
-from .errors import LabError, choose
+from .errors import LabError, at_least, choose
 from .extras import require
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -142,9 +142,13 @@ def train(model, sequences: np.ndarray, steps: int, learning_rate: float) -> lis
     Returns
     -------
     list of float, the loss of each step before its update, in nats a word
+
+    Raises
+    ------
+    LabError
+        `steps` is out of range.
     """
-    if steps < 1:
-        raise LabError(f"steps={steps!r} is out of range: at least 1.")
+    at_least(1, steps=steps)
     keras, _ = load_keras()
     model.compile(optimizer=keras.optimizers.Adam(learning_rate), weighted_metrics=[])
     inputs, targets = _inputs(sequences[:, :-1]), sequences[:, 1:]
@@ -154,6 +158,7 @@ def train(model, sequences: np.ndarray, steps: int, learning_rate: float) -> lis
 def recite(model, word: str, count: int = 6) -> str:
     """One word of `WORDS` and the `count` words that the model says after it, always the likeliest, by `generate`."""
     choose("word", word, WORDS[1:])
+    at_least(1, count=count)
     ids = np.zeros((1, count + 1), dtype="int32")
     ids[0, 0] = WORDS.index(word)
     said = model.generate({"token_ids": ids, "padding_mask": (ids > 0).astype("int32")}, stop_token_ids=None)

@@ -6,7 +6,7 @@ The names are keras-hub's own. Kaggle has the weights; it asks for an account, a
 from types import MappingProxyType
 
 from .device import GIB, Device, answers, find_device, free_memory_bytes
-from .errors import LabError, choose
+from .errors import LabError, at_least, choose
 from .keras_gemma import load_keras
 
 PRESETS = MappingProxyType({"gemma3_270m": 268_098_176, "gemma3_1b": 999_885_952, "gemma_2b_en": 2_506_172_416})
@@ -68,9 +68,11 @@ def load_preset(preset: str, sequence_length: int = 64):
     Raises
     ------
     LabError
-        Unknown preset, or keras-hub could not load it: no account, licence not accepted, no network, a package missing.
+        Unknown preset, `sequence_length` out of range, or keras-hub could not load it: no account, licence not
+        accepted, no network, a package missing.
     """
     choose("preset", preset, PRESETS)
+    at_least(2, sequence_length=sequence_length)
     _, keras_hub = load_keras()
     try:
         model = keras_hub.models.CausalLM.from_preset(preset, dtype="mixed_bfloat16")

@@ -85,9 +85,9 @@ def refuse_patterns(folder: Path) -> None:
     where = str(folder.absolute())
     if found := re.search(r"[*?[]|%[0-9A-Fa-f]{2}", where):
         raise LabError(
-            f"The path of the course, {where}, holds {found[0]!r}. nbgrader reads *, ? and [ in a path as a pattern and "
-            "% before two digits as a code, and would look elsewhere. Choose a path without them; blanks and other "
-            "signs are fine."
+            f"The path of the course, {where}, holds {found[0]!r}. nbgrader reads *, ? and [ in a path as a pattern, "
+            "and % before two digits as a code, and would look elsewhere. Choose a path without them; blanks and "
+            "other signs are fine."
         )
 
 

@@ -96,6 +96,25 @@ def temporary_folder(prefix: str) -> Iterator[Path]:
         yield Path(made)
 
 
+@contextmanager
+def home_for_jupyter() -> Iterator[None]:
+    """Inside, an account without a home folder has a temporary one: Jupyter's programs do not start without any.
+
+    Expand what a person wrote (`user_path`) before, so that nothing they want to keep goes there.
+    """
+    try:
+        Path.home()
+    except RuntimeError:
+        with temporary_folder("lora-lab-home-") as folder:
+            os.environ["HOME"] = str(folder)
+            try:
+                yield
+            finally:
+                del os.environ["HOME"]
+    else:
+        yield
+
+
 def print_anything() -> None:
     """Let this process print every character: what its terminal's encoding lacks comes as an escape, not an error."""
     for stream in (sys.stdout, sys.stderr):

@@ -6,13 +6,14 @@ what the noise is; and where Stable Diffusion has an autoencoder, it has none: e
 as twelve channels.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .device import Device, find_device, hub_reachable
 from .drawings import COLOURS, STYLES, THINGS
-from .errors import LabError, choose
+from .errors import LabError, at_least, choose
 from .extras import require
 from .quiet import quiet
 
@@ -139,9 +140,10 @@ def _stable_diffusion(name: str, device: Device) -> Painter:
         pipe = StableDiffusionPipeline.from_pretrained(
             PAINTERS[name], safety_checker=None, requires_safety_checker=False
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # OSError, ValueError, but also what safetensors and the network's libraries raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise LabError(
-            f"{PAINTERS[name]} could not be loaded: {error}. Is the hub reachable? load_painter('tiny') needs none."
+            f"{PAINTERS[name]} could not be loaded: {reason}. Is the hub reachable? load_painter('tiny') needs none."
         ) from error
     scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
     size = pipe.unet.config.sample_size * pipe.vae_scale_factor
@@ -161,14 +163,18 @@ def read(painter: Painter, captions: Sequence[str]):
     Raises
     ------
     LabError
-        The tiny painter does not know a word, or a caption is too long.
+        The tiny painter does not know a word, or a caption is too long, no text, or holds a control token's letters.
     """
     import torch
 
-    longest = painter.tokenizer.model_max_length
+    if isinstance(captions, str) or not all(isinstance(caption, str) for caption in captions):
+        raise LabError(f"captions={captions!r} is not a list of texts.")
+
+    longest, commands = painter.tokenizer.model_max_length, painter.tokenizer.all_special_tokens
     rows = painter.tokenizer(list(captions), padding="max_length").input_ids
     for caption, row in zip(captions, rows, strict=True):
         unknown = painter.name == "tiny" and WORDS.index("<unknown>") in row
+        unknown = unknown or any(token in caption for token in commands)  # its letters would be taken for a command
         if unknown or len(row) > longest:
             words = f", out of: {' '.join(WORDS[2:])}" if painter.name == "tiny" else ""
             raise LabError(f"The painter cannot read {caption!r}: at most {longest} words{words}.")
@@ -190,12 +196,15 @@ def encode(painter: Painter, pictures: Sequence):
     Raises
     ------
     LabError
-        A picture has another size.
+        A picture has another size, or is none.
     """
     import numpy as np
     import torch
+    from PIL import Image
 
     for picture in pictures:
+        if not isinstance(picture, Image.Image):
+            raise LabError(f"{type(picture).__name__} is not a picture: open it with PIL.Image.open(file) first.")
         if picture.size != (painter.size, painter.size):
             raise LabError(f"A picture has {picture.size} pixels: give {painter.size} × {painter.size}.")
     pixels = torch.from_numpy(np.stack([np.asarray(picture.convert("RGB")) for picture in pictures]))
@@ -259,8 +268,10 @@ def paint(
     if not painter.ready:
         raise LabError("The painter is not trained yet: run the cell with train_base(painter, …) first.")
     guidance = painter.guidance if guidance is None else guidance
-    if steps < 1 or guidance < 1:
-        raise LabError(f"steps={steps}, guidance={guidance}: take 1 or more of each.")
+    at_least(1, captions=len(captions))
+    real = all(isinstance(one, (int, float)) and not isinstance(one, bool) for one in (steps, guidance))
+    if not real or not isinstance(steps, int) or steps < 1 or not 1 <= guidance < math.inf:
+        raise LabError(f"steps={steps!r}, guidance={guidance!r}: take 1 or more of each.")
     unet, scheduler = painter.unet.eval(), painter.scheduler
     side = unet.config.sample_size
     noise = torch.Generator().manual_seed(seed)

@@ -4,10 +4,11 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from .device import find_device
 from .drawings import THINGS, draw
-from .errors import LabError
+from .errors import LabError, at_least
 from .optimizer import build_optimizer, descend
 from .recipe import Recipe
 from .supervision import Encoded, collate, plan_batches
@@ -47,7 +48,7 @@ def prepare(
     ----------
     reader : Reader
     pictures : PIL pictures
-    questions, answers : str; without answers there are no labels
+    questions, answers : str; without answers there are no labels. Letters of a control token are text in them.
 
     Returns
     -------
@@ -60,7 +61,7 @@ def prepare(
     Raises
     ------
     LabError
-        The lists are not equally long, or empty.
+        The lists are not equally long, or empty; or a picture, question or answer is none: its number is named.
     """
     counts = {"pictures": len(pictures), "questions": len(questions)}
     if answers is not None:
@@ -68,12 +69,16 @@ def prepare(
     if len(set(counts.values())) > 1 or not questions:
         given = ", ".join(f"{count} {name}" for name, count in counts.items())
         raise LabError(f"{given}: give as many of each, and one at least.")
+    _check_kinds(pictures, questions, answers or [])
     images = reader.image_processor(images=list(pictures), return_tensors="pt")
     tokens = images["image_grid_thw"].prod(dim=1) // reader.image_processor.merge_size**2
     rows = []
     for number, question in enumerate(questions):
-        prompt = _encode(reader, PROMPT.format(image="<|image_pad|>" * int(tokens[number]), question=question))
-        answer = [*_encode(reader, answers[number]), reader.tokenizer.eos_token_id] if answers is not None else []
+        image = "<|image_pad|>" * int(tokens[number])
+        write = partial(lambda image, said: PROMPT.format(image=image, question=said[0]), image)
+        prompt, answer = reader.control.prompt_ids(reader.tokenizer, [question], write), []
+        if answers is not None:
+            answer = [*reader.control.text_ids(reader.tokenizer, answers[number]), reader.tokenizer.eos_token_id]
         rows.append(Encoded([*prompt, *answer], len(prompt)))
     batch = collate(rows, reader.tokenizer.pad_token_id)
     if answers is None:
@@ -82,9 +87,19 @@ def prepare(
     return {**batch, "mm_token_type_ids": shown, **images}
 
 
-def _encode(reader: Reader, text: str) -> list[int]:
-    """Text as tokens, nothing added."""
-    return reader.tokenizer(text, add_special_tokens=False)["input_ids"]
+def _check_kinds(pictures: Sequence, questions: Sequence[str], answers: Sequence[str]) -> None:
+    """Raise a LabError that names the first picture that is none, or text that is none or holds half a character."""
+    from PIL import Image
+
+    for number, picture in enumerate(pictures):
+        if not isinstance(picture, Image.Image):
+            raise LabError(f"Picture {number} is {type(picture).__name__}: open it with PIL.Image.open(file) first.")
+    for name, texts in (("Question", questions), ("Answer", answers)):
+        for number, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise LabError(f"{name} {number} is {text!r}, and a text is expected.")
+            if half := next((letter for letter in text if "\ud800" <= letter <= "\udfff"), None):
+                raise LabError(f"{name} {number} holds U+{ord(half):04X}, half a character: take it out.")
 
 
 def training_step(model, optimizer, batch: dict, *, scaler=None, max_grad_norm: float = 1.0) -> float:
@@ -105,16 +120,16 @@ def training_step(model, optimizer, batch: dict, *, scaler=None, max_grad_norm: 
     Raises
     ------
     LabError
-        The loss is not finite.
+        The loss is not finite: nothing is changed.
     """
     import torch
 
     scaler = scaler or torch.amp.GradScaler(enabled=False)
     loss = model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).loss
-    descend(loss, optimizer, scaler, max_grad_norm)
     value = loss.item()
-    if not math.isfinite(value):
+    if not math.isfinite(value):  # before anything is changed by it
         raise LabError(f"The loss is {value}: training has blown up. Lower the learning rate.")
+    descend(loss, optimizer, scaler, max_grad_norm)
     return value
 
 
@@ -139,10 +154,12 @@ def train(
     Raises
     ------
     LabError
-        The loss is not finite.
+        The loss is not finite, or there are no examples.
     """
     import torch
 
+    if not examples:
+        raise LabError("There are no examples to train on.")
     device = find_device()
     optimizer = build_optimizer(model, recipe.learning_rate, device)
     scaler = torch.amp.GradScaler(device.kind, enabled=device.mixed_precision == "fp16")
@@ -179,8 +196,15 @@ def ask(model, reader: Reader, picture, question: str = QUESTION, *, max_new_tok
     picture : PIL picture
     question : str
     max_new_tokens : int >= 1
+
+    Raises
+    ------
+    LabError
+        As `prepare`, or `max_new_tokens` is out of range.
     """
     import torch
+
+    at_least(1, max_new_tokens=max_new_tokens)
 
     batch = {name: tensor.to(model.device) for name, tensor in prepare(reader, [picture], [question]).items()}
     was_training = model.training
@@ -194,6 +218,8 @@ def ask(model, reader: Reader, picture, question: str = QUESTION, *, max_new_tok
 
 
 def accuracy(model, reader: Reader, examples: Sequence[Example]) -> float:
-    """Share of examples that the model answers exactly."""
+    """Share of examples that the model answers exactly. A LabError if there are none."""
+    if not examples:
+        raise LabError("There are no examples to ask about.")
     right = [ask(model, reader, one.picture, one.question) == one.answer for one in examples]
     return sum(right) / len(right)

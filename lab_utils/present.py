@@ -28,7 +28,7 @@ from .errors import LabError, choose, command_line
 from .extras import how_to_install
 from .files import read_text
 from .notebook_files import notebook_bytes, read_notebook
-from .outputs import print_anything, save, temporary_folder
+from .outputs import home_for_jupyter, print_anything, save, temporary_folder
 
 ASSETS = Path(__file__).parent / "widgets"
 PORT = 8866
@@ -280,7 +280,7 @@ def main(arguments: list[str] | None = None) -> int:
     check_installed("voila", "Voilà")
     pages = select(options.only)
     check_port(options.port)
-    with temporary_folder("lora-lab-present-") as folder:
+    with home_for_jupyter(), temporary_folder("lora-lab-present-") as folder:
         root, share = write_pages(folder, pages)
         refuse_in_list(share)
         path = os.pathsep.join([str(share), *filter(None, [os.environ.get("JUPYTER_PATH")])])

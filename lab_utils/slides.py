@@ -15,7 +15,7 @@ from urllib.parse import quote
 from .course import NOTEBOOKS, select
 from .editions import write_edition
 from .errors import command_line
-from .outputs import print_anything, save, temporary_folder
+from .outputs import home_for_jupyter, print_anything, save, temporary_folder
 from .present import check_installed, run_server
 
 SETTINGS = {"theme": "white", "scroll": True, "center": False, "start_slideshow_at": "beginning"}
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     print_anything()
     check_installed("jupyterlab_rise", "jupyterlab-rise")
     [path] = select(NOTEBOOKS, [options.number])
-    with temporary_folder("lora-lab-slides-") as folder:
+    with home_for_jupyter(), temporary_folder("lora-lab-slides-") as folder:
         notebook, settings = write_slides(path, folder)
         print("Space: on · Ctrl+Enter: run the cell · t: your notes in a window of their own · Ctrl-C here: stop")
         command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={notebook.parent}"]

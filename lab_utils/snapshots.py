@@ -10,6 +10,8 @@ import json
 import re
 from pathlib import Path
 
+from .files import read_text
+
 VIEW, STATE = "application/vnd.jupyter.widget-view+json", "application/vnd.jupyter.widget-state+json"
 LAST_LINE = "export default { render };"  # of a module that can live in a page
 NOTE = "The controls answer where a kernel runs: open this notebook in JupyterLab."
@@ -41,13 +43,15 @@ def replace_widgets(notebook):
         where no output is a widget.
     """
     page = copy.deepcopy(notebook)
-    models = page.metadata.pop("widgets", {}).get(STATE, {}).get("state", {})
+    models = page.metadata.pop("widgets", {})
+    for part in (STATE, "state"):
+        models = models.get(part, {}) if isinstance(models, dict) else {}
     modules, shown, found = [], {}, False
     for output in (output for cell in page.cells for output in cell.get("outputs", [])):
         view = output.get("data", {}).pop(VIEW, None)
         if view is None:
             continue
-        model = models.get(view["model_id"], {})
+        model = _model(view, models)
         if lives_in_a_page(model):
             state = model["state"]
             module = (state["_esm"], state.get("_css", ""))
@@ -59,7 +63,7 @@ def replace_widgets(notebook):
                 f'data-module="{modules.index(module)}"{asks}><div class="lab-still">{_still(output)}</div></div>'
             )
         else:
-            tree = snapshot(view["model_id"], models)
+            tree = _told(view, models)
             note = f'<p class="lab-no-kernel">{NOTE}</p>' if not tree or _CONTROL in tree else ""
             body = (tree if "<img" in tree else _picture(output) + tree) or _still(output)
             body = f'<div class="lab-snapshot">{body}{note}</div>'
@@ -67,6 +71,22 @@ def replace_widgets(notebook):
         output.data = type(output.data)({"text/html": body})
         output.metadata["lab_widget"] = True
     return page, _styles(modules) if found else "", _scripts(modules, shown) if shown else ""
+
+
+def _model(view, models) -> dict:
+    """The saved model of a view; empty where the notebook's metadata are not what JupyterLab writes."""
+    found = models.get(view.get("model_id"), {}) if isinstance(view, dict) and isinstance(models, dict) else {}
+    return found if isinstance(found, dict) and isinstance(found.get("state"), dict) else {}
+
+
+def _told(view, models) -> str:
+    """What a widget showed; empty where its state lacks something, so that the page is made all the same."""
+    if not _model(view, models):
+        return ""
+    try:
+        return snapshot(view["model_id"], models)
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError):
+        return ""
 
 
 def lives_in_a_page(model: dict) -> bool:
@@ -190,7 +210,7 @@ def _scripts(modules: list, states: dict) -> str:
         for model_id, state in states.items()
     }
     data = json.dumps(plain, ensure_ascii=False).replace("<", "\\u003c")
-    texts = [(Path(__file__).parent / "widgets" / "page.js").read_text(encoding="utf-8")]
+    texts = [read_text(Path(__file__).parent / "widgets" / "page.js")]
     texts += [f"{module.rstrip()}\nshowExplorers({number}, render);\n" for number, (module, _) in enumerate(modules)]
     scripts = "".join(f'<script type="module">\n{_in_script(text)}</script>\n' for text in texts)
     return f'<script id="lab-states" type="application/json">{data}</script>\n{scripts}'

@@ -10,7 +10,6 @@ extension of IPython: `python -m lab_utils.stranded` writes that into this Pytho
 it. By hand: `%load_ext lab_utils.stranded`.
 """
 
-import json
 import os
 import re
 import sys
@@ -18,7 +17,10 @@ import traceback
 from pathlib import Path
 
 from .cells import bound_names, maker
+from .errors import LabError, command_line
 from .extras import extra_of, missing, needs, skipped
+from .files import append_text, read_json, read_text, user_path
+from .outputs import explained, print_anything
 
 COURSE = Path(__file__).resolve().parent.parent / "notebooks"
 EXTENSION = 'c.InteractiveShellApp.extensions.append("lab_utils.stranded")'
@@ -67,23 +69,28 @@ def at_every_start(folder: str | Path | None = None) -> Path:
 
     Returns
     -------
-    Path of the configuration file; what stood in it before is kept
+    Path of the configuration file; what was in it before is kept
+
+    Raises
+    ------
+    LabError
+        The file cannot be read or written, or is not UTF-8: it is as before.
 
     Source: https://ipython.readthedocs.io/en/stable/config/intro.html
     """
     from importlib.metadata import PackageNotFoundError, distribution
 
-    path = Path(folder or Path(sys.prefix) / "etc" / "ipython") / "ipython_config.py"
-    before = path.read_text() if path.exists() else "c = get_config()\n"
+    path = user_path(folder or Path(sys.prefix) / "etc" / "ipython") / "ipython_config.py"
+    before = read_text(path) if os.path.lexists(path) else ""
     if EXTENSION in before:
         return path
-    lines = [EXTENSION]
+    lines = [EXTENSION] if before.strip() else ["c = get_config()", EXTENSION]
     try:
         distribution("lora-lab")
     except PackageNotFoundError:  # a clone that is no installed package
-        lines.insert(0, f"__import__('sys').path.append({str(COURSE.parent)!r})")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(before.rstrip("\n") + "\n" + "\n".join(lines) + "\n")
+        lines.insert(-1, f"__import__('sys').path.append({str(COURSE.parent)!a})")
+    with explained(path):
+        append_text(path, "\n".join(lines) + "\n")
     return path
 
 
@@ -185,7 +192,7 @@ def _find_page(failed: str, ran: list[str]) -> tuple[Path, list[tuple[str, str]]
     for path in [own, *sorted(Path.cwd().glob("*.ipynb")), *sorted(COURSE.glob("*.ipynb"))]:
         try:
             cells = _code_cells(path)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (LabError, LookupError, TypeError, AttributeError):
             continue  # no notebook, or one that is being written
         sources = {source.strip() for source, _ in cells}
         rank = (failed in sources, path == own, len(sources.intersection(ran)))
@@ -197,7 +204,7 @@ def _find_page(failed: str, ran: list[str]) -> tuple[Path, list[tuple[str, str]]
 def _code_cells(path: Path) -> list[tuple[str, str]]:
     """(source, the heading it stands under) of each code cell of a notebook file."""
     found, heading = [], ""
-    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+    for cell in read_json(path)["cells"]:
         source = cell["source"] if isinstance(cell["source"], str) else "".join(cell["source"])
         if cell["cell_type"] == "code":
             found.append((source, heading))
@@ -207,5 +214,13 @@ def _code_cells(path: Path) -> list[tuple[str, str]]:
     return found
 
 
-if __name__ == "__main__":
+@command_line
+def main() -> int:
+    """The command line; returns the exit code."""
+    print_anything()
     print(f"New kernels explain NameErrors: {at_every_start()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

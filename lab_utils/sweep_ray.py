@@ -12,12 +12,13 @@ falls over all steps a loss half-way says little about the last.
 """
 
 import os
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from .errors import LabError
+from .errors import LabError, at_least
 from .extras import how_to_install
+from .files import user_path
+from .outputs import temporary_folder
 from .sweep import EVALUATED, Trial, keep, measure, missing, one_thread, read_rows
 
 OBJECT_STORE_BYTES = 80 * 2**20  # only rows travel; Ray wants 75 MiB at least
@@ -53,8 +54,8 @@ def sweep_on_ray(trials: Iterable[Trial], table: str | Path, *, workers: int = 2
         Ray is not installed or does not answer, or trials are left without a row: one failed twice (a worker may be
         lost once), or the sweep was interrupted. The others' rows are in the table.
     """
-    if workers < 1:
-        raise LabError(f"workers={workers} is out of range: 1 or more.")
+    at_least(1, workers=workers)
+    table = user_path(table)
     waiting = missing(trials, table)
     if not waiting:
         return read_rows(table)
@@ -63,7 +64,7 @@ def sweep_on_ray(trials: Iterable[Trial], table: str | Path, *, workers: int = 2
     if ours:
         connect(ray, workers, address)
     try:
-        problems = _run(waiting, Path(table), workers, evaluated, progress)
+        problems = _run(waiting, table, workers, evaluated, progress)
     finally:
         if ours:
             ray.shutdown()
@@ -119,18 +120,18 @@ def _run(waiting: list[Trial], table: Path, workers: int, evaluated: int, progre
             self.rows += 1
             progress(keep(table, result["row"], self.rows, len(waiting)))
 
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder("lora-lab-ray-") as folder:
         tuner = tune.Tuner(
             tune.with_resources(run_one, {"cpu": 1}),
             param_space={"number": tune.grid_search(list(range(len(waiting))))},
             tune_config=tune.TuneConfig(max_concurrent_trials=workers, reuse_actors=True),  # a worker keeps its base
             run_config=tune.RunConfig(
                 name="sweep",
-                storage_path=folder,
+                storage_path=str(folder),
                 verbose=0,
                 callbacks=[Keep()],
                 failure_config=tune.FailureConfig(max_failures=1),
             ),
         )
         errors = tuner.fit().errors
-    return [str(error).strip().splitlines()[-1] for error in errors]
+    return [(str(error).strip().splitlines() or [type(error).__name__])[-1] for error in errors]

@@ -1,10 +1,11 @@
 """The towers of a vision-language model: what each holds, what of it a choice of targets hits, adapters for that."""
 
 import math
+import re
 from dataclasses import dataclass
 
 from .adapter import put_on, take_off_adapter
-from .errors import LabError
+from .errors import LabError, at_least
 from .quiet import quiet
 
 LANGUAGE_ONLY = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
@@ -58,7 +59,7 @@ def targeted(model, target_modules) -> list[str]:
     Raises
     ------
     LabError
-        Nothing is selected, or something without a matrix.
+        Nothing is selected, or something without a matrix; or it is neither a list of names nor a pattern.
     """
     from torch import nn
 
@@ -68,6 +69,7 @@ def targeted(model, target_modules) -> list[str]:
     found, head = layers(model), model.get_output_embeddings()
     if target_modules == "all-linear":
         return [name for name, layer in found.items() if isinstance(layer, nn.Linear) and layer is not head]
+    _check_names(target_modules)
     config = LoraConfig(target_modules=target_modules)
     chosen = {name: one for name, one in model.named_modules() if name and check_target_module_exists(config, name)}
     for name, one in chosen.items():
@@ -78,6 +80,17 @@ def targeted(model, target_modules) -> list[str]:
         ends = sorted({name.rpartition(".")[2] for name in found})
         raise LabError(f"target_modules={target_modules!r} selects no layer. Names end with: {', '.join(ends)}.")
     return list(chosen)
+
+
+def _check_names(target_modules) -> None:
+    """Raise a LabError unless it is a regular expression, or a list of names."""
+    if isinstance(target_modules, str):
+        try:
+            re.compile(target_modules)
+        except re.error as error:
+            raise LabError(f"target_modules={target_modules!r} is not a regular expression: {error}.") from error
+    elif not isinstance(target_modules, (list, tuple, set)) or not all(isinstance(one, str) for one in target_modules):
+        raise LabError(f"target_modules={target_modules!r} is neither a list of names nor a pattern.")
 
 
 def towers(model, target_modules=LANGUAGE_ONLY, rank: int = 8) -> list[Tower]:
@@ -92,8 +105,15 @@ def towers(model, target_modules=LANGUAGE_ONLY, rank: int = 8) -> list[Tower]:
     Returns
     -------
     list of Tower: vision, merger, language
+
+    Raises
+    ------
+    LabError
+        As `targeted`, or `rank` is out of range.
     """
     from torch import nn
+
+    at_least(1, rank=rank)
 
     found, chosen = layers(model), set(targeted(model, target_modules))
     numbers = dict.fromkeys(("vision", "merger", "language"), 0)
@@ -134,12 +154,15 @@ def add_adapters(model, target_modules=LANGUAGE_ONLY, *, rank: int = 8, alpha: f
     Raises
     ------
     LabError
-        As `targeted`.
+        As `targeted`, or `rank` or `alpha` is out of range.
 
     Source: Dettmers et al. 2023 (QLoRA). https://arxiv.org/abs/2305.14314
     """
     import torch
 
+    at_least(1, rank=rank)
+    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 < alpha < math.inf:
+        raise LabError(f"alpha={alpha!r} is out of range: a number above 0.")
     with quiet():
         from peft import LoraConfig
     model = take_off_adapter(model)

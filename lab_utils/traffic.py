@@ -9,7 +9,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,7 +19,9 @@ import psutil
 from .architectures import Architecture
 from .counts import lora_parameters
 from .errors import LabError, at_least, choose
+from .files import read_json
 from .memory import METHODS
+from .outputs import temporary_folder
 from .sharding import Communication
 
 ROOT = Path(__file__).parent.parent
@@ -139,15 +140,16 @@ def measure_all(
     LabError
         An argument is unknown or out of range, or the processes fail or take too long: with their last lines.
     """
+    at_least(1, cases=len(cases))
     for _, strategy in cases:
         choose("strategy", strategy, SPREAD)
     settings = _settings([method for method, _ in cases], processes, rank, steps, batch_size, tokens)
     at_least(1, timeout_seconds=timeout_seconds)
-    with tempfile.TemporaryDirectory() as folder:
-        result = Path(folder, "result.json")
+    with temporary_folder("lora-lab-traffic-") as folder:
+        result = folder / "result.json"
         settings |= {"cases": list(cases), "timeout_seconds": timeout_seconds, "result": str(result)}
-        _torchrun(settings, Path(folder))
-        found = json.loads(result.read_text(encoding="utf-8"))
+        _torchrun(settings, folder)
+        found = read_json(result)
     return {tuple(case): _traffic(case, records) for case, *records in zip(cases, *found, strict=True)}
 
 
@@ -226,7 +228,9 @@ def _stop(launcher: subprocess.Popen) -> None:
     """End torchrun and what it has started, if they still run."""
     if launcher.poll() is not None:
         return
-    family = [psutil.Process(launcher.pid), *psutil.Process(launcher.pid).children(recursive=True)]
+    family: list[psutil.Process] = []
+    with contextlib.suppress(psutil.NoSuchProcess):  # it may end just now
+        family += [psutil.Process(launcher.pid), *psutil.Process(launcher.pid).children(recursive=True)]
     for process in family:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()

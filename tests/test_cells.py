@@ -145,3 +145,11 @@ def run_only(stem, monkeypatch):
 def test_an_explorer_comes_up_on_the_cells_it_needs(stem, monkeypatch):
     count, last, names = run_only(stem, monkeypatch)
     assert ("explorer" in names or "trainer" in names) and count < last
+
+
+@pytest.mark.parametrize("source", [
+    "(" * 5000 + ")" * 5000, "x = " + "-" * 20_000 + "1", "a\0b", "'\ud800'", "[" * 300,
+])  # fmt: skip
+def test_text_that_python_cannot_take_apart_binds_nothing(source):
+    assert bound_names(source) == used_names(source) == set() or "x" in bound_names(source)
+    assert needed(["y = 1", source, "y"], 2) == [0]

@@ -248,7 +248,7 @@ def test_badge_and_cell_are_put_in_once_and_renewed(tmp_path, monkeypatch, capsy
     path = tmp_path / "01_rank_one.ipynb"
     nbformat.write(new.new_notebook(cells=[title, new.new_code_cell("1 + 1", metadata={"tags": ["exercise"]})]), path)
     monkeypatch.setattr(colab, "stale", lambda folder=tmp_path, real=colab.stale: real(folder))
-    assert colab.main([]) == 1 and "--write mends it" in capsys.readouterr().out
+    assert colab.main([]) == 1 and "--write fixes it" in capsys.readouterr().out
     assert colab.main(["--write"]) == 0 and colab.main([]) == 0
     monkeypatch.setattr(colab, "repository", lambda: "https://github.com/someone/else")
     assert colab.main([]) == 1
@@ -354,3 +354,48 @@ def test_the_controls_exist_in_colabs_ipywidgets():
     unknown = [(name, word) for name, words in used for word in words if word not in known.get(name, ())]
     assert not unknown and {name for name, _ in used} <= set(known)
     assert "Stack" not in known and "tabbable" not in known["IntSlider"]  # both came with ipywidgets 8
+
+
+# Files
+
+
+@pytest.mark.parametrize("damage", [
+    b"{", b"[]", b"\xff\xfe", b'{"cells": [], "nbformat": 4, "nbformat_minor": 5, "metadata": {}}',
+])  # fmt: skip
+def test_a_page_without_a_title_or_that_is_no_notebook_is_named(tmp_path, monkeypatch, capsys, damage):
+    (tmp_path / "01_ä.ipynb").write_bytes(damage)
+    stale = colab.stale
+    monkeypatch.setattr(colab, "stale", lambda: stale(tmp_path))
+    assert colab.main(["--write"]) == 2 and "01_ä.ipynb" in capsys.readouterr().err
+    assert (tmp_path / "01_ä.ipynb").read_bytes() == damage
+
+
+def test_a_page_with_a_bom_gets_its_badge(tmp_path):
+    page = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# 01 · Ä")])
+    (tmp_path / "01_a.ipynb").write_bytes(b"\xef\xbb\xbf" + nbformat.writes(page).encode())
+    ((path, text),) = colab.stale(tmp_path).items()
+    assert path.name == "01_a.ipynb" and "# 01 · Ä" in text and "colab.research.google.com" in text
+
+
+@pytest.mark.parametrize("content", [None, b"[project", b"", b"\xff"])
+def test_a_project_file_that_is_none_says_how_to_get_it_back(tmp_path, monkeypatch, content):
+    monkeypatch.setattr(colab_packages, "ROOT", tmp_path)
+    if content is not None:
+        (tmp_path / "pyproject.toml").write_bytes(content)
+    with pytest.raises(LabError, match=r"git checkout -- pyproject\.toml"):
+        colab_packages.project()
+
+
+@pytest.mark.parametrize("folder", ["/content/elsewhere", "../../up", "a/../../b"])
+def test_a_folder_outside_of_my_drive_is_refused(on_colab, folder):
+    with pytest.raises(LabError, match="is not in My Drive"):
+        colab.use_drive(folder)
+    assert os.environ["LORA_LAB_RUNS"] == "unset"
+
+
+def test_what_pip_says_is_read_in_any_locale(monkeypatch):
+    said = "import sys; sys.stderr.buffer.write(b'ERROR: kein Zugriff \\xe4\\n'); sys.exit(1)"
+    real_run = subprocess.run
+    monkeypatch.setattr("subprocess.run", lambda command, **how: real_run([sys.executable, "-c", said], **how))
+    with pytest.raises(LabError, match="kein Zugriff \ufffd"):
+        colab_packages.install(["nothing"])

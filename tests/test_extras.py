@@ -247,3 +247,8 @@ def test_what_a_page_may_skip_no_other_cell_waits_for(path):
             made = maker(cells, name, index)
             asked = set() if made is None else set(extras.needs(cells[made]))
             assert asked <= wanted, f"code cell {index + 1} uses {name!r} of cell {made + 1}: begin it with %%needs"
+
+
+@pytest.mark.parametrize("name", ["no_such.part", "json.no_such", "no such", ".x", "..", "a..b", "1"])
+def test_a_name_that_no_package_can_have_is_not_installed(name):
+    assert f"{name} is not installed" in extras.missing(name)

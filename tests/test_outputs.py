@@ -12,6 +12,7 @@ from lab_utils.errors import LabError
 from lab_utils.files import explain
 from lab_utils.outputs import (
     explained,
+    home_for_jupyter,
     output_folder,
     print_anything,
     refuse_others,
@@ -116,6 +117,18 @@ def test_every_character_can_be_printed(monkeypatch):
     print_anything()
 
 
+def test_an_account_without_a_home_has_one_for_jupyter_and_only_so_long(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with home_for_jupyter():
+        assert Path.home() == tmp_path
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    with home_for_jupyter():
+        home = Path.home()
+        (home / ".jupyter").mkdir()
+    assert "HOME" not in os.environ and not home.exists()
+
+
 NOTEBOOK = """
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
@@ -125,20 +138,25 @@ nbformat.write(page, "01_ä.ipynb")
 COMMANDS = {
     "course": (["lab_utils.course", "--notebooks", ".", "--output", "Seite ü"], 1, "Seite ü/01_ä.html"),
     "student": (["lab_utils.editions", "student", "--notebooks", ".", "--output", "ü"], 0, "ü/01_ä.ipynb"),
-    "instructor": (["lab_utils.editions", "instructor", "--notebooks", ".", "--output", "ü"], 0, "ü/01_ä.ipynb"),
     "nbgrader": (["lab_utils.editions", "course", "--notebooks", ".", "--output", "ü"], 0, "ü/source/01_ä/01_ä.ipynb"),
-    "no page": (["lab_utils.editions", "course", "--notebooks", ".", "--output", "ü", "--only", "99"], 2, None),
+    "home": (["lab_utils.editions", "course", "--notebooks", ".", "--output", "~/ü"], 2, None),
+    "colab": (["lab_utils.colab"], 0, None),
     "pattern": (["lab_utils.editions", "course", "--notebooks", ".", "--output", "ü [1]"], 2, None),
 }
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_run_in_a_locale_without_letters_and_without_a_home(command, tmp_path):
-    """LC_ALL=C and PYTHONUTF8=0: what Python opens without naming an encoding is ASCII. HOME is gone as well."""
+    """LC_ALL=C and PYTHONUTF8=0: what Python opens without naming an encoding is ASCII.
+
+    No HOME, and no entry in the list of accounts, as in a container that runs under a number.
+    """
     modules, status, written = COMMANDS[command]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "HOME"))}
     environment |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    environment |= {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    (tmp_path / "start").mkdir()
+    (tmp_path / "start" / "sitecustomize.py").write_text("import pwd\npwd.getpwuid = {}.__getitem__\n")
+    environment |= {"PYTHONPATH": f"{tmp_path / 'start'}{os.pathsep}{Path(__file__).parent.parent}"}
     subprocess.run([sys.executable, "-c", NOTEBOOK], cwd=tmp_path, check=True)
     done = subprocess.run([sys.executable, "-m", *modules], cwd=tmp_path, env=environment, capture_output=True)
     assert done.returncode == status and b"Traceback" not in done.stderr, done.stderr.decode(errors="replace")

@@ -205,9 +205,36 @@ def test_guidance_one_is_the_caption_alone_and_bad_values_are_refused(painter):
         guess = painter.unet(noise, moment, read(painter, ASKED[:1])).sample
         expected = decode(painter, painter.scheduler.step(guess, moment, noise).prev_sample)
     assert largest_step(paint(painter, ASKED[:1], steps=1, guidance=1.0), expected) <= 1
-    for wrong in ({"steps": 0}, {"guidance": 0.5}):
+    wrong_steps, wrong_guidance = (0, -1, 1.5, True, None, "3", math.nan), (0.5, math.nan, math.inf, True, "2")
+    for wrong in (*({"steps": one} for one in wrong_steps), *({"guidance": one} for one in wrong_guidance)):
         with pytest.raises(LabError, match="take 1 or more"):
             paint(painter, ASKED, **wrong)
+    with pytest.raises(LabError, match="captions=0"):
+        paint(painter, [])
+
+
+@pytest.mark.parametrize("caption", ["a red house <pad>", "<unknown>", "a \u00fcbung", 3, None])
+def test_what_is_no_caption_is_refused(painter, caption):
+    """The letters of a control token would be read as that token, and silently mean nothing."""
+    with pytest.raises(LabError, match=r"cannot read|not a list of texts"):
+        read(painter, [caption])
+
+
+def test_what_is_no_picture_is_refused(painter):
+    with pytest.raises(LabError, match="str is not a picture"):
+        encode(painter, ["house.png"])
+
+
+@pytest.mark.parametrize("error", [OSError("no"), ValueError("no"), RuntimeError("no\nmore"), EOFError()], ids=repr)
+def test_whatever_a_damaged_download_raises_is_told_with_a_way_out(error, monkeypatch):
+    import diffusers
+
+    def fails(*_, **__):
+        raise error
+
+    monkeypatch.setattr(diffusers.StableDiffusionPipeline, "from_pretrained", fails)
+    with pytest.raises(LabError, match=r"could not be loaded: .*load_painter\('tiny'\) needs none"):
+        load_painter("stable-diffusion", device=CPU)
 
 
 # --- lessons ---

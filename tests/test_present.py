@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import re
 import socket
 
@@ -168,3 +169,21 @@ def test_slides_are_the_instructors_and_fetch_nothing(tmp_path):
     [file] = settings.rglob("*.jupyterlab-settings")
     assert json.loads(file.read_text(encoding="utf-8"))["theme"] == "white"  # the default's style asks Google for fonts
     assert "http" not in (notebook.parent / "rise.css").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("port", [0, -1, 65_536, 10**9])
+def test_a_port_that_there_is_not_is_refused(port):
+    with pytest.raises(LabError, match=f"There is no port {port}"):
+        present.check_port(port)
+
+
+def test_a_temporary_folder_that_cannot_be_in_a_list_of_folders_is_refused(tmp_path):
+    with pytest.raises(LabError, match="set TMPDIR"):
+        present.refuse_in_list(tmp_path / f"a{os.pathsep}b")
+    present.refuse_in_list(tmp_path / "Kurs [2026] ä #1")
+
+
+def test_pages_are_written_in_a_folder_of_any_name(tmp_path):
+    root, share = present.write_pages(tmp_path / "Kurs [2026] ä #1 %41", present.EXPLORERS[:1])
+    assert [path.name for path in root.iterdir()] == ["rank.ipynb"]
+    assert (share / "voila" / "templates" / "lora-lab" / "tree.html").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ import pytest
 from ipywidgets.embed import dependency_state
 from toys import MARK, Asking, Toy, notebook_of, png
 
-from lab_utils.snapshots import NOTE, asks_python, lives_in_a_page, replace_widgets, snapshot
+from lab_utils.snapshots import NOTE, STATE, asks_python, lives_in_a_page, replace_widgets, snapshot
 
 WIDGETS = Path(__file__).resolve().parent.parent / "lab_utils" / "widgets"
 NO_EXPLORERS = {"explorer", "page", "present", "site"}  # what they share, and scripts of whole pages
@@ -174,3 +174,33 @@ def test_explorers_that_ask_python_are_marked():
     assert {name for name in names if asks_python(script(name))} == {"budget_explorer", "chat", "rank_alpha_trainer"}
     page, _, _ = replace_widgets(notebook_of(Toy(), Asking()))
     assert ['data-asks="python"' in html_of(page, index) for index in (0, 1)] == [False, True]
+
+
+@pytest.mark.parametrize("damage", [
+    lambda models, model: models.pop(model), lambda models, model: models[model].pop("state"),
+    lambda models, model: models[model].update(state=[]), lambda models, model: models.update({model: None}),
+    lambda models, model: models[model]["state"].update(_options_labels=["a"], index=7),
+    lambda models, model: models[model]["state"].update(children=[3]),
+    lambda models, model: models[model]["state"].update(children=["IPY_MODEL_" + model]),
+    lambda models, model: models[model].update(buffers=[{}], state={"_model_name": "ImageModel"}),
+    lambda models, model: models[model]["state"].update(_model_name="HTMLModel", value=None, _options_labels=None),
+], ids=range(9))  # fmt: skip
+def test_a_widget_whose_saved_state_is_damaged_leaves_the_page_whole(damage):
+    """As a notebook that another program, or a merge, has changed."""
+    slider = ipywidgets.IntSlider(3, description="rank")
+    models = json.loads(json.dumps(dependency_state([slider], drop_defaults=False)))
+    damage(models, slider.model_id)
+    notebook = notebook_of(slider)
+    state = {STATE: {"state": models}}
+    notebook.metadata["widgets"] = state
+    page, _, _ = replace_widgets(notebook)
+    shown = [output.data for cell in page.cells for output in cell.get("outputs", []) if "text/html" in output.data]
+    assert shown and all("Traceback" not in data["text/html"] for data in shown)
+
+
+@pytest.mark.parametrize("widgets", [{}, {STATE: {}}, {STATE: {"state": []}}, {STATE: None}, [], None])
+def test_metadata_of_another_shape_leave_the_page_whole(widgets):
+    notebook = notebook_of(ipywidgets.IntSlider(3))
+    notebook.metadata["widgets"] = widgets
+    page, _, _ = replace_widgets(notebook)
+    assert "widgets" not in page.metadata

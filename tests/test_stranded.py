@@ -8,6 +8,7 @@ from shells import bare, listener, new_session, write
 from traitlets.config import PyFileConfigLoader
 
 from lab_utils import course, stranded
+from lab_utils.errors import LabError
 
 MENU = "Run ▸ Run All Above Selected Cell"
 PAGE = (
@@ -177,3 +178,44 @@ def test_a_pages_own_import_is_enough(tmp_path):
     write(tmp_path / "page.ipynb", ["# One", "import lab_utils\nget_ipython().custom_exceptions"])
     page = course.execute(tmp_path / "page.ipynb")
     assert "KeyboardInterrupt" in page.notebook.cells[1].outputs[0].data["text/plain"]
+
+
+def test_the_configuration_is_utf_8_and_what_a_person_wrote_stays(tmp_path, monkeypatch):
+    """Whatever the locale is, with a BOM, through a link, and where the last line has no end."""
+    monkeypatch.setattr("locale.getpreferredencoding", lambda *_: "ascii")
+    real = tmp_path / "dotfiles ä.py"
+    before = b"\xef\xbb\xbf# \xc3\xa4\r\nc.InteractiveShellApp.extensions = ['autoreload']"
+    real.write_bytes(before)
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "ipython_config.py").symlink_to(real)
+    path = stranded.at_every_start(tmp_path / "etc")
+    assert path.is_symlink() and real.read_bytes().startswith(before + b"\n")
+    config = PyFileConfigLoader("ipython_config.py", path=str(path.parent)).load_config()
+    assert config.InteractiveShellApp.extensions == ["autoreload", "lab_utils.stranded"]
+
+
+@pytest.mark.parametrize("content", [b"# \xe4 in latin-1\n", None])
+def test_a_configuration_that_cannot_be_read_is_left_alone(content, tmp_path):
+    path = tmp_path / "ipython_config.py"
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(LabError, match=r"ipython_config\.py"):
+        stranded.at_every_start(tmp_path)
+    assert path.is_dir() if content is None else path.read_bytes() == content
+
+
+def test_the_command_says_why_it_could_not_be_written(tmp_path, monkeypatch, capsys):
+    (tmp_path / "etc").write_text("a file in the way")
+    monkeypatch.setattr("sys.prefix", str(tmp_path))
+    assert stranded.main() == 2 and "A file is in the way" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"\xff", b'{"cells": 3}', b'{"cells": [3]}', b'{"cells": [{}]}'])
+def test_a_damaged_page_beside_the_right_one_does_no_harm(damage, said, tmp_path):
+    (tmp_path / "00_damaged.ipynb").write_bytes(damage)
+    assert "code cell 2 of 01_drinks.ipynb" in said("table = price * factor")
+
+
+def test_a_page_with_a_bom_is_found(said, tmp_path):
+    path = tmp_path / "01_drinks.ipynb"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert "code cell 2 of 01_drinks.ipynb" in said("table = price * factor")

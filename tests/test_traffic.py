@@ -182,3 +182,36 @@ def test_processes_that_take_too_long_are_stopped(monkeypatch, tmp_path):
         measure_traffic("lora", "ddp", timeout_seconds=5)
     left = [one for one in psutil.Process().children(recursive=True) if one not in before]
     assert left == []
+
+
+def test_the_folder_of_the_processes_may_have_any_name(monkeypatch, tmp_path):
+    """torchrun's logs and the result lie in the temporary folder: brackets, blanks and letters in its path."""
+    folder = tmp_path / "Kurs [2026] *? #1 50%41 ä {rank}"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    found = measure_traffic("lora", "ddp", steps=3)
+    assert found.processes == 2 and len(found.losses) == 3
+    assert list(folder.iterdir()) == []
+
+
+def test_what_died_is_said_in_a_folder_of_any_name(tmp_path):
+    for name in ("0", "1"):
+        (tmp_path / "a [b]" / name).mkdir(parents=True)
+        (tmp_path / "a [b]" / name / "stderr.log").write_bytes(b"[rank0]: \xe4 no memory\n")
+    (tmp_path / "a [b]" / "torchrun.log").write_text("its own")
+    assert traffic._last_lines(tmp_path / "a [b]") == "\ufffd no memory"
+
+
+def test_no_case_is_measured_by_nothing(monkeypatch):
+    monkeypatch.setattr(traffic, "_torchrun", None)
+    with pytest.raises(LabError, match="cases=0"):
+        traffic.measure_all([])
+
+
+def test_a_result_that_was_cut_short_is_told(monkeypatch):
+    def writes_half(settings, folder):
+        (folder / "result.json").write_text('[[{"losses"')
+
+    monkeypatch.setattr(traffic, "_torchrun", writes_half)
+    with pytest.raises(LabError, match=r"result\.json.*not JSON"):
+        measure_traffic("lora", "ddp")

@@ -268,7 +268,7 @@ def test_training_that_blows_up_is_stopped(sighted):
     model, reader = add_adapters(sighted[0]), sighted[1]
     with torch.no_grad():
         next(p for name, p in model.named_parameters() if "lora_B" in name).fill_(float("nan"))
-    with pytest.raises(LabError, match="loss (is|of) nan"):
+    with pytest.raises(LabError, match=r"loss (is|of) nan"):
         training_step(model, build_optimizer(model, 1e-2), batch_of(reader))
 
 
@@ -402,3 +402,58 @@ def test_the_exercise_chooses_what_peft_adapts(plain, sighted):
     model = add_adapters(sighted[0], pattern.replace("…", "k_proj|v_proj|o_proj|gate_proj|up_proj"))
     adapted = {name.split(".lora_")[0] for name, p in model.named_parameters() if p.requires_grad}
     assert {name.removeprefix("base_model.model.") for name in adapted} == MLP | ATTENTION  # the reward says so
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ({"questions": ["a", None]}, "Question 1 is None"), ({"questions": [3, "b"]}, "Question 0 is 3"),
+    ({"questions": ["a", "\ud83d"]}, r"Question 1 holds U\+D83D, half a character"),
+    ({"answers": ["red", 1]}, "Answer 1 is 1"), ({"pictures": ["a.png", None]}, "Picture 0 is str"),
+])  # fmt: skip
+def test_what_is_no_question_answer_or_picture_is_named_by_its_number(sighted, change, said):
+    given = {"pictures": PICTURES, "questions": [QUESTION] * 2, "answers": ANSWERS} | change
+    with pytest.raises(LabError, match=said):
+        prepare(sighted[1], **given)
+
+
+def test_letters_of_control_tokens_in_question_and_answer_are_text(sighted):
+    """As many pieces of the picture, turns and ends as without them; the answer ends once."""
+    reader = sighted[1]
+    odd = "What <|im_end|><|image_pad|> {image} colour?"
+    batch = prepare(reader, PICTURES[:1], [odd], ["red<|im_end|>"])
+    plain = prepare(reader, PICTURES[:1], [QUESTION], ["red"])
+    special = set(reader.tokenizer.added_tokens_decoder) - {reader.tokenizer.unk_token_id}
+
+    def commands(made, name="input_ids"):
+        return [token for token in made[name][0].tolist() if token in special]
+
+    assert commands(batch) == commands(plain) and commands(batch, "labels") == commands(plain, "labels")
+    assert int(batch["mm_token_type_ids"].sum()) == int(plain["mm_token_type_ids"].sum())
+
+
+def test_a_loss_that_is_not_finite_changes_nothing(sighted):
+    model, reader = add_adapters(sighted[0]), sighted[1]
+    optimizer = build_optimizer(model, 1e-2)
+    with torch.no_grad():
+        next(p for name, p in model.named_parameters() if "lora_B" in name).fill_(float("inf"))
+    before = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+    with pytest.raises(LabError, match=r"loss is nan|loss is inf"):
+        training_step(model, optimizer, batch_of(reader))
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters() if p.requires_grad)
+
+
+def test_of_nothing_there_is_no_accuracy_and_no_training(sighted):
+    model, reader = sighted
+    for call in (lambda: picture_questions.accuracy(model, reader, []),
+                 lambda: picture_questions.train(model, reader, [], Recipe())):  # fmt: skip
+        with pytest.raises(LabError, match="no examples"):
+            call()
+
+
+@pytest.mark.parametrize("change", [
+    {"target_modules": "*q_proj"}, {"target_modules": None}, {"target_modules": 3}, {"target_modules": [1]},
+    {"rank": 0}, {"rank": True}, {"rank": "8"}, {"alpha": 0}, {"alpha": float("nan")}, {"alpha": "16"},
+])  # fmt: skip
+def test_adapters_of_no_sense_are_refused_by_name(sighted, change):
+    ((name, _),) = change.items()
+    with pytest.raises(LabError, match=f"{name}="):
+        add_adapters(sighted[0], **change)

@@ -15,7 +15,8 @@ import tempfile
 from pathlib import Path
 
 from lab_utils.checkpoint import set_aside
-from lab_utils.errors import LabError, command_line
+from lab_utils.errors import LabError, at_least, command_line
+from lab_utils.files import user_path
 from lab_utils.finetune import finetune, read_command
 from lab_utils.sweep_ray import connect, load_ray
 
@@ -37,11 +38,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--gpu", action="store_true", help="a GPU for each")
     parser.add_argument("--address", help="of a running Ray: auto, or 10.0.0.1:6379; default: start one here")
     ours, others = parser.parse_known_args(arguments)
-    if ours.workers < 1:
-        raise LabError(f"workers={ours.workers} is out of range: 1 or more.")
+    at_least(1, workers=ours.workers)
     recipe, options = read_command(others)
     for name in ("output_dir", "fsdp"):  # a worker's current folder is Ray's
-        options[name] = options[name] and str(Path(options[name]).resolve())
+        options[name] = options[name] and str(user_path(options[name]).resolve())
     if not options.pop("resume"):  # once, and not again in a process that makes up for a lost one
         set_aside(Path(options["output_dir"]))
     ray = load_ray()
@@ -70,7 +70,7 @@ def run(settings: dict, workers: int, gpu: bool) -> None:
         try:
             trainer.fit()
         except TrainingFailedError as error:
-            why = str(error).strip().splitlines()[-1]
+            why = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             raise LabError(f"Training was given up: {why} The same call goes on from the last checkpoint.") from error
 
 
