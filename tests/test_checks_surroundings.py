@@ -10,6 +10,7 @@ import math
 import os
 import random
 import signal
+import socket
 import sys
 import time
 import types
@@ -27,6 +28,13 @@ OUTER = checks.EXERCISES["outer_product"]
 
 def environment():
     return dict(os.environ)
+
+
+class Doubling(torch.overrides.TorchFunctionMode):
+    """While it is on, sums are twice what they are."""
+
+    def __torch_function__(self, function, kinds, arguments=(), options=None):
+        return function(*arguments, **(options or {})) * (2 if "add" in function.__name__ else 1)
 
 
 SETTINGS = {  # what a function does -> how to see it
@@ -56,6 +64,14 @@ SETTINGS = {  # what a function does -> how to see it
     "locale": (lambda: locale.setlocale(locale.LC_NUMERIC, "C.UTF-8"), lambda: locale.setlocale(locale.LC_NUMERIC)),
     "recursion": (lambda: sys.setrecursionlimit(4000), sys.getrecursionlimit),
     "digits": (lambda: sys.set_int_max_str_digits(0), sys.get_int_max_str_digits),
+    "function mode": (lambda: Doubling().__enter__(), lambda: float(torch.ones(1) + 0)),
+    "inference": (lambda: torch.inference_mode().__enter__(), torch.is_inference_mode_enabled),
+    "hooks": (
+        lambda: torch.nn.modules.module.register_module_forward_hook(lambda *_: torch.zeros(1)),
+        lambda: float(torch.nn.Identity()(torch.ones(1)))),
+    "socket": (lambda: socket.setdefaulttimeout(3), socket.getdefaulttimeout),
+    "collection": (lambda: gc.set_threshold(1), gc.get_threshold),
+    "input": (lambda: setattr(sys, "stdin", None), lambda: sys.stdin),
     "path": (lambda: sys.path.insert(0, "/nowhere"), lambda: list(sys.path)),
     "path replaced": (lambda: setattr(sys, "path", []), lambda: list(sys.path)),
     "module replaced": (lambda: sys.modules.update(json=types.ModuleType("json")), lambda: sys.modules["json"]),

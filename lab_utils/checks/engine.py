@@ -2,23 +2,21 @@
 
 import copy
 import inspect
-import io
 import math
 import os
-import signal
 import tempfile
-import threading
 import time
 import traceback
 import warnings
 from collections.abc import Callable
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from functools import cache
 
 import torch
 from hypothesis import HealthCheck, Phase, Verbosity, find, given, settings
 
+from .calling import Printed, TooLong, first_line, plain, time_limit
 from .comparing import agree, same_bits
 from .exercise import Exercise, Mistake
 from .surroundings import Surroundings
@@ -34,10 +32,6 @@ IN_PLACE = Mistake(
     "Make a new tensor: operations such as +=, copy_ or names that end in _ write into the tensor that you were given.",
 )
 REMEMBERS = "It gives something else when it is called again with the same input. Does it keep something between calls?"
-
-
-class TooLong(BaseException):
-    """The time is up. Not an Exception, so that a learner's `except Exception` does not catch it."""
 
 
 @dataclass
@@ -134,11 +128,11 @@ def run(
     exercise: Exercise, function: Callable, inputs: tuple, end: float = math.inf, kept: Surroundings | None = None
 ) -> Trial:  # fmt: skip
     """Call `function` with copies of `inputs` and judge what came back. Only TooLong gets out, at time `end`."""
-    trial, given_inputs, printed = Trial(inputs), copy.deepcopy(inputs), _Printed()
+    trial, given_inputs, printed = Trial(inputs), copy.deepcopy(inputs), Printed()
     try:
         with time_limit(end), redirect_stdout(printed), redirect_stderr(printed):
             for _ in range(exercise.calls):
-                trial.results.append(_keep(function(*given_inputs)))
+                trial.results.append(plain(function(*given_inputs)))
     except (TooLong, KeyboardInterrupt):
         raise
     except BaseException as error:
@@ -148,7 +142,7 @@ def run(
             kept.restore()
     trial.printed = printed.getvalue()
     if trial.error is not None:
-        trial.findings["runs"] = f"It raises {type(trial.error).__name__}: {_first_line(trial.error)}"
+        trial.findings["runs"] = f"It raises {type(trial.error).__name__}: {first_line(trial.error)}"
     else:
         trial.findings = {"runs": None, **_findings(exercise, trial)}
     changed = [
@@ -159,23 +153,16 @@ def run(
     return trial
 
 
-class _Printed(io.StringIO):
-    """Catches what a function prints, and cannot be closed by it."""
-
-    def close(self) -> None:
-        pass
-
-
 def _remembers(exercise: Exercise, function: Callable, first: Trial, end: float, kept: Surroundings) -> str | None:
     """What is wrong if two calls with the same input, and nothing put back between them, give two results."""
-    given_inputs, printed = [copy.deepcopy(first.inputs) for _ in range(2)], _Printed()
+    given_inputs, printed = [copy.deepcopy(first.inputs) for _ in range(2)], Printed()
     try:
         with time_limit(end), redirect_stdout(printed), redirect_stderr(printed):
-            results = [_keep(function(*inputs)) for inputs in given_inputs]
+            results = [plain(function(*inputs)) for inputs in given_inputs]
     except (TooLong, KeyboardInterrupt):
         raise
     except BaseException as error:
-        return f"Called again with the same input, it raises {type(error).__name__}: {_first_line(error)}"
+        return f"Called again with the same input, it raises {type(error).__name__}: {first_line(error)}"
     finally:
         kept.restore()
     return None if agree(*results, exercise.view) else REMEMBERS
@@ -217,42 +204,6 @@ def smallest(
         return best
 
 
-@contextmanager
-def time_limit(end: float):
-    """Raise TooLong in this block when the clock (time.monotonic) passes `end`, and on entering if it has.
-
-    An endless loop is interrupted on the main thread of a Unix process (every notebook there), nowhere else.
-    """
-    began = time.monotonic()
-    left = end - began
-    if left <= 0:
-        raise TooLong
-    on_main = threading.current_thread() is threading.main_thread()
-    if left == math.inf or not on_main or not hasattr(signal, "setitimer"):
-        yield
-        return
-
-    armed = [True]
-
-    def stop(*_):
-        if armed:
-            raise TooLong
-
-    before = signal.signal(signal.SIGALRM, stop)
-    others, interval = signal.setitimer(signal.ITIMER_REAL, left, 0.25)  # again, if a bare `except:` swallows the first
-    try:
-        try:
-            yield
-        finally:
-            armed.clear()
-    finally:  # of its own: the alarm may ring just before `armed` is cleared
-        armed.clear()
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, signal.SIG_DFL if before is None else before)
-        if others:  # someone else's alarm goes on
-            signal.setitimer(signal.ITIMER_REAL, max(others - (time.monotonic() - began), 1e-3), interval)
-
-
 def arguments(exercise: Exercise) -> list[str]:
     """The names of an exercise's arguments."""
     return list(inspect.signature(exercise.solution).parameters)
@@ -274,7 +225,7 @@ def _findings(exercise: Exercise, trial: Trial) -> dict[str, str | None]:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # also what a method of the result raises, say SystemExit
-        return {"kind": f"It returns what cannot be compared ({type(error).__name__}: {_first_line(error)})."}
+        return {"kind": f"It returns what cannot be compared ({type(error).__name__}: {first_line(error)})."}
 
 
 def _explains(exercise: Exercise, wrong: Callable, trials: list[Trial]) -> bool:
@@ -283,7 +234,7 @@ def _explains(exercise: Exercise, wrong: Callable, trials: list[Trial]) -> bool:
     for trial in trials:
         made = run(exercise, wrong, trial.inputs)
         if made.error is not None or trial.error is not None:
-            if type(made.error) is not type(trial.error) or _first_line(made.error) != _first_line(trial.error):
+            if type(made.error) is not type(trial.error) or first_line(made.error) != first_line(trial.error):
                 return False  # torch's errors name the shapes that do not fit: the same error is the same mistake
             evidence = True
         elif not agree(made.results[0], trial.results[0], exercise.view):
@@ -308,18 +259,6 @@ def _empty(trial: Trial) -> bool:
     return bool(trial.results) and any(trial.results[0] is nothing for nothing in (None, Ellipsis, NotImplemented))
 
 
-def _keep(result, depth: int = 0):
-    """A result that later calls cannot change, and that has no code of its own: plain tensors, tuples and lists."""
-    if isinstance(result, torch.Tensor):
-        with torch._C.DisableTorchFunctionSubclass():  # a subclass may answer comparisons itself
-            plain = result.detach().clone()
-            return plain if type(plain) is torch.Tensor else plain.as_subclass(torch.Tensor)
-    if isinstance(result, (tuple, list)) and depth < 3:
-        kind = tuple if isinstance(result, tuple) else list
-        return kind([_keep(part, depth + 1) for part in kind.__iter__(result)])
-    return result
-
-
 def _untouched(before, after) -> bool:
     """Does an argument still hold what it held?"""
     if isinstance(before, torch.Tensor):
@@ -331,13 +270,3 @@ def _untouched(before, after) -> bool:
     if isinstance(before, (tuple, list)):
         return len(before) == len(after) and all(map(_untouched, before, after))
     return before == after or before != before
-
-
-def _first_line(error: BaseException) -> str:
-    """The first line of an error's message."""
-    try:
-        return (str(error).strip().splitlines() or [""])[0][:300]
-    except KeyboardInterrupt:
-        raise
-    except BaseException:
-        return ""

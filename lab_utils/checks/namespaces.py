@@ -48,7 +48,8 @@ class Kept:
         self._parts: list = [_Held(one) if isinstance(one, FunctionType) else _Attributes(one) for one in owners]
         self._parts += [_Names(names, whole=True) for names in own.values()]
         self._parts += [_Names(names) for names in (sys.modules, *shared) if id(names) not in own]
-        self._parts += [_Held(one) for module in lab for one in vars(module).values() if _is_container(one)]
+        holders = [*lab, torch.nn.modules.module]  # the last has the hooks of all modules
+        self._parts += [_Held(one) for module in holders for one in vars(module).values() if _is_container(one)]
         self._parts += _values(functions, {names.get("__name__") for names in own.values()})
 
     def restore(self) -> None:

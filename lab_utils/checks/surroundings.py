@@ -10,6 +10,7 @@ import logging
 import os
 import random
 import signal
+import socket
 import sys
 import threading
 import warnings
@@ -85,7 +86,8 @@ def _settings() -> list[tuple[Callable, Callable]]:
     """(read, put) of each setting."""
     pairs = [
         (torch.get_default_dtype, torch.set_default_dtype), (_default_device, torch.set_default_device),
-        (torch.is_grad_enabled, torch.set_grad_enabled), (torch.get_num_threads, torch.set_num_threads),
+        (_modes, _leave_modes), (torch.is_grad_enabled, torch.set_grad_enabled),
+        (torch.get_num_threads, torch.set_num_threads),
         (_deterministic, _set_deterministic), (torch.is_warn_always_enabled, torch.set_warn_always),
         (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly), (_flushes, torch.set_flush_denormal),
         (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
@@ -95,6 +97,7 @@ def _settings() -> list[tuple[Callable, Callable]]:
         (lambda: decimal.getcontext().copy(), lambda kept: decimal.setcontext(kept.copy())),
         (lambda: dict(os.environ), _set_environment), (_folder, os.chdir),
         (lambda: list(warnings.filters), _set_filters), (lambda: list(sys.path), partial(_fill, sys.path)),
+        (gc.get_threshold, lambda kept: gc.set_threshold(*kept)), (socket.getdefaulttimeout, socket.setdefaulttimeout),
         (sys.getrecursionlimit, sys.setrecursionlimit), (gc.isenabled, lambda on: gc.enable() if on else gc.disable()),
         (sys.getswitchinterval, sys.setswitchinterval), (sys.gettrace, sys.settrace), (sys.getprofile, sys.setprofile),
         (lambda: logging.root.manager.disable, logging.disable), (lambda: logging.root.level, logging.root.setLevel),
@@ -170,6 +173,18 @@ def _deterministic() -> tuple[bool, bool]:
 
 def _set_deterministic(kept: tuple[bool, bool]) -> None:
     torch.use_deterministic_algorithms(kept[0], warn_only=kept[1])
+
+
+def _modes() -> tuple[int, int]:
+    """How many of torch's modes are on: those that see functions, and those that see operators."""
+    return torch._C._len_torch_function_stack(), torch._C._len_torch_dispatch_stack()
+
+
+def _leave_modes(kept: tuple[int, int]) -> None:
+    while torch._C._len_torch_function_stack() > kept[0]:
+        torch._C._pop_torch_function_stack()
+    while torch._C._len_torch_dispatch_stack() > kept[1]:
+        torch._C._pop_torch_dispatch_stack()
 
 
 def _flushes() -> bool:
