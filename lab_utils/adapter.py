@@ -1,6 +1,7 @@
 """Putting LoRA adapters on a base model, and taking them off again."""
 
 from .errors import LabError
+from .models import base_model
 from .quiet import quiet
 from .recipe import Recipe
 
@@ -65,9 +66,6 @@ def put_on(model, config):
     return model.train()
 
 
-def base_model(model):
-    """The transformers model itself, with or without peft around it."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def take_off_adapter(model):

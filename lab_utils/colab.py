@@ -25,10 +25,10 @@ from .colab_packages import (
 )
 from .errors import LabError, command_line
 from .files import explain
+from .folders import NOTEBOOKS
 from .notebook_files import notebook_bytes, read_notebook
 from .outputs import print_anything, save
 
-NOTEBOOKS = ROOT / "notebooks"
 TAG = "colab"  # of the first cell
 BRANCH = "main"
 CLONE = "/content/lora-lab"  # where the first cell puts the lab

@@ -9,15 +9,15 @@ import re
 import subprocess
 import sys
 import tempfile
-import tomllib
 from collections.abc import Callable, Mapping
-from importlib.metadata import PackageNotFoundError, distributions, version
+from importlib.metadata import distributions
 from pathlib import Path
 
 from .errors import LabError
+from .extras import project, version_here
 from .files import read_text
+from .folders import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 KERNEL = frozenset({"ipykernel", "ipywidgets", "jupyterlab"})  # Colab's own serve as they are, whatever their version
 BUILT_IN = frozenset({"datasets", "matplotlib", "numpy", "pandas", "psutil", "scipy", "torch"})  # kept, if in range
 # Held at the very version that is there: loaded by the kernel, compiled, or another package insists on it.
@@ -32,27 +32,8 @@ REFUSED_BELOW = {"torchao": "0.16"}
 STACK = ("transformers", "peft", "accelerate", "trl", "bitsandbytes", "tokenizers", "safetensors", "huggingface-hub")
 
 
-def project() -> dict:
-    """The [project] table of the lab's pyproject.toml.
-
-    Raises
-    ------
-    LabError
-        The file is missing (the lab needs its whole repository) or damaged.
-    """
-    file = ROOT / "pyproject.toml"
-    try:
-        return tomllib.loads(read_text(file))["project"]
-    except (LabError, ValueError, KeyError) as error:
-        raise LabError(f"{error}. Restore it with `git checkout -- pyproject.toml` in {ROOT}.") from error
 
 
-def version_here(name: str) -> str | None:
-    """The version of an installed package, None if there is none."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def missing(find: Callable[[str], str | None] = version_here) -> list[str]:

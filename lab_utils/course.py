@@ -17,11 +17,11 @@ from pathlib import Path
 from .contents import clock, write_index
 from .errors import LabError, command_line
 from .files import user_path
+from .folders import NOTEBOOKS
 from .notebook_files import read_notebook
 from .outputs import home_for_jupyter, output_folder, print_anything, refuse_others, temporary_folder
 from .pages import describe, is_of_site, write_page
 
-NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 CELL_SECONDS, FAST_CELL_SECONDS = 1800, 300
 LOG_EVERY_SECONDS = 15  # where output is no terminal: one line for so much time
 

@@ -74,9 +74,6 @@ def decide_dtype(kind: str, has_fast_bf16: bool) -> tuple[str, str]:
     return "float32", "this processor would only emulate bfloat16, which is slower than float32"
 
 
-def decide_optimizer(kind: str, paged: bool = True) -> str:
-    """bitsandbytes' paged 8-bit AdamW on CUDA, plain AdamW elsewhere (paging needs CUDA's unified memory)."""
-    return "paged_adamw_8bit" if kind == "cuda" and paged else "adamw"
 
 
 def find_device() -> Device:

@@ -16,10 +16,13 @@ import importlib.util
 import re
 import shlex
 import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from .colab_packages import ROOT, project, version_here
 from .errors import LabError
+from .files import read_text
+from .folders import ROOT
 
 EXTRAS = {  # the extras of pyproject.toml that are no development tools -> what is imported of each
     "pictures": ("diffusers",),
@@ -29,6 +32,29 @@ EXTRAS = {  # the extras of pyproject.toml that are no development tools -> what
     "instructors": ("jupyterlab_rise", "nbgrader", "voila"),
     "hub": ("jupyterhub", "configurable_http_proxy"),
 }
+
+
+def project() -> dict:
+    """The [project] table of the lab's pyproject.toml.
+
+    Raises
+    ------
+    LabError
+        The file is missing (the lab needs its whole repository) or damaged.
+    """
+    file = ROOT / "pyproject.toml"
+    try:
+        return tomllib.loads(read_text(file))["project"]
+    except (LabError, ValueError, KeyError) as error:
+        raise LabError(f"{error}. Restore it with `git checkout -- pyproject.toml` in {ROOT}.") from error
+
+
+def version_here(name: str) -> str | None:
+    """The version of an installed package, None if there is none."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def missing(name: str) -> str:

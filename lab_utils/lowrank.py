@@ -5,6 +5,8 @@ values then are the matrix's own and not the rounding of the algorithm. Factors 
 measurements (singular values, energy) in float64.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,8 @@ from .errors import LabError
 
 DTYPES = (torch.float32, torch.float64)
 NEARLY = 1 - 1e-6  # entries this close to the largest of a column count as equally large
+
+RANKS = (1, 2, 4, 8, 16, 32, 64)
 
 
 def best_rank_r(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
@@ -202,3 +206,38 @@ def _matrix(name: str, value) -> Tensor:
         count = int((~value.isfinite()).sum())
         raise LabError(f"{name} holds {count} of {value.numel()} entries that are NaN or infinite: mend them first.")
     return value.detach().double()
+
+
+def energy_shares(spectra: Iterable[Tensor]) -> dict[int, float]:
+    """Share of the squared singular values in the first r directions, for each r of `RANKS`, mean of the matrices.
+
+    Parameters
+    ----------
+    spectra : 1-d Tensors, singular values, descending, not all zero
+
+    Returns
+    -------
+    dict rank -> float in [0, 1], to 5 decimals
+    """
+    squares = [values.double().square() for values in spectra]
+    return {
+        rank: round(sum((s[:rank].sum() / s.sum()).item() for s in squares) / len(squares), 5) for rank in RANKS
+    }  # fmt: skip
+
+
+def random_spectra(shapes: Iterable[tuple[int, int]], seed: int) -> list[Tensor]:
+    """Singular values of a Gaussian matrix of each shape; equal shapes share one.
+
+    Parameters
+    ----------
+    shapes : of (out, in)
+    seed : int
+
+    Returns
+    -------
+    list of float32 Tensors (min(out, in),), one for each of `shapes`
+    """
+    shapes = [tuple(shape) for shape in shapes]
+    generator = torch.Generator().manual_seed(seed)
+    found = {shape: torch.linalg.svdvals(torch.randn(shape, generator=generator)) for shape in sorted(set(shapes))}
+    return [found[shape] for shape in shapes]

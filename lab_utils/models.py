@@ -218,6 +218,11 @@ def _load(name: str, config, device: Device, place: str | int):
     return model, tokenizer
 
 
+def base_model(model):
+    """The transformers model itself, with or without peft around it."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def keep_weights_trainable(model) -> None:
     """Forbid bitsandbytes to repack 4-bit weights in place.
 

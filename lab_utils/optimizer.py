@@ -2,8 +2,13 @@
 
 import math
 
-from .device import Device, decide_optimizer, find_device
+from .device import Device, find_device
 from .errors import LabError
+
+
+def decide_optimizer(kind: str, paged: bool = True) -> str:
+    """bitsandbytes' paged 8-bit AdamW on CUDA, plain AdamW elsewhere (paging needs CUDA's unified memory)."""
+    return "paged_adamw_8bit" if kind == "cuda" and paged else "adamw"
 
 
 def build_optimizer(

@@ -20,9 +20,9 @@ from .cells import bound_names, maker
 from .errors import LabError, command_line
 from .extras import extra_of, missing, needs, skipped
 from .files import append_text, read_json, read_text, user_path
+from .folders import NOTEBOOKS, ROOT
 from .outputs import explained, print_anything
 
-COURSE = Path(__file__).resolve().parent.parent / "notebooks"
 EXTENSION = 'c.InteractiveShellApp.extensions.append("lab_utils.stranded")'
 
 
@@ -88,7 +88,7 @@ def at_every_start(folder: str | Path | None = None) -> Path:
     try:
         distribution("lora-lab")
     except PackageNotFoundError:  # a clone that is no installed package
-        lines.insert(-1, f"__import__('sys').path.append({str(COURSE.parent)!a})")
+        lines.insert(-1, f"__import__('sys').path.append({str(ROOT)!a})")
     with explained(path):
         append_text(path, "\n".join(lines) + "\n")
     return path
@@ -189,7 +189,7 @@ def _find_page(failed: str, ran: list[str]) -> tuple[Path, list[tuple[str, str]]
     """The notebook that holds the failed cell, with its code cells; else the kernel's own, else the one in use."""
     own = Path(os.environ.get("JPY_SESSION_NAME", "") or "no notebook is known")
     best, best_rank = None, (False, False, 0)
-    for path in [own, *sorted(Path.cwd().glob("*.ipynb")), *sorted(COURSE.glob("*.ipynb"))]:
+    for path in [own, *sorted(Path.cwd().glob("*.ipynb")), *sorted(NOTEBOOKS.glob("*.ipynb"))]:
         try:
             cells = _code_cells(path)
         except (LabError, LookupError, TypeError, AttributeError):

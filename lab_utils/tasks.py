@@ -9,8 +9,8 @@ from types import MappingProxyType
 from .data_lines import check_line, check_rows, read_jsonl, same_json, strict_json
 from .errors import LabError, choose
 from .files import user_path
+from .folders import DATA
 
-DATA = Path(__file__).resolve().parent.parent / "data"
 SPLITS = ("train", "validation", "test")
 
 

@@ -20,11 +20,12 @@ from .architectures import Architecture
 from .counts import lora_parameters
 from .errors import LabError, at_least, choose
 from .files import read_json
+from .folders import ROOT
+from .loopback import LOOPBACKS
 from .memory import METHODS
 from .outputs import temporary_folder
 from .sharding import Communication
 
-ROOT = Path(__file__).parent.parent
 SPREAD = ("ddp", "fsdp")  # the strategies that are measured
 CASES = tuple((method, strategy) for strategy in SPREAD for method in METHODS)
 SETTLING = 2  # steps before the traffic is the same every time: DDP orders its buckets, FSDP makes its groups
@@ -33,7 +34,6 @@ SMALL = Architecture(
     vocabulary=2048,
 )  # fmt: skip
 LEARNING_RATE = 1e-3
-LOOPBACKS = ("lo", "lo0")  # of Linux, of macOS
 
 
 @dataclass(frozen=True)

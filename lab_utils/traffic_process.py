@@ -10,7 +10,6 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
-import psutil
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -19,9 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from .architectures import Architecture
 from .fsdp import own_part
+from .loopback import loopback_bytes
 from .lora import inject, trainable_parameters
 from .saved import quantized_state
-from .traffic import LOOPBACKS
 
 WHOLE = {  # torch's operator -> our name, and which argument is the whole tensor
     "c10d::broadcast_": ("broadcast", 0),  # of DDP in the second step, when it has seen the order of the gradients
@@ -139,10 +138,6 @@ def held_bytes(tensors) -> int:
     return sum(own_part(tensor).nbytes for tensor in tensors)
 
 
-def loopback_bytes() -> int | None:
-    """Bytes that have gone through the loopback interface since the machine started; None if nothing counts them."""
-    counters = psutil.net_io_counters(pernic=True, nowrap=False)
-    return next((counters[name].bytes_sent for name in LOOPBACKS if name in counters), None)
 
 
 def train(settings: dict, method: str, strategy: str = "ddp", processes: int = 1, process: int = 0) -> dict:

@@ -1,47 +1,14 @@
 """A chat with the base and all adapters at once: the same message, one batch, one column each."""
 
 import html
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 
 import anywidget
 import traitlets
 
 from ..errors import LabError
+from ..serving_answers import BASE, Answers, reply
 from .explorer import FOLDER, STYLE, script
-
-BASE = "base"
-Answers = Callable[[list[str], list[str | None]], list[str]]
-
-
-def reply(answers: Answers, message: str, adapters: Sequence[str | None]) -> dict:
-    """Answer one message with several adapters in one batch.
-
-    Parameters
-    ----------
-    answers : function, (messages, adapters) -> texts; None among the adapters is the base
-    message : str
-    adapters : sequence of str or None
-
-    Returns
-    -------
-    dict of "message", "replies" (list of str, one an adapter), "seconds" (float, of the whole batch) and "error" (str:
-    what went wrong and what to do; "" if nothing did)
-    """
-    replies, error, began = [], "", time.perf_counter()
-    try:
-        replies = list(answers([message] * len(adapters), list(adapters)))
-        if len(replies) != len(adapters):
-            error = f"{len(replies)} answers came back for {len(adapters)} adapters: `answers` must give one a message."
-    except LabError as problem:
-        error = str(problem)
-    except Exception as problem:  # a widget's callback may not raise: nobody would see it
-        error = (
-            f"No answer: {type(problem).__name__}: {problem}. Try a shorter message. If that fails too, restart and "
-            "load the model and its adapters again."
-        )
-    seconds = round(time.perf_counter() - began, 3)
-    return {"message": message, "replies": [] if error else replies, "seconds": seconds, "error": error}
 
 
 class Chat(anywidget.AnyWidget):
