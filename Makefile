@@ -66,17 +66,17 @@ else
 endif
 
 course: $(DEV) model
-	@$(BIN)/python -m lab_utils.course $(COURSE)
+	@$(BIN)/python -m lab_utils.classroom.course $(COURSE)
 
 editions: $(TEACH)
-	@$(BIN)/python -m lab_utils.editions student --output editions/student
-	@$(BIN)/python -m lab_utils.editions instructor --output editions/instructor
+	@$(BIN)/python -m lab_utils.classroom.editions student --output editions/student
+	@$(BIN)/python -m lab_utils.classroom.editions instructor --output editions/instructor
 
 present: $(TEACH) model
-	@$(BIN)/python -m lab_utils.present $(PRESENT)
+	@$(BIN)/python -m lab_utils.classroom.present $(PRESENT)
 
 slides: $(TEACH) model
-	@$(BIN)/python -m lab_utils.slides $(NN) $(ROOT_FLAG) $(LAB_FLAGS)
+	@$(BIN)/python -m lab_utils.classroom.slides $(NN) $(ROOT_FLAG) $(LAB_FLAGS)
 
 lint: $(DEV)
 	@$(BIN)/ruff check .
@@ -92,7 +92,7 @@ bench: $(DEV) model browser
 	@$(BIN)/python tests/bench.py
 
 model: $(LAB)
-	@$(BIN)/python -m lab_utils.embedded
+	@$(BIN)/python -m lab_utils.models.embedded
 
 browser: $(DEV)
 	@$(BIN)/python tests/find_browser.py --install
@@ -124,7 +124,7 @@ $(LAB): $(BIN)/python pyproject.toml constraints.txt
 	@mkdir -p .venv/share/jupyter/lab/settings
 	@echo '{"@jupyter-widgets/jupyterlab-manager:plugin": {"saveState": true}}' > .venv/share/jupyter/lab/settings/overrides.json
 	@# Every kernel explains a NameError, right after a restart too.
-	@$(BIN)/python -m lab_utils.stranded
+	@$(BIN)/python -m lab_utils.notebook.name_errors
 	@touch $@
 
 $(TEACH): $(LAB)

@@ -24,11 +24,12 @@ from safetensors.torch import load_file, save_file
 from lab_utils.device import find_device, machine, use_threads
 from lab_utils.evaluate import score
 from lab_utils.files import read_json, replacing_folder, user_path
-from lab_utils.finetune import Run, finetune
+from lab_utils.finetune import Recipe, finetune
+from lab_utils.finetune.run import Run
+from lab_utils.folders import DATA
 from lab_utils.models import load_base
 from lab_utils.quiet import quiet
-from lab_utils.recipe import Recipe
-from lab_utils.tasks import DATA, TASKS, load_task
+from lab_utils.tasks import TASKS, load_task
 
 FOLDER = DATA / "adapters"
 RECIPES = {

@@ -5,7 +5,7 @@
     python data/record_evidence.py --list                 # what is there, what is missing, how long that takes
     python data/record_evidence.py --merge FOLDER         # take over what was recorded into another folder
 
-writes a line per run to `data/evidence/<study>.jsonl`; `lab_utils.studies` says what is asked, data/README.md what a
+writes a line per run to `data/evidence/<study>.jsonl`; `lab_utils.sweep.studies` says what is asked, data/README.md what a
 line holds. It takes one thread at the lowest priority, pauses while `make test` runs, and two may run at once: no run
 is done twice. Long runs go on from a checkpoint in `data/evidence/.partial`.
 """
@@ -21,24 +21,21 @@ from pathlib import Path
 
 import torch
 
-from lab_utils.adapter import attach_adapter, take_off_adapter
-from lab_utils.base_weights import compute_fast, plain_base, put_weights, weights_of
 from lab_utils.device import keep_freed_memory, machine
 from lab_utils.errors import LabError, choose
 from lab_utils.evaluate import answer_losses
-from lab_utils.evidence import FOLDER, Run, merge_tables, packed, packed_bits
-from lab_utils.full_finetune import load_full, matrices
+from lab_utils.finetune import Recipe, attach_adapter, build_optimizer, build_supervised, take_off_adapter
+from lab_utils.finetune.full import load_full, matrices
 from lab_utils.locks import wait_for_tests
 from lab_utils.lora import adapted_layers, take_off, trainable_parameters
+from lab_utils.memory import saved_bytes
 from lab_utils.models import load_base
-from lab_utils.optimizer import build_optimizer
 from lab_utils.quiet import quiet
-from lab_utils.recipe import Recipe
-from lab_utils.recorded_training import Checkpoint, train
-from lab_utils.recording import overview, progress, record
-from lab_utils.saved import saved_bytes
-from lab_utils.studies import STUDIES, Arm
-from lab_utils.supervision import build_supervised
+from lab_utils.sweep.base_weights import compute_fast, plain_base, put_weights, weights_of
+from lab_utils.sweep.evidence import FOLDER, Run, merge_tables, packed, packed_bits
+from lab_utils.sweep.recorded_training import Checkpoint, train
+from lab_utils.sweep.recording import overview, progress, record
+from lab_utils.sweep.studies import STUDIES, Arm
 from lab_utils.tasks import load_task
 from lab_utils.variants import after_step, before_step, inject, learned_update, optimizer_groups
 

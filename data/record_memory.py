@@ -52,10 +52,7 @@ def prepare(model, case: dict):
     """(step, parameters, optimizer): a training step of the lab on `model`, by the settings of `case`."""
     import torch
 
-    from lab_utils.adapter import attach_adapter
-    from lab_utils.fourbit import speed_up
-    from lab_utils.recipe import Recipe
-    from lab_utils.supervision import IGNORED, build_supervised
+    from lab_utils.finetune import IGNORED, Recipe, attach_adapter, build_supervised, speed_up
 
     for parameter in model.parameters():  # into memory of its own: the loaded file may be shared with others
         if parameter.dtype.is_floating_point:
@@ -89,7 +86,7 @@ def rehearse(case: dict) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from lab_utils.embedded import embedded_folder
+    from lab_utils.models.embedded import embedded_folder
 
     config = AutoConfig.from_pretrained(embedded_folder(), num_hidden_layers=1)
     model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, case["dtype"]), attn_implementation="eager")
@@ -104,8 +101,9 @@ def measure(case: dict) -> dict:
 
     warnings.simplefilter("ignore")
     from lab_utils.device import Device, use_threads
+    from lab_utils.memory import measured_peak, tensor_peak
+    from lab_utils.memory.peak import process_bytes
     from lab_utils.models import load_base, load_tokenizer
-    from lab_utils.peak import measured_peak, process_bytes, tensor_peak
 
     use_threads()
     load_tokenizer()  # its tables are no part of the model
@@ -131,7 +129,7 @@ def measure(case: dict) -> dict:
 
 def resident_bytes(model, optimizer) -> dict[str, int]:
     """Bytes of the distinct tensors that stay between two steps: weights, unpacked absmax, adapter, moments."""
-    from lab_utils.saved import quantized_state, storage_bytes
+    from lab_utils.memory.saved import quantized_state, storage_bytes
 
     parts = {"weights": quantized_state(model), "adapter": [], "unpacked": [], "optimizer": []}
     for name, parameter in model.named_parameters():

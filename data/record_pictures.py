@@ -15,11 +15,11 @@ import time
 from pathlib import Path
 from statistics import fmean
 
+from lab_utils.beyond_text.painter import Painter, load_painter, paint
+from lab_utils.beyond_text.painter_training import PARTS, Lesson, adapter_lesson, lesson_pictures, train, train_base
 from lab_utils.device import machine, use_threads
 from lab_utils.files import replacing_files, user_path
-from lab_utils.painter import Painter, load_painter, paint
-from lab_utils.painter_training import PARTS, Lesson, adapter_lesson, lesson_pictures, train, train_base
-from lab_utils.tasks import DATA
+from lab_utils.folders import DATA
 
 RANKS = (1, 2, 4, 8, 16)
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)

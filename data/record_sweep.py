@@ -12,10 +12,10 @@ from collections.abc import Iterator
 
 from lab_utils.device import keep_freed_memory, use_threads
 from lab_utils.files import user_path
-from lab_utils.recipe import Recipe
+from lab_utils.finetune import Recipe
+from lab_utils.folders import DATA
 from lab_utils.sweep import Trial, missing, sweep
-from lab_utils.sweep_ray import sweep_on_ray
-from lab_utils.tasks import DATA
+from lab_utils.sweep.on_ray import sweep_on_ray
 
 TABLE = DATA / "sweep" / "sweep.csv"
 RANKS = (1, 2, 4, 8, 16, 32, 64)

@@ -24,10 +24,11 @@ from safetensors.torch import save
 from lab_utils.device import keep_freed_memory, machine, use_threads
 from lab_utils.evaluate import answer_losses, score
 from lab_utils.files import replacing_files, user_path
-from lab_utils.full_finetune import load_full, matrices, train_full
+from lab_utils.finetune import Recipe
+from lab_utils.finetune.full import load_full, matrices, train_full
+from lab_utils.lowrank import RANKS, energy_shares, random_spectra
 from lab_utils.quiet import quiet
-from lab_utils.recipe import Recipe
-from lab_utils.recorded import FOLDER, RANKS, energy_shares, random_spectra
+from lab_utils.recorded.update import FOLDER
 from lab_utils.tasks import load_task
 
 WHOLE = ("model.layers.15.self_attn.v_proj",)  # whose ΔW is kept entry by entry

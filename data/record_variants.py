@@ -35,14 +35,14 @@ from lab_utils.device import keep_freed_memory, machine, use_threads
 from lab_utils.errors import choose
 from lab_utils.evaluate import answer_losses
 from lab_utils.files import read_json, user_path, write_text
-from lab_utils.full_finetune import training_steps
+from lab_utils.finetune import Recipe, build_supervised
+from lab_utils.finetune.full import training_steps
+from lab_utils.folders import DATA
 from lab_utils.lora import adapted_layers, take_off, trainable_parameters
+from lab_utils.memory import saved_bytes
 from lab_utils.models import load_base
 from lab_utils.quiet import quiet
-from lab_utils.recipe import Recipe
-from lab_utils.saved import saved_bytes
-from lab_utils.supervision import build_supervised
-from lab_utils.tasks import DATA, load_task
+from lab_utils.tasks import load_task
 from lab_utils.variants import VARIANTS, after_step, before_step, inject, learned_update, optimizer_groups
 
 FILE = DATA / "variants" / "variants.json"

@@ -15,9 +15,9 @@ import re
 import sys
 from pathlib import Path
 
-from lab_utils.embedded import embedded_folder
 from lab_utils.errors import LabError
 from lab_utils.files import user_path
+from lab_utils.models.embedded import embedded_folder
 from lab_utils.outputs import output_folder, save
 
 c = get_config()  # noqa: F821  JupyterHub defines it

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
-from lab_utils.colab import repository
 from lab_utils.errors import LabError, command_line
+from lab_utils.notebook.colab import repository
 
 ROOT = Path(__file__).resolve().parent.parent
 

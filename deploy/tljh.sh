@@ -19,7 +19,7 @@ grep -v '^jupyterhub==' "$lab/constraints.txt" > "$lab/constraints-tljh.txt"
 
 # The model, once for all: root writes, everybody reads.
 mkdir -p "$cache"
-LORA_LAB_CACHE="$cache" "$python" -m lab_utils.embedded
+LORA_LAB_CACHE="$cache" "$python" -m lab_utils.models.embedded
 
 # Limits a student, held by systemd. The memory: notebook 08 beside an older kernel (README.md).
 tljh-config set limits.memory 6G

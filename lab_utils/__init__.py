@@ -11,7 +11,8 @@ import sys
 __version__ = "0.1.0"
 
 if "IPython" in sys.modules:
-    from . import extras, stranded
+    from .notebook import extras
+    from .notebook import name_errors as stranded
 
     stranded.install()
     if _shell := getattr(sys.modules["IPython"], "get_ipython", lambda: None)():  # not there yet while IPython loads

@@ -1,9 +1,10 @@
 """What a model writes: greedy answers to prompts, in batches."""
 
-from .conversation import decode_answer, pad_left, padding_token, stop_tokens
 from .errors import LabError, at_least
-from .supervision import prompt_ids
-from .tasks import Task, find_task
+from .finetune.conversation import decode_answer, pad_left, padding_token, stop_tokens
+from .finetune.supervision import prompt_ids
+from .tasks import Task
+from .tasks.registry import find_task
 
 
 def generate(model, tokenizer, prompts: list[str], task: str | Task = "bookings", batch_size: int = 32,

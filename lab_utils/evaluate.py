@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from .control_tokens import ControlTokens
-from .conversation import padding_token
-from .data_lines import check_rows, check_text
 from .decoding import check_fit, generate
 from .errors import LabError, at_least
-from .supervision import answer_logits, collate, encode
-from .tasks import Task, find_task
+from .finetune import answer_logits, collate, encode
+from .finetune.control_tokens import ControlTokens
+from .finetune.conversation import padding_token
+from .tasks import Task
+from .tasks.data_lines import check_rows, check_text
+from .tasks.registry import find_task
 
 
 @dataclass(frozen=True)

@@ -23,14 +23,14 @@ SIDES = {
 
 
 def recipe(steps: int, batch_size: int):
-    from lab_utils.recipe import Recipe
+    from lab_utils.finetune.recipe import Recipe
 
     return Recipe(model="smollm2-135m", steps=steps, batch_size=batch_size, checkpoint_every=10_000)
 
 
 def measure_ours(steps: int, batch_size: int) -> dict:
     """Train with lab_utils.finetune; returns losses and seconds of every step."""
-    from lab_utils.finetune import finetune
+    from lab_utils.finetune.run import finetune
 
     with tempfile.TemporaryDirectory() as folder:
         run = finetune(recipe(steps, batch_size), folder, progress=False)
@@ -44,9 +44,9 @@ def measure_trl(steps: int, batch_size: int, attention: str) -> dict:
     from trl import SFTConfig, SFTTrainer
 
     from lab_utils.device import find_device
-    from lab_utils.models import load_base
-    from lab_utils.supervision import encode_split, plan_batches, prompt_text
-    from lab_utils.tasks import TASKS, load_task
+    from lab_utils.finetune.supervision import encode_split, plan_batches, prompt_text
+    from lab_utils.models.registry import load_base
+    from lab_utils.tasks.registry import TASKS, load_task
 
     wanted, here = recipe(steps, batch_size), find_device()
     model, tokenizer = load_base(wanted.model, wanted.quantization, verbose=False)

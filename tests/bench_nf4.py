@@ -70,7 +70,7 @@ def main() -> int:
     logging.disable(logging.WARNING)  # bitsandbytes asks for a package that is of no use here
     import bitsandbytes.functional as bnb
 
-    from lab_utils.nf4 import dequantize_4bit, quantize_4bit
+    from lab_utils.nf4.codec import dequantize_4bit, quantize_4bit
 
     torch.set_num_threads(options.threads)
     weight = torch.randn(options.size, options.size, generator=torch.Generator().manual_seed(0))

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import torch
 
-from lab_utils.picture_samples import Samples
-from lab_utils.recipe import Recipe
-from lab_utils.sweep import COLUMNS, Trial
+from lab_utils.finetune.recipe import Recipe
+from lab_utils.recorded.pictures import Samples
+from lab_utils.sweep.trials import COLUMNS, Trial
 from lab_utils.widgets.merge_explorer import MergeExplorer
 from lab_utils.widgets.picture_explorer import PictureExplorer
 from lab_utils.widgets.sweep_explorer import SweepExplorer

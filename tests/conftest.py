@@ -48,7 +48,7 @@ def threads():
 @pytest.fixture(scope="session")
 def tokenizer():
     """The embedded model's tokenizer."""
-    from lab_utils.models import load_tokenizer
+    from lab_utils.models.registry import load_tokenizer
 
     return load_tokenizer()
 
@@ -56,7 +56,7 @@ def tokenizer():
 @pytest.fixture(scope="session")
 def nf4_base():
     """The embedded model in nf4, to be read only: a test that changes a model loads its own."""
-    from lab_utils.models import load_base
+    from lab_utils.models.registry import load_base
 
     model, _ = load_base("smollm2-135m", "nf4", verbose=False)
     yield model
@@ -87,6 +87,6 @@ def tiny_llama():
 @pytest.fixture(scope="session")
 def trainable_base():
     """(model, tokenizer) of the embedded model in nf4 for tests that train: each attaches its own adapter."""
-    from lab_utils.models import load_base
+    from lab_utils.models.registry import load_base
 
     return load_base("smollm2-135m", "nf4", verbose=False)

@@ -2,7 +2,7 @@
 
 import importlib.util
 
-from lab_utils.tasks import DATA
+from lab_utils.folders import DATA
 
 
 def load(name: str):

@@ -93,7 +93,7 @@ def lay_out(folder: Path) -> None:
     """Put the notebooks into `folder`, which must not be there; in the place of a slow page what its explorer needs."""
     import nbformat
 
-    from lab_utils import present
+    from lab_utils.classroom import present
 
     shutil.copytree(NOTEBOOKS, folder, ignore=shutil.ignore_patterns("runs", ".*"))
     for name, page in PAGES.items():

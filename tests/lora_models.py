@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lab_utils.lora import adapted_layers
+from lab_utils.lora.whole_model import adapted_layers
 
 pefts_known_warnings = [  # what peft and transformers say about Conv1D and tied embeddings
     pytest.mark.filterwarnings(f"ignore:.*{text}")

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lab_utils.evidence import Run, packed, packed_bits
-from lab_utils.rate_search import exponent_of
-from lab_utils.recording import record
-from lab_utils.studies import Arm
+from lab_utils.sweep.evidence import Run, packed, packed_bits
+from lab_utils.sweep.rate_search import exponent_of
+from lab_utils.sweep.recording import record
+from lab_utils.sweep.studies import Arm
 
 
 def results(run: Run, loss: float | None = None, messages: int = 20, **changes) -> dict:

@@ -6,8 +6,8 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lab_utils.architectures import ARCHITECTURES, Architecture
-from lab_utils.memory import as_record, estimate
+from lab_utils.counts.architectures import ARCHITECTURES, Architecture
+from lab_utils.memory.step import as_record, estimate
 
 
 class Live(TorchDispatchMode):

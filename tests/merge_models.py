@@ -12,7 +12,7 @@ def four_bit(model, dtype: torch.dtype = torch.float32, guarded: bool = True):
     """The model in nf4 with double quantization, computing in `dtype`; `guarded` as `load_base` would return it."""
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    from lab_utils.models import keep_weights_trainable
+    from lab_utils.models.registry import keep_weights_trainable
     from lab_utils.quiet import quiet
 
     config = BitsAndBytesConfig(

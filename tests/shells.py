@@ -4,7 +4,7 @@ import re
 
 import nbformat
 
-from lab_utils import stranded
+from lab_utils.notebook import name_errors as stranded
 
 
 def write(path, texts):

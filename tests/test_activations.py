@@ -4,10 +4,10 @@ import pytest
 import torch
 from memory_models import TINY, tiny
 
-from lab_utils.activations import kept_bytes, logits_bytes
-from lab_utils.memory import estimate
-from lab_utils.saved import saved_bytes
-from lab_utils.supervision import build_supervised
+from lab_utils.finetune.supervision import build_supervised
+from lab_utils.memory.activations import kept_bytes, logits_bytes
+from lab_utils.memory.saved import saved_bytes
+from lab_utils.memory.step import estimate
 
 BATCH, LENGTH, ANSWER = 3, 48, 10
 WITHIN = 0.02  # left out: a number a token in each norm
@@ -92,7 +92,7 @@ def four_bit_saved_and_counted(folder: str, shape, rest: str | None, fast: bool,
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    from lab_utils.fourbit import speed_up
+    from lab_utils.finetune.fourbit import speed_up
 
     how = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,

@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from lab_utils.adapter import attach_adapter, put_on, take_off_adapter
 from lab_utils.errors import LabError
-from lab_utils.recipe import Recipe
+from lab_utils.finetune.adapter import attach_adapter, put_on, take_off_adapter
+from lab_utils.finetune.recipe import Recipe
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from dataclasses import FrozenInstanceError, replace
 import numpy as np
 import pytest
 
-from lab_utils.architectures import ARCHITECTURES, GROUPS, SIZES, Architecture, named
-from lab_utils.counts import lora_parameters, lora_parameters_by_module
+from lab_utils.counts.architectures import ARCHITECTURES, GROUPS, SIZES, Architecture, named
+from lab_utils.counts.parameters import lora_parameters, lora_parameters_by_module
 from lab_utils.errors import LabError
 
 # name: total, LoRA of rank 8 on query and value, on all linear layers; the GPT-3 row's last number has q, k, v fused

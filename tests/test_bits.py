@@ -12,8 +12,8 @@ import torch
 
 from lab_utils.errors import LabError
 from lab_utils.evaluate import changed_weights, perplexity
-from lab_utils.recorded import BITS, perplexity_by_bits
-from lab_utils.tasks import DATA
+from lab_utils.folders import DATA
+from lab_utils.recorded.bits import BITS, perplexity_by_bits
 
 TEXT = DATA / "prose" / "prose.txt"
 MODULES = ("model.layers.15.self_attn.v_proj", "model.layers.29.mlp.down_proj")
@@ -35,7 +35,7 @@ def weights():
     """Every matrix of the embedded model's layers in float32, by module."""
     from safetensors import safe_open
 
-    from lab_utils.embedded import embedded_folder
+    from lab_utils.models.embedded import embedded_folder
 
     with safe_open(embedded_folder() / "model.safetensors", "pt") as file:
         names = [name for name in file.keys() if ".layers." in name and "norm" not in name]
@@ -274,7 +274,7 @@ def test_a_wrong_wheel_is_named(recorder, tmp_path):
 @pytest.mark.training
 def test_the_command_runs_end_to_end(recorder, record, tmp_path):
     """Three formats on 367 tokens (35 s on one core); the same perplexity as `evaluate` gives."""
-    from lab_utils.models import load_base
+    from lab_utils.models.registry import load_base
 
     recorder.main(["--quick", "--output", str(tmp_path)])
     made = json.loads((tmp_path / "bits.json").read_text())

@@ -11,7 +11,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from toys import notebook_of
 
-from lab_utils.pages import page_html
+from lab_utils.classroom.pages import page_html
 from lab_utils.widgets.chat import chat
 
 SCREENSHOTS = Path(__file__).resolve().parent / "screenshots"

@@ -28,7 +28,7 @@ def take(page, name: str) -> None:
 @pytest.fixture(scope="module")
 def served():
     """(address, messages that were asked, outside addresses that the server's process called) of a page with stubs."""
-    from lab_utils import chat_page
+    from lab_utils.serving import chat_page
 
     asked, outside, connect = [], [], socket.socket.connect
 

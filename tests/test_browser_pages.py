@@ -13,8 +13,8 @@ import nbformat
 import pytest
 import toys
 
-from lab_utils import course
-from lab_utils.pages import page_html, write_page
+from lab_utils.classroom import course
+from lab_utils.classroom.pages import page_html, write_page
 
 HERE = Path(__file__).resolve().parent
 CELLS = [

@@ -15,7 +15,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from servers import free_ports, wait_until_up
 
-from lab_utils import pages, snapshots
+from lab_utils.classroom import pages, snapshots
 from lab_utils.widgets.parameter_explorer import ParameterExplorer
 
 SCREENSHOTS = Path(__file__).resolve().parent / "screenshots"
@@ -28,7 +28,7 @@ def address(tmp_path_factory):
     """Where the pages of two explorers are served."""
     home = tmp_path_factory.mktemp("voila")
     [port] = free_ports(1)
-    command = [sys.executable, "-m", "lab_utils.present", "--no-browser", "--port", str(port)]
+    command = [sys.executable, "-m", "lab_utils.classroom.present", "--no-browser", "--port", str(port)]
     folders = {f"JUPYTER_{name}_DIR": str(home / name) for name in ("CONFIG", "DATA", "RUNTIME")}
     with open(home / "log", "wb") as log:
         process = subprocess.Popen(

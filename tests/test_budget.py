@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from lab_utils.budget import GIB, GPUS, SHORTEST, advice, fits, room_bytes
 from lab_utils.errors import LabError
-from lab_utils.memory import estimate
+from lab_utils.memory.budget import GIB, GPUS, SHORTEST, advice, fits, room_bytes
+from lab_utils.memory.step import estimate
 
 SEVEN = {"architecture": "Llama-2-7B", "batch_size": 8, "sequence_length": 1024, "device": "cuda"}
 

@@ -5,10 +5,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lab_utils import capabilities, memory
-from lab_utils.architectures import ARCHITECTURES
+from lab_utils.counts.architectures import ARCHITECTURES
 from lab_utils.errors import LabError
-from lab_utils.models import MODELS
+from lab_utils.memory import step as memory
+from lab_utils.models import capabilities
+from lab_utils.models.registry import MODELS
 
 
 def by_name():
@@ -72,7 +73,7 @@ def pretend_gpu(monkeypatch, name, gib, has_bf16, hub):
         "mem_get_info": lambda: (bytes_ - 2**28, bytes_),
     }.items():
         monkeypatch.setattr(torch.cuda, attribute, value)
-    monkeypatch.setattr("lab_utils.models.hub_reachable", lambda: hub)
+    monkeypatch.setattr("lab_utils.models.registry.hub_reachable", lambda: hub)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 import nbformat
 import pytest
 
-from lab_utils.cells import bound_names, maker, needed, used_names
-from lab_utils.course import NOTEBOOKS
+from lab_utils.classroom.course import NOTEBOOKS
+from lab_utils.notebook.cells import bound_names, maker, needed, used_names
 
 PAGES = {path.stem: path for path in sorted(NOTEBOOKS.glob("*.ipynb"))}
 

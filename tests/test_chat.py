@@ -6,9 +6,10 @@ import time
 import pytest
 from toys import notebook_of
 
+from lab_utils.classroom.snapshots import replace_widgets
 from lab_utils.errors import LabError
-from lab_utils.snapshots import replace_widgets
-from lab_utils.widgets.chat import chat, reply
+from lab_utils.serving.answers import reply
+from lab_utils.widgets.chat import chat
 
 
 class Answers:

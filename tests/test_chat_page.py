@@ -6,9 +6,10 @@ import sys
 
 import pytest
 
-from lab_utils import chat_page, tasks
 from lab_utils.errors import LabError
-from lab_utils.serving import recorded_adapter
+from lab_utils.serving import chat_page
+from lab_utils.serving.bank import recorded_adapter
+from lab_utils.tasks import registry as tasks
 
 
 class Bank:
@@ -146,7 +147,7 @@ def test_a_home_folder_is_expanded(tmp_path, monkeypatch):
 
 
 def test_an_adapter_without_a_task_is_refused_before_a_model_is_loaded(monkeypatch, tmp_path):
-    from lab_utils import models
+    from lab_utils.models import registry as models
 
     monkeypatch.setattr(models, "load_base", lambda *_: pytest.fail("a model was loaded"))
     with pytest.raises(LabError, match=r"does not say which task mine was trained on.*--task bookings"):

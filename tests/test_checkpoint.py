@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-import lab_utils.checkpoint as checkpoint
-from lab_utils.checkpoint import KEPT, checkpoints, latest_record, save_checkpoint, set_aside
+import lab_utils.finetune.checkpoint as checkpoint
 from lab_utils.errors import LabError
-from lab_utils.recipe import Recipe
+from lab_utils.finetune.checkpoint import KEPT, checkpoints, latest_record, save_checkpoint, set_aside
+from lab_utils.finetune.recipe import Recipe
 
 
 class Adapter:

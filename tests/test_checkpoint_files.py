@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lab_utils.checkpoint import latest_record, save_checkpoint
-from lab_utils.recipe import Recipe
+from lab_utils.finetune.checkpoint import latest_record, save_checkpoint
+from lab_utils.finetune.recipe import Recipe
 
 TENSORS = {"m.lora_A.weight": torch.ones(8, 4), "m.lora_B.weight": torch.full((6, 8), 0.5)}
 

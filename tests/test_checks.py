@@ -15,7 +15,7 @@ from lab_utils.checks import engine
 from lab_utils.checks.comparing import agree, compare
 from lab_utils.checks.engine import EXAMPLES, examples
 from lab_utils.checks.report import source
-from lab_utils.recipe import Recipe
+from lab_utils.finetune.recipe import Recipe
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 EXERCISES = checks.EXERCISES

@@ -10,11 +10,11 @@ from lora_models import peft
 from torch import nn
 
 from lab_utils import checks
-from lab_utils.architectures import ARCHITECTURES
 from lab_utils.checks.engine import examples
-from lab_utils.checks.seeds import STUDENT
-from lab_utils.counts import lora_parameters
-from lab_utils.nf4 import dequantize_4bit, nf4_code, quantize_4bit
+from lab_utils.checks.exercises.p09_seeds import STUDENT
+from lab_utils.counts.architectures import ARCHITECTURES
+from lab_utils.counts.parameters import lora_parameters
+from lab_utils.nf4.codec import dequantize_4bit, nf4_code, quantize_4bit
 
 SOLVED = {name: exercise.solution for name, exercise in checks.EXERCISES.items() if exercise.page >= 9}
 

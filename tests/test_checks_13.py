@@ -1,4 +1,4 @@
-"""Solutions of page 13 against torch, `lab_utils.sharding` and numbers worked by hand."""
+"""Solutions of page 13 against torch, `lab_utils.machines.sharding` and numbers worked by hand."""
 
 import pytest
 import torch
@@ -6,8 +6,8 @@ import torch.nn.functional as F
 
 from lab_utils import checks
 from lab_utils.checks.engine import examples
-from lab_utils.memory import estimate
-from lab_utils.sharding import STRATEGIES, Communication, sharded
+from lab_utils.machines.sharding import STRATEGIES, Communication, sharded
+from lab_utils.memory.step import estimate
 
 EXERCISES = {name: exercise for name, exercise in checks.EXERCISES.items() if exercise.page == 13}
 

@@ -16,13 +16,13 @@ import tiny_runs
 import torch
 from tiny_runs import CONFIG, EXACT, load_tiny
 
-from lab_utils import finetune as module
-from lab_utils.checkpoint import checkpoints
 from lab_utils.device import Device
 from lab_utils.errors import LabError
-from lab_utils.fsdp import check_shardable, read_plugin
-from lab_utils.models import decide_place, quantization_config
-from lab_utils.recipe import Recipe
+from lab_utils.finetune import run as module
+from lab_utils.finetune.checkpoint import checkpoints
+from lab_utils.finetune.fsdp import check_shardable, read_plugin
+from lab_utils.finetune.recipe import Recipe
+from lab_utils.models.registry import decide_place, quantization_config
 
 CLUSTER = CONFIG.parent
 SLURM = CLUSTER / "finetune.slurm"

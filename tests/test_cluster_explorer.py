@@ -5,8 +5,8 @@ import itertools
 import alone
 import pytest
 
-from lab_utils import sharding
-from lab_utils.memory import estimate
+from lab_utils.machines import sharding
+from lab_utils.memory.step import estimate
 from lab_utils.widgets.cluster_explorer import CHOICES, PROCESSES, STEP, ClusterExplorer, _size, _time
 
 PARTS = ("weights", "adapter", "optimizer", "gradients", "activations", "gathered", "transients")

@@ -17,9 +17,11 @@ import pytest
 import torch
 from packaging.requirements import Requirement
 
-from lab_utils import checkpoint, colab, colab_packages, extras, finetune
 from lab_utils.errors import LabError
-from lab_utils.recipe import Recipe
+from lab_utils.finetune import checkpoint
+from lab_utils.finetune import run as finetune
+from lab_utils.finetune.recipe import Recipe
+from lab_utils.notebook import colab, colab_packages, extras
 
 RECORDS = Path(__file__).parent / "colab"
 
@@ -234,12 +236,12 @@ def test_the_first_cell_clones_the_lab_once_and_goes_to_the_notebooks(tmp_path):
     *said, last = done.stdout.splitlines()
     modules, folder, path = json.loads(last)
     assert [line.split(" (")[0] for line in said] == ["The lab is ready"] * 2, done.stderr
-    assert (folder, path) == (str(lab / "notebooks"), str(lab)) and "lab_utils.colab" in modules
+    assert (folder, path) == (str(lab / "notebooks"), str(lab)) and "lab_utils.notebook.colab" in modules
     assert not {"torch", "numpy", "transformers", "IPython"} & set(modules)
 
 
 def test_every_notebook_has_todays_badge_and_first_cell():
-    assert not colab.stale(), "run: python -m lab_utils.colab --write"
+    assert not colab.stale(), "run: python -m lab_utils.notebook.colab --write"
 
 
 def test_badge_and_cell_are_put_in_once_and_renewed(tmp_path, monkeypatch, capsys):

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from lab_utils.architectures import ARCHITECTURES, Architecture
-from lab_utils.configurations import MODEL_TYPES, from_config
-from lab_utils.counts import lora_parameters
+from lab_utils.counts.architectures import ARCHITECTURES, Architecture
+from lab_utils.counts.configurations import MODEL_TYPES, from_config
+from lab_utils.counts.parameters import lora_parameters
 from lab_utils.errors import LabError
 
 SIZE = {

@@ -4,7 +4,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from lab_utils.control_tokens import ControlTokens
+from lab_utils.finetune.control_tokens import ControlTokens
 
 WORDS = ["<unk>", "<s>", "</s>", "▁", *"abcdefghijklmnopqrstuvwxyz[]/INST<>|", "▁a", "▁ab", "ab"]
 

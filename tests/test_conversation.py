@@ -5,7 +5,8 @@ from chat_tokenizers import CHATML, FAMILIES, build, family
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from lab_utils.conversation import (
+from lab_utils.errors import LabError
+from lab_utils.finetune.conversation import (
     answer_tokens,
     decode_answer,
     end_of_turn,
@@ -15,9 +16,8 @@ from lab_utils.conversation import (
     render,
     stop_tokens,
 )
-from lab_utils.errors import LabError
-from lab_utils.supervision import encode, prompt_ids, prompt_text
-from lab_utils.tasks import TASKS, load_task
+from lab_utils.finetune.supervision import encode, prompt_ids, prompt_text
+from lab_utils.tasks.registry import TASKS, load_task
 
 
 def ask(user: str, system: str = "Be brief.") -> list[dict]:

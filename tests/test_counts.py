@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab_utils.counts import (
+from lab_utils.counts.parameters import (
     ARCHITECTURES,
     PRINTED_COUNTS,
     PRINTED_DECOMPOSITION,
@@ -268,7 +268,7 @@ def test_rounded_cells_by_hand():
     ],
 )
 def test_a_misprint_would_be_found(monkeypatch, table, key, cells, where):
-    from lab_utils import counts
+    from lab_utils.counts import parameters as counts
 
     before = len(differing_cells())
     monkeypatch.setattr(counts, table, {**getattr(counts, table), key: cells})

@@ -8,9 +8,9 @@ import pytest
 from built import Fetched, Links
 from toys import Asking, Toy, notebook_of
 
-from lab_utils import course
+from lab_utils.classroom import course
+from lab_utils.classroom.pages import describe, page_html, script
 from lab_utils.errors import LabError
-from lab_utils.pages import describe, page_html, script
 
 
 def make(folder, name, *cells):

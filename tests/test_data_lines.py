@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from lab_utils.data_lines import check_rows, read_jsonl, same_json, strict_json
 from lab_utils.errors import LabError
-from lab_utils.tasks import TASKS, load_task
+from lab_utils.tasks.data_lines import check_rows, read_jsonl, same_json, strict_json
+from lab_utils.tasks.registry import TASKS, load_task
 
 BOOKING = {
     "message": "two tents for Ann, Friday 9am",

@@ -10,8 +10,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from lab_utils.decoding import generate
 from lab_utils.errors import LabError
 from lab_utils.evaluate import answer_losses, token_losses
-from lab_utils.supervision import prompt_ids, prompt_text
-from lab_utils.tasks import TASKS
+from lab_utils.finetune.supervision import prompt_ids, prompt_text
+from lab_utils.tasks.registry import TASKS
 
 PROMPTS = [
     "two drones for Ann, Monday 9am",

@@ -15,7 +15,6 @@ import lab_utils.device as device_module
 from lab_utils.device import (
     Device,
     decide_dtype,
-    decide_optimizer,
     fast_mode,
     find_device,
     free_memory_bytes,
@@ -24,6 +23,7 @@ from lab_utils.device import (
     use_threads,
 )
 from lab_utils.errors import LabError
+from lab_utils.finetune.optimizer import decide_optimizer
 
 ROOT = Path(__file__).parent.parent
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import t, ttest_1samp, ttest_ind
 
-from lab_utils.differences import Difference, compare, holm
 from lab_utils.errors import LabError
+from lab_utils.sweep.differences import Difference, compare, holm
 
 SAMPLES = 1000
 

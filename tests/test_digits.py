@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from lab_utils import digits, lora
 from lab_utils.errors import LabError
+from lab_utils.lora import digits
+from lab_utils.lora import whole_model as lora
 
 
 def test_the_data_are_the_whole_set_in_range():

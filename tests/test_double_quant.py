@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab_utils.double_quant import GRID, GROUP, compress, dynamic_code, restore
+from lab_utils.nf4.double_quant import GRID, GROUP, compress, dynamic_code, restore
 
 bnb = pytest.importorskip("bitsandbytes.functional")
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lab_utils.drawings import COLOURS, STYLES, THINGS, caption, draw
+from lab_utils.beyond_text.drawings import COLOURS, STYLES, THINGS, caption, draw
 from lab_utils.errors import LabError
 
 

@@ -12,11 +12,11 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from lab_utils import checks
 from lab_utils.checks.grading import NotSolved
-from lab_utils.course import NOTEBOOKS
-from lab_utils.editions import exercise_of, instructor_edition, main, student_edition, write_edition
+from lab_utils.classroom.course import NOTEBOOKS
+from lab_utils.classroom.editions import exercise_of, instructor_edition, main, student_edition, write_edition
+from lab_utils.classroom.nbgrader_course import relink, skip_lesson, write_course
 from lab_utils.errors import LabError
 from lab_utils.lowrank import relative_error
-from lab_utils.nbgrader_course import relink, skip_lesson, write_course
 
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
 EXERCISES = checks.EXERCISES

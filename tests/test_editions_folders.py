@@ -11,12 +11,12 @@ import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from lab_utils import course, editions
-from lab_utils.course import NOTEBOOKS
-from lab_utils.editions import write_edition
+from lab_utils.classroom import course, editions
+from lab_utils.classroom.course import NOTEBOOKS
+from lab_utils.classroom.editions import write_edition
+from lab_utils.classroom.nbgrader_course import refuse_patterns, write_course
 from lab_utils.errors import LabError
-from lab_utils.nbgrader_course import refuse_patterns, write_course
-from lab_utils.notebook_files import digest, notebook_bytes, read_notebook
+from lab_utils.notebook.notebook_files import digest, notebook_bytes, read_notebook
 
 PAGE = "02_counting_parameters"
 REFUSED = ["Kurs [2026]", "a*b", "a?b", "[", "50%41 off"]

@@ -16,9 +16,9 @@ from types import SimpleNamespace
 
 import pytest
 
-import lab_utils.embedded as embedded
-from lab_utils.embedded import FOLDER, GGUF, check_wheel, embedded_folder
+import lab_utils.models.embedded as embedded
 from lab_utils.errors import LabError
+from lab_utils.models.embedded import FOLDER, GGUF, check_wheel, embedded_folder
 
 
 def convert(source: Path, target: Path) -> None:

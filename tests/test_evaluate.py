@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lab_utils.adapter import attach_adapter
 from lab_utils.errors import LabError
 from lab_utils.evaluate import (
     Scores,
@@ -20,9 +19,10 @@ from lab_utils.evaluate import (
     score,
     token_losses,
 )
-from lab_utils.recipe import Recipe
-from lab_utils.supervision import build_supervised, collate, encode, prompt_text
-from lab_utils.tasks import TASKS, load_task
+from lab_utils.finetune.adapter import attach_adapter
+from lab_utils.finetune.recipe import Recipe
+from lab_utils.finetune.supervision import build_supervised, collate, encode, prompt_text
+from lab_utils.tasks.registry import TASKS, load_task
 
 # The interval.
 

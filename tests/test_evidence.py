@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab_utils.errors import LabError
-from lab_utils.evidence import (
+from lab_utils.finetune.recipe import Recipe
+from lab_utils.sweep.evidence import (
     FIELDS,
     Recorded,
     Run,
@@ -26,8 +27,7 @@ from lab_utils.evidence import (
     unpacked,
     unpacked_bits,
 )
-from lab_utils.recipe import Recipe
-from lab_utils.studies import STUDIES
+from lab_utils.sweep.studies import STUDIES
 
 HERE = Path(__file__).parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)])}

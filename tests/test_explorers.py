@@ -10,8 +10,10 @@ import pytest
 import torch
 from choosing_explorers import merge_explorer, picture_explorer, sweep_explorer, variant_explorer
 
-from lab_utils import counts, lowrank, memory, quantize
+from lab_utils import lowrank, quantize
+from lab_utils.counts import parameters as counts
 from lab_utils.errors import LabError
+from lab_utils.memory import step as memory
 from lab_utils.widgets.budget_explorer import BudgetExplorer
 from lab_utils.widgets.cluster_explorer import ClusterExplorer
 from lab_utils.widgets.code_explorer import CodeExplorer
@@ -246,7 +248,7 @@ def test_of_a_fast_drag_only_the_last_position_is_trained_to_the_end():
 
 
 def test_a_failing_training_says_so(monkeypatch):
-    from lab_utils import digits
+    from lab_utils.lora import digits
 
     trainer = RankAlphaTrainer()
     monkeypatch.setattr(digits, "adapted", lambda *_, **__: 1 / 0)

@@ -9,8 +9,8 @@ from export_models import TEXT, build_tokenizer
 from merge_models import adapt, four_bit, logits
 
 from lab_utils.errors import LabError
-from lab_utils.export import export_gguf, export_merged
-from lab_utils.merging import into_dequantized
+from lab_utils.merging.export import export_gguf, export_merged
+from lab_utils.merging.places import into_dequantized
 
 HALVES = {"F32": 0, "F16": 2.0**-11, "BF16": 2.0**-8, "Q8_0": 1 / 127}  # the largest relative error of a weight, about
 

@@ -12,7 +12,7 @@ from merge_models import logits
 from safetensors import safe_open
 
 from lab_utils.errors import LabError
-from lab_utils.export import export_gguf, export_merged
+from lab_utils.merging.export import export_gguf, export_merged
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,14 @@ import nbformat
 import pytest
 from shells import bare, listener, new_session, write
 
-from lab_utils import course, extras, stranded
-from lab_utils.cells import bound_names, maker, used_names
 from lab_utils.checks import EXERCISES
-from lab_utils.colab_packages import ROOT
-from lab_utils.editions import instructor_edition
+from lab_utils.classroom import course
+from lab_utils.classroom.editions import instructor_edition
 from lab_utils.errors import LabError
+from lab_utils.folders import ROOT
+from lab_utils.notebook import extras
+from lab_utils.notebook import name_errors as stranded
+from lab_utils.notebook.cells import bound_names, maker, used_names
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PAGES = sorted(course.NOTEBOOKS.glob("*.ipynb"))
@@ -30,7 +32,7 @@ def shell(tmp_path, monkeypatch):
     session = new_session(tmp_path, monkeypatch)
     stranded.install(session)
     for _ in range(2):  # the second time changes nothing
-        session.run_line_magic("load_ext", "lab_utils.extras")
+        session.run_line_magic("load_ext", "lab_utils.notebook.extras")
         extras.load_ipython_extension(session)
     yield session
     session.restore_sys_module_state()
@@ -209,7 +211,7 @@ def test_a_pages_own_import_is_enough(tmp_path):
 
 def test_a_kernel_as_make_lab_sets_it_up_knows_it_before_any_import(tmp_path):
     stranded.at_every_start(tmp_path / "ipython" / "profile_default")
-    cells = [f"%%needs {GONE}\n1", "%%needs torch\n2", "%load_ext lab_utils.extras", "%%needs torch\nimport os\nhere"]
+    cells = [f"%%needs {GONE}\n1", "%%needs torch\n2", "%load_ext lab_utils.notebook.extras", "%%needs torch\nimport os\nhere"]
     write(tmp_path / "page.ipynb", ["# Page", *cells, "here = 1"])
     page = course.execute(tmp_path / "page.ipynb", environment={"IPYTHONDIR": str(tmp_path / "ipython")})
     skipped, two = (page.notebook.cells[index].outputs[0] for index in (1, 2))

@@ -10,15 +10,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lab_utils import finetune as module
-from lab_utils import trainer
-from lab_utils.adapter import attach_adapter, take_off_adapter, twin
-from lab_utils.checkpoint import checkpoints
 from lab_utils.errors import LabError
-from lab_utils.finetune import finetune, main, run_folder
-from lab_utils.recipe import Recipe
-from lab_utils.supervision import IGNORED, build_supervised, collate, encode
-from lab_utils.tasks import TASKS, load_task
+from lab_utils.finetune import run as module
+from lab_utils.finetune import trainer
+from lab_utils.finetune.adapter import attach_adapter, take_off_adapter, twin
+from lab_utils.finetune.checkpoint import checkpoints
+from lab_utils.finetune.recipe import Recipe
+from lab_utils.finetune.run import finetune, main, run_folder
+from lab_utils.finetune.supervision import IGNORED, build_supervised, collate, encode
+from lab_utils.tasks.registry import TASKS, load_task
 
 SHORT = Recipe(model="smollm2-135m", steps=2, batch_size=2, train_examples=16, checkpoint_every=1, rank=4, alpha=8)
 

@@ -12,12 +12,12 @@ import tiny_runs
 import torch
 from safetensors.torch import load_file, save_file
 
-from lab_utils import finetune as module
-from lab_utils import trainer
-from lab_utils.adapter import take_off_adapter
-from lab_utils.checkpoint import checkpoints
 from lab_utils.errors import LabError
-from lab_utils.tasks import load_task
+from lab_utils.finetune import run as module
+from lab_utils.finetune import trainer
+from lab_utils.finetune.adapter import take_off_adapter
+from lab_utils.finetune.checkpoint import checkpoints
+from lab_utils.tasks.registry import load_task
 
 ROOT = Path(__file__).parent.parent
 RECIPE = replace(tiny_runs.RECIPE, quantization="none", gradient_checkpointing=False, max_length=128)
@@ -149,7 +149,7 @@ def test_a_finished_runs_adapter_is_written_again(train, run, damage):
 
 
 def test_a_tensor_that_the_model_has_no_place_for_is_named(home, run):
-    from lab_utils.adapter import attach_adapter
+    from lab_utils.finetune.adapter import attach_adapter
 
     model = attach_adapter(tiny_runs.load_tiny(home / "tiny", "none")[0], RECIPE)
     folder = run / "checkpoint-000003"
@@ -333,7 +333,7 @@ def test_a_second_process_is_refused_and_the_first_loses_nothing(home, train, tm
 @pytest.mark.training
 def test_several_processes_take_one_lock_and_are_refused_together(home, train, tmp_path):
     """torchrun with two ranks into a folder that this process holds: both say so, none waits for the other."""
-    from lab_utils.run_lock import held
+    from lab_utils.finetune.run_lock import held
 
     code = (
         "import os, sys, pathlib, tiny_runs\n"

@@ -6,7 +6,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from lab_utils.fourbit import FrozenWeight, dequantize, slow_down, speed_up
+from lab_utils.finetune.fourbit import FrozenWeight, dequantize, slow_down, speed_up
 
 
 class TwoLayers(torch.nn.Module):
@@ -162,10 +162,10 @@ def test_the_adapter_file_is_the_same(tmp_path):
 
 def test_gradients_on_the_real_model(trainable_base):
     """One batch of the course's own data: loss and the gradient of all 210 adapters, fast against peft."""
-    from lab_utils.adapter import attach_adapter
-    from lab_utils.recipe import Recipe
-    from lab_utils.supervision import build_supervised, collate, encode
-    from lab_utils.tasks import TASKS, load_task
+    from lab_utils.finetune.adapter import attach_adapter
+    from lab_utils.finetune.recipe import Recipe
+    from lab_utils.finetune.supervision import build_supervised, collate, encode
+    from lab_utils.tasks.registry import TASKS, load_task
 
     base, tokenizer = trainable_base
     rows = load_task("bookings")["train"].select(range(2))

@@ -7,7 +7,7 @@ import torch
 
 from lab_utils.device import Device
 from lab_utils.errors import LabError
-from lab_utils.fsdp import WholeAdapter, read_plugin
+from lab_utils.finetune.fsdp import WholeAdapter, read_plugin
 
 BF16 = Device("cuda", "any", "bfloat16", "")
 CONFIG = Path(__file__).parent.parent / "deploy" / "cluster" / "fsdp_qlora.yaml"

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from lab_utils.errors import LabError
-from lab_utils.full_finetune import load_full, matrices, train_full, training_steps
-from lab_utils.recipe import Recipe
-from lab_utils.supervision import encode_split, plan_batches
-from lab_utils.tasks import TASKS
+from lab_utils.finetune.full import load_full, matrices, train_full, training_steps
+from lab_utils.finetune.recipe import Recipe
+from lab_utils.finetune.supervision import encode_split, plan_batches
+from lab_utils.tasks.registry import TASKS
 
 NAMES = ("item", "drone", "gong", "projector", "tent", "canoe")
 ROWS = [{"prompt": f"{count} {name}s please", "answer": f'{{"{name}":{count}}}'} for count, name in enumerate(NAMES)]

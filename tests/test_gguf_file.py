@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from merge_models import logits
 
-from lab_utils import gguf_file
 from lab_utils.errors import LabError
-from lab_utils.export import GGUF_TYPES, export_gguf
+from lab_utils.merging import gguf_file
+from lab_utils.merging.export import GGUF_TYPES, export_gguf
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import pytest
 from export_models import TEXT, build_tokenizer, fields_of
 
 from lab_utils.errors import LabError
-from lab_utils.export import export_gguf, export_merged
-from lab_utils.gguf_vocabulary import vocabulary
+from lab_utils.merging.export import export_gguf, export_merged
+from lab_utils.merging.gguf_vocabulary import vocabulary
 
 
 @pytest.fixture

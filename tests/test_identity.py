@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lab_utils.adapter import attach_adapter, take_off_adapter
 from lab_utils.device import Device
 from lab_utils.errors import LabError
-from lab_utils.identity import base_identity, data_digest, differences, refuse_other, tokens_digest
-from lab_utils.recipe import Recipe
+from lab_utils.finetune.adapter import attach_adapter, take_off_adapter
+from lab_utils.finetune.identity import base_identity, data_digest, differences, refuse_other, tokens_digest
+from lab_utils.finetune.recipe import Recipe
 
 HERE, THERE = Device("cpu", "this one", "float32", ""), Device("cpu", "another one", "float32", "")
 ROWS = [{"prompt": "a", "answer": "b"}, {"prompt": "c", "answer": "d"}]

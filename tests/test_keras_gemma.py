@@ -15,13 +15,8 @@ import pytest
 import torch
 from torch import nn
 
-from lab_utils import keras_gemma, keras_lora, keras_presets
-from lab_utils.architectures import ARCHITECTURES
-from lab_utils.counts import lora_parameters
-from lab_utils.device import GIB
-from lab_utils.errors import LabError
-from lab_utils.extras import missing
-from lab_utils.keras_gemma import (
+from lab_utils.beyond_text import keras_gemma, keras_lora, keras_presets
+from lab_utils.beyond_text.keras_gemma import (
     WORDS,
     accuracy,
     copy_of,
@@ -33,8 +28,13 @@ from lab_utils.keras_gemma import (
     recite,
     train,
 )
-from lab_utils.keras_lora import channels, dequantized, int8_codes, lora_layers, taken_apart
-from lab_utils.lora import LoRALinear
+from lab_utils.beyond_text.keras_lora import channels, dequantized, int8_codes, lora_layers, taken_apart
+from lab_utils.counts.architectures import ARCHITECTURES
+from lab_utils.counts.parameters import lora_parameters
+from lab_utils.device import GIB
+from lab_utils.errors import LabError
+from lab_utils.lora.whole_model import LoRALinear
+from lab_utils.notebook.extras import missing
 from lab_utils.quantize import dequantize_absmax, quantize_absmax
 
 ROOT = Path(__file__).parent.parent
@@ -301,7 +301,7 @@ def test_bad_values_are_named(base):
 
 
 def test_without_keras_the_command_is_named(monkeypatch):
-    monkeypatch.setattr("lab_utils.extras.missing", lambda name: f"{name} is not installed: run this")
+    monkeypatch.setattr("lab_utils.notebook.extras.missing", lambda name: f"{name} is not installed: run this")
     with pytest.raises(LabError, match=r"^keras is not installed: run this\.$"):
         keras_gemma.load_keras()
 

@@ -13,9 +13,9 @@ import pytest
 from built import Fetched, Links
 from nbconvert.filters import markdown2html
 
-from lab_utils import course
-from lab_utils.contents import write_index
-from lab_utils.pages import describe, write_page
+from lab_utils.classroom import course
+from lab_utils.classroom.contents import write_index
+from lab_utils.classroom.pages import describe, write_page
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted(course.NOTEBOOKS.glob("*.ipynb"))

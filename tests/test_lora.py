@@ -8,7 +8,7 @@ from lora_models import CASES, TOKENS, assert_same_bits, builder, logits, peft, 
 from torch import nn
 
 from lab_utils.errors import LabError
-from lab_utils.lora import (
+from lab_utils.lora.whole_model import (
     adapted_layers,
     adapter_state,
     freeze,

@@ -9,10 +9,10 @@ import torch
 from lora_models import assert_same_bits, build_gpt2, logits, peft, peft_random, pefts_known_warnings
 
 from lab_utils.errors import LabError
-from lab_utils.lora import inject, load_adapter
-from lab_utils.lora_config import CHANGES, FIELDS, INIT, KEEPS_BASE, OTHERS, READ
-from lab_utils.lora_facts import read_facts
-from lab_utils.lora_files import CONFIG, read_adapter
+from lab_utils.lora.facts import read_facts
+from lab_utils.lora.files import CONFIG, read_adapter
+from lab_utils.lora.peft_config import CHANGES, FIELDS, INIT, KEEPS_BASE, OTHERS, READ
+from lab_utils.lora.whole_model import inject, load_adapter
 
 pytestmark = [*pefts_known_warnings, pytest.mark.filterwarnings("ignore:.*eva_config|.*corda_config|.*loftq_config")]
 

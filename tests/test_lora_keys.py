@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lab_utils.errors import LabError
-from lab_utils.lora_keys import PREFIX, canonical, parse
+from lab_utils.lora.keys import PREFIX, canonical, parse
 
 SAVED = f"{PREFIX}model.layers.0.q_proj.lora_A.weight"
 

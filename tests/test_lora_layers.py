@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lab_utils.errors import LabError
-from lab_utils.lora import LoRAConv1D, LoRAEmbedding, LoRALinear, inject
+from lab_utils.lora.whole_model import LoRAConv1D, LoRAEmbedding, LoRALinear, inject
 
 pytestmark = pefts_known_warnings
 shapes = st.tuples(st.integers(1, 24), st.integers(1, 24), st.integers(1, 5))  # out, in, batch

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from memory_models import TINY, cases, tiny
 
-from lab_utils.architectures import ARCHITECTURES, Architecture
+from lab_utils.counts.architectures import ARCHITECTURES, Architecture
 from lab_utils.errors import LabError
-from lab_utils.memory import _trained_tensors, as_record, estimate, moments_bytes, nf4_bytes
-from lab_utils.recorded import memory_measurements
-from lab_utils.saved import quantized_state, storage_bytes
+from lab_utils.memory.saved import quantized_state, storage_bytes
+from lab_utils.memory.step import _trained_tensors, as_record, estimate, moments_bytes, nf4_bytes
+from lab_utils.recorded.memory import memory_measurements
 
 PEAK = 0.1  # what the model promises
 GB = 10**9
@@ -150,7 +150,7 @@ def test_without_4_bit_weights_there_is_no_rest(method):
 
 
 def test_the_embedded_model_in_nf4(nf4_base):
-    from lab_utils.fourbit import FrozenWeight
+    from lab_utils.finetune.fourbit import FrozenWeight
 
     one = estimate("SmolLM2-135M", "qlora", dtype=str(nf4_base.dtype).removeprefix("torch."))
     assert one.weights_bytes == storage_bytes([*nf4_base.parameters(), *quantized_state(nf4_base)])

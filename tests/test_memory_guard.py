@@ -4,15 +4,15 @@ import pytest
 import torch
 from memory_models import Live
 
-from lab_utils.adapter import attach_adapter
 from lab_utils.device import Device
 from lab_utils.errors import LabError
-from lab_utils.fourbit import slow_down, speed_up
-from lab_utils.memory import training_step_bytes
-from lab_utils.models import load_base
-from lab_utils.recipe import Recipe
-from lab_utils.saved import own_storages, saved_bytes
-from lab_utils.supervision import IGNORED, build_supervised
+from lab_utils.finetune.adapter import attach_adapter
+from lab_utils.finetune.fourbit import slow_down, speed_up
+from lab_utils.finetune.recipe import Recipe
+from lab_utils.finetune.supervision import IGNORED, build_supervised
+from lab_utils.memory.saved import own_storages, saved_bytes
+from lab_utils.memory.step import training_step_bytes
+from lab_utils.models.registry import load_base
 
 WITHIN = 0.25  # what the guard promises
 

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from lab_utils.architectures import ARCHITECTURES, Architecture
-from lab_utils.memory import MemoryEstimate, estimate
+from lab_utils.counts.architectures import ARCHITECTURES, Architecture
+from lab_utils.memory.step import MemoryEstimate, estimate
 
 GB, MB = 10**9, 10**6
 LLAMA_3B = Architecture(  # meta-llama/Llama-3.2-3B, config.json

@@ -4,10 +4,11 @@ import pytest
 import torch
 from merge_models import IDS, adapt, everything, four_bit, logits, same
 
-from lab_utils import merge_costs, merging
 from lab_utils.errors import LabError
-from lab_utils.merge_costs import adapted_layers, compare_merges, probe_batch, survival
-from lab_utils.nf4 import quantize_4bit
+from lab_utils.merging import costs as merge_costs
+from lab_utils.merging import places as merging
+from lab_utils.merging.costs import adapted_layers, compare_merges, probe_batch, survival
+from lab_utils.nf4.codec import quantize_4bit
 
 LAYER = "model.layers.1.mlp.down_proj"  # 64 × 128
 
@@ -116,7 +117,7 @@ def test_survival_against_the_labs_own_nf4(model, scale):
     assert found.relative_size == pytest.approx((delta.norm() / weight.norm()).item(), rel=1e-5)
     arrived = merging.into_four_bits(model).get_submodule(LAYER) if scale == 1 else None
     if arrived is not None:
-        from lab_utils.fourbit import dequantize
+        from lab_utils.finetune.fourbit import dequantize
 
         moved = dequantize(arrived.weight, torch.float32) - weight
         assert found.kept == pytest.approx(((moved * delta).sum() / delta.square().sum()).item(), rel=1e-4)

@@ -11,7 +11,7 @@ from choosing_explorers import merge_explorer
 
 from lab_utils.errors import LabError
 from lab_utils.lowrank import best_rank_r
-from lab_utils.nf4 import dequantize_4bit, nf4_code, quantize_4bit
+from lab_utils.nf4.codec import dequantize_4bit, nf4_code, quantize_4bit
 from lab_utils.widgets.merge_explorer import BASES, BLOCK, FORMATS, PERCENTS, MergeExplorer, measure, merge
 
 ROUNDED, ORIGINAL = BASES

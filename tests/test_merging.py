@@ -7,9 +7,9 @@ import pytest
 import torch
 from merge_models import IDS, adapt, error, everything, four_bit, logits, same
 
-from lab_utils import merging
 from lab_utils.errors import LabError
-from lab_utils.merging import (
+from lab_utils.merging import places as merging
+from lab_utils.merging.places import (
     ROUNDING_FACTOR,
     can_repack,
     dequantized_copy,
@@ -105,9 +105,9 @@ def test_the_model_itself_stays_as_it_was_and_trainable(tiny_nf4, ids):
 
 def test_the_real_model_in_its_compute_dtype(tokenizer):
     """bfloat16 has 8 bits: a few per cent on logits, and the same likeliest word nearly everywhere."""
-    from lab_utils.adapter import attach_adapter
-    from lab_utils.models import load_base
-    from lab_utils.recipe import Recipe
+    from lab_utils.finetune.adapter import attach_adapter
+    from lab_utils.finetune.recipe import Recipe
+    from lab_utils.models.registry import load_base
 
     model, _ = load_base("smollm2-135m", "nf4", verbose=False)
     text = "Good afternoon, may I have two drones on Sunday? Half past three suits me best. Kind regards, Astrid"
@@ -222,7 +222,7 @@ def test_weights_that_are_not_what_the_model_computes_with_do_not_pass(tiny_nf4)
 
 
 def test_the_fast_layers_of_fourbit_merge_like_pefts_own(tiny_nf4):
-    from lab_utils.fourbit import speed_up
+    from lab_utils.finetune.fourbit import speed_up
 
     model = adapt(tiny_nf4)
     expected = logits(model)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from lab_utils.adapter import attach_adapter
-from lab_utils.model_sizes import model_sizes
-from lab_utils.recipe import Recipe
+from lab_utils.finetune.adapter import attach_adapter
+from lab_utils.finetune.model_sizes import model_sizes
+from lab_utils.finetune.recipe import Recipe
 
 SMALL = {"vocab_size": 61, "num_hidden_layers": 3, "hidden_size": 64, "num_attention_heads": 4}
 MIXED = {**SMALL, "intermediate_size": 160, "num_key_value_heads": 2, "head_dim": 16}

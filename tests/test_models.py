@@ -5,11 +5,12 @@ import sys
 import pytest
 import torch
 
-import lab_utils.models as models
-from lab_utils.adapter import attach_adapter
+import lab_utils.models.registry as models
 from lab_utils.device import GIB, find_device
 from lab_utils.errors import LabError
-from lab_utils.models import (
+from lab_utils.finetune.adapter import attach_adapter
+from lab_utils.finetune.recipe import Recipe
+from lab_utils.models.registry import (
     MODELS,
     decide_model,
     default_model,
@@ -18,7 +19,6 @@ from lab_utils.models import (
     load_base,
     load_tokenizer,
 )
-from lab_utils.recipe import Recipe
 
 # The embedded model's shape (SmolLM2-135M): 30 layers of width 576, 3 of 9 heads for keys and values, MLP 1536.
 LAYER = {
@@ -130,7 +130,7 @@ def test_a_gated_model_says_what_to_do():
 def test_a_damaged_model_folder_says_which_to_delete(monkeypatch, tmp_path, damage):
     import shutil
 
-    from lab_utils.embedded import embedded_folder
+    from lab_utils.models.embedded import embedded_folder
 
     source = embedded_folder()
     for path in source.iterdir():

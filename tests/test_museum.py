@@ -14,9 +14,9 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import DataCollatorForLanguageModeling
 
-from lab_utils.architectures import ARCHITECTURES
-from lab_utils.counts import lora_parameters
-from lab_utils.supervision import Encoded, build_supervised, collate
+from lab_utils.counts.architectures import ARCHITECTURES
+from lab_utils.counts.parameters import lora_parameters
+from lab_utils.finetune.supervision import Encoded, build_supervised, collate
 
 PAGE = Path(__file__).parent.parent / "notebooks" / "A_failure_museum.ipynb"
 EXAMPLES = [Encoded([5, 6, 7, 8, 9, 2], 3), Encoded([10, 11, 12, 2], 2), Encoded([13, 14, 15, 16, 2], 2)]

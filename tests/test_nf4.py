@@ -9,9 +9,9 @@ from bench_nf4 import MEMORY_LIMIT, peak_extra_bytes
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lab_utils import nf4
 from lab_utils.errors import LabError
-from lab_utils.nf4 import BLOCKSIZES, dequantize_4bit, fp4_code, nf4_code, quantize_4bit
+from lab_utils.nf4 import codec as nf4
+from lab_utils.nf4.codec import BLOCKSIZES, dequantize_4bit, fp4_code, nf4_code, quantize_4bit
 
 bnb = pytest.importorskip("bitsandbytes.functional")
 AS_BITSANDBYTES = settings(derandomize=True, database=None, deadline=None, max_examples=150)

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from lab_utils import nf4_layers
 from lab_utils.errors import LabError
-from lab_utils.lora_layers import LoRALinear
-from lab_utils.nf4 import dequantize_4bit, quantize_4bit
-from lab_utils.nf4_layers import Linear4bit
+from lab_utils.lora.layers import LoRALinear
+from lab_utils.nf4 import linear as nf4_layers
+from lab_utils.nf4.codec import dequantize_4bit, quantize_4bit
+from lab_utils.nf4.linear import Linear4bit
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 COMPUTE = (torch.float32, torch.bfloat16)

@@ -6,7 +6,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from lab_utils.course import FAST_CELL_SECONDS, NOTEBOOKS, execute
+from lab_utils.classroom.course import FAST_CELL_SECONDS, NOTEBOOKS, execute
 
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
 MOST_LINES = 25

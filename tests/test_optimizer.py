@@ -5,7 +5,7 @@ import torch
 
 from lab_utils.device import Device
 from lab_utils.errors import LabError
-from lab_utils.optimizer import build_optimizer, descend
+from lab_utils.finetune.optimizer import build_optimizer, descend
 
 CPU = Device("cpu", "any", "float32", "")
 

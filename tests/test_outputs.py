@@ -136,12 +136,12 @@ page = new_notebook(cells=[new_markdown_cell("# 01 · Ä ✓\\n\\n**Wie groß?**
 nbformat.write(page, "01_ä.ipynb")
 """
 COMMANDS = {
-    "course": (["lab_utils.course", "--notebooks", ".", "--output", "Seite ü"], 1, "Seite ü/01_ä.html"),
-    "student": (["lab_utils.editions", "student", "--notebooks", ".", "--output", "ü"], 0, "ü/01_ä.ipynb"),
-    "nbgrader": (["lab_utils.editions", "course", "--notebooks", ".", "--output", "ü"], 0, "ü/source/01_ä/01_ä.ipynb"),
-    "home": (["lab_utils.editions", "course", "--notebooks", ".", "--output", "~/ü"], 2, None),
-    "colab": (["lab_utils.colab"], 0, None),
-    "pattern": (["lab_utils.editions", "course", "--notebooks", ".", "--output", "ü [1]"], 2, None),
+    "course": (["lab_utils.classroom.course", "--notebooks", ".", "--output", "Seite ü"], 1, "Seite ü/01_ä.html"),
+    "student": (["lab_utils.classroom.editions", "student", "--notebooks", ".", "--output", "ü"], 0, "ü/01_ä.ipynb"),
+    "nbgrader": (["lab_utils.classroom.editions", "course", "--notebooks", ".", "--output", "ü"], 0, "ü/source/01_ä/01_ä.ipynb"),
+    "home": (["lab_utils.classroom.editions", "course", "--notebooks", ".", "--output", "~/ü"], 2, None),
+    "colab": (["lab_utils.notebook.colab"], 0, None),
+    "pattern": (["lab_utils.classroom.editions", "course", "--notebooks", ".", "--output", "ü [1]"], 2, None),
 }
 
 

@@ -10,11 +10,9 @@ import tiny_stable_diffusion
 import torch
 from peft import LoraConfig
 
-from lab_utils.device import Device
-from lab_utils.drawings import COLOURS, NEW_THING, THINGS, caption, draw
-from lab_utils.errors import LabError
-from lab_utils.painter import PAINTERS, Painter, choose_painter, decode, encode, load_painter, paint, read
-from lab_utils.painter_training import (
+from lab_utils.beyond_text.drawings import COLOURS, NEW_THING, THINGS, caption, draw
+from lab_utils.beyond_text.painter import PAINTERS, Painter, choose_painter, decode, encode, load_painter, paint, read
+from lab_utils.beyond_text.painter_training import (
     HELD_OUT,
     PARTS,
     STYLED,
@@ -26,6 +24,8 @@ from lab_utils.painter_training import (
     train,
     train_base,
 )
+from lab_utils.device import Device
+from lab_utils.errors import LabError
 
 CPU = Device("cpu", "a processor", "float32", "it is a test")
 SHORT = Lesson(steps=6, batch_size=4, checkpoint_every=2)

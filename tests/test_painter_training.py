@@ -6,7 +6,7 @@ import os
 import pytest
 import torch
 
-from lab_utils import painter_training
+from lab_utils.beyond_text import painter_training
 from lab_utils.errors import LabError
 
 HISTORY = [{"step": 1, "loss": 0.5, "seconds": 1.0, "pictures": 4}]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lab_utils.peak import measured_peak, process_bytes, tensor_peak
+from lab_utils.memory.peak import measured_peak, process_bytes, tensor_peak
 
 MB = 10**6
 
@@ -84,8 +84,8 @@ def test_on_cuda_the_peak_is_reset_after_the_work_before_and_read_after_the_step
 
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
 def test_the_machine_decides_unless_told(monkeypatch, kind):
-    from lab_utils import peak
     from lab_utils.device import Device
+    from lab_utils.memory import peak
 
     monkeypatch.setattr(peak, "find_device", lambda: Device(kind, "any", "float32", "none"))
     asked = []

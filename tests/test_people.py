@@ -17,8 +17,8 @@ from jupyter_core.utils import run_sync
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from lab_utils import course
-from lab_utils.cells import needed
+from lab_utils.classroom import course
+from lab_utils.notebook.cells import needed
 
 pytestmark = pytest.mark.notebook
 PAGES = {path.name[:2]: path for path in sorted(course.NOTEBOOKS.glob("[01]*.ipynb"))}

@@ -10,7 +10,7 @@ from choosing_explorers import picture_explorer, picture_samples
 
 from lab_utils import plots
 from lab_utils.errors import LabError
-from lab_utils.picture_samples import FOLDER, load_samples
+from lab_utils.recorded.pictures import FOLDER, load_samples
 
 
 @pytest.fixture(scope="module")

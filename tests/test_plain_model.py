@@ -8,8 +8,8 @@ import torch
 from merge_models import adapt, four_bit
 
 from lab_utils.errors import LabError
-from lab_utils.lora import inject, merge, take_off
-from lab_utils.plain_model import honest_config, is_tied, require_as_configured, require_finite, require_plain
+from lab_utils.lora.whole_model import inject, merge, take_off
+from lab_utils.merging.plain_model import honest_config, is_tied, require_as_configured, require_finite, require_plain
 
 SMALL = {
     "vocab_size": 61, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,

@@ -10,7 +10,8 @@ import socket
 import nbformat
 import pytest
 
-from lab_utils import course, present, slides, widgets
+from lab_utils import widgets
+from lab_utils.classroom import course, present, slides
 from lab_utils.errors import LabError
 from lab_utils.widgets.budget_explorer import BudgetExplorer
 from lab_utils.widgets.explorer import Explorer

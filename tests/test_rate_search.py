@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab_utils.rate_search import LIMITS, Search, best_exponent, expected_runs, exponent_of, missing_runs, rate
+from lab_utils.sweep.rate_search import LIMITS, Search, best_exponent, expected_runs, exponent_of, missing_runs, rate
 
 
 def search_to_the_end(search: Search, loss) -> list[tuple[int, int]]:

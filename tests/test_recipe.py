@@ -6,7 +6,7 @@ from dataclasses import FrozenInstanceError, asdict, replace
 import pytest
 
 from lab_utils.errors import LabError
-from lab_utils.recipe import Recipe
+from lab_utils.finetune.recipe import Recipe
 
 NAN, INF = math.nan, math.inf
 BAD = {

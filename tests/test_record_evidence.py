@@ -8,17 +8,17 @@ import torch
 from data_scripts import load
 from datasets import DatasetDict
 
-from lab_utils import base_weights
-from lab_utils.adapter import attach_adapter
-from lab_utils.base_weights import as_floats, compute_fast, put_weights
 from lab_utils.errors import LabError
 from lab_utils.evaluate import answer_losses
-from lab_utils.evidence import Recorded, read_table, unpacked
-from lab_utils.fourbit import speed_up
-from lab_utils.full_finetune import matrices, train_full
-from lab_utils.recorded_training import Checkpoint, train
-from lab_utils.studies import STUDIES, Arm, adapter, find_arm, full
-from lab_utils.tasks import load_task
+from lab_utils.finetune.adapter import attach_adapter
+from lab_utils.finetune.fourbit import speed_up
+from lab_utils.finetune.full import matrices, train_full
+from lab_utils.sweep import base_weights
+from lab_utils.sweep.base_weights import as_floats, compute_fast, put_weights
+from lab_utils.sweep.evidence import Recorded, read_table, unpacked
+from lab_utils.sweep.recorded_training import Checkpoint, train
+from lab_utils.sweep.studies import STUDIES, Arm, adapter, find_arm, full
+from lab_utils.tasks.registry import load_task
 from lab_utils.variants import VARIANTS
 
 record = load("record_evidence")
@@ -224,7 +224,7 @@ def test_the_script_records_lists_and_merges(tiny, tmp_path, monkeypatch, capsys
 
 def test_the_arithmetic_is_that_of_the_labs_4_bit_layers(trainable_base, tokenizer):
     """The same numbers whether a base holds codes, or the matrices that they stand for."""
-    from lab_utils.models import load_base
+    from lab_utils.models.registry import load_base
 
     model, _ = trainable_base
     recipe = adapter(rank=4, alpha=8.0).recipe

@@ -10,10 +10,12 @@ import data_scripts
 import pytest
 import torch
 
-from lab_utils import full_finetune, recorded
+from lab_utils import recorded
 from lab_utils.errors import LabError
-from lab_utils.recorded import FOLDER, RANKS, energy_shares, random_spectra, weight_update
-from lab_utils.tasks import load_task
+from lab_utils.finetune import full as full_finetune
+from lab_utils.lowrank import RANKS, energy_shares, random_spectra
+from lab_utils.recorded.update import FOLDER, weight_update
+from lab_utils.tasks.registry import load_task
 
 V_PROJ = "model.layers.15.self_attn.v_proj"
 
@@ -34,7 +36,7 @@ def shapes():
     """(out, in) of every matrix of the embedded model's layers, from its configuration."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from lab_utils.embedded import embedded_folder
+    from lab_utils.models.embedded import embedded_folder
 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(embedded_folder()))
@@ -70,7 +72,7 @@ def test_norms_agree_with_the_spectra(update):
 def test_the_base_is_the_embedded_model(update):
     from safetensors import safe_open
 
-    from lab_utils.embedded import embedded_folder
+    from lab_utils.models.embedded import embedded_folder
 
     with safe_open(embedded_folder() / "model.safetensors", "pt") as file:
         weight = file.get_tensor(f"{V_PROJ}.weight").float()
@@ -207,9 +209,9 @@ def test_the_command_runs_end_to_end(recorder, tmp_path, monkeypatch):
     for name, values in made.weight_singular_values.items():
         torch.testing.assert_close(values, weight_update().weight_singular_values[name], rtol=2**-9, atol=1e-5)
 
-    from lab_utils.models import load_base
-    from lab_utils.supervision import collate, encode_split
-    from lab_utils.tasks import TASKS
+    from lab_utils.finetune.supervision import collate, encode_split
+    from lab_utils.models.registry import load_base
+    from lab_utils.tasks.registry import TASKS
 
     model, tokenizer = load_base("smollm2-135m", "none", verbose=False)
     rows = load_task("bookings")["test"].select(range(3))

@@ -10,9 +10,9 @@ import nbformat
 import numpy as np
 import pytest
 
-from lab_utils.recorded import perplexity_by_bits
-from lab_utils.sweep_summary import difference, load_sweep, pick, summarize
-from lab_utils.variants_record import load_variants
+from lab_utils.recorded.bits import perplexity_by_bits
+from lab_utils.recorded.variants import load_variants
+from lab_utils.sweep.summary import difference, load_sweep, pick, summarize
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 SWEEP, VARIANTS = "09_choosing_hyperparameters.ipynb", "11_lora_variants.ipynb"

@@ -7,11 +7,14 @@ import shutil
 
 import pytest
 
-from lab_utils import digits, recorded, sweep_summary, variants_record
+from lab_utils import recorded
 from lab_utils.errors import LabError
-from lab_utils.picture_samples import FOLDER as PICTURES
-from lab_utils.picture_samples import load_samples
+from lab_utils.lora import digits
+from lab_utils.recorded import variants as variants_record
+from lab_utils.recorded.pictures import FOLDER as PICTURES
+from lab_utils.recorded.pictures import load_samples
 from lab_utils.recorded_files import number, reading, restore
+from lab_utils.sweep import summary as sweep_summary
 
 
 def of_digits(file):

@@ -11,10 +11,10 @@ from pathlib import Path
 import made_up_runs
 import pytest
 
-from lab_utils.evidence import Recorded, Run, read_table, table_of
-from lab_utils.rate_search import rate
-from lab_utils.recording import overview, progress, record, seconds_left
-from lab_utils.studies import STUDIES, find_arm
+from lab_utils.sweep.evidence import Recorded, Run, read_table, table_of
+from lab_utils.sweep.rate_search import rate
+from lab_utils.sweep.recording import overview, progress, record, seconds_left
+from lab_utils.sweep.studies import STUDIES, find_arm
 
 HERE = Path(__file__).parent
 ALL = tuple(STUDIES)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lab_utils.errors import LabError
-from lab_utils.run_lock import NAME, held
+from lab_utils.finetune.run_lock import NAME, held
 
 ROOT = Path(__file__).parent.parent
 HOLD = "import sys, pathlib; from lab_utils.run_lock import held\nwith held(pathlib.Path(sys.argv[1])):\n"

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab_utils.errors import LabError
-from lab_utils.serving import AdapterBank, recorded_adapter
-from lab_utils.serving_costs import file_sizes, latency
+from lab_utils.serving.bank import AdapterBank, recorded_adapter
+from lab_utils.serving.costs import file_sizes, latency
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 IDS = torch.randint(3, 61, (3, 12), generator=torch.Generator().manual_seed(0))
@@ -21,7 +21,7 @@ def save(base, folder, seed: int = 0, **changes):
     """Write a random adapter for `base` as peft would, B not zero; `base` itself ends without it."""
     from peft import LoraConfig, get_peft_model
 
-    from lab_utils.adapter import take_off_adapter
+    from lab_utils.finetune.adapter import take_off_adapter
 
     config = {"r": 4, "lora_alpha": 8, "target_modules": TARGETS, "task_type": "CAUSAL_LM", **changes}
     model = get_peft_model(base, LoraConfig(**config))
@@ -380,7 +380,7 @@ def test_the_recorded_adapters_fit_the_embedded_base(tokenizer):
     """Shapes are compared without weights: a model on the meta device is enough."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from lab_utils.embedded import embedded_folder
+    from lab_utils.models.embedded import embedded_folder
 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(embedded_folder()))
@@ -395,7 +395,7 @@ def test_an_adapter_that_was_never_recorded():
 
 
 def test_a_recorded_adapter_with_a_file_missing(monkeypatch, tmp_path):
-    from lab_utils import serving
+    from lab_utils.serving import bank as serving
 
     shutil.copytree(recorded_adapter("style"), tmp_path / "adapters" / "style")
     monkeypatch.setattr(serving, "DATA", tmp_path)
@@ -420,7 +420,7 @@ def test_file_sizes_are_those_on_disk(tiny_llama, folders, tmp_path):
 
 def test_latency_takes_turns_and_reports_medians(bank, tiny_llama, monkeypatch):
     """The clock is replaced: each forward then takes as long as the model that runs it says."""
-    from lab_utils import serving_costs
+    from lab_utils.serving import costs as serving_costs
 
     bank.use("one")
     merged, turns, now = tiny_llama(), [], [0.0]

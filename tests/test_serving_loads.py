@@ -11,8 +11,8 @@ from lora_models import build_gpt2, pefts_known_warnings
 from safetensors.torch import load_file, save_file
 
 from lab_utils.errors import LabError
-from lab_utils.peft_adapters import adapter_tensors, check_loaded, load_tensors
-from lab_utils.serving import AdapterBank, task_of
+from lab_utils.finetune.peft_adapters import adapter_tensors, check_loaded, load_tensors
+from lab_utils.serving.bank import AdapterBank, task_of
 
 pytestmark = pefts_known_warnings
 IDS = torch.randint(3, 61, (3, 12), generator=torch.Generator().manual_seed(0))
@@ -225,7 +225,7 @@ def test_an_interrupted_load_leaves_nothing_behind(bank, folder, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lab_utils.peft_adapters.load_tensors", stop)
+    monkeypatch.setattr("lab_utils.finetune.peft_adapters.load_tensors", stop)
     with pytest.raises(KeyboardInterrupt):
         bank.load("bad", folder)
     assert "bad" not in bank.model.peft_config and bank.names == ["one"] and bank.active == "one"

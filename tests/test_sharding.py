@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lab_utils.architectures import ARCHITECTURES, Architecture
-from lab_utils.counts import adapter_bytes
+from lab_utils.counts.architectures import ARCHITECTURES, Architecture
+from lab_utils.counts.parameters import adapter_bytes
 from lab_utils.errors import LabError
-from lab_utils.memory import METHODS, as_record, estimate
-from lab_utils.sharding import LINKS, STRATEGIES, Communication, communication, sharded
+from lab_utils.machines.sharding import LINKS, STRATEGIES, Communication, communication, sharded
+from lab_utils.memory.step import METHODS, as_record, estimate
 
 # Per layer: q and o 64 numbers each, k and v 32, three MLP matrices 128, two norms 8: 592. Outside: 10 · 8 + 8 = 88.
 HAND = Architecture(

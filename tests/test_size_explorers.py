@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from lab_utils import counts, memory
-from lab_utils.budget import GIB, GPUS, fits, room_bytes
+from lab_utils.counts import parameters as counts
 from lab_utils.errors import LabError
+from lab_utils.memory import step as memory
+from lab_utils.memory.budget import GIB, GPUS, fits, room_bytes
 from lab_utils.widgets.budget_explorer import BudgetExplorer
 from lab_utils.widgets.cluster_explorer import ClusterExplorer
 from lab_utils.widgets.parameter_explorer import ParameterExplorer

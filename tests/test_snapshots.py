@@ -11,7 +11,7 @@ import pytest
 from ipywidgets.embed import dependency_state
 from toys import MARK, Asking, Toy, notebook_of, png
 
-from lab_utils.snapshots import NOTE, STATE, asks_python, lives_in_a_page, replace_widgets, snapshot
+from lab_utils.classroom.snapshots import NOTE, STATE, asks_python, lives_in_a_page, replace_widgets, snapshot
 
 WIDGETS = Path(__file__).resolve().parent.parent / "lab_utils" / "widgets"
 NO_EXPLORERS = {"explorer", "page", "present", "site"}  # what they share, and scripts of whole pages

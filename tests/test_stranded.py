@@ -7,8 +7,9 @@ import pytest
 from shells import bare, listener, new_session, write
 from traitlets.config import PyFileConfigLoader
 
-from lab_utils import course, stranded
+from lab_utils.classroom import course
 from lab_utils.errors import LabError
+from lab_utils.notebook import name_errors as stranded
 
 MENU = "Run ▸ Run All Above Selected Cell"
 PAGE = (
@@ -151,7 +152,7 @@ def test_another_handler_stays(shell, said):
 
 def test_importing_the_package_outside_of_ipython_installs_nothing():
     code = (
-        "import sys, lab_utils; print('lab_utils.stranded' in sys.modules); "
+        "import sys, lab_utils; print('lab_utils.notebook.name_errors' in sys.modules); "
         "from lab_utils import stranded; print(stranded.install())"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -163,7 +164,7 @@ def test_every_start_is_configured_once_and_what_stood_there_stays(tmp_path):
     for _ in range(2):
         assert stranded.at_every_start(tmp_path) == tmp_path / "ipython_config.py"
     config = PyFileConfigLoader("ipython_config.py", path=str(tmp_path)).load_config()
-    assert config.InteractiveShellApp.extensions == ["autoreload", "lab_utils.stranded"]
+    assert config.InteractiveShellApp.extensions == ["autoreload", "lab_utils.notebook.name_errors"]
 
 
 def test_a_fresh_kernel_explains_its_first_error(tmp_path):
@@ -191,7 +192,7 @@ def test_the_configuration_is_utf_8_and_what_a_person_wrote_stays(tmp_path, monk
     path = stranded.at_every_start(tmp_path / "etc")
     assert path.is_symlink() and real.read_bytes().startswith(before + b"\n")
     config = PyFileConfigLoader("ipython_config.py", path=str(path.parent)).load_config()
-    assert config.InteractiveShellApp.extensions == ["autoreload", "lab_utils.stranded"]
+    assert config.InteractiveShellApp.extensions == ["autoreload", "lab_utils.notebook.name_errors"]
 
 
 @pytest.mark.parametrize("content", [b"# \xe4 in latin-1\n", None])

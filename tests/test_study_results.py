@@ -8,14 +8,14 @@ import made_up_runs
 import numpy as np
 import pytest
 
-from lab_utils import sweep
-from lab_utils.differences import compare
 from lab_utils.errors import LabError
-from lab_utils.evidence import Recorded, Run, add_row, table_of
-from lab_utils.rate_search import rate
-from lab_utils.recording import record
-from lab_utils.studies import STUDIES, find_arm
-from lab_utils.study_results import difference, holm, load_study
+from lab_utils.sweep import trials as sweep
+from lab_utils.sweep.differences import compare
+from lab_utils.sweep.evidence import Recorded, Run, add_row, table_of
+from lab_utils.sweep.rate_search import rate
+from lab_utils.sweep.recording import record
+from lab_utils.sweep.studies import STUDIES, find_arm
+from lab_utils.sweep.study_results import difference, holm, load_study
 
 FULL, EIGHT, SIXTY_FOUR = (f"{name}, 100 steps" for name in ("full", "LoRA r=8", "LoRA r=64"))
 

@@ -6,10 +6,10 @@ from collections import Counter
 import pytest
 import torch
 
-from lab_utils.adapter import attach_adapter
 from lab_utils.errors import LabError
-from lab_utils.recipe import Recipe
-from lab_utils.supervision import (
+from lab_utils.finetune.adapter import attach_adapter
+from lab_utils.finetune.recipe import Recipe
+from lab_utils.finetune.supervision import (
     IGNORED,
     WINDOW,
     Encoded,
@@ -21,7 +21,7 @@ from lab_utils.supervision import (
     plan_batches,
     prompt_text,
 )
-from lab_utils.tasks import TASKS, load_task
+from lab_utils.tasks.registry import TASKS, load_task
 
 BOOKINGS = TASKS["bookings"]
 

@@ -9,9 +9,9 @@ import torch
 import transformers
 from peft import LoraConfig, get_peft_model
 
-from lab_utils.adapter import base_model
 from lab_utils.errors import LabError
-from lab_utils.supervision import Encoded, answer_logits, build_supervised, collate
+from lab_utils.finetune.supervision import Encoded, answer_logits, build_supervised, collate
+from lab_utils.models.registry import base_model
 
 SIZES = {
     "vocab_size": 61, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,

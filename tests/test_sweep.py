@@ -11,16 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lab_utils.evaluate
-import lab_utils.finetune
-import lab_utils.full_finetune
-from lab_utils import sweep as module
+import lab_utils.finetune.full
+import lab_utils.finetune.run
 from lab_utils.errors import LabError
 from lab_utils.evaluate import AnswerLosses, answer_losses
-from lab_utils.finetune import finetune
-from lab_utils.full_finetune import matrices, train_full
-from lab_utils.recipe import Recipe
-from lab_utils.sweep import COLUMNS, METHODS, SETTINGS, Trial, add_row, measure, missing, read_rows, sweep
-from lab_utils.tasks import load_task
+from lab_utils.finetune.full import matrices, train_full
+from lab_utils.finetune.recipe import Recipe
+from lab_utils.finetune.run import finetune
+from lab_utils.sweep import trials as module
+from lab_utils.sweep.trials import COLUMNS, METHODS, SETTINGS, Trial, add_row, measure, missing, read_rows, sweep
+from lab_utils.tasks.registry import load_task
 
 SHORT = {"model": "smollm2-135m", "steps": 4, "batch_size": 2, "train_examples": 6, "rank": 4, "alpha": 8}
 TRIALS = [Trial(recipe=Recipe(model="smollm2-135m", seed=seed)) for seed in range(4)]
@@ -36,7 +36,7 @@ def row_of(trial: Trial, **results) -> dict:
 def tiny(tiny_llama, tokenizer, monkeypatch):
     """The embedded model's place taken by a tiny one; the function builds the same again."""
     monkeypatch.setattr(module, "_base", lambda model, quantization: (tiny_llama(49152), tokenizer))
-    monkeypatch.setattr(lab_utils.full_finetune, "load_base", lambda *_, **__: (tiny_llama(49152), tokenizer))
+    monkeypatch.setattr(lab_utils.finetune.full, "load_base", lambda *_, **__: (tiny_llama(49152), tokenizer))
     return lambda: tiny_llama(49152)
 
 
@@ -353,7 +353,7 @@ def test_a_diverged_trial_has_a_problem_and_no_results(tiny, tokenizer, monkeypa
     broken = tiny()
     torch.nn.init.constant_(broken.model.layers[0].mlp.down_proj.weight, 3e38)
     monkeypatch.setattr(module, "_base", lambda *_: (broken, tokenizer))
-    monkeypatch.setattr(lab_utils.full_finetune, "load_base", lambda *_, **__: (broken, tokenizer))
+    monkeypatch.setattr(lab_utils.finetune.full, "load_base", lambda *_, **__: (broken, tokenizer))
     row = measure(Trial(recipe=Recipe(**SHORT), method=method))
     assert "The loss is nan at step 1" in row["problem"]
     assert tuple(row) == COLUMNS and row["cpu_seconds"] > 0

@@ -10,11 +10,11 @@ import time
 
 import pytest
 
-from lab_utils import sweep_ray
 from lab_utils.errors import LabError
-from lab_utils.recipe import Recipe
-from lab_utils.sweep import COLUMNS, Trial, add_row, read_rows, sweep
-from lab_utils.sweep_ray import connect, sweep_on_ray
+from lab_utils.finetune.recipe import Recipe
+from lab_utils.sweep import on_ray as sweep_ray
+from lab_utils.sweep.on_ray import connect, sweep_on_ray
+from lab_utils.sweep.trials import COLUMNS, Trial, add_row, read_rows, sweep
 
 ray = pytest.importorskip("ray")
 TRIALS = [Trial(recipe=Recipe(model="smollm2-135m", seed=seed)) for seed in range(3)]

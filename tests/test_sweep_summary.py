@@ -5,8 +5,7 @@ import math
 import pytest
 
 from lab_utils.errors import LabError
-from lab_utils.sweep import COLUMNS, RESULTS, add_row
-from lab_utils.sweep_summary import (
+from lab_utils.sweep.summary import (  # fmt: skip
     CENTRE,
     TABLE,
     cheapest_within_one_error,
@@ -14,7 +13,8 @@ from lab_utils.sweep_summary import (
     load_sweep,
     pick,
     summarize,
-)  # fmt: skip
+)
+from lab_utils.sweep.trials import COLUMNS, RESULTS, add_row
 
 
 def row(seed: int, loss: float | str = 0.5, **settings) -> dict:

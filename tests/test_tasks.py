@@ -9,7 +9,8 @@ import data_scripts
 import pytest
 
 from lab_utils.errors import LabError
-from lab_utils.tasks import DATA, TASKS, is_pirate, load_task
+from lab_utils.folders import DATA
+from lab_utils.tasks.registry import TASKS, is_pirate, load_task
 
 HELD_OUT = ("validation", "test", "handwritten")
 

@@ -8,10 +8,10 @@ import psutil
 import pytest
 import torch
 
-from lab_utils import traffic, traffic_process
 from lab_utils.errors import LabError
-from lab_utils.sharding import Communication, communication, sharded
-from lab_utils.traffic import CASES, SETTLING, SMALL, gloo_bytes, losses_alone, measure_all, measure_traffic
+from lab_utils.machines import traffic, traffic_process
+from lab_utils.machines.sharding import Communication, communication, sharded
+from lab_utils.machines.traffic import CASES, SETTLING, SMALL, gloo_bytes, losses_alone, measure_all, measure_traffic
 
 FRAMES = 0.05  # headers of TCP, acknowledgements, and what else this machine says to itself meanwhile
 each_case = pytest.mark.parametrize(("method", "strategy"), CASES)

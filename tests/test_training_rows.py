@@ -4,7 +4,7 @@ import pytest
 from datasets import Dataset, DatasetDict, IterableDataset
 
 from lab_utils.errors import LabError
-from lab_utils.training_rows import training_rows
+from lab_utils.finetune.training_rows import training_rows
 
 ROWS = [{"prompt": f"How many? {number}", "answer": f"{number} 😀"} for number in range(4)]
 COLUMNS = {"prompt": [row["prompt"] for row in ROWS], "answer": [row["answer"] for row in ROWS]}

@@ -13,7 +13,8 @@ from torch import nn
 
 from lab_utils import variants
 from lab_utils.errors import LabError
-from lab_utils.lora import (
+from lab_utils.lora.files import save_adapter
+from lab_utils.lora.whole_model import (
     LoRALinear,
     adapted_layers,
     adapter_state,
@@ -23,8 +24,7 @@ from lab_utils.lora import (
     trainable_parameters,
     unmerge,
 )
-from lab_utils.lora_files import save_adapter
-from lab_utils.saved import saved_tensors
+from lab_utils.memory.saved import saved_tensors
 from lab_utils.variants import (
     VARIANTS,
     DeltaLoRALinear,

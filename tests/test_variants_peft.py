@@ -7,7 +7,7 @@ import torch
 from lora_models import TOKENS, assert_same_bits, build_gpt2, peft, pefts_known_warnings
 from torch import nn
 
-from lab_utils.lora import adapted_layers, merge, trainable_parameters
+from lab_utils.lora.whole_model import adapted_layers, merge, trainable_parameters
 from lab_utils.variants import before_step, inject, optimizer_groups
 
 pytestmark = pefts_known_warnings

@@ -7,7 +7,7 @@ import torch
 from data_scripts import load
 
 from lab_utils.errors import LabError
-from lab_utils.lora import LoRALinear
+from lab_utils.lora.whole_model import LoRALinear
 from lab_utils.variants import VARIANTS, inject
 
 record = load("record_variants")
@@ -40,7 +40,7 @@ def test_what_is_kept_for_the_backward_pass_is_counted_without_weights(tiny_llam
 
 @pytest.fixture(scope="module")
 def data():
-    from lab_utils.tasks import load_task
+    from lab_utils.tasks.registry import load_task
 
     return load_task("bookings")
 

@@ -13,16 +13,9 @@ from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.processing_utils import ProcessorMixin
 
-from lab_utils import picture_questions, vision_language
-from lab_utils.adapter import take_off_adapter
-from lab_utils.architectures import ARCHITECTURES
-from lab_utils.checks import EXERCISES
-from lab_utils.counts import lora_parameters
-from lab_utils.device import GIB, Device
-from lab_utils.drawings import draw
-from lab_utils.errors import LabError
-from lab_utils.optimizer import build_optimizer
-from lab_utils.picture_questions import (
+from lab_utils.beyond_text import picture_questions, vision_language
+from lab_utils.beyond_text.drawings import draw
+from lab_utils.beyond_text.picture_questions import (
     QUESTION,
     accuracy,
     ask,
@@ -31,11 +24,26 @@ from lab_utils.picture_questions import (
     train,
     training_step,
 )
+from lab_utils.beyond_text.towers import LANGUAGE_ONLY, add_adapters, layers, targeted, tower_of, towers
+from lab_utils.beyond_text.vision_language import (
+    MIN_GPU_GIB,
+    REAL,
+    SPECIAL,
+    decide_sight,
+    load_sighted,
+    real_shape,
+    tiny_model,
+)
+from lab_utils.checks import EXERCISES
+from lab_utils.counts.architectures import ARCHITECTURES
+from lab_utils.counts.parameters import lora_parameters
+from lab_utils.device import GIB, Device
+from lab_utils.errors import LabError
+from lab_utils.finetune.adapter import take_off_adapter
+from lab_utils.finetune.optimizer import build_optimizer
+from lab_utils.finetune.recipe import Recipe
+from lab_utils.finetune.supervision import IGNORED
 from lab_utils.plots import loss_curve
-from lab_utils.recipe import Recipe
-from lab_utils.supervision import IGNORED
-from lab_utils.towers import LANGUAGE_ONLY, add_adapters, layers, targeted, tower_of, towers
-from lab_utils.vision_language import MIN_GPU_GIB, REAL, SPECIAL, decide_sight, load_sighted, real_shape, tiny_model
 
 VISION_MLP = {
     f"model.visual.blocks.{n}.mlp.{end}" for n in range(2) for end in ("gate_proj", "up_proj", "down_proj")

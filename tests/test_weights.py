@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from lab_utils.errors import LabError
-from lab_utils.weights import refuse_nonfinite, tensors_in, tensors_of
+from lab_utils.models.weights import refuse_nonfinite, tensors_in, tensors_of
 
 NAN, INF = float("nan"), float("inf")
 

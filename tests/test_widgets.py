@@ -8,8 +8,8 @@ from chat_tokenizers import FAMILIES, family
 
 from lab_utils.errors import LabError
 from lab_utils.evaluate import grade
-from lab_utils.supervision import encode
-from lab_utils.tasks import TASKS
+from lab_utils.finetune.supervision import encode
+from lab_utils.tasks.registry import TASKS
 from lab_utils.widgets.label_microscope import label_microscope, tokens_html
 from lab_utils.widgets.live_loss import LiveLoss
 from lab_utils.widgets.tables import answers_table, report_table

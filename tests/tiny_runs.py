@@ -16,10 +16,10 @@ from unittest import mock
 
 import torch
 
-from lab_utils import finetune as module
 from lab_utils.device import Device
+from lab_utils.finetune import run as module
+from lab_utils.finetune.recipe import Recipe
 from lab_utils.quiet import quiet
-from lab_utils.recipe import Recipe
 
 CONFIG = Path(__file__).parent.parent / "deploy" / "cluster" / "fsdp_qlora.yaml"
 EXACT = Device("cpu", "any", "float32", "so that runs agree to rounding")
@@ -46,7 +46,7 @@ def load_tiny(folder: Path, quantization: str = "nf4", sharded: bool = False):
     """(model, tokenizer) as `load_base` gives them: the tiny model, and the embedded one's tokenizer."""
     from transformers import AutoModelForCausalLM
 
-    from lab_utils.models import keep_weights_trainable, load_tokenizer, quantization_config
+    from lab_utils.models.registry import keep_weights_trainable, load_tokenizer, quantization_config
 
     with quiet():
         model = AutoModelForCausalLM.from_pretrained(

@@ -14,11 +14,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from lab_utils.checkpoint import set_aside
 from lab_utils.errors import LabError, at_least, command_line
 from lab_utils.files import user_path
-from lab_utils.finetune import finetune, read_command
-from lab_utils.sweep_ray import connect, load_ray
+from lab_utils.finetune import finetune
+from lab_utils.finetune.checkpoint import set_aside
+from lab_utils.finetune.run import read_command
+from lab_utils.sweep.on_ray import connect, load_ray
 
 LOST = 3  # times that a process or a machine may be lost before the run is given up
 

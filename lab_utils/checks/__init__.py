@@ -6,32 +6,30 @@ points by that.
 
 from collections.abc import Callable
 
-from . import (
-    beyond_text,
-    choosing,
-    combining,
-    counting,
-    fair_comparisons,
-    four_bits,
-    from_scratch,
-    many_machines,
-    memory_budget,
-    merged_precision,
-    mixed_batches,
-    packing,
-    pictures,
-    quantization,
-    rank_and_alpha,
-    rank_one,
-    scales,
-    seeds,
-    taken_apart,
-    variant_steps,
-    vera,
-    weight_sizes,
-)
 from .engine import attempt
 from .exercise import Exercise
+from .exercises import p01_rank_one as rank_one
+from .exercises import p02_counting as counting
+from .exercises import p03_from_scratch as from_scratch
+from .exercises import p04_rank_and_alpha as rank_and_alpha
+from .exercises import p05_quantization as quantization
+from .exercises import p05_scales as scales
+from .exercises import p06_four_bits as four_bits
+from .exercises import p06_packing as packing
+from .exercises import p07_memory_budget as memory_budget
+from .exercises import p07_weight_sizes as weight_sizes
+from .exercises import p09_choosing as choosing
+from .exercises import p09_fair_comparisons as fair_comparisons
+from .exercises import p09_seeds as seeds
+from .exercises import p10_combining as combining
+from .exercises import p10_merged_precision as merged_precision
+from .exercises import p10_mixed_batches as mixed_batches
+from .exercises import p11_taken_apart as taken_apart
+from .exercises import p11_variant_steps as variant_steps
+from .exercises import p11_vera as vera
+from .exercises import p12_beyond_text as beyond_text
+from .exercises import p12_pictures as pictures
+from .exercises import p13_many_machines as many_machines
 from .grading import NotSolved
 from .report import Report, source, write_report
 from .surroundings import standard

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from ..lora_layers import LoRALinear
+from ..lora import LoRALinear
 from .delta_lora import DeltaLoRALinear
 from .dora import DoRALinear
 from .lora_fa import LoRAFALinear

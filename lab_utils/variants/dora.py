@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import LabError
-from ..lora_layers import LoRALinear
+from ..lora import LoRALinear
 
 
 class DoRALinear(LoRALinear):

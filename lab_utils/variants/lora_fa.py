@@ -2,7 +2,7 @@
 
 import torch
 
-from ..lora_layers import LoRALinear
+from ..lora import LoRALinear
 
 
 class LoRAFALinear(LoRALinear):

@@ -5,7 +5,8 @@ import math
 from torch import nn
 
 from ..errors import LabError
-from ..lora import LoRAEmbedding, adapted_layers
+from ..lora import adapted_layers
+from ..lora.whole_model import LoRAEmbedding
 
 RATIO = 16.0
 EMBEDDING_LEARNING_RATE = 1e-6  # peft's, for both matrices of an adapted embedding

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from ..lora_layers import LoRALinear
+from ..lora import LoRALinear
 
 
 class MovesWeight(LoRALinear):

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import LabError
-from ..lora_layers import LoRALinear, in_dtype_of_base
+from ..lora import LoRALinear
+from ..lora.layers import in_dtype_of_base
 
 
 class SharedMatrices(nn.Module):

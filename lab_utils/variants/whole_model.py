@@ -5,9 +5,10 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from .. import lora
 from ..errors import LabError, choose
-from ..lora_layers import LoRALinear, check_settings
+from ..lora import LoRALinear
+from ..lora import whole_model as lora
+from ..lora.layers import check_settings
 from .catalogue import VARIANTS
 from .delta_lora import DeltaLoRALinear
 from .lora_fa import LoRAFALinear

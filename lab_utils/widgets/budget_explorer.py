@@ -3,10 +3,10 @@
 import traitlets
 
 from .. import plots
-from ..budget import GIB, GPUS, advice, fits, room_bytes
 from ..counts import ARCHITECTURES
 from ..errors import choose
-from ..memory import METHODS, MemoryEstimate, estimate
+from ..memory import METHODS, MemoryEstimate, advice, estimate
+from ..memory.budget import GIB, GPUS, fits, room_bytes
 from .explorer import Explorer, script
 from .values import Count, Switch, Word, three
 
@@ -26,7 +26,7 @@ class BudgetExplorer(Explorer):
     ----------
     model : str, a name in `lab_utils.counts.ARCHITECTURES`
     method : "full", "lora" or "qlora"
-    gpu : str, a name in `lab_utils.budget.GPUS`
+    gpu : str, a name in `lab_utils.memory.budget.GPUS`
     rank, batch_size, sequence_length : int >= 1
     checkpointing : bool
 

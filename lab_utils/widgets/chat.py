@@ -7,7 +7,7 @@ import anywidget
 import traitlets
 
 from ..errors import LabError
-from ..serving_answers import BASE, Answers, reply
+from ..serving.answers import BASE, Answers, reply
 from .explorer import FOLDER, STYLE, script
 
 
@@ -97,7 +97,7 @@ def chat(answers: Answers, adapters: Iterable[str], message: str = "", examples:
 
     Parameters
     ----------
-    answers : function, (messages, adapters) -> texts; None is the base (`lab_utils.chat_page.answers_of` makes one)
+    answers : function, (messages, adapters) -> texts; None is the base (`lab_utils.serving.chat_page.answers_of` makes one)
     adapters : names of adapters, in the order of their columns; the base comes first by itself
     message : str, optional
         Asked at once, so that a page without a kernel shows an answer too.

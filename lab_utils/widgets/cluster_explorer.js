@@ -1,4 +1,4 @@
-// What each of many processes holds and sends. The arithmetic of lab_utils/sharding.py, from bytes that Python counted.
+// What each of many processes holds and sends. The arithmetic of lab_utils/machines/sharding.py, from bytes that Python counted.
 
 const PARTS = ["weights", "adapter", "optimizer", "gradients", "activations", "gathered", "transients"];
 const SHOWN = 8; // processes that are drawn

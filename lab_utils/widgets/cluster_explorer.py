@@ -5,10 +5,10 @@ from functools import cache
 import traitlets
 
 from .. import plots
-from ..budget import GIB, GPUS, room_bytes
 from ..errors import choose
+from ..machines.sharding import LINKS, STRATEGIES, Communication, ShardedEstimate, communication, sharded
 from ..memory import METHODS, estimate
-from ..sharding import LINKS, STRATEGIES, Communication, ShardedEstimate, communication, sharded
+from ..memory.budget import GIB, GPUS, room_bytes
 from .explorer import FOLDER, STYLE, Explorer, script
 from .values import Count, Word, three
 
@@ -34,7 +34,7 @@ class ClusterExplorer(Explorer):
     """Choices of model, method, strategy, GPU and link, and sliders for the number of processes and the rank.
 
     A step is one example of 1,024 tokens a process, with gradient checkpointing, on CUDA; adapters on all linear
-    layers. The bytes are those of `lab_utils.sharding`.
+    layers. The bytes are those of `lab_utils.machines.sharding`.
 
     Parameters
     ----------
@@ -43,8 +43,8 @@ class ClusterExplorer(Explorer):
     strategy : "ddp", "zero1", "zero2" or "fsdp"
     processes : int, one of `PROCESSES`, each with a GPU of its own
     rank : int, one of `RANKS`
-    link : str, a name in `lab_utils.sharding.LINKS`
-    gpu : str, a name in `lab_utils.budget.GPUS`
+    link : str, a name in `lab_utils.machines.sharding.LINKS`
+    gpu : str, a name in `lab_utils.memory.budget.GPUS`
 
     Attributes
     ----------

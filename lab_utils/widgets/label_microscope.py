@@ -5,7 +5,7 @@ import html
 import ipywidgets
 
 from ..errors import LabError
-from ..supervision import IGNORED, Encoded
+from ..finetune import IGNORED, Encoded
 
 STYLE = """<style>
 .lab-tokens {font: 16px/2.1 ui-monospace, Menlo, Consolas, monospace; background: #fff; color: #111;

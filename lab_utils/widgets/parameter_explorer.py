@@ -3,7 +3,8 @@
 import traitlets
 
 from .. import plots
-from ..counts import ARCHITECTURES, as_records, lora_parameters, lora_parameters_by_module
+from ..counts import ARCHITECTURES, lora_parameters, lora_parameters_by_module
+from ..counts.parameters import as_records
 from ..errors import choose
 from .explorer import Explorer, script
 from .values import Count, Word

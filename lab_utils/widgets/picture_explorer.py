@@ -6,7 +6,7 @@ import traitlets
 
 from .. import plots
 from ..errors import choose
-from ..picture_samples import Samples, load_samples
+from ..recorded.pictures import Samples, load_samples
 from .explorer import FOLDER, STYLE, Explorer, script
 
 QUESTION = "Which is the smallest rank that gives all pictures the new style at strength 1? Guess, then look."
@@ -17,7 +17,7 @@ class PictureExplorer(Explorer):
 
     Parameters
     ----------
-    samples : lab_utils.picture_samples.Samples, optional
+    samples : lab_utils.recorded.pictures.Samples, optional
         Default: the recorded ones.
     rank : int, one of its ranks; default the smallest
     strength : float, one of its strengths; default the largest that is not above 1

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import traitlets
 
-from .. import digits, plots
+from .. import plots
 from ..errors import LabError, choose
+from ..lora import digits
 from .explorer import Explorer, script
 
 QUESTION = (

@@ -45,7 +45,7 @@ def answers_table(columns: dict[str, Scores], rows: int = 6):
 
 
 def report_table(rows: list[dict]):
-    """A machine report as a table: what, found, verdict, advice (see `lab_utils.capabilities.report`)."""
+    """A machine report as a table: what, found, verdict, advice (see `lab_utils.models.capabilities.report`)."""
     from IPython.display import HTML
 
     head = "".join(f"<th>{name}</th>" for name in ("what", "found here", "", "what to do"))

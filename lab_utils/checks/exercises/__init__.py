@@ -1,0 +1,1 @@
+"""The exercises of each page: contract, cases, named mistakes, hints, solution."""

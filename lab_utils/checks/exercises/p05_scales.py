@@ -1,0 +1,247 @@
+"""Exercises of page 05: ranges that are not the same on both sides of zero, and a scale for every block."""
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from ..exercise import BITS, SIZE, Exercise, Mistake, candidates, far_from_ties, sides
+
+
+def quantize_zeropoint_spec(weight: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Cut the range from the smallest to the largest number, 0 among them, into steps; count them from 0's index on."""
+    low, high = 0.0, 0.0
+    for value in weight.flatten().tolist():
+        low, high = min(low, value), max(high, value)
+    scale = (high - low) / (2**bits - 1)
+    zero_point = round(-low / scale)
+    indices = torch.zeros(weight.shape, dtype=torch.uint8)
+    for i, row in enumerate(weight.tolist()):
+        for j, value in enumerate(row):
+            indices[i, j] = zero_point + round(value / scale)
+    return indices, torch.tensor(scale), torch.tensor(zero_point)
+
+
+def quantize_zeropoint(weight: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
+    low, high = weight.min().clamp(max=0), weight.max().clamp(min=0)
+    scale = (high - low) / (2**bits - 1)
+    zero_point = (-low / scale).round()
+    indices = (weight / scale).round() + zero_point
+    return indices.to(torch.uint8), scale, zero_point
+
+
+def block_absmax_spec(weight: Tensor, blocksize: int) -> Tensor:
+    """Walk along each row and keep the largest |weight| of every `blocksize` neighbours."""
+    rows, columns = weight.shape
+    absmax = torch.zeros(rows, columns // blocksize, dtype=weight.dtype)
+    for i in range(rows):
+        for j in range(columns):
+            absmax[i, j // blocksize] = max(absmax[i, j // blocksize], abs(weight[i, j]))
+    return absmax
+
+
+def block_absmax(weight: Tensor, blocksize: int) -> Tensor:
+    blocks = weight.reshape(weight.shape[0], -1, blocksize)
+    return blocks.abs().amax(dim=2)
+
+
+def _step_and_zero(weight, bits, ends=None, levels=lambda bits: 2**bits - 1):
+    """Width of a step and unrounded index of zero; the range has zero in it if no other `ends` are given."""
+    low, high = ends(weight) if ends else (weight.min().clamp(max=0), weight.max().clamp(min=0))
+    scale = (high - low) / levels(bits)
+    return scale, -low / scale
+
+
+def _zeropoint(indices=lambda w, s, z: (w / s).round() + z, back=lambda s, z: (s, z), cut=False, **range_):
+    """quantize_zeropoint with other indices, cut off at the ends or not, other constants handed back, another range."""
+
+    def wrong(weight, bits):
+        scale, zero_point = _step_and_zero(weight, bits, **range_)
+        made = indices(weight, scale, zero_point.round())
+        made = made.clamp(0, 2**bits - 1) if cut else made
+        return made.to(torch.uint8), *back(scale, zero_point.round())
+
+    return wrong
+
+
+def _from_lowest(rounding):
+    """Indices counted from the smallest weight, or from zero if that is smaller."""
+    return lambda w, s, z: rounding((w - w.min().clamp(max=0)) / s)
+
+
+def _ends(w):
+    return w.min(), w.max()
+
+
+def _both_sides(w):
+    return -w.abs().max(), w.abs().max()
+
+
+@st.composite
+def _one_sided(draw):
+    """A matrix of both signs, or all above or all below zero, and bits."""
+    bits, shape, side = draw(BITS), (draw(SIZE), draw(SIZE)), draw(st.sampled_from([0, 1, -1]))
+    dtype = draw(st.sampled_from([torch.float32, torch.float64]))
+    for weight in candidates(draw(st.integers(0, 99)), shape, dtype):
+        weight = weight if side == 0 else side * (weight.abs() + 1)
+        if weight.any():
+            scale, zero_point = _step_and_zero(weight, bits)
+            if far_from_ties(weight / scale, zero_point):
+                return weight, bits
+
+
+@st.composite
+def _weight_and_blocksize(draw):
+    """A matrix whose rows hold whole blocks; as many rows as blocks, or as a block is long, about half the time."""
+    rows, blocks = draw(sides())
+    blocksize = blocks if draw(st.booleans()) else draw(st.integers(1, 4))
+    shape, dtype = (rows, blocks * blocksize), draw(st.sampled_from([torch.float32, torch.float64]))
+    return next(candidates(draw(st.integers(0, 99)), shape, dtype)), blocksize
+
+
+_SKEWED = torch.tensor([[0.5, -0.6, 0.1, 0.9], [-0.4, 2.1, -0.8, 0.3], [1.3, -0.2, 0.7, 1.6]])
+_OUTLIER = torch.tensor(
+    [
+        [0.3, -0.5, 0.1, 0.4, -0.2, 0.6, -0.9, 0.1], [0.2, 0.3, -8, 0.4, 0.5, -0.1, 0.3, 0.2],
+        [-0.7, 0.2, 0.4, -0.3, 0.1, 0.2, -0.1, 0.3], [0.5, 0.1, -0.2, 0.2, -0.3, 0.4, 0.2, -0.6],
+    ]
+)  # fmt: skip
+
+EXERCISES = (
+    Exercise(
+        name="quantize_zeropoint", page=5, title="A range that is not the same on both sides",
+        spec=quantize_zeropoint_spec, solution=quantize_zeropoint, inputs=_one_sided(),
+        demo=(_SKEWED, 4), picture=lambda result: result[0],
+        mistakes=(
+            Mistake(
+                "a range without zero",
+                "If all weights lie on one side, stretch the range to zero: low is at most 0 and high at least 0. "
+                "Else zero_point is no index.",
+                wrong=(_zeropoint(ends=_ends), _zeropoint(ends=_ends, cut=True)),
+            ),
+            Mistake(
+                "zero point not added",
+                "weight / scale is negative below zero, and uint8 has no negative numbers. Add zero_point.",
+                wrong=(
+                    _zeropoint(lambda w, s, z: (w / s).round()), _zeropoint(lambda w, s, z: (w / s).round(), cut=True),
+                ),
+            ),
+            Mistake(
+                "zero point with the wrong sign",
+                "Zero lies -low / scale steps above the lower end: a positive number, as low is negative.",
+                wrong=(
+                    _zeropoint(back=lambda s, z: (s, -z)),
+                    _zeropoint(lambda w, s, z: (w / s).round() - z),
+                    _zeropoint(lambda w, s, z: (w / s).round() - z, back=lambda s, z: (s, -z)),
+                ),
+            ),
+            Mistake(
+                "rounded down instead of to the nearest",
+                "Then every weight comes back at the left edge of its step, too small by half a step on average. "
+                "Use .round() before .to(torch.uint8).",
+                wrong=(
+                    _zeropoint(lambda w, s, z: (w / s).floor() + z), _zeropoint(lambda w, s, z: (w / s).trunc() + z),
+                    _zeropoint(_from_lowest(torch.floor)),
+                ),
+            ),
+            Mistake(
+                "a grid that starts at the smallest weight",
+                "Zero then falls between two steps. Round zero_point first, and add this whole number to the rounded "
+                "weight / scale.",
+                wrong=(_zeropoint(_from_lowest(torch.round)),),
+            ),
+            Mistake(
+                "one step too many",
+                "The indices are 0 to 2**bits - 1, and between so many points there are 2**bits - 1 steps.",
+                wrong=(_zeropoint(levels=lambda bits: 2**bits), _zeropoint(levels=lambda bits: 2**bits, cut=True)),
+            ),
+            Mistake(
+                "the absmax scale",
+                "That range is the same on both sides of zero. Let it reach from low to high only.",
+                wrong=(
+                    _zeropoint(ends=_both_sides), _zeropoint(ends=_both_sides, levels=lambda bits: 2**bits - 2),
+                ),
+            ),
+            Mistake(
+                "scale upside down",
+                "Hand back the width of one step, (high - low) / (2**bits - 1), by which an index is multiplied.",
+                wrong=(_zeropoint(back=lambda s, z: (1 / s, z)),),
+            ),
+        ),
+        hints=(
+            "Where does the range begin, where does it end, and how many steps fit in between? Zero belongs to it.",
+            "scale is the width of a step. zero_point says how many steps zero lies above the lower end, rounded.",
+            "scale = (high - low) / (2**bits - 1) with low ≤ 0 ≤ high; zero_point = round(-low / scale); an index is "
+            "round(weight / scale) + zero_point.",
+        ),
+        reward="No index is wasted on a side where there are no weights, and zero still comes back as exactly zero.",
+    ),
+    Exercise(
+        name="block_absmax", page=5, title="A scale for every block",
+        spec=block_absmax_spec, solution=block_absmax, inputs=_weight_and_blocksize(), demo=(_OUTLIER, 2),
+        picture=lambda absmax: absmax,
+        mistakes=(
+            Mistake(
+                "blocks along the wrong axis",
+                "A block is a stretch of one row: weight[i, j], weight[i, j + 1] and so on, along the last axis.",
+                wrong=(
+                    lambda w, size: w.reshape(-1, size, w.shape[1]).abs().amax(1),
+                    lambda w, size: w.T.reshape(w.shape[1], -1, size).abs().amax(2),
+                    lambda w, size: w.T.reshape(w.shape[1], -1, size).abs().amax(2).T,
+                ),
+            ),
+            Mistake(
+                "the absolute value forgotten",
+                "The weight furthest from zero may be negative: take .abs() first.",
+                wrong=(
+                    lambda w, size: w.reshape(len(w), -1, size).amax(2),
+                    lambda w, size: w.reshape(len(w), -1, size).amax(2).abs(),
+                ),
+            ),
+            Mistake(
+                "one absmax for all",
+                "With a single absmax one outlier spoils every block. Keep one number for each block.",
+                wrong=(
+                    lambda w, size: w.abs().max(),
+                    lambda w, size: w.abs().max().expand(len(w), w.shape[1] // size),
+                ),
+            ),
+            Mistake(
+                "one absmax a row",
+                "Cut each row into blocks of `blocksize` before you take the maximum.",
+                wrong=(
+                    lambda w, size: w.abs().amax(1), lambda w, size: w.abs().amax(1, keepdim=True),
+                    lambda w, size: w.abs().amax(1, keepdim=True).expand(-1, w.shape[1] // size),
+                ),
+            ),
+            Mistake(
+                "blocksize taken as the number of blocks",
+                "blocksize is how many weights a block has: reshape to (out, -1, blocksize), with blocksize last.",
+                wrong=(
+                    lambda w, size: w.reshape(len(w), size, -1).abs().amax(2),
+                    lambda w, size: w.reshape(len(w), size, -1).abs().amax(1),
+                ),
+            ),
+            Mistake(
+                "the maximum over the blocks",
+                "The maximum is to be taken within each block, over the last axis of (out, blocks, blocksize).",
+                wrong=(lambda w, size: w.reshape(len(w), -1, size).abs().amax(1),),
+            ),
+            Mistake(
+                "in one long line",
+                "The numbers are right, and bitsandbytes keeps them like this. Here give them the shape (out, blocks).",
+                wrong=(lambda w, size: w.reshape(-1, size).abs().amax(1),),
+            ),
+            Mistake(
+                "the mean instead of the largest",
+                "The scale has to reach the largest |weight| of its block.",
+                wrong=(lambda w, size: w.reshape(len(w), -1, size).abs().mean(2),),
+            ),
+        ),
+        hints=(
+            "A row of 8 weights has 4 blocks of 2. Can you give the weight a third axis, along which a block lies?",
+            "Reshape to (out, blocks, blocksize). Over which of the three axes do you take the maximum, and of what?",
+            "weight.reshape(out, -1, blocksize); then .abs() and .amax over the last axis, dim=2.",
+        ),
+        reward="An outlier now ruins its own block only. 64 is the block that NF4 uses, on the next page.",
+    ),
+)  # fmt: skip

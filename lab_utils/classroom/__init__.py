@@ -1,0 +1,1 @@
+"""For instructors: editions, the site, live demonstrations, slides, courses for nbgrader."""

@@ -1,0 +1,293 @@
+"""The explorers alone as web pages for a class, full screen and in large type: `make present`. Needs Voilà.
+
+`python -m lab_utils.classroom.present --help`. Each page is a notebook made from the committed one: of its code only what the
+explorer needs, then the cell that shows it. Pages ask no other machine for anything.
+"""
+
+import argparse
+import ast
+import contextlib
+import copy
+import html
+import importlib.util
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from ..errors import LabError, choose, command_line
+from ..files import read_text
+from ..notebook import cells
+from ..notebook.extras import how_to_install
+from ..notebook.notebook_files import notebook_bytes, read_notebook
+from ..outputs import home_for_jupyter, print_anything, save, temporary_folder
+from .course import NOTEBOOKS
+
+ASSETS = Path(__file__).parent / "assets"
+PORT = 8866
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An explorer to present.
+
+    Attributes
+    ----------
+    name : str, of its page
+    notebook : str, the file that it stands in
+    title, line : str, what the index says
+    whole_cells : bool, take all of the cells that it needs, where single statements would miss what functions change
+    """
+
+    name: str
+    notebook: str
+    title: str
+    line: str
+    whole_cells: bool = False
+
+
+EXPLORERS = (
+    Shown("rank", "01_rank_one.ipynb", "Rank", "A picture, noise and a real update from their first r directions."),
+    Shown("parameters", "02_counting_parameters.ipynb", "Parameters", "How many numbers LoRA trains, in real models."),
+    Shown("lora", "03_lora_from_scratch.ipynb", "What LoRA adds", "W, B · A and their sum while it trains.", True),
+    Shown("trainer", "04_rank_and_alpha.ipynb", "Rank and alpha", "Every move of a slider trains a small model again."),
+    Shown("quantizer", "05_quantization.ipynb", "Quantizer", "Weights in 2 to 8 bits, and what an outlier does."),
+    Shown("codes", "06_nf4.ipynb", "Codes", "NF4, FP4 and int4 on the same weights."),
+    Shown("budget", "07_memory_budget.ipynb", "Memory budget", "Does this fine-tune fit on that GPU?"),
+    Shown("sweep", "09_choosing_hyperparameters.ipynb", "Sweep", "Recorded fine-tunes: what a setting brings."),
+    Shown("merge", "10_merge_and_serve.ipynb", "Merge", "What rounding leaves of an update."),
+    Shown("variants", "11_lora_variants.ipynb", "Variants", "LoRA's relatives: what each trains and what it finds."),
+    Shown("pictures", "12_beyond_text.ipynb", "Pictures", "A style adapter of a diffusion model: rank and strength."),
+    Shown("cluster", "13_many_machines.ipynb", "Many machines", "What each of N GPUs holds, and what a step sends."),
+)
+
+
+def page_notebook(shown: Shown, folder: Path = NOTEBOOKS):
+    """The notebook behind a page: what the explorer needs, silent, and then the explorer.
+
+    Parameters
+    ----------
+    shown : Shown
+    folder : Path, where the committed notebooks lie
+
+    Returns
+    -------
+    NotebookNode of two code cells
+
+    Raises
+    ------
+    LabError
+        No cell of the notebook shows an explorer.
+    """
+    from nbformat.v4 import new_code_cell, new_notebook
+
+    notebook = read_notebook(folder / shown.notebook)
+    sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    at = next((index for index, source in enumerate(sources) if _shows(source)), None)
+    if at is None:
+        raise LabError(f"No cell of {shown.notebook} shows an explorer: `name = …Explorer(…)`, and `name` at its end.")
+    before, last = sources[:at], sources[at]
+    if not shown.whole_cells:
+        before = [part for source in before for part in _statements(source)]
+    kept = [before[index] for index in cells.needed([*before, last], len(before))]
+    made = new_notebook(metadata=notebook.metadata)
+    made.cells = [new_code_cell(source) for source in ("\n".join(["%%capture", *kept]), last)]
+    return made
+
+
+def _shows(source: str) -> bool:
+    """Whether a cell makes an explorer and shows it in its last line."""
+    names = re.findall(r"^(\w+) = \w+\.\w+(?:Explorer|Trainer)\(", source, flags=re.MULTILINE)
+    return bool(names) and source.rstrip().splitlines()[-1] in names
+
+
+def _statements(source: str) -> list[str]:
+    """A cell's statements one by one, and of its imports one name each; its magics are left out."""
+    source = re.sub(r"^[%!].*", "", source, flags=re.MULTILINE)
+    parts = []
+    for node in ast.parse(source).body:
+        for alias in getattr(node, "names", [None]) if isinstance(node, ast.Import | ast.ImportFrom) else [None]:
+            one = copy.copy(node)
+            if alias:
+                one.names = [alias]
+            parts.append(f"{ast.unparse(one)}\npass")  # so that no statement counts as a cell's last, which only shows
+    return parts
+
+
+_INDEX = """<!doctype html>
+<html lang="en" class="lab-index"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>Explorers · LoRA Lab</title><link rel="icon" href="data:;base64,="><style>CSS</style></head>
+{# The cookie without which Voilà refuses to end the kernel of a page that is left: #}{% set _ = xsrf_form_html() %}
+<body data-jp-theme-light="true"><main><h1>LoRA Lab</h1><ol>LIST</ol></main>BAR<script>JS</script></body></html>
+"""
+# Voilà's page less what it would fetch from elsewhere; the page's own style, bar and script besides.
+_PAGE = """{%- extends 'voila/templates/lab/index.html.j2' -%}
+{%- block notebook_css -%}
+{{ resources.include_js("static/voila-style.js") }}
+{{ spinner.css() }}
+<style>{% include 'present.css' %}</style>
+{%- endblock notebook_css -%}
+{%- block html_head_js_mermaidjs -%}{%- endblock -%}
+{%- block body_footer -%}
+{% include 'bar-' ~ resources.metadata.name ~ '.html' %}
+<script>{% include 'present.js' %}</script>
+{{ super() }}
+{%- endblock body_footer -%}
+"""
+
+
+def _bar(shown: Shown | None, pages: Sequence[Shown]) -> str:
+    """The bar of the page that shows an explorer, or of the index (None): links, title and the presenter's switches."""
+    at = pages.index(shown) if shown else -1
+    links = [("Explorers", "i", "/", "")] if shown else []
+    links += [("←", "p", _address(pages[at - 1]), pages[at - 1].title)] if at > 0 else []
+    links += [("→", "n", _address(pages[at + 1]), pages[at + 1].title)] if at + 1 < len(pages) else []
+    switches = [("Predict first", "q", ""), ("Ask again", "a", ""), ("Reset all", "r", "")] if shown else []
+    switches += [("A", "+", "Larger"), ("a", "-", "Smaller")] if shown else []
+    switches += [("Dark", "d", ""), ("Full screen", "f", "")]
+    title = f"{at + 1} of {len(pages)} · {html.escape(shown.title)}" if shown else ""
+
+    def control(tag: str, text: str, key: str, name: str, **attributes: str) -> str:
+        attributes |= {"data-key": key, "aria-keyshortcuts": key}
+        attributes |= {"aria-label": name, "title": name} if name else {}
+        written = "".join(f' {which}="{html.escape(value)}"' for which, value in attributes.items())
+        return f"<{tag}{written}>{text} <kbd>{key}</kbd></{tag}>"
+
+    parts = [control("a", text, key, name, href=address) for text, key, address, name in links]
+    parts.append(f'<span class="present-title">{title}</span>')
+    parts += [control("button", text, key, name, type="button") for text, key, name in switches]
+    return f'<nav class="present-bar" aria-label="Presentation">{"".join(parts)}</nav>'
+
+
+def _address(shown: Shown) -> str:
+    return f"/voila/render/{quote(shown.name)}.ipynb"
+
+
+def write_pages(folder: Path, pages: Sequence[Shown] = EXPLORERS, notebooks: Path = NOTEBOOKS) -> tuple[Path, Path]:
+    """Write what Voilà serves.
+
+    Parameters
+    ----------
+    folder : Path, empty
+    pages : sequence of Shown, in the order of the pages
+    notebooks : Path, where the committed notebooks lie
+
+    Returns
+    -------
+    (Path, Path) : the folder of the notebooks, and the one for JUPYTER_PATH that holds the template "lora-lab"
+    """
+    root, share = folder / "pages", folder / "share"
+    template = share / "voila" / "templates" / "lora-lab"
+    css, script = (read_text(ASSETS / f"present.{kind}") for kind in ("css", "js"))
+    entries = "".join(
+        f'<li><a href="{_address(one)}">{html.escape(one.title)}</a> {html.escape(one.line)}</li>' for one in pages
+    )
+    index = _INDEX.replace("LIST", entries).replace("BAR", _bar(None, pages)).replace("CSS", css).replace("JS", script)
+    files = {"conf.json": json.dumps({"base_template": "lab"}), "index.html.j2": _PAGE, "tree.html": index}
+    files |= {"present.css": css, "present.js": script}
+    files |= {f"bar-{one.name}.html": _bar(one, pages) for one in pages}
+    for name, text in files.items():
+        save(template / name, text)
+    for one in pages:
+        notebook = page_notebook(one, notebooks)
+        notebook.metadata["title"] = f"{one.title} · LoRA Lab"
+        save(root / f"{one.name}.ipynb", notebook_bytes(notebook))
+    return root, share
+
+
+def command(root: Path, port: int, *, browser: bool, ready: bool) -> list[str]:
+    """The command that serves the pages of `root`."""
+    extensions = ("anywidget", "@jupyter-widgets/jupyterlab-manager", "@voila-dashboards/widgets-manager8")
+    return [
+        sys.executable, "-m", "voila", str(root), f"--port={port}", "--Voila.port_retries=0", "--Voila.log_level=ERROR",
+        "--template=lora-lab", "--classic-tree", "--show_tracebacks=True", f"--preheat_kernel={ready}",
+        # A page that is left ends its kernel; one whose browser went away loses it after two minutes.
+        "--MappingKernelManager.cull_idle_timeout=120", "--MappingKernelManager.cull_interval=30",
+        *(part for name in extensions for part in ("--VoilaConfiguration.extension_allowlist", name)),
+        *([] if browser else ["--no-browser"]),
+    ]  # fmt: skip
+
+
+def select(names: Sequence[str]) -> list[Shown]:
+    """The explorers of these names in the order of the course; all without names. Else a LabError."""
+    for name in names:
+        choose("explorer", name, {one.name: one for one in EXPLORERS})
+    return [one for one in EXPLORERS if one.name in names or not names]
+
+
+def check_port(port: int) -> None:
+    """A LabError if another program listens on this machine's `port`, or there is no such port."""
+    if not 0 < port < 65536:
+        raise LabError(f"There is no port {port}: choose one from 1024 to 65535.")
+    with socket.socket() as free:
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            free.bind(("127.0.0.1", port))
+        except PermissionError as error:
+            raise LabError(f"Port {port} is the system's ({error.strerror}): choose one from 1024 to 65535.") from error
+        except OSError as error:
+            raise LabError(
+                f'Port {port} is taken ({error.strerror}). Take another: make present PRESENT="--port {port + 1}"'
+            ) from error
+
+
+def refuse_in_list(folder: Path) -> None:
+    """A LabError if a folder cannot be one of those in JUPYTER_PATH, for its path holds what separates them."""
+    if os.pathsep in str(folder):
+        raise LabError(f"The temporary folder {folder} holds a {os.pathsep!r} in its path: set TMPDIR to another one.")
+
+
+def check_installed(package: str, name: str) -> None:
+    """A LabError if a package for whoever teaches cannot be imported."""
+    if importlib.util.find_spec(package) is None:
+        raise LabError(f"{name} is not installed: {how_to_install('instructors')}.")
+
+
+def run_server(command: list[str], environment: dict[str, str]) -> int:
+    """Run a server until it ends or Ctrl-C is pressed; asked to end, end it too."""
+    process = subprocess.Popen(command, env=environment)
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    try:
+        return process.wait()
+    except KeyboardInterrupt:  # a terminal sends it to both
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=20)
+        process.terminate()
+        process.wait()
+        raise
+
+
+@command_line
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit code: 0, or 2 if nothing could be served."""
+    parser = argparse.ArgumentParser(prog="python -m lab_utils.classroom.present", description=__doc__.split("\n")[0])
+    parser.add_argument("--port", type=int, default=PORT, help=f"default: {PORT}")
+    parser.add_argument("--no-browser", action="store_true", help="print the address only")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="some explorers, as rank lora")
+    parser.add_argument(
+        "--ready", action="store_true",
+        help="start a kernel for every page at once, and again after each visit: pages open sooner, for more memory",
+    )  # fmt: skip
+    options = parser.parse_args(arguments)
+    print_anything()
+    check_installed("voila", "Voilà")
+    pages = select(options.only)
+    check_port(options.port)
+    with home_for_jupyter(), temporary_folder("lora-lab-present-") as folder:
+        root, share = write_pages(folder, pages)
+        refuse_in_list(share)
+        path = os.pathsep.join([str(share), *filter(None, [os.environ.get("JUPYTER_PATH")])])
+        print(f"The explorers: http://localhost:{options.port}/   Stop with Ctrl-C here.", flush=True)
+        serve = command(root, options.port, browser=not options.no_browser, ready=options.ready)
+        return run_server(serve, {**os.environ, "JUPYTER_PATH": path})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""QLoRA fine-tuning: recipe, data into tokens, training, checkpoints (page 08)."""
+
+from .adapter import attach_adapter, take_off_adapter, twin
+from .checkpoint import checkpoints
+from .fourbit import speed_up
+from .optimizer import build_optimizer
+from .recipe import Recipe
+from .run import finetune, run_folder
+from .supervision import (
+    IGNORED,
+    Encoded,
+    answer_logits,
+    build_supervised,
+    collate,
+    encode,
+    encode_split,
+    plan_batches,
+    prompt_text,
+)  # fmt: skip
+
+__all__ = [
+    "IGNORED",
+    "Encoded",
+    "Recipe",
+    "answer_logits",
+    "attach_adapter",
+    "build_optimizer",
+    "build_supervised",
+    "checkpoints",
+    "collate",
+    "encode",
+    "encode_split",
+    "finetune",
+    "plan_batches",
+    "prompt_text",
+    "run_folder",
+    "speed_up",
+    "take_off_adapter",
+    "twin",
+]  # fmt: skip

@@ -1,0 +1,193 @@
+"""Checkpoints of a training run: written whole or not at all, refused for another recipe, passed over if damaged."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from ..errors import LabError
+from ..files import explain, move, read_json, replacing_files, replacing_folder
+from .checkpoint_files import Damaged, read_checkpoint, sums_of
+from .recipe import Recipe
+
+KEPT = 2  # the newest, and the one before it in case the newest cannot be read
+
+
+def checkpoints(output_dir: Path) -> list[Path]:
+    """Finished checkpoints in `output_dir`, oldest first."""
+    found = [path for path in output_dir.glob("checkpoint-*") if _digits(path) and path.is_dir()]
+    return sorted(found, key=lambda path: int(_digits(path)))
+
+
+def _digits(path: Path) -> str:
+    """The step in a checkpoint's name, or ""."""
+    number = path.name.removeprefix("checkpoint-")
+    return number if number.isascii() and number.isdecimal() else ""
+
+
+def save_checkpoint(
+    output_dir: Path, step: int, recipe: Recipe, model, state: dict, history: list[dict], identity: dict | None = None
+) -> Path:
+    """Write `checkpoint-<step>` into a scratch folder, flush it to disk, rename it, and drop all but two.
+
+    Parameters
+    ----------
+    step : int, finished steps; it is the position in the data and in the schedule too
+    model : peft model, whose adapter is saved in peft's own layout
+    state : dict of tensors and numbers: optimizer, random states
+    history : list of dict, one for each finished step
+    identity : dict ready for JSON, what identifies the run besides the recipe (see `lab_utils.finetune.identity`)
+
+    Raises
+    ------
+    LabError
+        The disk is full or the folder cannot be written. Older checkpoints stay.
+    """
+    import torch
+    from safetensors import SafetensorError
+
+    target = output_dir / f"checkpoint-{step:06d}"
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        with replacing_folder(target, lambda name: True) as new:
+            model.save_pretrained(new)
+            torch.save(state, new / "state.pt")
+            record = {"step": step, "fingerprint": recipe.fingerprint(), "recipe": asdict(recipe), "history": history}
+            record |= {"identity": identity or {}, "files": sums_of(new)}
+            (new / "record.json").write_text(json.dumps(record), encoding="utf-8")
+    except (OSError, RuntimeError, SafetensorError) as error:  # a full disk is no OSError to torch and safetensors
+        kept = checkpoints(output_dir)
+        raise LabError(
+            f"Checkpoint {step} could not be written to {output_dir}: {explain(error)} It takes 20 to 100 MB. "
+            f"Then run the same call again; it goes on from {kept[-1].name if kept else 'the start'}."
+        ) from error
+    for old in checkpoints(output_dir)[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def save_adapter(folder: Path, save: Callable[[Path], object]) -> None:
+    """Write a finished run's adapter, all of its files or none.
+
+    Parameters
+    ----------
+    folder : Path, `adapter/` of a run; files of other names in it are left alone
+    save : function of a folder that writes the adapter there, in peft's own layout
+
+    Raises
+    ------
+    LabError
+        The disk is full or the folder cannot be written. An adapter that was there is as before.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        with replacing_files(folder) as scratch:
+            save(scratch)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise LabError(
+            f"The adapter could not be written to {folder}: {explain(error)} The run is in its checkpoints: then run "
+            "the same call again."
+        ) from error
+
+
+def latest_record(
+    output_dir: Path, recipe: Recipe, say: Callable[[str], object] = print
+) -> tuple[Path, dict, dict] | None:
+    """The newest checkpoint that is whole, with its record and its state; None if there is none.
+
+    Where one is damaged, `say` is told the file at fault, and the one before it is taken. Nothing is deleted.
+
+    Raises
+    ------
+    LabError
+        The checkpoint belongs to another recipe: the fields that differ are named. Nothing is deleted.
+    """
+    found = checkpoints(output_dir)
+    for number, path in reversed(list(enumerate(found))):
+        _refuse_other_recipe(output_dir, path, recipe)
+        try:
+            return path, *read_checkpoint(path)
+        except Damaged as damage:
+            back = f"going back to {found[number - 1].name}" if number else "starting from the first step"
+            say(f"{path.name} cannot be read ({damage}): {back}.")
+    return None
+
+
+def _refuse_other_recipe(output_dir: Path, path: Path, recipe: Recipe) -> None:
+    """Raise a LabError if a checkpoint's record can be read, and is another recipe's."""
+    try:
+        record = read_json(path / "record.json")
+    except LabError:
+        return
+    saved = record.get("recipe") if isinstance(record, dict) else None
+    if isinstance(saved, dict) and record.get("fingerprint") != recipe.fingerprint():
+        raise LabError(
+            f"{output_dir} holds a run of another recipe ({_differences(saved, recipe)}). "
+            "Take another output_dir, or pass resume=False to start again (the old run is kept in `previous/`)."
+        )
+
+
+def _differences(saved: dict, recipe: Recipe) -> str:
+    """The fields in which two recipes differ, in words."""
+    now = json.loads(json.dumps(asdict(recipe)))
+    changed = [f"{name}: {saved.get(name)} there, {now[name]} here" for name in now if saved.get(name) != now[name]]
+    return "; ".join(changed) or "written by another version of the lab"
+
+
+def set_aside(output_dir: str | Path) -> Path | None:
+    """Move an old run's checkpoints and adapter to `previous/`; or to `previous-2/` and so on, if that is taken.
+
+    Returns
+    -------
+    Path of the folder with the old run, or None if there was no run
+
+    Raises
+    ------
+    LabError
+        The disk refuses; everything is where it was.
+    """
+    output_dir = Path(output_dir)
+    found = [*checkpoints(output_dir), *(path for path in [output_dir / "adapter"] if path.exists())]
+    return _move(found, output_dir, "previous")
+
+
+def set_damaged_aside(output_dir: Path, used: Path | None) -> Path | None:
+    """Move the checkpoints after the one that is used to `damaged/`: they would be taken for newer ones of the run.
+
+    Parameters
+    ----------
+    used : Path of the checkpoint that `latest_record` gave, or None
+
+    Returns
+    -------
+    Path of the folder with them, or None if there was none
+
+    Raises
+    ------
+    LabError
+        The disk refuses; everything is where it was.
+    """
+    found = checkpoints(output_dir)
+    return _move(found[found.index(used) + 1 :] if used else found, output_dir, "damaged")
+
+
+def _move(found: list[Path], output_dir: Path, name: str) -> Path | None:
+    """Move entries of a folder to a new folder in it: `name`, or the first of `name-2`, `name-3` ... that is free."""
+    if not found:
+        return None
+    folder, number, moved = output_dir / name, 1, []
+    while folder.exists():
+        number += 1
+        folder = output_dir / f"{name}-{number}"
+    try:
+        folder.mkdir()
+        for path in found:
+            move(path, folder / path.name)
+            moved.append(path)
+    except OSError as error:
+        for path in moved:
+            move(folder / path.name, path)
+        raise LabError(f"{found[len(moved)]} could not be moved to {folder}: {explain(error)}") from error
+    return folder

@@ -1,0 +1,306 @@
+"""LoRA on whole models: put adapters on, freeze the rest, merge and unmerge, take out and load the weights.
+
+The layers are in `lora_layers`, files in peft's layout in `lora_files`.
+"""
+
+import re
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import LabError
+from ..finite import nonfinite_in_words
+from .keys import PREFIX, canonical, parse
+from .layers import SUPPORTED, LoRAConv1D, LoRAEmbedding, LoRALinear, check_layer, check_settings, kind_for
+
+__all__ = [
+    "LoRAConv1D", "LoRAEmbedding", "LoRALinear", "adapted_layers", "adapter_state", "find_targets", "freeze", "inject",
+    "load_adapter", "merge", "put_on", "refuse_tied", "take_off", "trainable_parameters", "unmerge",
+]
+KindFor = Callable[[nn.Module], type[LoRALinear] | None]
+
+
+def matches(name: str, target_modules: str | Iterable[str]) -> bool:
+    """peft's rule: a list holds whole names or their ends after a dot; a string is a pattern for the whole name.
+
+    Raises
+    ------
+    LabError
+        The string is no regular expression.
+    """
+    if isinstance(target_modules, str):
+        try:
+            return re.fullmatch(target_modules, name) is not None
+        except re.error as error:
+            raise LabError(f"The pattern {target_modules!r} is no regular expression: {error}.") from error
+    return any(name == target or name.endswith(f".{target}") for target in target_modules)
+
+
+def inject(
+    model: nn.Module, target_modules: str | Iterable[str], rank: int, alpha: float, dropout: float = 0.0,
+    use_rslora: bool = False,
+) -> nn.Module:  # fmt: skip
+    """Put fresh adapters on layers of `model`, in place, and freeze everything else.
+
+    Parameters
+    ----------
+    model : nn.Module
+    target_modules : list of names, of which each is a module's whole name or its end after a dot ("q_proj"); or
+        "all-linear", every linear layer but a transformers model's output head; or any other str, a regular expression
+        for the whole name
+    rank, alpha, dropout, use_rslora : as for LoRALinear
+
+    Returns
+    -------
+    The same model
+
+    Raises
+    ------
+    LabError
+        A target matches nothing (the message lists what there is) or a module that cannot be adapted; a layer is
+        smaller than the rank; a value is out of its range; the model has adapters already. The model is unchanged then.
+    """
+    check_settings(rank, alpha, dropout, use_rslora)
+    targets = find_targets(model, target_modules, rank)
+    adapted = {name: kind_for(layer)(layer, rank, alpha, dropout, use_rslora) for name, layer in targets.items()}
+    return put_on(model, adapted)
+
+
+def find_targets(
+    model: nn.Module, target_modules: str | Iterable[str], rank: int, kind_for: KindFor = kind_for,
+    supported: str = SUPPORTED,
+) -> dict[str, nn.Module]:  # fmt: skip
+    """name -> layer of what `target_modules` means, each fit to be adapted by the class that `kind_for` names.
+
+    Raises
+    ------
+    LabError
+        As `inject`. `supported` says which layers could be adapted.
+    """
+    if any(hasattr(module, "lora_A") for module in model.modules()):
+        raise LabError(
+            "This model has adapters already: injecting again would adapt the adapters. `take_off(model)` removes "
+            "them, `load_adapter(model, state)` gives them other weights."
+        )
+    targets = _targets(model, target_modules)
+    for name, layer in targets.items():
+        kind = kind_for(layer)
+        if kind is None:
+            raise LabError(f"target_modules: {name} is a {type(layer).__name__}, which LoRA cannot adapt. {supported}")
+        check_layer(kind, layer, rank, name)
+    return targets
+
+
+def put_on(model: nn.Module, adapted: dict[str, LoRALinear]) -> nn.Module:
+    """Put adapted layers in the place of their base layers, each in its mode; freeze the rest. Returns the model."""
+    for name, layer in adapted.items():
+        model.set_submodule(name, layer.train(layer.base_layer.training))
+    return freeze(model)
+
+
+def _targets(model: nn.Module, target_modules: str | Iterable[str]) -> dict[str, nn.Module]:
+    """name -> module of what `target_modules` means, in the model's order."""
+    modules = {name: module for name, module in model.named_modules() if name}
+    known = sorted({name.rpartition(".")[2] for name, module in modules.items() if kind_for(module)})
+    there_is = f"It has: {', '.join(known) or 'none'}."
+    if isinstance(target_modules, str) and target_modules.lower() == "all-linear":
+        head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+        linear = (LoRALinear, LoRAConv1D)
+        found = {name: m for name, m in modules.items() if kind_for(m) in linear and m is not head}
+        if not found:
+            raise LabError(f"target_modules='all-linear': the model has no linear layer inside. {there_is}")
+        return found
+    if isinstance(target_modules, str):
+        wanted = [target_modules]
+        hint = f" A string is a pattern for the whole name; for names write a list: [{target_modules!r}]."
+    else:
+        wanted, hint = list(target_modules), ""
+    if not wanted or not all(isinstance(target, str) and target for target in wanted):
+        raise LabError(f"target_modules={target_modules!r} is out of range: 'all-linear' or a list of names.")
+    for target in wanted:
+        if not any(matches(name, target if hint else [target]) for name in modules):
+            raise LabError(f"target_modules: the model has no layer {target!r}. {there_is}{hint}")
+    return {name: m for name, m in modules.items() if matches(name, target_modules if hint else wanted)}
+
+
+def adapted_layers(model: nn.Module) -> dict[str, LoRALinear]:
+    """name -> adapted layer, in the model's order.
+
+    Raises
+    ------
+    LabError
+        There is none.
+    """
+    found = {name: module for name, module in model.named_modules() if name and isinstance(module, LoRALinear)}
+    if not found:
+        raise LabError("This model has no adapters: `inject(model, target_modules, rank, alpha)` puts them on.")
+    return found
+
+
+def freeze(model: nn.Module) -> nn.Module:
+    """Let what every adapter trains (A and B, in LoRA) be trained, and nothing else. Returns the model."""
+    model.requires_grad_(False)
+    for layer in adapted_layers(model).values():
+        for name in layer.TRAINED:
+            getattr(layer, name).requires_grad_(True)
+    return model
+
+
+def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters that an optimizer should get."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def merge(model: nn.Module) -> int:
+    """Merge every adapter that is not merged yet; if there is none, a warning says so and nothing happens.
+
+    Returns
+    -------
+    int, layers merged by this call
+
+    Raises
+    ------
+    LabError
+        A layer cannot be merged (see LoRALinear.merge), or shares its weight with another module (tied embeddings),
+        which would change too. The model is unchanged then.
+    """
+    waiting = {name: layer for name, layer in adapted_layers(model).items() if not layer.merged}
+    if not waiting:
+        warnings.warn("All adapters are merged already: nothing was done.", stacklevel=2)
+    refuse_tied(model, [layer.base_layer.weight for layer in waiting.values()], "merging")
+    for name, layer in waiting.items():
+        try:
+            layer.merged_weight()  # raises before anything is changed
+        except LabError as error:
+            raise LabError(f"{name}: {error}") from error
+    for layer in waiting.values():
+        layer.merge()
+    return len(waiting)
+
+
+def refuse_tied(model: nn.Module, weights: list[nn.Parameter], doing: str) -> None:
+    """Raise a LabError if one of `weights` is another module's too, for `doing` would change both."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    for weight in weights:
+        holders = names[id(weight)]
+        if len(holders) > 1:
+            raise LabError(f"{' and '.join(holders)} are one tensor: {doing} would change both. Untie them first.")
+
+
+def unmerge(model: nn.Module) -> int:
+    """Unmerge every adapter that is merged; if there is none, a warning says so and nothing happens.
+
+    Returns
+    -------
+    int, layers unmerged by this call
+    """
+    merged = [layer for layer in adapted_layers(model).values() if layer.merged]
+    if not merged:
+        warnings.warn("No adapter is merged: nothing was done.", stacklevel=2)
+    for layer in merged:
+        layer.unmerge()
+    return len(merged)
+
+
+def take_off(model: nn.Module) -> nn.Module:
+    """Put the base layers back, in place, and return the model. What is merged stays in their weights; all stay frozen.
+    """
+    for name, layer in adapted_layers(model).items():
+        model.set_submodule(name, layer.release())
+    return model
+
+
+def adapter_state(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of all A and B, or of what a variant has in their place, under the names that peft gives them in a file.
+
+    Returns
+    -------
+    dict, for instance "base_model.model.layers.0.q_proj.lora_A.weight" -> Tensor (rank, in)
+    """
+    return {key: matrix.detach().clone() for key, matrix in _saved(adapted_layers(model)).items()}
+
+
+def _saved(layers: dict[str, LoRALinear]) -> dict[str, nn.Parameter]:
+    """peft's name -> parameter, of all that belongs into a file."""
+    if not all(layer.SAVED for layer in layers.values()):
+        raise LabError("This variant moves the base weights: merge it and save the whole model.")
+    return canonical(
+        {
+            f"{name}.{key}": getattr(layer, attribute)
+            for name, layer in layers.items()
+            for key, attribute in layer.SAVED.items()
+        },
+        "The model",
+    )
+
+
+def load_adapter(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
+    """Give the adapters on `model` the weights in `state`, all or none. Returns the model.
+
+    Every tensor of `state` is used, and every adapter on the model gets its tensors, or nothing is loaded.
+
+    Parameters
+    ----------
+    model : nn.Module with adapters, unmerged, on the modules and of the rank that `state` is for
+    state : dict as `adapter_state` returns it; names as `state_dict()` gives them, without peft's prefix or with an
+        adapter's name, are understood too. A copy of a base weight, which peft writes beside adapted embeddings, must
+        be equal to the model's own.
+
+    Raises
+    ------
+    LabError
+        Keys are missing, unexpected or of another shape; a tensor holds NaN, infinity or no floating-point numbers; a
+        layer is merged; the base weights differ, or are not finite.
+    """
+    layers = adapted_layers(model)
+    if any(layer.merged for layer in layers.values()):
+        raise LabError("The adapter is merged: other weights now would make unmerging wrong. Call `unmerge` first.")
+    ours, state = _saved(layers), canonical(state)
+    bases = {_base_name(name): one for name, one in model.named_parameters(remove_duplicate=False)}
+    problems = [f"missing {key}" for key in ours if key not in state]
+    problems += filter(None, (_misfit(key, value, ours, bases) for key, value in state.items()))
+    if problems:
+        more = f"; and {len(problems) - 6} more" if len(problems) > 6 else ""
+        raise LabError(f"This adapter does not fit the model: {'; '.join(problems[:6])}{more}.")
+    _refuse_nonfinite(ours, state, bases)
+    with torch.no_grad():
+        for key, parameter in ours.items():
+            parameter.copy_(state[key])
+    return model
+
+
+def _base_name(name: str) -> str:
+    """A base weight's name without what adapters put into it."""
+    return parse(name).saved.replace(".base_layer.", ".")
+
+
+def _misfit(key: str, value: object, ours: dict, bases: dict) -> str | None:
+    """Why a tensor cannot be loaded, None if it can."""
+    if not isinstance(value, Tensor):
+        return f"{key} is a {type(value).__name__} and no Tensor"
+    if key in ours:
+        if value.shape != ours[key].shape:
+            return f"{key} has shape {tuple(value.shape)} and not {tuple(ours[key].shape)}"
+        return None if value.is_floating_point() else f"{key} holds {value.dtype}, not floating-point numbers"
+    base = bases.get(key.replace(".base_layer.", "."))
+    if base is None or ".lora_" in key:
+        return f"unexpected {key}"
+    same = value.shape == base.shape and torch.equal(value.to(base), base)
+    return None if same else f"{key} is not the model's own: it belongs to another base model, or was trained too"
+
+
+def _refuse_nonfinite(ours: dict, state: Mapping[str, Tensor], bases: dict) -> None:
+    """Raise a LabError that names the first NaN or infinity, in the adapter as it would be loaded or in the base."""
+    for key, parameter in ours.items():
+        problem = nonfinite_in_words(key, state[key].to(parameter.dtype))
+        if problem:
+            raise LabError(f"{problem}: the adapter is damaged, not the base. Take an earlier one, or train it again.")
+    adapter = {id(parameter) for parameter in ours.values()}
+    for name, parameter in bases.items():
+        problem = None if id(parameter) in adapter else nonfinite_in_words(name.removeprefix(PREFIX), parameter)
+        if problem:
+            raise LabError(f"{problem}: the base model is damaged, not the adapter. Load the base again.")

@@ -1,0 +1,174 @@
+"""Will it fit? A training step's estimate against a GPU's memory, and what to change when it does not."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from inspect import signature
+from numbers import Real
+from types import MappingProxyType
+
+from ..errors import LabError
+from ..sizes import positive, shown, word
+from .step import MemoryEstimate, checked_settings, estimate
+
+GIB = 2**30
+GPUS = MappingProxyType(
+    {
+        "laptop GPU, 8 GB": 8,
+        "T4, 16 GB": 16,
+        "L4, 24 GB": 24,
+        "RTX 3090, 24 GB": 24,
+        "RTX 4090, 24 GB": 24,
+        "A100, 40 GB": 40,
+        "A100, 80 GB": 80,
+        "H100, 80 GB": 80,
+    }
+)  # GiB as on the box; the driver keeps some of it
+HEADROOM = 0.1  # share left to the driver, CUDA's own code, and gaps between tensors
+LARGEST = 1e12  # GiB that a number counts as at most: more than there are
+SHORTEST = 128  # tokens below which no advice to shorten goes
+
+
+@dataclass(frozen=True)
+class Change:
+    """One thing to do about a step that does not fit.
+
+    Attributes
+    ----------
+    argument : str, of `memory.estimate`
+    old, new : its values
+    price : str, what it costs
+    estimate : MemoryEstimate, after this change and those before it
+    """
+
+    argument: str
+    old: object
+    new: object
+    price: str
+    estimate: MemoryEstimate
+
+    def __str__(self) -> str:
+        return f"{self.argument}: {self.old} → {self.new} ({self.price}) — {self.estimate.total_bytes / GIB:.1f} GiB"
+
+
+PRICES = {
+    "gradient_checkpointing": "the forward pass is computed twice",
+    "batch_size": "more steps, noisier ones; accumulate gradients over several",
+    "method": "a low-rank update; with qlora also a rounded base, and time to dequantize it",
+    "moments": "rounded optimizer states",
+    "sequence_length": "longer examples are cut or left out",
+}
+DEFAULTS = {  # of `memory.estimate`, for what may change
+    name: parameter.default
+    for name, parameter in signature(estimate).parameters.items()
+    if name in PRICES and name != "method"
+}
+
+
+def room_bytes(gpu: str | float, headroom: float = HEADROOM) -> int:
+    """Bytes that training may take.
+
+    Parameters
+    ----------
+    gpu : str, a name in `GPUS`; or a number, GiB
+    headroom : float in [0, 1), share that stays free
+
+    Raises
+    ------
+    LabError
+        An unknown GPU, or a number out of range.
+    """
+    if not isinstance(gpu, Real) or isinstance(gpu, bool):
+        gpu = GPUS[word("GPU", gpu, GPUS)]
+    gpu = positive("gpu", gpu, "a name, or GiB above 0")
+    headroom = positive("headroom", headroom, "a number in [0, 1)", zero=True)
+    if headroom >= 1:
+        raise LabError(f"headroom={headroom!r} is out of range: a number in [0, 1).")
+    return int(min(gpu, LARGEST) * GIB * (1 - headroom))
+
+
+def fits(one: MemoryEstimate, gpu: str | float, headroom: float = HEADROOM) -> bool:
+    """True if the step's peak leaves `headroom` of the GPU's memory free.
+
+    Parameters
+    ----------
+    one : MemoryEstimate, or a `sharding.ShardedEstimate`
+    gpu, headroom : as in `room_bytes`
+
+    Raises
+    ------
+    LabError
+        As `room_bytes`; or `one` is no estimate.
+    """
+    if not hasattr(one, "total_bytes"):
+        raise LabError(f"{shown(one)} is no estimate: pass what `memory.estimate` returns.")
+    return one.total_bytes <= room_bytes(gpu, headroom)
+
+
+def advice(gpu: str | float, headroom: float = HEADROOM, **settings) -> list[Change]:
+    """What to change, in this order, until the step fits.
+
+    First what costs time alone, then what changes the training, last what changes the data: checkpointing, batch size
+    halved, LoRA for full fine-tuning and QLoRA for LoRA, 8-bit moments, length halved down to `SHORTEST`. Halvings stop
+    as soon as the step fits, and a change that turns out not to be needed is left out again.
+
+    Parameters
+    ----------
+    gpu, headroom : as in `room_bytes`
+    settings : the arguments of `memory.estimate`, by name. Without supervised_tokens all of the batch are supervised;
+        with it, their share stays the same.
+
+    Returns
+    -------
+    list of Change: empty if the step fits as it is. If the last one's estimate does not fit either, nothing helps but
+    a smaller model or a larger GPU.
+
+    Raises
+    ------
+    LabError
+        As `memory.estimate` and `room_bytes`; or a setting is missing or unknown.
+    """
+    settings = checked_settings(settings)
+    room, now = room_bytes(gpu, headroom), estimate(**settings)
+    settings = DEFAULTS | settings
+    chosen: dict[str, object] = {}
+    for argument in PRICES:
+        for new in _lower(argument, settings[argument]):
+            after = estimate(**_changed(settings, chosen | {argument: new}))
+            if now.total_bytes <= room or after.total_bytes >= now.total_bytes:
+                break
+            chosen[argument], now = new, after
+    if now.total_bytes <= room:
+        for argument in reversed(tuple(chosen)):
+            others = {name: new for name, new in chosen.items() if name != argument}
+            if estimate(**_changed(settings, others)).total_bytes <= room:
+                chosen = others
+    changes, sofar = [], {}
+    for argument, new in chosen.items():
+        sofar[argument] = new
+        after = estimate(**_changed(settings, sofar))
+        changes.append(Change(argument, settings[argument], new, PRICES[argument], after))
+    return changes
+
+
+def _lower(argument: str, value) -> Iterator:
+    """The values to try for an argument that is `value` now."""
+    if argument == "gradient_checkpointing" and not value:
+        yield True
+    elif argument == "method":
+        yield from {"full": ("lora", "qlora"), "lora": ("qlora",)}.get(value, ())
+    elif argument == "moments" and value != "8bit":
+        yield "8bit"
+    elif argument in ("batch_size", "sequence_length"):
+        least = 1 if argument == "batch_size" else SHORTEST
+        while value // 2 >= least:
+            value //= 2
+            yield value
+
+
+def _changed(settings: dict, new: dict) -> dict:
+    """The settings with some values changed; the share of supervised tokens stays."""
+    after = settings | new
+    if settings.get("supervised_tokens") is not None:
+        old, now = (one["batch_size"] * one["sequence_length"] for one in (settings, after))
+        after["supervised_tokens"] = max(1, settings["supervised_tokens"] * now // old)
+    return after

@@ -1,0 +1,81 @@
+"""The most memory that a piece of code takes: seen by the operating system, by CUDA, or by torch's allocator."""
+
+import os
+import threading
+from collections.abc import Callable
+
+import psutil
+import torch
+
+from ..device import find_device
+
+
+def measured_peak(step: Callable[[], object], kind: str | None = None, interval_seconds: float = 0.001) -> int:
+    """Bytes that `step()` takes at its peak, on top of what was in use when it began.
+
+    On CUDA that is what tensors take there, by `torch.cuda.max_memory_allocated`. On a CPU it is the growth of this
+    process's memory (of its anonymous part on Linux: files read through the page cache do not count), looked at every
+    `interval_seconds` from a second thread. It holds what libraries set up at their first call. And it tells little
+    of a step taken before: glibc keeps the memory that one freed, so the process need not grow again.
+    `data/record_memory.py` measures in a process that gives it back; elsewhere, as in a notebook, ask `tensor_peak`.
+
+    Parameters
+    ----------
+    step : function without arguments
+    kind : "cuda" or "cpu", default this machine's
+    interval_seconds : float, on a CPU only
+
+    Returns
+    -------
+    int >= 0
+    """
+    if (kind or find_device().kind) == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    before = peak = process_bytes()
+    done = threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.wait(interval_seconds):
+            peak = max(peak, process_bytes())
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        step()
+    finally:
+        done.set()
+        watcher.join()
+    return max(peak, process_bytes()) - before
+
+
+def process_bytes() -> int:
+    """Memory of this process now, less what it shares with files and other processes where that is known (Linux)."""
+    info = psutil.Process().memory_info()
+    return info.rss - getattr(info, "shared", 0)
+
+
+def tensor_peak(step: Callable[[], object]) -> int:
+    """Bytes that torch's CPU allocator hands out at the peak of `step()`, on top of what was in use when it began.
+
+    The twin of `torch.cuda.max_memory_allocated`: every tensor counts, inside of operators too, and nothing else does.
+    Takes `step` to the profiler, which slows it down by half or so. What was allocated before and is freed within does
+    not count as freed.
+    """
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's messages, written past Python
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recording:
+        step()
+    peak, events = 0, list(recording.profiler.kineto_results.experimental_event_tree())
+    while events:
+        event = events.pop()
+        events.extend(event.children)
+        if event.tag.name == "Allocation":
+            peak = max(peak, event.extra_fields.total_allocated)
+    return peak

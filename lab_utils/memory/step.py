@@ -1,0 +1,288 @@
+"""How many bytes training a language model takes, part by part, before it is tried.
+
+Two moments decide the peak of a step. When the backward pass begins, every activation is there and no gradient yet;
+when it ends, every gradient is there and no activation. Weights, adapter and optimizer states are there in both.
+The step is the lab's own (`lab_utils.finetune`): logits at the supervised positions alone, one batch an update,
+gradients freed after it. tests/test_memory.py holds the tensors' bytes against real ones, and the peak against the
+measurements of `data/record_memory.py`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from inspect import signature
+
+from ..counts.architectures import Architecture, named
+from ..errors import LabError
+from ..sizes import switch, whole, word
+from .activations import layer_bytes, logits_bytes
+from .guard import training_step_bytes as training_step_bytes  # handed on
+
+METHODS = ("full", "lora", "qlora")
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+MOMENTS = (*DTYPE_BYTES, "8bit")
+DEVICES = ("cpu", "cuda")
+BLOCK, NESTED_BLOCK = 64, 256  # weights that share an absmax; absmax that share a second one
+SMALLEST_8BIT = 4096  # bitsandbytes keeps the moments of smaller tensors in float32
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes of one training step.
+
+    Attributes
+    ----------
+    weights_bytes : int, the base model, quantized or not
+    unpacked_bytes : int, first-level absmax in float32, which `fourbit.FrozenWeight` keeps too (CPU, "qlora")
+    adapter_bytes, gradients_bytes, optimizer_bytes : int
+    activations_bytes : int, what the forward pass keeps for the backward pass: of all layers, or with gradient
+        checkpointing the input of each
+    begin_bytes : int, what comes on top as the backward pass begins: the logits' three float32 tensors, or one
+        layer's work, whichever is larger
+    end_bytes : int, what is there beside the gradients as it ends
+    """
+
+    weights_bytes: int
+    unpacked_bytes: int
+    adapter_bytes: int
+    optimizer_bytes: int
+    gradients_bytes: int
+    activations_bytes: int
+    begin_bytes: int
+    end_bytes: int
+
+    @property
+    def resident_bytes(self) -> int:
+        """What is there all the time, from the second step on."""
+        return self.weights_bytes + self.unpacked_bytes + self.adapter_bytes + self.optimizer_bytes
+
+    @property
+    def total_bytes(self) -> int:
+        """The peak: the larger of the two moments."""
+        begin, end = self.activations_bytes + self.begin_bytes, self.gradients_bytes + self.end_bytes
+        return self.resident_bytes + max(begin, end)
+
+    def parts(self) -> dict[str, int]:
+        """What the peak is made of; adds up to `total_bytes`. Gradients and activations are never both in it."""
+        begin = self.activations_bytes + self.begin_bytes > self.gradients_bytes + self.end_bytes
+        return {
+            "weights": self.weights_bytes + self.unpacked_bytes,
+            "adapter": self.adapter_bytes,
+            "optimizer": self.optimizer_bytes,
+            "gradients": 0 if begin else self.gradients_bytes,
+            "activations": self.activations_bytes if begin else 0,
+            "transients": self.begin_bytes if begin else self.end_bytes,
+        }
+
+
+def nf4_bytes(numbers: int, double_quant: bool = True) -> int:
+    """Bytes that bitsandbytes keeps for one matrix in 4 bits with blocks of 64.
+
+    Half a byte per number; for each block a float32 absmax. With `double_quant` the absmax is one byte, with a float32
+    for each 256 of them and one float32 offset. Each matrix has its own table of 16 values, and of 256 with
+    `double_quant`: for a large one that is nothing.
+
+    Raises
+    ------
+    LabError
+        `numbers` is no whole number of 1 or more, or `double_quant` neither True nor False.
+
+    Source: Dettmers et al. 2023 (QLoRA), section 3. https://arxiv.org/abs/2305.14314
+    """
+    numbers, double_quant = whole("numbers", numbers), switch("double_quant", double_quant)
+    packed, blocks = -(-numbers // 2), -(-numbers // BLOCK)
+    nested = blocks + 4 * -(-blocks // NESTED_BLOCK) + 4 + 4 * 256
+    return packed + 4 * 16 + (nested if double_quant else 4 * blocks)
+
+
+def moments_bytes(numbers: int, moments: str) -> int:
+    """Bytes of AdamW's two moments of one tensor; "8bit" adds a float32 for each 256 numbers, as bitsandbytes does.
+
+    Raises
+    ------
+    LabError
+        `numbers` is no whole number of 0 or more, or `moments` is not in `MOMENTS`.
+    """
+    numbers, moments = whole("numbers", numbers, 0), word("moments", moments, MOMENTS)
+    if moments != "8bit":
+        return 2 * DTYPE_BYTES[moments] * numbers
+    return 8 * numbers if numbers < SMALLEST_8BIT else 2 * (numbers + 4 * -(-numbers // 256))
+
+
+def as_record(architecture: Architecture | str) -> dict:
+    """Everything that `estimate` needs of a model, as plain numbers and strings ready for JSON.
+
+    Returns
+    -------
+    dict: name, hidden, layers, heads, width (heads × head size), intermediate, vocabulary, positions, tied, gated,
+    total, and modules: {name: {out, in, count, group, source}}. `count` is how many times the module occurs in the
+    model; modules of one `source` read the same tensor.
+
+    Raises
+    ------
+    LabError
+        The architecture is unknown.
+    """
+    architecture = named(architecture)
+    linears = architecture.linears()
+    last = {one.group: name for name, one in linears.items()}  # reads what its group's other modules made
+    return {
+        "name": architecture.name,
+        "hidden": architecture.hidden,
+        "layers": architecture.n_layers,
+        "heads": architecture.heads,
+        "width": architecture.heads * architecture.head_size,
+        "intermediate": architecture.intermediate,
+        "vocabulary": architecture.vocabulary,
+        "positions": architecture.positions,
+        "tied": architecture.tied,
+        "gated": architecture.gated,
+        "total": architecture.total_parameters(),
+        "modules": {
+            name: {
+                "out": one.out_features, "in": one.in_features, "count": architecture.copies(name), "group": one.group,
+                "source": f"{one.group} {'made' if name == last[one.group] else 'given'}",
+            }
+            for name, one in linears.items()
+        },
+    }  # fmt: skip
+
+
+def estimate(
+    architecture: Architecture | str,
+    method: str,
+    rank: int = 8,
+    target_modules: str | Iterable[str] = "all-linear",
+    batch_size: int = 1,
+    sequence_length: int = 512,
+    *,
+    supervised_tokens: int | None = None,
+    dtype: str = "bfloat16",
+    adapter_dtype: str = "float32",
+    moments: str = "float32",
+    gradient_checkpointing: bool = False,
+    double_quant: bool = True,
+    rest_dtype: str | None = None,
+    device: str = "cpu",
+) -> MemoryEstimate:
+    """Bytes that a training step takes at its peak, as tensors; the allocator and the libraries come on top.
+
+    Exact: weights, adapter, gradients and moments, as bytes of tensors. With "qlora" the linear layers of the
+    transformer layers are in NF4, everything else in `rest_dtype`: the embedding, which is read row by row and not
+    multiplied; the output matrix, which is the embedding or as sensitive; an encoder's head; norms and biases, which
+    are small and one-dimensional. Buffers, and AdamW's 4-byte step counter per tensor, are left out.
+
+    A model: activations and what comes on top, see `lab_utils.memory.activations`. They are counted on a Llama; other
+    families are taken for one with their sizes. tests/test_memory_published.py holds all of it beside what others
+    measured, and says where and why it is off.
+
+    Parameters
+    ----------
+    architecture : Architecture, or a name in `ARCHITECTURES`
+    method : "full" (every weight), "lora", or "qlora" (NF4 base)
+    rank, target_modules : of the adapters, as in `counts.lora_parameters`; without effect on "full"
+    batch_size : int >= 1, examples per step
+    sequence_length : int >= 1, tokens of the longest example, to which all are padded
+    supervised_tokens : int >= 1, positions of the batch with a label; default all
+    dtype : "float32", "bfloat16" or "float16", of the weights that are not in 4 bits, and of the arithmetic
+    adapter_dtype : likewise, of the adapters and their gradients; those of "full" have `dtype`
+    moments : "float32", "bfloat16", "float16" or "8bit", of AdamW; torch.optim.AdamW takes the trained numbers' dtype
+    gradient_checkpointing : bool, keep each layer's input alone and compute the rest again
+    double_quant : bool, of "qlora"
+    rest_dtype : "float32", "bfloat16" or "float16", of "qlora": of the weights that are not in 4 bits, and of what
+        goes from layer to layer, for a 4-bit layer answers in the dtype of its input. Default is `dtype`, as this lab
+        trains. "float32" is what peft's `prepare_model_for_kbit_training` makes of them, without autocast
+    device : "cpu", the lab's own 4-bit layers and eager attention; or "cuda", peft's layers and attention without
+        stored weights
+
+    Returns
+    -------
+    MemoryEstimate
+
+    Raises
+    ------
+    LabError
+        Names the value that is unknown or out of range.
+    """
+    architecture, rank = named(architecture), whole("rank", rank)
+    for kind, value, allowed in (
+        ("method", method, METHODS), ("dtype", dtype, DTYPE_BYTES), ("adapter_dtype", adapter_dtype, DTYPE_BYTES),
+        ("rest_dtype", dtype if rest_dtype is None else rest_dtype, DTYPE_BYTES), ("moments", moments, MOMENTS),
+        ("device", device, DEVICES),
+    ):  # fmt: skip
+        word(kind, value, allowed)
+    batch_size, sequence_length = whole("batch_size", batch_size), whole("sequence_length", sequence_length)
+    tokens, supervised = batch_size * sequence_length, supervised_tokens
+    if supervised is None:
+        supervised = tokens
+    supervised = whole("supervised_tokens", supervised, 1, tokens, "the tokens of the batch")
+    gradient_checkpointing = switch("gradient_checkpointing", gradient_checkpointing)
+    double_quant = switch("double_quant", double_quant)
+
+    chosen = architecture.select(target_modules)
+    record, full, lab, packed = as_record(architecture), method == "full", device == "cpu", method == "qlora"
+    size = DTYPE_BYTES[rest_dtype] if packed and rest_dtype is not None else DTYPE_BYTES[dtype]
+    trained_size = size if full else DTYPE_BYTES[adapter_dtype]
+    targets = [record["modules"][name] for name in (architecture.select("all-linear") if full else chosen)]
+    tensors = _trained_tensors(record, targets, None if full else rank)
+    trained = sum(numbers * count for numbers, count in tensors)
+    weights, unpacked = _weights_bytes(record, targets, size, packed, double_quant, lab)
+    kept, work = layer_bytes(
+        record, targets, tokens=tokens, length=sequence_length, size=size, adapter_size=trained_size, method=method,
+        rank=rank, lab=lab, inner_size=DTYPE_BYTES[dtype],
+    )  # fmt: skip
+    given = tokens * record["hidden"] * size  # what a layer reads
+    final = tokens * record["hidden"] * (4 + size * full)  # of the norm after the last layer
+    logits, head = size * supervised * record["vocabulary"], size * record["vocabulary"] * record["hidden"]
+    again = kept + work if gradient_checkpointing else work
+    return MemoryEstimate(
+        weights_bytes=weights,
+        unpacked_bytes=unpacked,
+        adapter_bytes=0 if full else trained_size * trained,
+        optimizer_bytes=sum(count * moments_bytes(numbers, moments) for numbers, count in tensors),
+        gradients_bytes=trained_size * trained,
+        activations_bytes=record["layers"] * (given if gradient_checkpointing else kept) + final,
+        begin_bytes=max(logits_bytes(supervised, record["vocabulary"]), full * (head + logits),
+                        full * head + again - final),
+        end_bytes=max(2 * head if full and record["tied"] else 0, again),  # a tied matrix has two gradients to add
+    )  # fmt: skip
+
+
+def checked_settings(settings: dict) -> dict:
+    """Arguments of `estimate` by name, checked, and with target modules that can be read more than once.
+
+    Raises
+    ------
+    LabError
+        One is missing or unknown; or as `estimate`.
+    """
+    known = signature(estimate).parameters
+    for name, parameter in known.items():
+        if name not in settings and parameter.default is parameter.empty:
+            raise LabError(f"{name} is missing.")
+    for name in settings:
+        word("setting", name, known)
+    architecture, targets = named(settings["architecture"]), settings.get("target_modules", "all-linear")
+    targets = targets if isinstance(targets, str) else architecture.select(targets)
+    return {**settings, "architecture": architecture, "target_modules": targets}
+
+
+def _trained_tensors(record: dict, targets: list[dict], rank: int | None) -> list[tuple[int, int]]:
+    """(numbers, times) of every kind of trained tensor; norms and biases count as vectors as wide as the model."""
+    if rank is not None:
+        return [(rank * side, one["count"]) for one in targets for side in (one["in"], one["out"])]
+    found = [(one["out"] * one["in"], one["count"]) for one in record["modules"].values()]
+    found.append((record["vocabulary"] * record["hidden"], 1 if record["tied"] else 2))
+    found.append((record["positions"] * record["hidden"], 1))
+    rest = record["total"] - sum(numbers * count for numbers, count in found)
+    return [*found, (record["hidden"], rest // record["hidden"]), (rest % record["hidden"], 1)]
+
+
+def _weights_bytes(record, targets, size: int, qlora: bool, double_quant: bool, lab: bool) -> tuple[int, int]:
+    """Bytes of the base, and of the absmax that the lab's own layers keep unpacked."""
+    if not qlora:
+        return size * record["total"], 0
+    matrices = [one for one in record["modules"].values() if one["group"] != "head"]
+    rest = record["total"] - sum(one["count"] * one["out"] * one["in"] for one in matrices)
+    packed = sum(one["count"] * nf4_bytes(one["out"] * one["in"], double_quant) for one in matrices)
+    copies = sum(one["count"] * 4 * -(-one["out"] * one["in"] // BLOCK) for one in targets if one["group"] != "head")
+    return size * rest + packed, copies if lab and double_quant else 0

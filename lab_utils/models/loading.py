@@ -1,0 +1,93 @@
+"""What can go wrong while a base model is loaded: whose fault it is, and a damaged weight."""
+
+import errno
+from collections.abc import Collection
+from pathlib import Path
+
+from ..errors import LabError
+from ..files import explain
+from .weights import refuse_nonfinite, tensors_in, tensors_of
+
+OF_THE_DISK = (
+    errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR,
+)  # fmt: skip
+
+
+def not_loaded(name: str, where: str, gated: bool, error: Exception) -> str:
+    """Why a model or a tokenizer could not be loaded, and what to do: the hub is blamed for its own failures only.
+
+    Parameters
+    ----------
+    name : str, in `models.MODELS`
+    where : str, folder (of the embedded model) or hub repository
+    gated : bool, the hub asks for an accepted licence
+    error : what transformers, the hub, the network, the disk or CUDA raised
+
+    Returns
+    -------
+    str, some sentences
+    """
+    text = (str(error).splitlines() or [""])[0].removesuffix(".") or type(error).__name__
+    if ran_out(error):
+        return f"{name} does not fit into memory ({text}). Load it with quantization='nf4', or take a smaller model."
+    if Path(where).is_dir():
+        return (
+            f"The model folder {where} cannot be read ({text}). Delete that folder and run again: "
+            "it is made again in about a minute."
+        )
+    if getattr(error, "errno", None) in OF_THE_DISK:
+        return f"{name} ({where}) cannot be kept on this machine: {explain(error)}"
+    licence = (
+        f" The model is gated: accept its licence at https://huggingface.co/{where} and set HF_TOKEN." if gated else ""
+    )
+    return (
+        f"{name} ({where}) could not be loaded from the Hugging Face hub: {text}.{licence} "
+        "Without a network use the embedded model, load_base('smollm2-135m')."
+    )
+
+
+def ran_out(error: Exception) -> bool:
+    """Does an error say that there is no memory left, on a GPU or a CPU?"""
+    import torch
+
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "not enough memory" in str(error)
+
+
+def refuse_damaged(name: str, where: str, model, missing: Collection[str], quantized: bool) -> None:
+    """Raise a LabError that names the first weight that is missing, NaN or infinite, and its place.
+
+    Quantizing hides it: on a GPU NaN becomes a number, on a CPU one NaN spoils a whole matrix. So of a model that was
+    quantized the files are read (0.1 s for the embedded model), of any other the weights in memory.
+
+    Parameters
+    ----------
+    name, where : as in `not_loaded`
+    model : transformers model, as loaded from there
+    missing : names of weights that no file has, and that transformers made up
+    quantized : bool, by bitsandbytes
+
+    Raises
+    ------
+    LabError
+        A weight is missing or not finite.
+    """
+    files = _weight_files(where) if quantized else []
+    way_out = "Delete that folder and run again: it is made again in about a minute."
+    if not Path(where).is_dir():
+        way_out = "Delete it from the hub's cache (`hf cache ls` shows where that is) and load it again."
+    whose = f"{name}, from {where}, is damaged"
+    if missing:
+        raise LabError(f"{whose}: no file has {sorted(missing)[0]} ({len(missing)} such). {way_out}")
+    refuse_nonfinite(tensors_in(*files) if files else tensors_of(model), whose, way_out)
+
+
+def _weight_files(where: str) -> list[Path]:
+    """The safetensors files of a folder, or of a hub model that was just downloaded; none if it has another format."""
+    if not Path(where).is_dir():
+        from huggingface_hub import snapshot_download
+
+        try:
+            where = snapshot_download(where, local_files_only=True)
+        except Exception:  # it is not kept as a snapshot: the weights in memory are looked at instead
+            return []
+    return sorted(Path(where).glob("*.safetensors"))

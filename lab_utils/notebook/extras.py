@@ -1,0 +1,156 @@
+"""Packages that not everyone has: which part of the course needs them, and how a page goes on without them.
+
+`pip install -e .` brings what every page needs; the rest stands in pyproject.toml as extras. A cell whose first line is
+
+    %%needs pictures
+
+runs as if that line were a comment where the extra (or the package) of that name is installed, so that its errors,
+names and output are those of a plain cell. Elsewhere it prints one line on how to install it, and binds none of its
+names: the later cells of that part carry the same first line.
+
+`import lab_utils`, which every page's first cell does, is enough for that, and a kernel as `make lab` sets it up knows
+the line from the start (`stranded`). By hand: `%load_ext lab_utils.notebook.extras`, which says so when it is run twice.
+"""
+
+import importlib.util
+import re
+import shlex
+import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from ..errors import LabError
+from ..files import read_text
+from ..folders import ROOT
+
+EXTRAS = {  # the extras of pyproject.toml that are no development tools -> what is imported of each
+    "pictures": ("diffusers",),
+    "keras": ("keras", "keras_hub"),
+    "serve": ("gradio",),
+    "ray": ("ray",),
+    "instructors": ("jupyterlab_rise", "nbgrader", "voila"),
+    "hub": ("jupyterhub", "configurable_http_proxy"),
+}
+
+
+def project() -> dict:
+    """The [project] table of the lab's pyproject.toml.
+
+    Raises
+    ------
+    LabError
+        The file is missing (the lab needs its whole repository) or damaged.
+    """
+    file = ROOT / "pyproject.toml"
+    try:
+        return tomllib.loads(read_text(file))["project"]
+    except (LabError, ValueError, KeyError) as error:
+        raise LabError(f"{error}. Restore it with `git checkout -- pyproject.toml` in {ROOT}.") from error
+
+
+def version_here(name: str) -> str | None:
+    """The version of an installed package, None if there is none."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def missing(name: str) -> str:
+    """What of an extra is not installed or in a version that the lab does not run with, and how to install it.
+
+    Parameters
+    ----------
+    name : str
+        A name in `EXTRAS`, or that of a package as it is imported, say "bitsandbytes".
+
+    Returns
+    -------
+    str, one sentence without its full stop; "" if every package can be found, and those of an extra in a version that
+    pyproject.toml allows (Colab brings older ones of some). Nothing is imported to find out.
+    """
+    importlib.invalidate_caches()  # a package that was installed since the kernel was started is found too
+    gone = [package for package in EXTRAS.get(name, (name,)) if not _found(package)]
+    if gone:
+        return f"{' and '.join(gone)} {'is' if len(gone) == 1 else 'are'} not installed: {how_to_install(name)}"
+    other = _in_other_versions(name)
+    return f"{', '.join(other)}: {how_to_install(name)}" if other else ""
+
+
+def require(name: str, who: str = "") -> None:
+    """Raise a LabError that says what `missing` says, if anything is; the text `who` comes before it."""
+    if why := missing(name):
+        raise LabError(f"{who}{why}.")
+
+
+def how_to_install(name: str) -> str:
+    """The line that installs an extra, or a package, and where to run it: not a sentence of its own."""
+    if "google.colab" in sys.modules:
+        wanted = project()["optional-dependencies"].get(name, [name.replace("_", "-")])
+        return f"in a cell of its own, run `%pip install {shlex.join(wanted)}`"
+    python = Path(sys.executable)
+    python = python.relative_to(ROOT) if python.is_relative_to(ROOT) else python
+    what = f"-e '.[{name}]'" if name in EXTRAS else name.replace("_", "-")
+    return f"in the lab's folder, run `{shlex.quote(str(python))} -m pip install -c constraints.txt {what}`"
+
+
+def extra_of(package: str) -> str | None:
+    """The extra that brings a package, by the name it is imported with; None if there is none."""
+    return next((name for name, packages in EXTRAS.items() if package in packages), None)
+
+
+def needs(source: str) -> list[str]:
+    """The extras and packages that a cell's first line asks for with `%%needs`; none for any other cell."""
+    first = re.match(r"\s*%%needs\b(.*)", source)
+    return first[1].split() if first else []
+
+
+def skipped(source: str) -> str:
+    """Why a cell is skipped here: `missing` of the first thing that it needs and that is not there; "" if it runs."""
+    return next(filter(None, map(missing, needs(source))), "")
+
+
+def load_ipython_extension(shell) -> None:
+    """What `%load_ext lab_utils.notebook.extras` calls; calling it again changes nothing."""
+    if _transform not in shell.input_transformers_cleanup:
+        shell.input_transformers_cleanup.append(_transform)
+
+
+def unload_ipython_extension(shell) -> None:
+    """What `%unload_ext lab_utils.notebook.extras` calls."""
+    if _transform in shell.input_transformers_cleanup:
+        shell.input_transformers_cleanup.remove(_transform)
+
+
+def _found(package: str) -> bool:
+    if sys.modules.get(package) is not None:  # find_spec refuses one that was made by hand
+        return True
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError, AttributeError):  # a part of a package that is not there, or no name at all
+        return False
+
+
+def _in_other_versions(name: str) -> list[str]:
+    """For each package of an extra that is installed in a version out of pyproject.toml's range, what is wrong."""
+    from packaging.requirements import Requirement
+
+    return [
+        f"{wanted.name} {found} is here and {wanted.specifier} is needed"
+        for wanted in map(Requirement, project()["optional-dependencies"].get(name, ()))
+        if (found := version_here(wanted.name)) and not wanted.specifier.contains(found, prereleases=True)
+    ]
+
+
+def _transform(lines: list[str]) -> list[str]:
+    """A cell's lines as IPython is to run them: line numbers stay. IPython may call it several times for one cell."""
+    if not lines or not needs(lines[0]):
+        return lines
+    why = skipped(lines[0])
+    if not why:
+        return [f"# {lines[0]}", *lines[1:]]
+    again = "Then run this cell again: the kernel need not be restarted."
+    if "google.colab" in sys.modules:
+        again = "Then run this cell again; restart the session first if pip asks for it."
+    return [f"print({f'Skipped: {why}. {again}'!r})\n"]

@@ -1,0 +1,61 @@
+"""The recorded comparison of LoRA and its variants on one task; `data/record_variants.py` measured it."""
+
+from pathlib import Path
+
+from ..files import read_json
+from ..folders import DATA
+from ..recorded_files import number, reading, restore
+
+FILE = DATA / "variants" / "variants.json"
+MEASURED = (
+    "seed", "learning_rate", "trainable_parameters", "optimizer_bytes", "saved_activation_bytes", "cpu_seconds_a_step",
+    "relative_update", "validation_loss", "validation_exact",
+)  # fmt: skip
+TESTED = ("test_loss", "test_exact")  # of the chosen runs only
+
+
+def load_variants(file: str | Path = FILE):
+    """The recorded runs, and how they were made.
+
+    Returns
+    -------
+    (runs, recipe) : a pandas DataFrame with a row a run, and a dict. Columns: variant, seed, learning_rate,
+        trainable_parameters, optimizer_bytes, saved_activation_bytes, cpu_seconds_a_step, training_losses (list, nats
+        an answer token, one a step), relative_update (‖W' − W‖ / ‖W‖), validation_loss, validation_exact, test_loss,
+        test_exact (NaN where not measured), settings, cpu, threads, date, versions; and `chosen`: is this the learning
+        rate that did better on the validation messages
+
+    Raises
+    ------
+    LabError
+        The file is missing or damaged.
+    """
+    import pandas
+
+    with reading(f"The recorded variants in {file}", restore("data/variants", "record_variants.py")):
+        record = read_json(file)
+        for row in record["rows"]:
+            for name in (*MEASURED, *(name for name in TESTED if row[name] is not None)):
+                number(row[name], 0)
+            number(record["chosen"][row["variant"]], 0)
+        runs = pandas.DataFrame(record["rows"])
+        runs[list(TESTED)] = runs[list(TESTED)].astype(float)
+        runs["chosen"] = runs["learning_rate"] == runs["variant"].map(record["chosen"])
+        return runs, dict(record["recipe"])
+
+
+def by_variant(runs, value: str):
+    """Mean, standard error over seeds and number of seeds of a column, at each variant's chosen learning rate.
+
+    Parameters
+    ----------
+    runs : DataFrame of `load_variants`
+    value : a column of numbers
+
+    Returns
+    -------
+    DataFrame, indexed by variant in the order of the record: mean, error (deviation with n − 1, over √n), n
+    """
+    groups = runs[runs["chosen"]].groupby("variant", sort=False)[value]
+    found = groups.agg(mean="mean", error="sem", n="count")
+    return found

@@ -1,0 +1,9 @@
+"""Many adapters on one base: load, switch, mix in a batch, and measure it (page 10)."""
+
+from .answers import answers_of
+from .bank import AdapterBank, recorded_adapter
+from .costs import file_sizes, latency
+
+__all__ = [
+    "AdapterBank", "answers_of", "file_sizes", "latency", "recorded_adapter",
+]  # fmt: skip

@@ -1,0 +1,72 @@
+"""One base model whose weights are exchanged: the numbers differ, the arithmetic does not.
+
+bfloat16, 8 bits and 4 bits are computed by different code, at different speeds and with different rounding on the way.
+Here a quantized base is read once as the bfloat16 matrices that its codes stand for, and everything is computed with
+those: what is left of the difference is what the bits cost. Of LLM.int8 that leaves out the rounding of activations.
+"""
+
+from functools import cache, partial
+
+import torch
+
+from ..finetune.fourbit import FourBitLoRA, dequantize
+from ..finetune.full import matrices
+from ..models import load_base
+
+
+@cache
+def plain_base(model: str):
+    """(model, tokenizer) with bfloat16 weights, loaded once."""
+    return load_base(model, "none", verbose=False)
+
+
+@cache
+def weights_of(model: str, quantization: str) -> dict[str, torch.Tensor]:
+    """name -> bfloat16 Tensor (out, in) of the layers' matrices, as a base stands for them; from a base of its own,
+    for the one that is trained on is given other weights.
+    """
+    loaded, _ = load_base(model, quantization, verbose=False)
+    return {name: as_floats(module).clone() for name, module in matrices(loaded).items()}
+
+
+@torch.no_grad()
+def as_floats(layer) -> torch.Tensor:
+    """What a layer's weight stands for, a plain one or bitsandbytes' codes: bfloat16 Tensor (out, in)."""
+    if layer.weight.is_floating_point():
+        return layer.weight.detach().bfloat16()
+    if hasattr(layer.weight, "quant_state"):
+        return dequantize(layer.weight, torch.bfloat16)
+    scale = layer.weight.SCB if layer.weight.SCB is not None else layer.state.SCB  # (out,): absmax of each row
+    return (layer.weight.data.float() * scale[:, None] / 127).bfloat16()
+
+
+def put_weights(model, weights: dict[str, torch.Tensor]) -> None:
+    """Give the base of `model`, with or without adapters on it, these weights."""
+    for name, module in matrices(model).items():
+        name = name.removeprefix("base_model.model.").replace(".base_layer", "")
+        if name in weights:
+            module.weight = torch.nn.Parameter(weights[name], requires_grad=False)
+
+
+class PlainWeight:
+    """A layer's weight as `FourBitLoRA` asks for one; looked up at every use, for it may be exchanged."""
+
+    def __init__(self, layer):
+        self.layer = layer
+
+    def dense(self, dtype: torch.dtype) -> torch.Tensor:
+        return self.layer.weight.to(dtype)
+
+
+def compute_fast(model) -> None:
+    """Let peft's layers compute as the lab's 4-bit layers do, on any base: see `lab_utils.finetune.fourbit`."""
+    from peft.tuners.lora import Linear
+
+    def forward(module, weight, x):
+        name = module.active_adapters[0]
+        A, B = module.lora_A[name].weight, module.lora_B[name].weight
+        return FourBitLoRA.apply(x, None, A, B, weight, module.base_layer.bias, module.scaling[name])
+
+    for module in model.modules():
+        if isinstance(module, Linear):
+            module.forward = partial(forward, module, PlainWeight(module.base_layer))

@@ -1,0 +1,210 @@
+"""What a sweep's table says: settings, means over seeds, and differences with their uncertainty. No result without one.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import LabError
+from ..folders import DATA
+from ..recorded_files import reading, restore
+from .trials import RESULTS, SETTINGS, read_rows
+
+TABLE = DATA / "sweep" / "sweep.csv"
+CENTRE = {  # what a setting is unless a question says otherwise; `scaling` is what B·A is multiplied by
+    "method": "adapter", "shots": 0, "quantization": "nf4", "rank": 8, "scaling": 2.0, "use_rslora": False,
+    "target_modules": "all-linear", "dropout": 0.0, "learning_rate": 2e-3, "train_examples": 128,
+}  # fmt: skip
+WHOLE = ("shots", "rank", "steps", "batch_size", "train_examples", "seed")
+
+
+def load_sweep(table: str | Path = TABLE):
+    """The table as a pandas DataFrame, a row a run: settings and results with their types, and `scaling` besides.
+
+    Runs that failed keep their `problem`; their results are NaN.
+
+    Raises
+    ------
+    LabError
+        The table is missing, empty or damaged, or has other columns.
+    """
+    import pandas
+
+    way_out = restore("data/sweep", "record_sweep.py")
+    with reading(f"The sweep in {table}", way_out):
+        rows = read_rows(table)
+        if not rows:
+            raise LabError("there is no run in it")
+        frame = pandas.DataFrame(rows)
+        for name in (*WHOLE, "alpha", "dropout", "learning_rate", *RESULTS):
+            frame[name] = _numbers(frame[name])
+        if not frame["use_rslora"].isin(["true", "false"]).all():
+            raise ValueError("use_rslora is neither true nor false")
+        frame["use_rslora"] = frame["use_rslora"] == "true"
+        frame["scaling"] = [
+            round(alpha / (math.sqrt(rank) if rs else rank), 4)
+            for alpha, rank, rs in zip(frame["alpha"], frame["rank"], frame["use_rslora"], strict=True)
+        ]
+    return frame
+
+
+def _numbers(column):
+    """A column of texts as numbers, NaN where it is empty; a ValueError names line, column and text if one is none."""
+    import pandas
+
+    try:
+        return pandas.to_numeric(column)
+    except ValueError:
+        for line, text in enumerate(column, 2):
+            try:
+                float(text or "nan")
+            except ValueError:
+                raise ValueError(f"row {line}, {column.name}: {text!r} is not a number") from None
+        raise
+
+
+def pick(frame, **settings):
+    """The runs at the centre of the sweep (`CENTRE`), but for the settings named here.
+
+    Parameters
+    ----------
+    frame : DataFrame of `load_sweep`
+    settings : a column's value, a list of values, or `...` for any: rank=..., quantization=["nf4", "fp4"].
+        With method="full" or "prompt" an adapter's settings mean nothing, and are not asked for.
+
+    Raises
+    ------
+    LabError
+        No column has that name, or no run is like that.
+    """
+    for name in settings:
+        if name not in (*SETTINGS, "method", "shots", "scaling"):
+            raise LabError(f"{name} is no setting of the sweep. It has: {', '.join(CENTRE)}, alpha, seed.")
+    wanted = CENTRE | settings
+    if "alpha" in settings:
+        wanted.pop("scaling")
+    if wanted["method"] != "adapter":
+        meant = {"full": ("method", "learning_rate", "train_examples"), "prompt": ("method", "shots")}
+        wanted = {name: value for name, value in wanted.items() if name in meant[wanted["method"]] or name in settings}
+    for name, value in wanted.items():
+        if value is ...:
+            continue
+        values = value if isinstance(value, (list, tuple)) else [value]
+        frame = frame[frame[name].isin(values)]
+    if frame.empty:
+        said = ", ".join(f"{name}={value!r}" for name, value in settings.items())
+        raise LabError(f"The sweep has no run with {said}, and its other settings at the centre.")
+    return frame
+
+
+def summarize(frame, by: list[str], value: str = "validation_loss"):
+    """Means over seeds.
+
+    Parameters
+    ----------
+    frame : DataFrame of `load_sweep`, or a part of it
+    by : list of settings; runs with equal ones are one group, and must differ in their seed only
+    value : a column of results
+
+    Returns
+    -------
+    DataFrame, a row a group in ascending order: the settings, `mean`, `deviation` (over seeds, with n − 1), `error`
+    (standard error of the mean, deviation / √n; NaN for one seed), `low` and `high` (the extremes), `n`,
+    `trainable_parameters`, `training_cpu_seconds` (its median), `failed` (runs without a result)
+
+    Raises
+    ------
+    LabError
+        A group holds a seed twice: a setting that differs is not named in `by`.
+    """
+    twice = frame[frame.duplicated([*by, "seed"])]
+    if len(twice):
+        differing = [name for name in (*SETTINGS, "method", "shots") if frame[name].nunique() > 1 and name not in by]
+        differing = [name for name in differing if name != "seed"]
+        raise LabError(f"A group would mix runs that differ in {', '.join(differing)}: name that in `by` too.")
+    groups = frame.groupby(by, sort=True)
+    out = groups[value].agg(mean="mean", deviation="std", low="min", high="max", n="count")
+    out["error"] = out["deviation"] / out["n"] ** 0.5
+    out["trainable_parameters"] = groups["trainable_parameters"].first()
+    out["training_cpu_seconds"] = groups["training_cpu_seconds"].median()
+    out["failed"] = groups["problem"].agg(lambda texts: sum(bool(text) for text in texts))
+    return out.reset_index()
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much one setting differs from another, seed by seed.
+
+    Attributes
+    ----------
+    mean : float, mean over the seeds of (value of the second − value of the first)
+    error : float, standard error of that mean
+    low, high : float, its 95 % interval by Student's t with n − 1 degrees of freedom
+    n : int, seeds
+    """
+
+    mean: float
+    error: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def clear(self) -> bool:
+        """Does the interval leave zero out?"""
+        return self.low > 0 or self.high < 0
+
+    def __str__(self) -> str:
+        verdict = "clear of the noise" if self.clear else "not clear of the noise"
+        interval = f"95 %: {self.low:+.4f} to {self.high:+.4f}, {self.n} seeds"
+        return f"{self.mean:+.4f} ± {self.error:.4f} ({interval}), {verdict}"
+
+
+def difference(first, second, value: str = "validation_loss") -> Difference:
+    """Second minus first, paired by seed: runs of one seed saw the same messages in the same order.
+
+    Parameters
+    ----------
+    first, second : parts of `load_sweep`'s DataFrame, each one setting with several seeds
+    value : a column of results
+
+    Raises
+    ------
+    LabError
+        A part mixes settings, or fewer than two seeds have both results.
+
+    Source: Student 1908, The probable error of a mean. https://doi.org/10.1093/biomet/6.1.1
+    """
+    from scipy.stats import t
+
+    for part in (first, second):
+        if part["seed"].duplicated().any():
+            raise LabError("A difference is between two settings, but one side holds a seed twice: pick one setting.")
+    pairs = second.set_index("seed")[value].sub(first.set_index("seed")[value]).dropna()
+    if len(pairs) < 2:
+        raise LabError(f"{len(pairs)} seed(s) have both results: two at least are needed to tell a mean from noise.")
+    error = pairs.std() / math.sqrt(len(pairs))
+    reach = float(t.ppf(0.975, len(pairs) - 1)) * error
+    mean = float(pairs.mean())
+    return Difference(mean, float(error), float(mean - reach), float(mean + reach), len(pairs))
+
+
+def cheapest_within_one_error(groups, cost: str = "trainable_parameters"):
+    """The cheapest group whose mean lies within one standard error of the best: a choice that does not chase noise.
+
+    Of groups that cost the same, the one with the lowest mean.
+
+    Parameters
+    ----------
+    groups : DataFrame of `summarize`, of a loss (lower is better)
+    cost : a column of it
+
+    Returns
+    -------
+    Series, that row
+
+    Source: Breiman et al. 1984, Classification and Regression Trees, section 3.4.3 (the one-standard-error rule).
+    """
+    best = groups.loc[groups["mean"].idxmin()]
+    near = groups[groups["mean"] <= best["mean"] + (best["error"] if best["n"] > 1 else 0)]
+    return near.sort_values([cost, "mean"]).iloc[0]
