@@ -87,15 +87,15 @@ evidence: $(LAB)
 	@$(BIN)/python data/record_evidence.py --list
 
 bench: $(DEV) model browser
-	@$(BIN)/python tests/bench_explorers.py
-	@$(BIN)/python tests/bench_nf4.py
-	@$(BIN)/python tests/bench.py
+	@$(BIN)/python tests/bench/bench_explorers.py
+	@$(BIN)/python tests/bench/bench_nf4.py
+	@$(BIN)/python tests/bench/bench.py
 
 model: $(LAB)
 	@$(BIN)/python -m lab_utils.models.embedded
 
 browser: $(DEV)
-	@$(BIN)/python tests/find_browser.py --install
+	@$(BIN)/python tests/support/find_browser.py --install
 
 # A link to the Python it was made with: where that was removed, make finds nothing here and starts anew.
 $(BIN)/python:

@@ -1,6 +1,6 @@
 """The linear layers of real models, module by module, with the names that peft targets.
 
-Everything follows from a model's published configuration; no weight is needed. tests/test_architectures.py holds
+Everything follows from a model's published configuration; no weight is needed. tests/library/test_architectures.py holds
 the shapes and totals against models that transformers builds.
 """
 

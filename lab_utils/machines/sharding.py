@@ -10,7 +10,7 @@ Every process computes on its own examples; what is spread is what they would ot
 
 The bytes are those of `memory.estimate`, shared out by whole bytes. PyTorch's `fully_shard` (FSDP2) cuts each tensor
 by rows and pads it to as many on every process: nothing where the rows divide evenly, up to a row of each tensor
-otherwise. tests/test_traffic.py holds both bytes against two real processes.
+otherwise. tests/training/test_traffic.py holds both bytes against two real processes.
 
 Sources: Rajbhandari et al. 2019 (ZeRO), sections 5 and 7, https://arxiv.org/abs/1910.02054; Zhao et al. 2023 (PyTorch
 FSDP), sections 3 and 4, https://arxiv.org/abs/2304.11277; Patarasu and Yuan 2009, "Bandwidth optimal all-reduce

@@ -10,7 +10,7 @@ Per token, one layer keeps
 
 peft's layers over a 16-bit base cast their input to the adapter's float32: a copy each. A frozen linear layer keeps
 nothing, for the gradient of its input needs its weight alone. So an adapter on few modules saves activations too.
-tests/test_activations.py holds all this against what autograd saves (`lab_utils.memory.saved`).
+tests/library/test_activations.py holds all this against what autograd saves (`lab_utils.memory.saved`).
 """
 
 

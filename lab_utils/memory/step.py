@@ -3,7 +3,7 @@
 Two moments decide the peak of a step. When the backward pass begins, every activation is there and no gradient yet;
 when it ends, every gradient is there and no activation. Weights, adapter and optimizer states are there in both.
 The step is the lab's own (`lab_utils.finetune`): logits at the supervised positions alone, one batch an update,
-gradients freed after it. tests/test_memory.py holds the tensors' bytes against real ones, and the peak against the
+gradients freed after it. tests/library/test_memory.py holds the tensors' bytes against real ones, and the peak against the
 measurements of `data/record_memory.py`.
 """
 
@@ -172,7 +172,7 @@ def estimate(
     are small and one-dimensional. Buffers, and AdamW's 4-byte step counter per tensor, are left out.
 
     A model: activations and what comes on top, see `lab_utils.memory.activations`. They are counted on a Llama; other
-    families are taken for one with their sizes. tests/test_memory_published.py holds all of it beside what others
+    families are taken for one with their sizes. tests/library/test_memory_published.py holds all of it beside what others
     measured, and says where and why it is off.
 
     Parameters

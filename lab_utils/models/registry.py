@@ -206,7 +206,7 @@ def _load(name: str, config, device: Device, place: str | int):
                 quantization_config=config,
                 dtype=device.torch_dtype,
                 device_map={"": place},
-                # eager: SDPA's bfloat16 backward with a padding mask is slow on CPUs (see tests/bench.py).
+                # eager: SDPA's bfloat16 backward with a padding mask is slow on CPUs (see tests/bench/bench.py).
                 attn_implementation="eager" if device.kind == "cpu" else "sdpa",
                 output_loading_info=True,
             )
@@ -228,7 +228,7 @@ def keep_weights_trainable(model) -> None:
 
     On CPUs with AVX512-BF16, bitsandbytes 0.50 turns `Linear4bit` weights into an inference-only layout at the
     first forward without gradients, and never back: gradients through the layer, `dequantize_4bit` and merging are
-    silently wrong afterwards. `load_base` calls this; tests/test_models.py holds it.
+    silently wrong afterwards. `load_base` calls this; tests/library/test_models.py holds it.
     """
     for module in model.modules():
         if type(module).__name__ == "Linear4bit" and hasattr(module, "support_avx512bf16_for_cpu"):

@@ -1,0 +1,101 @@
+"""Where each explorer stands, and what of it is watched: for its browser tests and its benchmark."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab_utils.folders import NOTEBOOKS
+
+
+@dataclass(frozen=True)
+class ExplorerPage:
+    """An explorer on its page.
+
+    Attributes
+    ----------
+    notebook : name of the notebook's file
+    variable : the explorer's name in it
+    label : of the slider that is moved
+    trait : what that slider sets
+    watch : selector of the part that must change
+    limit_ms : key press to changed pixels, 95th percentile
+    number : pattern of a number that the browser's sentence and Python's `summary()` both state
+    alone : is it shown without the rest of its page, which computes for minutes?
+    """
+
+    notebook: str
+    variable: str
+    label: str
+    trait: str
+    watch: str
+    limit_ms: float
+    number: str
+    alone: bool = False
+
+    @property
+    def cell(self) -> int:
+        """Index of the cell that shows it, in a folder that `lay_out` made."""
+        if self.alone:
+            return 1
+        cells = json.loads((NOTEBOOKS / self.notebook).read_text(encoding="utf-8"))["cells"]
+        sources = ["".join(cell["source"]) for cell in cells]
+        return next(i for i, source in enumerate(sources) if f"\n{self.variable}\n" in f"{source}\n")
+
+
+PAGES = {
+    "rank": ExplorerPage(
+        "01_rank_one.ipynb", "explorer", "rank", "rank", ".lab-picture:nth-of-type(2) canvas", 30,
+        r"relative error ([\d.]+)",
+    ),
+    "parameters": ExplorerPage(
+        "02_counting_parameters.ipynb", "explorer", "rank", "rank", ".lab-table", 30, r"([\d,]+) of [\d,]+ numbers"
+    ),
+    "lora": ExplorerPage(
+        "03_lora_from_scratch.ipynb", "explorer", "training step", "step",
+        ".lab-product .lab-picture:last-child canvas", 30, r"update is ([\d.]+)",
+    ),
+    "trainer": ExplorerPage(
+        "04_rank_and_alpha.ipynb", "trainer", "rank", "rank", "polyline.blue", 300, r"([\d,]+) numbers trained"
+    ),
+    "quantizer": ExplorerPage(
+        "05_quantization.ipynb", "explorer", "bits", "bits", ".lab-plot:nth-of-type(2) svg", 30,
+        r"relative error ([\d.]+)",
+    ),
+    "codes": ExplorerPage(
+        "06_nf4.ipynb", "explorer", "block", "blocksize", ".lab-plot:nth-of-type(2) svg", 30, r"NF4 ([\d.]+)"
+    ),
+    "budget": ExplorerPage(
+        "07_memory_budget.ipynb", "explorer", "tokens", "sequence_length", ".lab-table", 120, r"([\d.]+) GiB of"
+    ),
+    "sweep": ExplorerPage(
+        "09_choosing_hyperparameters.ipynb", "explorer", "point", "at", ".lab-plot svg", 30,
+        r"validation loss ([\d.]+)",
+    ),
+    "merge": ExplorerPage(
+        "10_merge_and_serve.ipynb", "explorer", "size, % of W", "percent", ".lab-plot svg", 30, r"cosine ([\d.]+)", True
+    ),
+    "variants": ExplorerPage(
+        "11_lora_variants.ipynb", "explorer", "training step", "step", ".lab-picture:nth-of-type(2) canvas", 30,
+        r"misses the target by ([\d.]+)",
+    ),
+    "pictures": ExplorerPage(
+        "12_beyond_text.ipynb", "explorer", "rank", "rank", ".lab-sample canvas:last-child", 30,
+        r"from the base's by ([\d.]+)", True,
+    ),
+    "cluster": ExplorerPage(
+        "13_many_machines.ipynb", "explorer", "processes", "processes", ".lab-plot svg", 30, r"sends ([\d.]+)", True
+    ),
+}  # fmt: skip
+
+
+def lay_out(folder: Path) -> None:
+    """Put the notebooks into `folder`, which must not be there; in the place of a slow page what its explorer needs."""
+    import nbformat
+
+    from lab_utils.classroom import present
+
+    shutil.copytree(NOTEBOOKS, folder, ignore=shutil.ignore_patterns("runs", ".*"))
+    for name, page in PAGES.items():
+        if page.alone:
+            nbformat.write(present.page_notebook(*present.select([name])), folder / page.notebook)
