@@ -66,17 +66,17 @@ else
 endif
 
 course: $(DEV) model
-	@$(BIN)/python -m lab_utils.classroom.course $(COURSE)
+	@$(BIN)/python -m lab_utils.classroom site $(COURSE)
 
 editions: $(TEACH)
-	@$(BIN)/python -m lab_utils.classroom.editions student --output editions/student
-	@$(BIN)/python -m lab_utils.classroom.editions instructor --output editions/instructor
+	@$(BIN)/python -m lab_utils.classroom editions student --output editions/student
+	@$(BIN)/python -m lab_utils.classroom editions instructor --output editions/instructor
 
 present: $(TEACH) model
-	@$(BIN)/python -m lab_utils.classroom.present $(PRESENT)
+	@$(BIN)/python -m lab_utils.classroom present $(PRESENT)
 
 slides: $(TEACH) model
-	@$(BIN)/python -m lab_utils.classroom.slides $(NN) $(ROOT_FLAG) $(LAB_FLAGS)
+	@$(BIN)/python -m lab_utils.classroom slides $(NN) $(ROOT_FLAG) $(LAB_FLAGS)
 
 lint: $(DEV)
 	@$(BIN)/ruff check .

@@ -5,9 +5,9 @@
     python data/record_evidence.py --list                 # what is there, what is missing, how long that takes
     python data/record_evidence.py --merge FOLDER         # take over what was recorded into another folder
 
-writes a line per run to `data/evidence/<study>.jsonl`; `lab_utils.sweep.studies` says what is asked, data/README.md what a
-line holds. It takes one thread at the lowest priority, pauses while `make test` runs, and two may run at once: no run
-is done twice. Long runs go on from a checkpoint in `data/evidence/.partial`.
+writes a line per run to `data/evidence/<study>.jsonl`; `lab_utils.sweep.studies` says what is asked, data/README.md
+what a line holds. It takes one thread at the lowest priority, pauses while `make test` runs, and two may run at once:
+no run is done twice. Long runs go on from a checkpoint in `data/evidence/.partial`.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
 Import the module you need, for instance `from lab_utils.models import load_base`. Importing the package
 itself costs nothing: torch and transformers are loaded by the functions that use them. In a notebook, and there only,
-it also lets a NameError say which cell to run (`stranded`): every page's first cell imports something from here.
-And cells may begin with `%%needs` (`extras`).
+it also lets a NameError say which cell to run (`notebook.name_errors`): every page's first cell imports something from
+here. And cells may begin with `%%needs` (`notebook.extras`).
 """
 
 import sys
@@ -11,9 +11,8 @@ import sys
 __version__ = "0.1.0"
 
 if "IPython" in sys.modules:
-    from .notebook import extras
-    from .notebook import name_errors as stranded
+    from .notebook import extras, name_errors
 
-    stranded.install()
+    name_errors.install()
     if _shell := getattr(sys.modules["IPython"], "get_ipython", lambda: None)():  # not there yet while IPython loads
         extras.load_ipython_extension(_shell)

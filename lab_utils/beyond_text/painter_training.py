@@ -60,7 +60,9 @@ class Lesson:
         }  # fmt: skip
         for name, (low, high) in ranges.items():
             if not low <= getattr(self, name) <= high:
-                raise LabError(f"{name}={getattr(self, name)} is out of range: see lab_utils.beyond_text.painter_training.Lesson.")
+                raise LabError(
+                    f"{name}={getattr(self, name)} is out of range: see lab_utils.beyond_text.painter_training.Lesson."
+                )
 
     def learning_rate_at(self, step: int) -> float:
         """The rate of the step after `step` finished ones: rising over 50 at most, flat, falling over the last 40 %."""

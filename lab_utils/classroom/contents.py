@@ -1,4 +1,6 @@
-"""The index of the site that `lab_utils.classroom.course` writes: the promise, the pages, and every section to search in."""
+"""The index of the site that `lab_utils.classroom.course` writes: the promise, the pages, and every section to search
+in.
+"""
 
 import html
 import re

@@ -1,6 +1,6 @@
 """Run the whole course with no screen: execute every notebook, and leave an HTML site to read.
 
-`python -m lab_utils.classroom.course --help`. Each notebook runs in a fresh kernel of this Python. A notebook that fails
+`python -m lab_utils.classroom site --help`. Each notebook runs in a fresh kernel of this Python. A notebook that fails
 stops at the failing cell; the others still run, the failures stand at the end, and the exit code is 1.
 """
 
@@ -216,7 +216,7 @@ def run_course(paths: list[Path], output: Path, environment: dict[str, str], tim
 @command_line
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code: 0 all pages ran, 1 a page failed, 2 nothing could be run."""
-    parser = argparse.ArgumentParser(prog="python -m lab_utils.classroom.course", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m lab_utils.classroom site", description=__doc__.split("\n")[0])
     parser.add_argument("--fast", action="store_true", help="shorter runs of the same pages (LORA_LAB_FAST=1)")
     parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="numbers, letters or names, as 00 08 A")
     parser.add_argument("--output", type=user_path, default=Path("site"), help="folder for the HTML (default: site)")
@@ -241,7 +241,3 @@ def main(arguments: list[str] | None = None) -> int:
         last_line = page.failure.error.strip().splitlines()[-1]
         print(f"{page.path.name} failed in code cell {page.failure.cell}: {last_line}", file=sys.stderr)
     return 1 if failed else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,29 +1,26 @@
 """Two editions of the notebooks, from one source: what students get, and what whoever teaches opens.
 
-`python -m lab_utils.classroom.editions student|instructor|course --output DIR [--only NN ...]`. Both editions are in nbgrader's
-format: the instructor's is its source (solutions, hidden tests, points, hints, notes, slides), and the student's is
-what nbgrader releases of that. `course` makes a folder in which nbgrader's own commands work.
+`python -m lab_utils.classroom editions student|instructor|course --output DIR [--only NN ...]`. Both editions are in
+nbgrader's format: the instructor's is its source (solutions, hidden tests, points, hints, notes, slides), and the
+student's is what nbgrader releases of that. `course` makes a folder in which nbgrader's own commands work.
 """
 
-import argparse
 import ast
 import copy
 import hashlib
 import re
-import sys
 from functools import partial
 from pathlib import Path
 
 from ..checks import EXERCISES
 from ..checks.exercise import Exercise
 from ..checks.report import source
-from ..errors import LabError, command_line
+from ..errors import LabError
 from ..files import user_path
 from ..notebook.cells import bound_names, used_names
-from ..notebook.extras import how_to_install, needs
+from ..notebook.extras import needs
 from ..notebook.notebook_files import digest, notebook_bytes, read_notebook
-from ..outputs import explained, home_for_jupyter, print_anything, write_over_own
-from .course import NOTEBOOKS, select
+from ..outputs import explained, write_over_own
 
 POINTS = 1  # of each exercise
 STUB = "..."  # the body that stands in for a solution
@@ -271,33 +268,3 @@ def edition_files(edition, path: Path) -> dict[str, bytes]:
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     edition.metadata[WRITTEN] = {"notebook": digest(edition), **digests}
     return files | {path.name: notebook_bytes(edition)}
-
-
-@command_line
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    from .nbgrader_course import write_course
-
-    parser = argparse.ArgumentParser(prog="python -m lab_utils.classroom.editions", description=__doc__.split("\n")[0])
-    parser.add_argument("kind", choices=["student", "instructor", "course"], help="course: a folder for nbgrader")
-    parser.add_argument("--output", type=user_path, required=True, help="folder to write to")
-    parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="numbers or names of notebooks, as 01 08")
-    parser.add_argument("--notebooks", type=user_path, default=NOTEBOOKS, help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
-    print_anything()
-    try:
-        paths = select(options.notebooks, options.only)
-        write = write_course if options.kind == "course" else partial(write_edition, options.kind)
-        with home_for_jupyter():
-            written = write(paths, options.output)
-    except ModuleNotFoundError as error:
-        print(f"{error.name} is not installed: {how_to_install('instructors')}.", file=sys.stderr)
-        return 2
-    kept = len(paths) - len(written)
-    there = f"; there already and left as they are: {kept} (delete one to have it written again)" if kept else ""
-    print(f"{options.output}: {options.kind}, pages written: {len(written)}{there}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,8 +1,8 @@
 """HTML of executed notebooks: one file a page with everything inside (the index is in `lab_utils.classroom.contents`).
 
 A page asks the network for nothing, so it reads the same offline and from a disk. Explorers that compute in the
-browser work in it; other widgets are shown as they stood (see `lab_utils.classroom.snapshots`). Formulas in TeX stay text.
-Light or dark is the reader's choice, made in the browser.
+browser work in it; other widgets are shown as they stood (see `lab_utils.classroom.snapshots`). Formulas in TeX stay
+text. Light or dark is the reader's choice, made in the browser.
 """
 
 import html

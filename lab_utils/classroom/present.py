@@ -1,7 +1,7 @@
 """The explorers alone as web pages for a class, full screen and in large type: `make present`. Needs Voilà.
 
-`python -m lab_utils.classroom.present --help`. Each page is a notebook made from the committed one: of its code only what the
-explorer needs, then the cell that shows it. Pages ask no other machine for anything.
+`python -m lab_utils.classroom present --help`. Each page is a notebook made from the committed one: of its code only
+what the explorer needs, then the cell that shows it. Pages ask no other machine for anything.
 """
 
 import argparse
@@ -267,7 +267,7 @@ def run_server(command: list[str], environment: dict[str, str]) -> int:
 @command_line
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code: 0, or 2 if nothing could be served."""
-    parser = argparse.ArgumentParser(prog="python -m lab_utils.classroom.present", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m lab_utils.classroom present", description=__doc__.split("\n")[0])
     parser.add_argument("--port", type=int, default=PORT, help=f"default: {PORT}")
     parser.add_argument("--no-browser", action="store_true", help="print the address only")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="some explorers, as rank lora")
@@ -287,7 +287,3 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"The explorers: http://localhost:{options.port}/   Stop with Ctrl-C here.", flush=True)
         serve = command(root, options.port, browser=not options.no_browser, ready=options.ready)
         return run_server(serve, {**os.environ, "JUPYTER_PATH": path})
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,7 @@
 """The linear layers of real models, module by module, with the names that peft targets.
 
-Everything follows from a model's published configuration; no weight is needed. tests/library/test_architectures.py holds
-the shapes and totals against models that transformers builds.
+Everything follows from a model's published configuration; no weight is needed. tests/library/test_architectures.py
+holds the shapes and totals against models that transformers builds.
 """
 
 from collections.abc import Iterable
@@ -21,8 +21,8 @@ SWITCHES = ("norm_bias", "attention_bias", "output_bias", "mlp_bias")
 class Architecture:
     """The shape of a language model.
 
-    `lab_utils.counts.configurations.from_config` makes one from a transformers configuration. What is None below is as the
-    family has it, which is not always as a certain model of it has it.
+    `lab_utils.counts.configurations.from_config` makes one from a transformers configuration. What is None below is as
+    the family has it, which is not always as a certain model of it has it.
 
     Attributes
     ----------

@@ -1,6 +1,7 @@
 """A model's shape from its transformers configuration, key by key: what it has is counted, not what its family has.
 
-tests/library/test_configurations.py holds the totals against models that transformers builds from the same configuration.
+tests/library/test_configurations.py holds the totals against models that transformers builds from the same
+configuration.
 """
 
 from collections.abc import Callable, Mapping

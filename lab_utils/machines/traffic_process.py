@@ -1,6 +1,8 @@
-"""What each process of `lab_utils.machines.traffic` does: it trains its share of a small Llama and counts what it sends.
+"""What each process of `lab_utils.machines.traffic` does: it trains its share of a small Llama and counts what it
+sends.
 
-Started by torchrun, with its settings as JSON: `python -m torch.distributed.run … -m lab_utils.machines.traffic_process JSON`.
+Started by torchrun, with its settings as JSON: `python -m torch.distributed.run … -m
+lab_utils.machines.traffic_process JSON`.
 """
 
 import json

@@ -43,8 +43,8 @@ def training_step_bytes(
         or more), or neither True nor False.
 
     The layers are those of `memory.estimate` with adapters on every linear layer, less what takes little: x Aᵀ, the
-    last norm, one layer's work. tests/library/test_memory_guard.py holds the sum, within 25 %, against the bytes that a step
-    takes.
+    last norm, one layer's work. tests/library/test_memory_guard.py holds the sum, within 25 %, against the bytes that
+    a step takes.
     """
     sizes = {
         "tokens": tokens, "longest": longest, "layers": layers, "hidden": hidden, "intermediate": intermediate,

@@ -3,8 +3,8 @@
 Two moments decide the peak of a step. When the backward pass begins, every activation is there and no gradient yet;
 when it ends, every gradient is there and no activation. Weights, adapter and optimizer states are there in both.
 The step is the lab's own (`lab_utils.finetune`): logits at the supervised positions alone, one batch an update,
-gradients freed after it. tests/library/test_memory.py holds the tensors' bytes against real ones, and the peak against the
-measurements of `data/record_memory.py`.
+gradients freed after it. tests/library/test_memory.py holds the tensors' bytes against real ones, and the peak against
+the measurements of `data/record_memory.py`.
 """
 
 from collections.abc import Iterable
@@ -172,8 +172,8 @@ def estimate(
     are small and one-dimensional. Buffers, and AdamW's 4-byte step counter per tensor, are left out.
 
     A model: activations and what comes on top, see `lab_utils.memory.activations`. They are counted on a Llama; other
-    families are taken for one with their sizes. tests/library/test_memory_published.py holds all of it beside what others
-    measured, and says where and why it is off.
+    families are taken for one with their sizes. tests/library/test_memory_published.py holds all of it beside what
+    others measured, and says where and why it is off.
 
     Parameters
     ----------

@@ -9,7 +9,8 @@ names and output are those of a plain cell. Elsewhere it prints one line on how 
 names: the later cells of that part carry the same first line.
 
 `import lab_utils`, which every page's first cell does, is enough for that, and a kernel as `make lab` sets it up knows
-the line from the start (`stranded`). By hand: `%load_ext lab_utils.notebook.extras`, which says so when it is run twice.
+the line from the start (`stranded`). By hand: `%load_ext lab_utils.notebook.extras`, which says so when it is run
+twice.
 """
 
 import importlib.util

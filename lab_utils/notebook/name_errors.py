@@ -1,4 +1,4 @@
-"""Nobody is stranded: after a NameError in a notebook one paragraph says which cell makes the missing name.
+"""After a NameError in a notebook one paragraph says which cell makes the missing name.
 
 Cells run out of order, or after the kernel was restarted, fail with a bare `NameError: name 'photo' is not defined`.
 `install` adds a paragraph below IPython's own traceback: the cell to run, the heading it stands under, and the quick
@@ -6,8 +6,8 @@ way. It does so too for a package that is missing, and for a cell that was inter
 
 It is there in three ways. `import lab_utils`, which every page's first cell does, installs it in whatever notebook
 it runs in; outside of IPython that does nothing. For cells run before any import, a fresh kernel loads it as an
-extension of IPython: `python -m lab_utils.notebook.name_errors` writes that into this Python's environment, and `make lab` calls
-it. By hand: `%load_ext lab_utils.notebook.name_errors`.
+extension of IPython: `python -m lab_utils.notebook.name_errors` writes that into this Python's environment, and `make
+lab` calls it. By hand: `%load_ext lab_utils.notebook.name_errors`.
 """
 
 import os
@@ -17,12 +17,13 @@ import traceback
 from pathlib import Path
 
 from ..errors import LabError, command_line
-from ..files import append_text, read_json, read_text, user_path
+from ..files import append_text, read_json, read_text, user_path, write_text
 from ..folders import NOTEBOOKS, ROOT
 from ..outputs import explained, print_anything
 from .cells import bound_names, maker
 from .extras import extra_of, missing, needs, skipped
 
+OLD_EXTENSION = 'c.InteractiveShellApp.extensions.append("lab_utils.stranded")'  # as environments have it still
 EXTENSION = 'c.InteractiveShellApp.extensions.append("lab_utils.notebook.name_errors")'
 
 
@@ -44,7 +45,7 @@ def install(shell=None) -> bool:
     if shell is None or (shell.custom_exceptions and not _ours(shell)):
         return False
     shell.set_custom_exc((NameError, ImportError, KeyboardInterrupt), _show)
-    shell.stranded = _show
+    shell.explains_name_errors = _show
     return True
 
 
@@ -84,6 +85,10 @@ def at_every_start(folder: str | Path | None = None) -> Path:
     before = read_text(path) if os.path.lexists(path) else ""
     if EXTENSION in before:
         return path
+    if OLD_EXTENSION in before:
+        with explained(path):
+            write_text(path, before.replace(OLD_EXTENSION, EXTENSION))
+        return path
     lines = [EXTENSION] if before.strip() else ["c = get_config()", EXTENSION]
     try:
         distribution("lora-lab")
@@ -95,7 +100,7 @@ def at_every_start(folder: str | Path | None = None) -> Path:
 
 
 def _ours(shell) -> bool:
-    return getattr(shell, "stranded", None) is not None and KeyboardInterrupt in shell.custom_exceptions
+    return getattr(shell, "explains_name_errors", None) is not None and KeyboardInterrupt in shell.custom_exceptions
 
 
 def _show(shell, kind, error, trace, tb_offset=None) -> None:

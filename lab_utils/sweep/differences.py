@@ -66,8 +66,8 @@ def compare(first, second, *, seeds: tuple[Sequence[int], Sequence[int]] | None 
     The half width of the interval is √(h_seeds² + h_messages²). h_seeds is Student's, of the mean over messages of each
     seed, with seeds − 1 degrees of freedom: 3 seeds need 4.3 standard errors where many need 2. h_messages is what the
     messages vary by beyond that, with messages − 1. On made-up runs with a known difference the interval holds it in 94
-    to 98 of 100 samples with 3 seeds (tests/training/test_differences.py). A plain bootstrap of seeds and messages holds it in
-    72 to 99 of 100: three seeds drawn with replacement vary too little.
+    to 98 of 100 samples with 3 seeds (tests/training/test_differences.py). A plain bootstrap of seeds and messages
+    holds it in 72 to 99 of 100: three seeds drawn with replacement vary too little.
 
     Parameters
     ----------

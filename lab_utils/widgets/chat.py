@@ -97,7 +97,8 @@ def chat(answers: Answers, adapters: Iterable[str], message: str = "", examples:
 
     Parameters
     ----------
-    answers : function, (messages, adapters) -> texts; None is the base (`lab_utils.serving.chat_page.answers_of` makes one)
+    answers : function, (messages, adapters) -> texts; None is the base (`lab_utils.serving.chat_page.answers_of` makes
+    one)
     adapters : names of adapters, in the order of their columns; the base comes first by itself
     message : str, optional
         Asked at once, so that a page without a kernel shows an answer too.

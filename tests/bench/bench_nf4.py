@@ -1,4 +1,5 @@
-"""`python tests/bench/bench_nf4.py`: lab_utils.nf4 against bitsandbytes on the CPU, in turn in one run, and peak memory.
+"""`python tests/bench/bench_nf4.py`: lab_utils.nf4 against bitsandbytes on the CPU, in turn in one run, and peak
+memory.
 
 Times are seconds of a 4096 × 4096 float32 matrix with as many threads on both sides. Each round runs ours, then theirs;
 the ratio of a round is what counts, since both then met the same machine. Exit status 1 if a limit is broken.

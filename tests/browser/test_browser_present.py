@@ -28,7 +28,7 @@ def address(tmp_path_factory):
     """Where the pages of two explorers are served."""
     home = tmp_path_factory.mktemp("voila")
     [port] = free_ports(1)
-    command = [sys.executable, "-m", "lab_utils.classroom.present", "--no-browser", "--port", str(port)]
+    command = [sys.executable, "-m", "lab_utils.classroom", "present", "--no-browser", "--port", str(port)]
     folders = {f"JUPYTER_{name}_DIR": str(home / name) for name in ("CONFIG", "DATA", "RUNTIME")}
     with open(home / "log", "wb") as log:
         process = subprocess.Popen(

@@ -12,8 +12,9 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from lab_utils import checks
 from lab_utils.checks.grading import NotSolved
+from lab_utils.classroom.__main__ import main
 from lab_utils.classroom.course import NOTEBOOKS
-from lab_utils.classroom.editions import exercise_of, instructor_edition, main, student_edition, write_edition
+from lab_utils.classroom.editions import exercise_of, instructor_edition, student_edition, write_edition
 from lab_utils.classroom.nbgrader_course import relink, skip_lesson, write_course
 from lab_utils.errors import LabError
 from lab_utils.lowrank import relative_error
@@ -233,7 +234,7 @@ def test_a_course_grows_and_keeps_what_whoever_teaches_changed(tmp_path, capsys)
     config, page = tmp_path / "nbgrader_config.py", tmp_path / "source" / PATHS[1].stem / PATHS[1].name
     for file in (config, page):
         file.write_text("mine")
-    assert main(["course", "--output", str(tmp_path), "--only", "01", "02"]) == 0
+    assert main(["grading", "--output", str(tmp_path), "--only", "01", "02"]) == 0
     assert "course, pages written: 1; there already and left as they are: 1" in capsys.readouterr().out
     assert config.read_text() == page.read_text() == "mine"
     page.unlink()
@@ -254,12 +255,12 @@ def test_pictures_and_links_of_a_page_come_along(tmp_path):
 
 
 def test_the_command_line(tmp_path, capsys):
-    assert main(["instructor", "--output", str(tmp_path / "all"), "--only", "02", "7"]) == 0
+    assert main(["editions", "instructor", "--output", str(tmp_path / "all"), "--only", "02", "7"]) == 0
     assert [path.name[:2] for path in sorted((tmp_path / "all").iterdir())] == ["02", "07"]
     assert "instructor, pages written: 2" in capsys.readouterr().out
-    assert main(["course", "--output", str(tmp_path / "course"), "--only", "02"]) == 0
+    assert main(["grading", "--output", str(tmp_path / "course"), "--only", "02"]) == 0
     assert (tmp_path / "course" / "nbgrader_config.py").exists()
-    assert main(["student", "--output", str(tmp_path), "--only", "99"]) == 2
+    assert main(["editions", "student", "--output", str(tmp_path), "--only", "99"]) == 2
     assert "No notebook '99'" in capsys.readouterr().err
-    assert main(["student", "--output", str(NOTEBOOKS), "--only", "02"]) == 2
+    assert main(["editions", "student", "--output", str(NOTEBOOKS), "--only", "02"]) == 2
     assert "choose another --output" in capsys.readouterr().err

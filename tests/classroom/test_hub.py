@@ -56,7 +56,9 @@ def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
 
 @pytest.fixture(scope="module")
 def lesson(tmp_path_factory):
-    """The class of `python tests/support/class_of.py`: ten students, fewer where memory is short (each takes under 1 GiB)."""
+    """The class of `python tests/support/class_of.py`: ten students, fewer where memory is short (each takes under 1
+    GiB).
+    """
     count = min(10, psutil.virtual_memory().available // GIB)
     assert count >= 3, "a class of three needs 3 GiB of free memory"
     names = class_of.NAMES[:count]

@@ -227,7 +227,9 @@ def loopback():
 
 
 def ask(question: str, **environment: str) -> str:
-    """What a fresh process answers, with these settings of the network and no others: the hub's client reads them once."""
+    """What a fresh process answers, with these settings of the network and no others: the hub's client reads them
+    once.
+    """
     names = ("HF_HUB_OFFLINE", "HF_ENDPOINT", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
     kept = {name: value for name, value in os.environ.items() if name.upper() not in names}
     code = f"from lab_utils import device; print(device.{question})"

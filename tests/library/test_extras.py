@@ -16,8 +16,7 @@ from lab_utils.classroom import course
 from lab_utils.classroom.editions import instructor_edition
 from lab_utils.errors import LabError
 from lab_utils.folders import ROOT
-from lab_utils.notebook import extras
-from lab_utils.notebook import name_errors as stranded
+from lab_utils.notebook import extras, name_errors
 from lab_utils.notebook.cells import bound_names, maker, used_names
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -30,7 +29,7 @@ LINE = rf"Skipped: {GONE} is not installed: .*pip install -c constraints.txt no-
 def shell(tmp_path, monkeypatch):
     """An IPython session with both extensions, in an empty folder."""
     session = new_session(tmp_path, monkeypatch)
-    stranded.install(session)
+    name_errors.install(session)
     for _ in range(2):  # the second time changes nothing
         session.run_line_magic("load_ext", "lab_utils.notebook.extras")
         extras.load_ipython_extension(session)
@@ -210,8 +209,9 @@ def test_a_pages_own_import_is_enough(tmp_path):
 
 
 def test_a_kernel_as_make_lab_sets_it_up_knows_it_before_any_import(tmp_path):
-    stranded.at_every_start(tmp_path / "ipython" / "profile_default")
-    cells = [f"%%needs {GONE}\n1", "%%needs torch\n2", "%load_ext lab_utils.notebook.extras", "%%needs torch\nimport os\nhere"]
+    name_errors.at_every_start(tmp_path / "ipython" / "profile_default")
+    cells = [f"%%needs {GONE}\n1", "%%needs torch\n2", "%load_ext lab_utils.notebook.extras"]
+    cells.append("%%needs torch\nimport os\nhere")
     write(tmp_path / "page.ipynb", ["# Page", *cells, "here = 1"])
     page = course.execute(tmp_path / "page.ipynb", environment={"IPYTHONDIR": str(tmp_path / "ipython")})
     skipped, two = (page.notebook.cells[index].outputs[0] for index in (1, 2))

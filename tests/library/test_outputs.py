@@ -136,13 +136,15 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 page = new_notebook(cells=[new_markdown_cell("# 01 · Ä ✓\\n\\n**Wie groß?**"), new_code_cell("print('ß ✓'); 1/0 # ä")])
 nbformat.write(page, "01_ä.ipynb")
 """
+GRADING = ["lab_utils.classroom", "grading", "--notebooks", ".", "--output"]
+EDITIONS = ["lab_utils.classroom", "editions", "student", "--notebooks", ".", "--output"]
 COMMANDS = {
-    "course": (["lab_utils.classroom.course", "--notebooks", ".", "--output", "Seite ü"], 1, "Seite ü/01_ä.html"),
-    "student": (["lab_utils.classroom.editions", "student", "--notebooks", ".", "--output", "ü"], 0, "ü/01_ä.ipynb"),
-    "nbgrader": (["lab_utils.classroom.editions", "course", "--notebooks", ".", "--output", "ü"], 0, "ü/source/01_ä/01_ä.ipynb"),
-    "home": (["lab_utils.classroom.editions", "course", "--notebooks", ".", "--output", "~/ü"], 2, None),
+    "site": (["lab_utils.classroom", "site", "--notebooks", ".", "--output", "Seite ü"], 1, "Seite ü/01_ä.html"),
+    "student": ([*EDITIONS, "ü"], 0, "ü/01_ä.ipynb"),
+    "grading": ([*GRADING, "ü"], 0, "ü/source/01_ä/01_ä.ipynb"),
+    "home": ([*GRADING, "~/ü"], 2, None),
     "colab": (["lab_utils.notebook.colab"], 0, None),
-    "pattern": (["lab_utils.classroom.editions", "course", "--notebooks", ".", "--output", "ü [1]"], 2, None),
+    "pattern": ([*GRADING, "ü [1]"], 2, None),
 }
 
 

@@ -1,4 +1,5 @@
-"""Find a Chromium or Chrome for the browser tests; `python tests/support/find_browser.py --install` gets one if there is none.
+"""Find a Chromium or Chrome for the browser tests; `python tests/support/find_browser.py --install` gets one if there
+is none.
 
 Prints the path of the browser's program. Looked for in this order: LORA_LAB_BROWSER, the PATH, macOS's
 Applications, Playwright's own download. Installed as Debian's package where we are root, else by Playwright.

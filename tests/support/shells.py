@@ -4,7 +4,7 @@ import re
 
 import nbformat
 
-from lab_utils.notebook import name_errors as stranded
+from lab_utils.notebook import name_errors
 
 
 def write(path, texts):
@@ -20,7 +20,7 @@ def new_session(folder, monkeypatch):
     from traitlets.config import Config
 
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(stranded, "COURSE", folder / "course")
+    monkeypatch.setattr(name_errors, "NOTEBOOKS", folder / "course")
     monkeypatch.setenv("IPYTHONDIR", str(folder / "ipython"))
     monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
     return InteractiveShell(config=Config({"HistoryManager": {"enabled": False}}), colors="nocolor")

@@ -9,7 +9,7 @@ from traitlets.config import PyFileConfigLoader
 
 from lab_utils.classroom import course
 from lab_utils.errors import LabError
-from lab_utils.notebook import name_errors as stranded
+from lab_utils.notebook import name_errors
 
 MENU = "Run ▸ Run All Above Selected Cell"
 PAGE = (
@@ -32,7 +32,7 @@ def shell(tmp_path, monkeypatch):
     write(tmp_path / "01_drinks.ipynb", PAGE)
     session = new_session(tmp_path, monkeypatch)
     session.run_line_magic = lambda *_: None  # no pictures here
-    assert stranded.install(session)
+    assert name_errors.install(session)
     yield session
     session.restore_sys_module_state()
 
@@ -53,11 +53,11 @@ def test_the_paragraph_names_the_cell_its_heading_and_its_first_line(said):
 
 def test_the_traceback_above_it_is_ipythons_own(shell, said):
     with_advice = said("1\nprice")
-    stranded.unload_ipython_extension(shell)
+    name_errors.unload_ipython_extension(shell)
     plain = said("1\nprice")
     assert "----> 2 price" in plain and "is made" not in plain
     assert bare(with_advice).startswith(bare(plain).rstrip("\n"))
-    stranded.load_ipython_extension(shell)
+    name_errors.load_ipython_extension(shell)
     assert "is made above" in said("table = price * factor")
 
 
@@ -96,7 +96,7 @@ def test_what_it_says(said, cells, words):
 ])
 def test_where_no_cell_would_mend_it_nothing_is_added(shell, said, source):
     shown = said(source)
-    stranded.unload_ipython_extension(shell)
+    name_errors.unload_ipython_extension(shell)
     assert bare(shown) == bare(said(source)) and "Error" in shown
 
 
@@ -136,7 +136,7 @@ def test_where_ipython_cannot_draw_its_traceback_pythons_own_stands(shell, said,
 
 
 def test_advice_that_fails_leaves_the_traceback(shell, said, monkeypatch):
-    monkeypatch.setattr(stranded, "_find_page", lambda *_: 1 / 0)
+    monkeypatch.setattr(name_errors, "_find_page", lambda *_: 1 / 0)
     shown = said("price")
     assert shown.endswith("NameError: name 'price' is not defined\n") and "ZeroDivision" not in shown
     monkeypatch.undo()
@@ -145,15 +145,15 @@ def test_advice_that_fails_leaves_the_traceback(shell, said, monkeypatch):
 
 def test_another_handler_stays(shell, said):
     shell.set_custom_exc((ValueError,), lambda *_, **__: print("another's"))
-    assert not stranded.install(shell)
-    stranded.unload_ipython_extension(shell)
+    assert not name_errors.install(shell)
+    name_errors.unload_ipython_extension(shell)
     assert said("raise ValueError") == "another's\n"
 
 
 def test_importing_the_package_outside_of_ipython_installs_nothing():
     code = (
         "import sys, lab_utils; print('lab_utils.notebook.name_errors' in sys.modules); "
-        "from lab_utils import stranded; print(stranded.install())"
+        "from lab_utils.notebook import name_errors; print(name_errors.install())"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "False\nFalse\n"
@@ -162,14 +162,14 @@ def test_importing_the_package_outside_of_ipython_installs_nothing():
 def test_every_start_is_configured_once_and_what_stood_there_stays(tmp_path):
     (tmp_path / "ipython_config.py").write_text("c.InteractiveShellApp.extensions = ['autoreload']")
     for _ in range(2):
-        assert stranded.at_every_start(tmp_path) == tmp_path / "ipython_config.py"
+        assert name_errors.at_every_start(tmp_path) == tmp_path / "ipython_config.py"
     config = PyFileConfigLoader("ipython_config.py", path=str(tmp_path)).load_config()
     assert config.InteractiveShellApp.extensions == ["autoreload", "lab_utils.notebook.name_errors"]
 
 
 def test_a_fresh_kernel_explains_its_first_error(tmp_path):
     """As after a restart: nothing was imported before."""
-    stranded.at_every_start(tmp_path / "ipython" / "profile_default")
+    name_errors.at_every_start(tmp_path / "ipython" / "profile_default")
     write(tmp_path / "page.ipynb", ["# One", "price", "price = 2"])
     failure = course.execute(tmp_path / "page.ipynb", environment={"IPYTHONDIR": str(tmp_path / "ipython")}).failure
     assert "by code cell 2 of page.ipynb" in failure.error
@@ -189,7 +189,7 @@ def test_the_configuration_is_utf_8_and_what_a_person_wrote_stays(tmp_path, monk
     real.write_bytes(before)
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc" / "ipython_config.py").symlink_to(real)
-    path = stranded.at_every_start(tmp_path / "etc")
+    path = name_errors.at_every_start(tmp_path / "etc")
     assert path.is_symlink() and real.read_bytes().startswith(before + b"\n")
     config = PyFileConfigLoader("ipython_config.py", path=str(path.parent)).load_config()
     assert config.InteractiveShellApp.extensions == ["autoreload", "lab_utils.notebook.name_errors"]
@@ -200,14 +200,14 @@ def test_a_configuration_that_cannot_be_read_is_left_alone(content, tmp_path):
     path = tmp_path / "ipython_config.py"
     path.mkdir() if content is None else path.write_bytes(content)
     with pytest.raises(LabError, match=r"ipython_config\.py"):
-        stranded.at_every_start(tmp_path)
+        name_errors.at_every_start(tmp_path)
     assert path.is_dir() if content is None else path.read_bytes() == content
 
 
 def test_the_command_says_why_it_could_not_be_written(tmp_path, monkeypatch, capsys):
     (tmp_path / "etc").write_text("a file in the way")
     monkeypatch.setattr("sys.prefix", str(tmp_path))
-    assert stranded.main() == 2 and "A file is in the way" in capsys.readouterr().err
+    assert name_errors.main() == 2 and "A file is in the way" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"\xff", b'{"cells": 3}', b'{"cells": [3]}', b'{"cells": [{}]}'])
