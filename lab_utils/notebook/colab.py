@@ -40,7 +40,7 @@ if "google.colab" in sys.modules:
             raise RuntimeError(f"The lab could not be fetched. Run this cell again. git says: {{done.stderr.strip()}}")
     if lab not in sys.path:
         sys.path.insert(0, lab)
-    from lab_utils import colab
+    from lab_utils.notebook import colab
 
     colab.setup()'''
 

@@ -1,7 +1,12 @@
-"""Recorded results: of the embedded model, of the variants, and the pictures; data/README.md says how each was made."""
+"""Recorded results: of the embedded model, of the variants, and pictures; data/README.md says how each was made."""
 
 from .bits import perplexity_by_bits
 from .memory import memory_measurements
+from .pictures import Samples, load_samples
 from .update import weight_update
+from .variants import by_variant, load_variants
 
-__all__ = ["memory_measurements", "perplexity_by_bits", "weight_update"]
+__all__ = [
+    "Samples", "by_variant", "load_samples", "load_variants", "memory_measurements", "perplexity_by_bits",
+    "weight_update",
+]  # fmt: skip

@@ -382,7 +382,7 @@ def test_a_page_with_a_bom_gets_its_badge(tmp_path):
 
 @pytest.mark.parametrize("content", [None, b"[project", b"", b"\xff"])
 def test_a_project_file_that_is_none_says_how_to_get_it_back(tmp_path, monkeypatch, content):
-    monkeypatch.setattr(colab_packages, "ROOT", tmp_path)
+    monkeypatch.setattr(extras, "ROOT", tmp_path)
     if content is not None:
         (tmp_path / "pyproject.toml").write_bytes(content)
     with pytest.raises(LabError, match=r"git checkout -- pyproject\.toml"):
