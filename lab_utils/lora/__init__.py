@@ -3,7 +3,14 @@
 from .files import read_adapter, save_adapter
 from .layers import LoRALinear
 from .whole_model import (
-    adapted_layers, adapter_state, inject, load_adapter, merge, take_off, trainable_parameters, unmerge,
+    adapted_layers,
+    adapter_state,
+    inject,
+    load_adapter,
+    merge,
+    take_off,
+    trainable_parameters,
+    unmerge,
 )  # fmt: skip
 
 __all__ = [
