@@ -1,6 +1,6 @@
 """LoRA on whole models: put adapters on, freeze the rest, merge and unmerge, take out and load the weights.
 
-The layers are in `lora_layers`, files in peft's layout in `lora_files`.
+The layers are in `layers`, files in peft's layout in `files`.
 """
 
 import re
