@@ -8,8 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from ..errors import LabError
-from ..sizes import listed, shown, switch, whole, word
+from ..errors import LabError, choose, flag, listed, shown, whole
 from .families import FAMILIES, QUERY_KEY_NORMS, Linear
 
 GROUPS = ("all-linear", "attention", "mlp", "qv")
@@ -77,18 +76,18 @@ class Architecture:
     def __post_init__(self):
         if not isinstance(self.name, str):
             raise LabError(f"name={shown(self.name)} is out of range: a text.")
-        word("family", self.family, FAMILIES)
+        choose("family", self.family, FAMILIES)
         plain = {name: whole(name, getattr(self, name)) for name in SIZES}
         plain["positions"] = whole("positions", self.positions, 0)
-        plain["tied"] = switch("tied", self.tied)
+        plain["tied"] = flag("tied", self.tied)
         for name in ("norms_per_layer", "outside"):
             if getattr(self, name) is not None:
                 plain[name] = whole(name, getattr(self, name), 0)
         for name in SWITCHES:
             if getattr(self, name) is not None:
-                plain[name] = switch(name, getattr(self, name))
+                plain[name] = flag(name, getattr(self, name))
         if self.query_key_norms is not None:
-            word("query_key_norms", self.query_key_norms, QUERY_KEY_NORMS)
+            choose("query_key_norms", self.query_key_norms, QUERY_KEY_NORMS)
         for name, value in plain.items():
             object.__setattr__(self, name, value)
         self._heads_fit()
@@ -155,7 +154,7 @@ class Architecture:
         LabError
             There is no such module.
         """
-        return 1 if self.linears()[word("module", module, self.linears())].group == "head" else self.n_layers
+        return 1 if self.linears()[choose("module", module, self.linears())].group == "head" else self.n_layers
 
     def total_parameters(self) -> int:
         """Numbers in the whole model, a tied output matrix counted once, biases and norms included."""
@@ -276,4 +275,4 @@ def named(architecture: Architecture | str) -> Architecture:
     """
     if isinstance(architecture, Architecture):
         return architecture
-    return ARCHITECTURES[word("architecture", architecture, ARCHITECTURES)]
+    return ARCHITECTURES[choose("architecture", architecture, ARCHITECTURES)]

@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from ..errors import LabError
+from ..errors import LabError, flag, shown, whole
 from ..files import explain, read_json, user_path
-from ..sizes import shown, switch, whole
 from .architectures import Architecture
 
 _REQUIRED = object()
@@ -113,7 +112,7 @@ class _Keys:
 
     def flag(self, key: str, default: bool) -> bool:
         """True or False."""
-        return switch(f"{self.where}: {key}", self._value(key, default))
+        return flag(f"{self.where}: {key}", self._value(key, default))
 
     def head_size(self, hidden: int, heads: int, key: str = "") -> int:
         """The heads' width: that of `key`, if there may be one, or else what divides the model's."""

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 
-from ..sizes import positive, whole
+from ..errors import real, whole
 from .architectures import ARCHITECTURES, Architecture, named
 from .configurations import from_config as from_config  # handed on
 
@@ -59,7 +59,7 @@ def adapter_bytes(
 
     Arguments and errors otherwise as in `lora_parameters_by_module`.
     """
-    return positive("bytes_per_parameter", bytes_per_parameter) * lora_parameters(architecture, rank, target_modules)
+    return real("bytes_per_parameter", bytes_per_parameter) * lora_parameters(architecture, rank, target_modules)
 
 
 def training_bytes(
@@ -92,7 +92,7 @@ def training_bytes(
     """
     architecture = named(architecture)
     sizes = {"weight_bytes": weight_bytes, "gradient_bytes": gradient_bytes, "adam_bytes": adam_bytes}
-    weight, gradient, adam = (positive(name, value, "0 or more bytes", zero=True) for name, value in sizes.items())
+    weight, gradient, adam = (real(name, value, "0 or more bytes", zero=True) for name, value in sizes.items())
     total = architecture.total_parameters()
     adapter = 0 if rank is None else lora_parameters(architecture, rank, target_modules)
     trained = total if rank is None else adapter

@@ -6,10 +6,9 @@ import math
 from dataclasses import asdict, dataclass, fields
 from numbers import Real
 
-from ..errors import LabError, choose
+from ..errors import LabError, choose, flag, shown, whole
 from ..models import MODELS
 from ..models.registry import QUANTIZATIONS
-from ..sizes import shown, switch, whole, word
 from ..tasks import TASKS
 
 TARGETS = {
@@ -76,7 +75,7 @@ class Recipe:
 
     def __post_init__(self):
         for name, allowed in (("model", ("auto", *MODELS)), ("task", TASKS), ("quantization", QUANTIZATIONS)):
-            self._set(name, word(name, getattr(self, name), allowed))
+            self._set(name, choose(name, getattr(self, name), allowed))
         self._targets()
         self._whole("rank", 1, 1024)
         self._whole("steps", 1, 1_000_000)
@@ -93,7 +92,7 @@ class Recipe:
         self._real("max_grad_norm", 0, math.inf, open_low=True)
         self._real("weight_decay", 0, math.inf)
         for name in ("use_rslora", "gradient_checkpointing", "supervise_end"):
-            self._set(name, switch(name, getattr(self, name)))
+            self._set(name, flag(name, getattr(self, name)))
 
     def _set(self, name: str, value: object) -> None:
         """Keep a checked value as plain Python: numpy's 8 and 8, or 16 and 16.0, are one recipe, one fingerprint."""
@@ -102,7 +101,7 @@ class Recipe:
     def _targets(self) -> None:
         value = self.target_modules
         if isinstance(value, str):
-            self._set("target_modules", word("target_modules", value, TARGETS))
+            self._set("target_modules", choose("target_modules", value, TARGETS))
         elif not isinstance(value, (list, tuple)) or not all(isinstance(name, str) and name for name in value):
             raise LabError(f"target_modules={shown(value)} is out of range: {', '.join(TARGETS)}, or a tuple of names.")
         elif not value:

@@ -13,12 +13,11 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from ..device import find_device, keep_freed_memory, runs_folder, use_threads
-from ..errors import LabError
+from ..errors import LabError, shown
 from ..files import user_path
 from ..models import default_model, load_base
 from ..models.loading import ran_out
 from ..models.weights import refuse_nonfinite, tensors_of
-from ..sizes import shown
 from ..tasks import TASKS, load_task
 from .adapter import attach_adapter
 from .checkpoint import checkpoints, latest_record, save_adapter, set_aside, set_damaged_aside

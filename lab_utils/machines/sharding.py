@@ -22,10 +22,9 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from ..counts.architectures import Architecture, named
-from ..errors import LabError
+from ..errors import LabError, choose, real, shown, whole
 from ..memory import MemoryEstimate, estimate
 from ..memory.step import as_record, checked_settings, nf4_bytes
-from ..sizes import positive, shown, whole, word
 
 STRATEGIES = ("ddp", "zero1", "zero2", "fsdp")
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter")
@@ -120,7 +119,7 @@ class Communication:
         LabError
             `bytes_per_second` is no finite number above 0.
         """
-        return self.sent_bytes / positive("bytes_per_second", bytes_per_second)
+        return self.sent_bytes / real("bytes_per_second", bytes_per_second)
 
 
 def sharded(
@@ -158,7 +157,7 @@ def sharded(
     Sources: Rajbhandari et al. 2019 (ZeRO), section 5, https://arxiv.org/abs/1910.02054; Zhao et al. 2023 (PyTorch
     FSDP), section 3, https://arxiv.org/abs/2304.11277
     """
-    processes, strategy = whole("processes", processes), word("strategy", strategy, STRATEGIES)
+    processes, strategy = whole("processes", processes), choose("strategy", strategy, STRATEGIES)
     settings = checked_settings({"architecture": architecture, "method": method, **settings})
     alone = estimate(**settings)
     if processes == 1:
@@ -220,7 +219,7 @@ def communication(
     Sources: Rajbhandari et al. 2019 (ZeRO), section 7, https://arxiv.org/abs/1910.02054; Zhao et al. 2023 (PyTorch
     FSDP), sections 3 and 4, https://arxiv.org/abs/2304.11277
     """
-    processes, strategy = whole("processes", processes), word("strategy", strategy, STRATEGIES)
+    processes, strategy = whole("processes", processes), choose("strategy", strategy, STRATEGIES)
     settings = checked_settings(
         {"architecture": architecture, "method": method, "rank": rank, "target_modules": target_modules, "dtype": dtype,
          "adapter_dtype": adapter_dtype, "rest_dtype": rest_dtype}

@@ -6,8 +6,7 @@ from inspect import signature
 from numbers import Real
 from types import MappingProxyType
 
-from ..errors import LabError
-from ..sizes import positive, shown, word
+from ..errors import LabError, choose, real, shown
 from .step import MemoryEstimate, checked_settings, estimate
 
 GIB = 2**30
@@ -78,9 +77,9 @@ def room_bytes(gpu: str | float, headroom: float = HEADROOM) -> int:
         An unknown GPU, or a number out of range.
     """
     if not isinstance(gpu, Real) or isinstance(gpu, bool):
-        gpu = GPUS[word("GPU", gpu, GPUS)]
-    gpu = positive("gpu", gpu, "a name, or GiB above 0")
-    headroom = positive("headroom", headroom, "a number in [0, 1)", zero=True)
+        gpu = GPUS[choose("GPU", gpu, GPUS)]
+    gpu = real("gpu", gpu, "a name, or GiB above 0")
+    headroom = real("headroom", headroom, "a number in [0, 1)", zero=True)
     if headroom >= 1:
         raise LabError(f"headroom={headroom!r} is out of range: a number in [0, 1).")
     return int(min(gpu, LARGEST) * GIB * (1 - headroom))

@@ -1,6 +1,6 @@
 """Bytes that a fine-tuning step needs on top of the loaded model: asked before the step, so that it is not killed."""
 
-from ..sizes import switch, whole
+from ..errors import flag, whole
 from .activations import kept_bytes, logits_bytes
 
 
@@ -55,7 +55,7 @@ def training_step_bytes(
     )
     supervised_tokens = whole("supervised_tokens", supervised_tokens, 0)
     trainable_parameters = whole("trainable_parameters", trainable_parameters, 0)
-    checkpointing, fused = switch("checkpointing", checkpointing), switch("fused", fused)
+    checkpointing, fused = flag("checkpointing", checkpointing), flag("fused", fused)
     copied = dtype_bytes < 4 and not fused
     inputs = 4 * (6 * hidden + intermediate) if copied else dtype_bytes * (3 * hidden + intermediate)
     layer = kept_bytes(tokens, longest, hidden, hidden, intermediate, heads, dtype_bytes, inputs)

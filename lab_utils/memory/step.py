@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from inspect import signature
 
 from ..counts.architectures import Architecture, named
-from ..errors import LabError
-from ..sizes import switch, whole, word
+from ..errors import LabError, choose, flag, whole
 from .activations import layer_bytes, logits_bytes
 from .guard import training_step_bytes as training_step_bytes  # handed on
 
@@ -88,7 +87,7 @@ def nf4_bytes(numbers: int, double_quant: bool = True) -> int:
 
     Source: Dettmers et al. 2023 (QLoRA), section 3. https://arxiv.org/abs/2305.14314
     """
-    numbers, double_quant = whole("numbers", numbers), switch("double_quant", double_quant)
+    numbers, double_quant = whole("numbers", numbers), flag("double_quant", double_quant)
     packed, blocks = -(-numbers // 2), -(-numbers // BLOCK)
     nested = blocks + 4 * -(-blocks // NESTED_BLOCK) + 4 + 4 * 256
     return packed + 4 * 16 + (nested if double_quant else 4 * blocks)
@@ -102,7 +101,7 @@ def moments_bytes(numbers: int, moments: str) -> int:
     LabError
         `numbers` is no whole number of 0 or more, or `moments` is not in `MOMENTS`.
     """
-    numbers, moments = whole("numbers", numbers, 0), word("moments", moments, MOMENTS)
+    numbers, moments = whole("numbers", numbers, 0), choose("moments", moments, MOMENTS)
     if moments != "8bit":
         return 2 * DTYPE_BYTES[moments] * numbers
     return 8 * numbers if numbers < SMALLEST_8BIT else 2 * (numbers + 4 * -(-numbers // 256))
@@ -209,14 +208,14 @@ def estimate(
         ("rest_dtype", dtype if rest_dtype is None else rest_dtype, DTYPE_BYTES), ("moments", moments, MOMENTS),
         ("device", device, DEVICES),
     ):  # fmt: skip
-        word(kind, value, allowed)
+        choose(kind, value, allowed)
     batch_size, sequence_length = whole("batch_size", batch_size), whole("sequence_length", sequence_length)
     tokens, supervised = batch_size * sequence_length, supervised_tokens
     if supervised is None:
         supervised = tokens
     supervised = whole("supervised_tokens", supervised, 1, tokens, "the tokens of the batch")
-    gradient_checkpointing = switch("gradient_checkpointing", gradient_checkpointing)
-    double_quant = switch("double_quant", double_quant)
+    gradient_checkpointing = flag("gradient_checkpointing", gradient_checkpointing)
+    double_quant = flag("double_quant", double_quant)
 
     chosen = architecture.select(target_modules)
     record, full, lab, packed = as_record(architecture), method == "full", device == "cpu", method == "qlora"
@@ -260,7 +259,7 @@ def checked_settings(settings: dict) -> dict:
         if name not in settings and parameter.default is parameter.empty:
             raise LabError(f"{name} is missing.")
     for name in settings:
-        word("setting", name, known)
+        choose("setting", name, known)
     architecture, targets = named(settings["architecture"]), settings.get("target_modules", "all-linear")
     targets = targets if isinstance(targets, str) else architecture.select(targets)
     return {**settings, "architecture": architecture, "target_modules": targets}

@@ -4,7 +4,7 @@ from decimal import ROUND_HALF_UP, Context, Decimal
 
 import traitlets
 
-from ..sizes import switch, whole, word
+from ..errors import choose, flag, whole
 
 
 class Count(traitlets.Int):
@@ -18,7 +18,7 @@ class Switch(traitlets.Bool):
     """True or False, and nothing that merely counts as one of them."""
 
     def validate(self, obj, value) -> bool:
-        return switch(self.name, value)
+        return flag(self.name, value)
 
 
 class Word(traitlets.Unicode):
@@ -29,7 +29,7 @@ class Word(traitlets.Unicode):
         super().__init__(*default, **options)
 
     def validate(self, obj, value) -> str:
-        return word(self.name, value, self.allowed)
+        return choose(self.name, value, self.allowed)
 
 
 def three(value: float) -> str:

@@ -14,7 +14,7 @@ from lab_utils.folders import NOTEBOOKS, ROOT
 PACKAGE = ROOT / "lab_utils"
 FLOORS = (
     "errors folders quiet finite locks",
-    "replacing sizes",
+    "replacing",
     "files",
     "recorded_files outputs lowrank",
     "counts lora quantize recorded notebook tasks device",
