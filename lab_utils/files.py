@@ -7,7 +7,7 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-from .errors import LabError
+from .errors import LabError, shown
 from .replacing import (
     entries,
     flush,
@@ -25,6 +25,7 @@ __all__ = [
     "append_text", "entries", "explain", "move", "read_json", "read_text", "refuse_foreign", "replacing_file",
     "replacing_files", "replacing_folder", "scratch_folder", "sync", "user_path", "write_text",
 ]  # fmt: skip
+LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes, in the file systems in use
 WAYS_OUT = {  # what a person can do, by the number of an operating system's error
     errno.ENOSPC: "The disk is full: free some space.",
     errno.EDQUOT: "Your quota is used up: delete something, or choose another disk.",
@@ -55,12 +56,36 @@ def user_path(path: str | Path) -> Path:
     Raises
     ------
     LabError
-        The path starts with `~`, and this account (or the one named after it) has no home folder.
+        It is not a path, or one that no file can have: a null character or half a character in it, or a name that is
+        too long; or it starts with `~`, and this account (or the one named after it) has no home folder.
     """
     try:
-        return Path(path).expanduser()
+        return _possible(_possible(path).expanduser())
     except RuntimeError as error:
         raise LabError(f"{path}: there is no home folder for the ~ in it. Write the path in full.") from error
+
+
+def _possible(path: str | Path) -> Path:
+    """A path as it is; a LabError if it is none, or if no file can have it."""
+    text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
+    if not isinstance(text, str):
+        raise LabError(f"{shown(path)} is not a path: write it as a text, such as 'runs/bookings'.")
+    if "\0" in text:
+        raise LabError(f"{shown(text)} cannot be a path: it holds a null character. Take it out.")
+    try:
+        data = os.fsencode(text)
+    except UnicodeEncodeError as error:
+        half = f"U+{ord(text[error.start]):04X}"
+        raise LabError(f"{shown(text)} cannot be a path: {half} is half a character. Take it out.") from error
+    longest = max(map(len, data.replace(os.fsencode(os.sep), b"/").split(b"/")))
+    if longest > LONGEST_NAME:
+        raise LabError(
+            f"{shown(text)} cannot be a path: a name in it takes {longest} bytes, and {LONGEST_NAME} are allowed. "
+            "Choose a shorter one."
+        )
+    if len(data) > LONGEST_PATH:
+        raise LabError(f"{shown(text)} is too long: {len(data)} bytes, and {LONGEST_PATH} are allowed. Shorten it.")
+    return Path(path)
 
 
 def read_text(path: str | Path) -> str:
@@ -71,7 +96,7 @@ def read_text(path: str | Path) -> str:
     LabError
         The file is missing, cannot be read, or is not UTF-8: the file and the first wrong byte are named.
     """
-    path = Path(path)
+    path = _possible(path)
     try:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -80,7 +105,7 @@ def read_text(path: str | Path) -> str:
             f"{path} is not UTF-8: byte {error.start}, in line {line}, is 0x{error.object[error.start]:02x}. "
             "Save it as UTF-8."
         ) from error
-    except (OSError, ValueError) as error:  # ValueError: a path with a null character
+    except OSError as error:
         raise LabError(f"{path} cannot be read: {explain(error)}") from error
 
 
@@ -109,10 +134,12 @@ def write_text(path: str | Path, text: str) -> None:
     Raises
     ------
     LabError
-        `path` is a folder, or the text holds half a character (a lone surrogate), which UTF-8 cannot say.
+        `path` is a folder, or one that no file can have (see `user_path`); or the text holds half a character (a lone
+        surrogate), which UTF-8 cannot say.
     OSError
         The disk refuses; an old file is as before.
     """
+    path = _possible(path)
     data = _utf8(path, text)
     with replacing_file(path) as scratch:
         scratch.write_bytes(data)
@@ -128,7 +155,7 @@ def append_text(path: str | Path, text: str) -> None:
     LabError, OSError
         As `write_text`.
     """
-    path = Path(path)
+    path = _possible(path)
     data = _utf8(path, text)
     refuse_a_folder(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -98,6 +98,32 @@ def test_a_persons_path(monkeypatch):
                 files.user_path(path)
 
 
+IMPOSSIBLE = {
+    "a\0b": "null character", "a\ud800b": r"U\+D800 is half a character", "~\0/x": "null character",
+    "a/" + "é" * 128: "takes 256 bytes, and 255 are allowed", "~/" + "x" * 300: "takes 300 bytes",
+    "ab/" * 1400: "is too long: 4200 bytes",
+    None: "None is not a path", 5: "5 is not a path", b"bytes": "is not a path", 2.5: "is not a path",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", IMPOSSIBLE, ids=lambda path: ascii(path)[:20])
+def test_what_no_file_can_be_called_is_refused_by_all_that_take_a_path(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    acts = [files.user_path, files.read_text, files.read_json]
+    acts += [lambda path: files.write_text(path, "x"), lambda path: files.append_text(path, "x")]
+    for act in acts:
+        with pytest.raises(LabError, match=IMPOSSIBLE[path]):
+            act(path)
+    assert tree(tmp_path) == {}
+
+
+def test_the_longest_name_and_one_that_is_no_utf8_are_paths(tmp_path):
+    for name in ("é" * 127, "x" * 200, os.fsdecode(b"caf\xe9")):
+        path = files.user_path(tmp_path / name)
+        files.write_text(path, "x")
+        assert files.read_text(str(path)) == "x"
+
+
 # What an error says.
 
 
