@@ -1,5 +1,7 @@
 """Usual mistakes on page 12, as a learner would write them: exercise -> (mistake's name, function)."""
 
+import re
+
 import torch
 import torch.nn.functional as F
 
@@ -45,6 +47,27 @@ def summed(letters, factor=lambda scaling: scaling):
     return lambda A, B, scaling: factor(scaling) * torch.einsum(letters, B[:, :, 0, 0], A)
 
 
+SEVEN = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+
+
+def fitting(pattern):
+    return lambda names: torch.tensor([re.fullmatch(pattern, name) is not None for name in names])
+
+
+def last_parts(*allowed):
+    def wrong(names):
+        chosen = torch.zeros(len(names), dtype=torch.bool)
+        for n, name in enumerate(names):
+            chosen[n] = name.split(".")[-1] in allowed
+        return chosen
+
+    return wrong
+
+
+def not_visual(names):
+    return torch.tensor(["visual" not in name.split(".") for name in names])
+
+
 LEARNERS = {
     "add_noise": [
         ("no square roots", noisy(lambda kept: (kept, 1 - kept))),
@@ -79,5 +102,19 @@ LEARNERS = {
         ("the scale on the whole guess with the caption", lambda u, c, s: s * c - u),
         ("the difference alone", lambda u, c, s: s * c - s * u),
         ("the scale forgotten", lambda u, c, s: u + (c - u)),
+    ],
+    "language_only": [
+        ("the last part of the name alone", last_parts(*SEVEN)),
+        ("the last part of the name alone", fitting(r".*(gate|up|down)_proj")),
+        ("everything that ends with proj", fitting(".*proj")),
+        ("every linear layer", fitting(r".*(_proj|qkv|attn\.proj|mlp\.[02])")),
+        ("everything outside the vision tower", not_visual),
+        ("everything inside the language model", fitting(r"model\.language_model\..*")),
+        ("attention alone", last_parts("q_proj", "k_proj", "v_proj", "o_proj")),
+        ("attention alone", fitting(r".*\.[qv]_proj")),
+        ("the MLPs alone", fitting(r".*language_model.*mlp.*_proj")),
+        ("the merger, too", fitting(r".*language_model.*_proj|.*merger\.mlp\.[02]")),
+        ("the head, too", fitting(r".*language_model.*_proj|lm_head")),
+        ("the other tower", fitting(r".*visual.*")),
     ],
 }
