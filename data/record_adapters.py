@@ -21,7 +21,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from lab_utils.device import find_device, machine, use_threads
+from lab_utils.device import find_device, use_threads
 from lab_utils.evaluate import score
 from lab_utils.files import read_json, replacing_folder, user_path
 from lab_utils.finetune import Recipe, finetune
@@ -29,6 +29,7 @@ from lab_utils.finetune.run import Run
 from lab_utils.folders import DATA
 from lab_utils.models import load_base
 from lab_utils.quiet import quiet
+from lab_utils.recorded.provenance import machine
 from lab_utils.tasks import TASKS, load_task
 
 FOLDER = DATA / "adapters"

@@ -24,18 +24,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lab_utils.device import keep_freed_memory, machine, use_threads
+from lab_utils.device import use_threads
 from lab_utils.errors import LabError
 from lab_utils.evaluate import changed_weights, token_losses
 from lab_utils.files import read_text, user_path, write_text
 from lab_utils.folders import DATA
 from lab_utils.lora import digits
 from lab_utils.lowrank import relative_error
+from lab_utils.memory.free import keep_freed_memory
 from lab_utils.models import load_base
 from lab_utils.nf4 import dequantize_4bit, quantize_4bit
 from lab_utils.quantize import dequantize_absmax, dequantize_zeropoint, quantize_absmax, quantize_zeropoint
 from lab_utils.quiet import quiet
 from lab_utils.recorded.bits import BITS
+from lab_utils.recorded.provenance import machine
 
 TEXT = DATA / "prose" / "prose.txt"
 WINDOWS = {"window": 512, "stride": 256}

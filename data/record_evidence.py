@@ -21,7 +21,6 @@ from pathlib import Path
 
 import torch
 
-from lab_utils.device import keep_freed_memory, machine
 from lab_utils.errors import LabError, choose
 from lab_utils.evaluate import answer_losses
 from lab_utils.finetune import Recipe, attach_adapter, build_optimizer, build_supervised, take_off_adapter
@@ -29,8 +28,10 @@ from lab_utils.finetune.full import load_full, matrices
 from lab_utils.locks import wait_for_tests
 from lab_utils.lora import adapted_layers, take_off, trainable_parameters
 from lab_utils.memory import saved_bytes
+from lab_utils.memory.free import keep_freed_memory
 from lab_utils.models import load_base
 from lab_utils.quiet import quiet
+from lab_utils.recorded.provenance import machine
 from lab_utils.sweep.base_weights import compute_fast, plain_base, put_weights, weights_of
 from lab_utils.sweep.evidence import FOLDER, Run, merge_tables, packed, packed_bits
 from lab_utils.sweep.recorded_training import Checkpoint, train

@@ -171,8 +171,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 def write(rows: list[dict]) -> None:
     """The rows with their provenance, the whole file or nothing."""
-    from lab_utils.device import machine
     from lab_utils.files import write_text
+    from lab_utils.recorded.provenance import machine
 
     record = {
         "model": "smollm2-135m",

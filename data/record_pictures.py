@@ -17,9 +17,10 @@ from statistics import fmean
 
 from lab_utils.beyond_text.painter import Painter, load_painter, paint
 from lab_utils.beyond_text.painter_training import PARTS, Lesson, adapter_lesson, lesson_pictures, train, train_base
-from lab_utils.device import machine, use_threads
+from lab_utils.device import use_threads
 from lab_utils.files import replacing_files, user_path
 from lab_utils.folders import DATA
+from lab_utils.recorded.provenance import machine
 
 RANKS = (1, 2, 4, 8, 16)
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)

@@ -10,10 +10,11 @@ holds; data/README.md says what the sweep leaves out.
 import argparse
 from collections.abc import Iterator
 
-from lab_utils.device import keep_freed_memory, use_threads
+from lab_utils.device import use_threads
 from lab_utils.files import user_path
 from lab_utils.finetune import Recipe
 from lab_utils.folders import DATA
+from lab_utils.memory.free import keep_freed_memory
 from lab_utils.sweep import Trial, missing, sweep
 from lab_utils.sweep.on_ray import sweep_on_ray
 

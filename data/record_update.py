@@ -21,13 +21,15 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 
-from lab_utils.device import keep_freed_memory, machine, use_threads
+from lab_utils.device import use_threads
 from lab_utils.evaluate import answer_losses, score
 from lab_utils.files import replacing_files, user_path
 from lab_utils.finetune import Recipe
 from lab_utils.finetune.full import load_full, matrices, train_full
 from lab_utils.lowrank import RANKS, energy_shares, random_spectra
+from lab_utils.memory.free import keep_freed_memory
 from lab_utils.quiet import quiet
+from lab_utils.recorded.provenance import machine
 from lab_utils.recorded.update import FOLDER
 from lab_utils.tasks import load_task
 

@@ -31,7 +31,7 @@ from pathlib import Path
 
 import torch
 
-from lab_utils.device import keep_freed_memory, machine, use_threads
+from lab_utils.device import use_threads
 from lab_utils.errors import choose
 from lab_utils.evaluate import answer_losses
 from lab_utils.files import read_json, user_path, write_text
@@ -40,8 +40,10 @@ from lab_utils.finetune.full import training_steps
 from lab_utils.folders import DATA
 from lab_utils.lora import adapted_layers, take_off, trainable_parameters
 from lab_utils.memory import saved_bytes
+from lab_utils.memory.free import keep_freed_memory
 from lab_utils.models import load_base
 from lab_utils.quiet import quiet
+from lab_utils.recorded.provenance import machine
 from lab_utils.tasks import load_task
 from lab_utils.variants import VARIANTS, after_step, before_step, inject, learned_update, optimizer_groups
 

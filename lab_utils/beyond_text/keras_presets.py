@@ -5,8 +5,10 @@ The names are keras-hub's own. Kaggle has the weights; it asks for an account, a
 
 from types import MappingProxyType
 
-from ..device import GIB, Device, answers, find_device, free_memory_bytes
+from ..device import GIB, Device, find_device
 from ..errors import LabError, at_least, choose
+from ..memory.free import free_memory_bytes
+from ..models.hub import answers
 from .keras_gemma import load_keras
 
 PRESETS = MappingProxyType({"gemma3_270m": 268_098_176, "gemma3_1b": 999_885_952, "gemma_2b_en": 2_506_172_416})

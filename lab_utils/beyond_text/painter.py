@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..device import Device, find_device, hub_reachable
+from ..device import Device, find_device
 from ..errors import LabError, at_least, choose
+from ..models.hub import hub_reachable
 from ..notebook.extras import require
 from ..quiet import quiet
 from .drawings import COLOURS, STYLES, THINGS

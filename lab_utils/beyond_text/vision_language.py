@@ -8,10 +8,12 @@ import tempfile
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from ..device import GIB, Device, find_device, free_memory_bytes, hub_reachable
+from ..device import GIB, Device, find_device
 from ..errors import LabError
 from ..finetune.control_tokens import ControlTokens
+from ..memory.free import free_memory_bytes
 from ..models import quantization_config
+from ..models.hub import hub_reachable
 from ..models.registry import decide_place, keep_weights_trainable
 from ..quiet import quiet
 from .drawings import COLOURS, THINGS

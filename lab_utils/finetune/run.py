@@ -12,9 +12,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
-from ..device import find_device, keep_freed_memory, runs_folder, use_threads
+from ..device import find_device, use_threads
+from ..environment import runs_folder
 from ..errors import LabError, shown
 from ..files import user_path
+from ..memory.free import keep_freed_memory
 from ..models import default_model, load_base
 from ..models.loading import ran_out
 from ..models.weights import refuse_nonfinite, tensors_of

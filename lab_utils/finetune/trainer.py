@@ -4,8 +4,8 @@ import math
 import time
 from pathlib import Path
 
-from ..device import free_memory_bytes
 from ..errors import LabError
+from ..memory.free import free_memory_bytes
 from ..memory.step import training_step_bytes
 from .checkpoint import save_checkpoint
 from .fsdp import WholeAdapter, check_shardable, mark_layers, own_part, share_out, whole

@@ -1,10 +1,12 @@
 """How many bytes a training step takes, estimated and measured (page 07)."""
 
 from .budget import advice
+from .free import free_memory_bytes
 from .peak import measured_peak, tensor_peak
 from .saved import saved_bytes
 from .step import METHODS, MemoryEstimate, estimate
 
 __all__ = [
-    "METHODS", "MemoryEstimate", "advice", "estimate", "measured_peak", "saved_bytes", "tensor_peak",
+    "METHODS", "MemoryEstimate", "advice", "estimate", "free_memory_bytes", "measured_peak", "saved_bytes",
+    "tensor_peak",
 ]  # fmt: skip

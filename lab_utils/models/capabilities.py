@@ -6,11 +6,13 @@ import shutil
 import sys
 
 from ..counts import ARCHITECTURES
-from ..device import GIB, find_device, free_memory_bytes, hub_reachable, use_threads
+from ..device import GIB, find_device, use_threads
 from ..errors import LabError
 from ..memory import estimate
 from ..memory.budget import fits
+from ..memory.free import free_memory_bytes
 from .embedded import FOLDER, cache_folder
+from .hub import hub_reachable
 from .registry import default_model, four_bit_problem
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "accelerate", "trl", "ipywidgets", "anywidget")

@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from ..device import GIB, Device, find_device, free_memory_bytes, hub_reachable
+from ..device import GIB, Device, find_device
 from ..errors import LabError, choose
+from ..memory.free import free_memory_bytes
 from ..quiet import quiet
+from .hub import hub_reachable
 from .loading import not_loaded, refuse_damaged
 
 QUANTIZATIONS = ("none", "nf4", "fp4", "int8")

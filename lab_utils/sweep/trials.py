@@ -18,10 +18,10 @@ from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 
-from ..device import machine
 from ..errors import LabError, choose
 from ..files import append_text, explain, read_text, user_path
 from ..finetune import Recipe
+from ..recorded.provenance import machine
 from .study_results import difference, holm  # noqa: F401  what the evidence's runs are compared with
 
 METHODS = ("adapter", "full", "prompt")

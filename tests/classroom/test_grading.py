@@ -25,7 +25,8 @@ EXERCISES = {name: exercise for name, exercise in checks.EXERCISES.items() if ex
 FIRST, SECOND, THIRD = EXERCISES
 MISTAKES = max(len(exercise.mistakes) for exercise in EXERCISES.values())
 STEPS = "generate_assignment", "autograde", "generate_feedback"
-OWN_CELL = "from lab_utils import device\nprint('fast:', device.fast_mode(), len(sizes))"  # `sizes` is from the lesson
+# `sizes` is from the lesson.
+OWN_CELL = "from lab_utils import environment\nprint('fast:', environment.fast_mode(), len(sizes))"
 TIMEOUT_SECONDS = 30  # of a cell: an endless loop costs the test so much
 
 

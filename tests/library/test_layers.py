@@ -16,8 +16,9 @@ FLOORS = (
     "errors folders quiet finite locks",
     "replacing",
     "files",
-    "recorded_files outputs lowrank",
-    "counts lora quantize recorded notebook tasks device",
+    "recorded_files outputs lowrank environment",
+    "device",
+    "counts lora quantize recorded notebook tasks",
     "memory nf4 variants plots",
     "models checks",
     "finetune classroom",
@@ -35,7 +36,7 @@ DOORS = {
 # Old addresses that are written outside of the repository, in environments and course folders: kept for one release.
 OLD_ADDRESSES = {"stranded", "nbgrader_course"}
 LIGHT = {"torch", "numpy", "psutil"}  # all that the lowest floors may import at module level, besides Python's own
-LOWEST = 6  # floors that hold to LIGHT, plots apart
+LOWEST = 7  # floors that hold to LIGHT, plots apart
 HEAVY = {  # never at module level
     "transformers", "peft", "bitsandbytes", "datasets", "trl", "pandas", "scipy", "ray", "gradio",
     "keras", "keras_hub",

@@ -5,9 +5,15 @@ import torch
 
 from lab_utils.device import Device
 from lab_utils.errors import LabError
-from lab_utils.finetune.optimizer import build_optimizer, descend
+from lab_utils.finetune.optimizer import build_optimizer, decide_optimizer, descend
 
 CPU = Device("cpu", "any", "float32", "")
+
+
+def test_the_optimizer_is_paged_on_cuda_only():
+    assert decide_optimizer("cuda") == "paged_adamw_8bit"
+    assert decide_optimizer("cuda", paged=False) == "adamw"
+    assert decide_optimizer("cpu") == "adamw"
 
 
 def test_a_model_with_nothing_to_train_is_named():
