@@ -1,6 +1,6 @@
 """The rows that a run is trained on, in whichever form they come, each one checked before anything is loaded."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set, Sized
 from itertools import islice
 
 from ..errors import LabError
@@ -15,7 +15,8 @@ def training_rows(dataset, limit: int | None = None) -> list[dict[str, str]]:
     Parameters
     ----------
     dataset : of columns "prompt" and "answer", both str; other columns are left out. A datasets.DatasetDict or a dict
-        with the split "train"; a datasets.Dataset; a pandas table; a dict of two lists; any iterable of dicts.
+        with the split "train"; a datasets.Dataset; a pandas table; a dict of two lists, arrays or pandas columns;
+        any iterable of dicts.
     limit : int >= 1 or None, take the first so many rows (None: all)
 
     Returns
@@ -55,7 +56,7 @@ def _of_mapping(dataset: Mapping) -> Iterable:
         if isinstance(dataset["train"], Mapping) and "train" in dataset["train"]:
             raise LabError("dataset['train'] has splits too: pass dataset['train'] alone.")
         return _iterable(dataset["train"])
-    if not all(isinstance(dataset.get(name), (list, tuple)) for name in COLUMNS):
+    if not all(_is_column(dataset.get(name)) for name in COLUMNS):
         names = ", ".join(str(name) for name in islice(dataset, 10)) or "nothing"
         raise LabError(
             f"dataset has no split 'train'; it has {names}. Pass {{'train': rows}}, or the rows alone: a list of "
@@ -65,6 +66,13 @@ def _of_mapping(dataset: Mapping) -> Iterable:
     if len(prompts) != len(answers):
         raise LabError(f"dataset has {len(prompts)} prompts and {len(answers)} answers, which must be as many.")
     return [dict(zip(COLUMNS, pair, strict=True)) for pair in zip(prompts, answers, strict=True)]
+
+
+def _is_column(values) -> bool:
+    """Is it a list, or what passes for one: a tuple, an array of one dimension, a column of a pandas table?"""
+    if isinstance(values, (str, bytes, Mapping, Set)) or not isinstance(values, Iterable):
+        return False
+    return isinstance(values, Sized) and len(getattr(values, "shape", (0,))) == 1
 
 
 def _read(rows: Iterable, limit: int | None) -> list:

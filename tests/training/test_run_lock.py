@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from lab_utils.errors import LabError
-from lab_utils.finetune.run_lock import NAME, held
+from lab_utils.finetune.run_lock import NAME, held, held_file
 from lab_utils.folders import ROOT
 
-HOLD = "import sys, pathlib; from lab_utils.run_lock import held\nwith held(pathlib.Path(sys.argv[1])):\n"
+HOLD = "import sys, pathlib; from lab_utils.finetune.run_lock import held\nwith held(pathlib.Path(sys.argv[1])):\n"
 
 
 def holder(folder: Path) -> subprocess.Popen:
@@ -79,6 +79,26 @@ def test_another_thread_is_refused_too(tmp_path):
         thread.start()
         thread.join()
     assert "is in use" in found[0]
+
+
+@pytest.mark.parametrize("folder", ["a\0b", "a\ud800b", "a" * 300, None, 5], ids=lambda folder: ascii(folder)[:9])
+def test_a_folder_that_cannot_be_is_refused(tmp_path, monkeypatch, folder):
+    monkeypatch.chdir(tmp_path)
+    for lock in (held, held_file):
+        with pytest.raises(LabError, match=r"cannot be a path|is not a path"), lock(folder):
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_file_of_a_folder_can_be_held_while_another_one_is(tmp_path):
+    table = tmp_path / "deep" / "table.csv"
+    with held_file(table), held_file(tmp_path / "deep" / "other.csv"):
+        with pytest.raises(LabError, match=r"table\.csv is in use: another process writes it.*another path"):
+            with held_file(str(table)):
+                pass
+        assert not table.exists()
+    with held_file(table):
+        pass
 
 
 def test_a_file_in_the_way_is_named(tmp_path):

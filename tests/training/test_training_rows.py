@@ -1,5 +1,8 @@
 """Training rows: every form that means the same gives the same rows, anything else is refused by row and column."""
 
+from collections import deque
+
+import numpy
 import pytest
 from datasets import Dataset, DatasetDict, IterableDataset
 
@@ -16,9 +19,22 @@ def table():
     return pandas.DataFrame(ROWS)
 
 
+def columns(make):
+    return {name: make(values) for name, values in COLUMNS.items()}
+
+
+def series(values):
+    import pandas
+
+    return pandas.Series(values, index=range(7, 7 + len(values)))
+
+
 @pytest.mark.parametrize(
     "dataset",
     [
+        columns(numpy.array), {"train": columns(lambda values: numpy.array(values, dtype=object))}, columns(series),
+        columns(lambda values: series(values).astype("category")), columns(deque), dict(Dataset.from_list(ROWS)[:]),
+        {name: Dataset.from_list(ROWS)[name] for name in COLUMNS},
         ROWS, tuple(ROWS), {"train": ROWS}, COLUMNS, {"train": COLUMNS}, {"train": ROWS, "test": [None]},
         Dataset.from_list(ROWS), DatasetDict(train=Dataset.from_list(ROWS)), {"train": Dataset.from_list(ROWS)},
         [{**row, "id": 7} for row in ROWS], Dataset.from_list([{"id": None, **row} for row in ROWS]),
@@ -81,3 +97,14 @@ def test_what_a_data_set_raises_while_it_is_read_is_said_in_words():
 
     with pytest.raises(LabError, match=r"training example 2 cannot be read \(OSError: arrow says no\)"):
         training_rows(rows())
+
+
+@pytest.mark.parametrize("answers", [{"a", "b"}, {"a": 1}, "ab", 5, numpy.array(7), numpy.array([["a"], ["b"]]), None])
+def test_what_is_no_column_is_refused(answers):
+    with pytest.raises(LabError, match="no split 'train'; it has prompt, answer"):
+        training_rows({"prompt": ["a", "b"], "answer": answers})
+
+
+def test_an_array_that_holds_numbers_is_refused_by_its_row():
+    with pytest.raises(LabError, match="training example 1: answer is"):
+        training_rows({"prompt": numpy.array(["a", "b"]), "answer": numpy.array([1, 2])})
