@@ -176,10 +176,11 @@ class Architecture:
         """Numbers outside the layers, in no embedding and no linear layer; `norm` is the size of one norm."""
         if self.outside is not None:
             return self.outside
+        biases = head_biases(self.vocabulary, self.tied)
         if self.family == "roberta":  # norms of embedding and head, one token type, a bias over the vocabulary
-            return 2 * norm + self.hidden + self.vocabulary
+            return 2 * norm + self.hidden + biases
         if self.family == "deberta-v2":  # two more norms, and a convolution of width 3 beside the first layer
-            return 4 * norm + 3 * self.hidden**2 + self.hidden + self.vocabulary
+            return 4 * norm + 3 * self.hidden**2 + self.hidden + biases
         return norm
 
     def select(self, target_modules: str | Iterable[str]) -> tuple[str, ...]:
@@ -215,6 +216,11 @@ class Architecture:
 
     def _choices(self) -> str:
         return f"Choose among {', '.join(GROUPS)}, or its modules: {', '.join(self.linears())}."
+
+
+def head_biases(vocabulary: int, tied: bool) -> int:
+    """Biases over the vocabulary in an encoder's head: an untied output matrix has its own beside the head's."""
+    return vocabulary if tied else 2 * vocabulary
 
 
 def _fitting(linears: dict[str, Linear], name: str) -> set[str]:

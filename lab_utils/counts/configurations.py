@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from ..errors import LabError, flag, shown, whole
 from ..files import explain, read_json, user_path
-from .architectures import Architecture
+from .architectures import Architecture, head_biases
 
 _REQUIRED = object()
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
@@ -110,6 +110,10 @@ class _Keys:
         """A whole number of `least` or more."""
         return whole(f"{self.where}: {key}", self._value(key, default), least)
 
+    def size_of(self, *keys: str) -> int:
+        """The whole number under the first of these keys that is there; the last is the family's own."""
+        return self.size(next((key for key in keys if self.data.get(key) is not None), keys[-1]))
+
     def flag(self, key: str, default: bool) -> bool:
         """True or False."""
         return flag(f"{self.where}: {key}", self._value(key, default))
@@ -123,14 +127,13 @@ class _Keys:
             raise LabError(f"{self.where}: {heads} heads do not divide the width {hidden}{otherwise}.")
         return hidden // heads
 
-    def common(self, tied: bool, least_mlp: object = _REQUIRED) -> dict:
+    def common(self, tied: bool) -> dict:
         """The fields that nearly all configurations name alike; `tied` is transformers' default."""
-        hidden, heads = self.size("hidden_size"), self.size("num_attention_heads")
         return {
-            "hidden": hidden,
-            "heads": heads,
+            "hidden": self.size("hidden_size"),
+            "heads": self.size("num_attention_heads"),
             "n_layers": self.size("num_hidden_layers"),
-            "intermediate": self.size("intermediate_size", least_mlp),
+            "intermediate": self.size("intermediate_size"),
             "vocabulary": self.size("vocab_size"),
             "tied": self.flag("tie_word_embeddings", tied),
         }
@@ -166,12 +169,13 @@ def _cohere(keys: _Keys) -> dict:
 
 
 def _gpt2(keys: _Keys) -> dict:
-    hidden, heads = keys.size("n_embd"), keys.size("n_head")
+    """The usual names of four keys are read too and, as in transformers, come before GPT-2's own."""
+    hidden, heads = keys.size_of("hidden_size", "n_embd"), keys.size_of("num_attention_heads", "n_head")
     return {
-        "family": "gpt2", "hidden": hidden, "n_layers": keys.size("n_layer"), "heads": heads, "kv_heads": heads,
-        "head_size": keys.head_size(hidden, heads), "intermediate": keys.size("n_inner", 4 * hidden),
+        "family": "gpt2", "hidden": hidden, "n_layers": keys.size_of("num_hidden_layers", "n_layer"),
+        "heads": heads, "kv_heads": heads, "head_size": keys.head_size(hidden, heads), "intermediate": keys.size("n_inner", 4 * hidden),
         "vocabulary": keys.size("vocab_size"), "tied": keys.flag("tie_word_embeddings", True),
-        "positions": keys.size("n_positions"),
+        "positions": keys.size_of("max_position_embeddings", "n_positions"),
     }  # fmt: skip
 
 
@@ -185,10 +189,14 @@ def _gpt_neox(keys: _Keys) -> dict:
 
 
 def _falcon(keys: _Keys) -> dict:
-    """Old: one key and value head, or as many as heads; one norm in each layer, or two. New: groups, and a choice."""
-    hidden = keys.size("hidden_size")
-    keys.data.setdefault("intermediate_size", keys.size("ffn_hidden_size", 4 * hidden))
-    found, new, bias = keys.common(True), keys.flag("new_decoder_architecture", False), keys.flag("bias", False)
+    """Old: one key and value head, or as many as heads; one norm in each layer, or two. New: groups, and a choice.
+
+    Falcon's own keys alone count for the width of the MLP, and `n_embed` comes before `hidden_size`.
+    """
+    hidden = keys.size_of("n_embed", "hidden_size")
+    own = {"hidden_size": hidden, "intermediate_size": keys.size("ffn_hidden_size", 4 * hidden)}
+    found = _Keys({**keys.data, **own}, keys.where).common(True)
+    new, bias = keys.flag("new_decoder_architecture", False), keys.flag("bias", False)
     heads = found["heads"]
     if new or not keys.flag("multi_query", True):
         found["kv_heads"] = keys.size("num_kv_heads", heads)
@@ -213,7 +221,7 @@ def _roberta(keys: _Keys) -> dict:
         "family": "roberta", **found, "kv_heads": found["heads"],
         "head_size": keys.head_size(hidden, found["heads"]),
         "positions": keys.size("max_position_embeddings"),
-        "outside": 2 * 2 * hidden + types * hidden + found["vocabulary"],  # two norms, types, the head's bias
+        "outside": 2 * 2 * hidden + types * hidden + head_biases(found["vocabulary"], found["tied"]),  # two norms
     }  # fmt: skip
 
 
@@ -241,7 +249,8 @@ def _deberta(keys: _Keys) -> dict:
     types = keys.size("type_vocab_size", 0, 0)
     return {
         "family": "deberta-v2", **found, "kv_heads": heads, "head_size": keys.head_size(hidden, heads),
-        "positions": positions, "outside": norms * 2 * hidden + types * hidden + conv + found["vocabulary"],
+        "positions": positions, "outside": norms * 2 * hidden + types * hidden + conv
+        + head_biases(found["vocabulary"], found["tied"]),
     }  # fmt: skip
 
 

@@ -59,7 +59,14 @@ CASES = {
         "Falcon", {**FALCON, "multi_query": False, "parallel_attn": False, "bias": True, "alibi": True}
     ),  # as -RW-1B
     "falcon, its own MLP, untied": ("Falcon", {**FALCON, "ffn_hidden_size": 100, "tie_word_embeddings": False}),
+    "falcon, keys of other families": ("Falcon", {**FALCON, "intermediate_size": 111, "num_key_value_heads": 3}),
+    "falcon, width by another name": ("Falcon", {**FALCON, "n_embed": 96}),
+    "gpt2, the usual names": (
+        "GPT2", {**GPT2, "hidden_size": 96, "num_hidden_layers": 2, "num_attention_heads": 3,
+                 "max_position_embeddings": 33}
+    ),
     "roberta": ("Roberta", ENCODER),
+    "roberta, untied": ("Roberta", {**ENCODER, "tie_word_embeddings": False}),
     "roberta, one token type": ("Roberta", {**ENCODER, "type_vocab_size": 1}),
     "deberta, distances in buckets": (
         "DebertaV2",
@@ -67,6 +74,7 @@ CASES = {
          "conv_kernel_size": 3, "conv_act": "gelu"},
     ),
     "deberta, distances": ("DebertaV2", {**DEBERTA, "conv_kernel_size": 5, "conv_groups": 2}),
+    "deberta, untied": ("DebertaV2", {**DEBERTA, "tie_word_embeddings": False}),
     "deberta, positions alone": ("DebertaV2", {**ENCODER, "type_vocab_size": 2}),
 }  # fmt: skip
 
@@ -111,6 +119,27 @@ def test_the_keys_as_a_person_writes_them_mean_the_same(name):
     assert from_config({"model_type": config.model_type, **settings}, name="x").total_parameters() == (
         from_config(config).total_parameters()
     )
+
+
+STRAY = {  # each is heeded by some families and ignored by others
+    "intermediate_size": 111, "ffn_hidden_size": 112, "n_inner": 113, "head_dim": 24, "num_key_value_heads": 3,
+    "num_kv_heads": 3, "attention_bias": True, "mlp_bias": True, "bias": True, "layer_norm_bias": True,
+    "use_qk_norm": True, "tie_word_embeddings": False, "type_vocab_size": 3, "max_position_embeddings": 33,
+    "n_positions": 34, "num_hidden_layers": 2, "n_layer": 2, "n_embd": 96, "n_embed": 96, "parallel_attn": False,
+    "num_ln_in_parallel_attn": 1, "position_buckets": 4, "conv_kernel_size": 3,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", sorted({kind for kind, _ in CASES.values()}))
+def test_a_key_counts_where_transformers_heeds_it_and_nowhere_else(kind):
+    settings = next(settings for name, (own, settings) in CASES.items() if own == kind)
+    for key, value in STRAY.items():
+        try:
+            config, model = build(kind, {**settings, key: value})
+        except (ValueError, AttributeError):  # transformers refuses it
+            continue
+        total = from_config({"model_type": config.model_type, **settings, key: value}, name="x").total_parameters()
+        assert total == sum(parameter.numel() for parameter in model.parameters()), key
 
 
 def test_every_model_type_is_tried():
