@@ -17,6 +17,7 @@ from lab_utils.folders import ROOT
 
 LIMITS = {"quantize": 1.0, "dequantize": 2.0}  # times bitsandbytes
 MEMORY_LIMIT = 2.0  # times the tensor
+LEAST = {"quantize": 0.125, "dequantize": 0.95}  # the result alone; less was not measured
 MEASURE = """
 import json, re, sys, torch
 from pathlib import Path
@@ -101,8 +102,8 @@ def main() -> int:
     if sys.platform == "linux":
         for what, extra in peak_extra_bytes(options.size).items():
             share = extra / (4 * options.size**2)
-            failed |= share > MEMORY_LIMIT
-            print(f"{what:34} peak extra memory {share:.2f} × the tensor (≤ {MEMORY_LIMIT:.1f})")
+            failed |= not LEAST[what] < share <= MEMORY_LIMIT
+            print(f"{what:34} peak extra memory {share:.2f} × the tensor ({LEAST[what]:.2f} to {MEMORY_LIMIT:.1f})")
     return int(failed)
 
 

@@ -1,0 +1,47 @@
+"""`pytest tests/bench/bench_limits.py`: limits in seconds and in a process's memory, which a busy machine may break.
+
+`make bench` runs them, on a machine with nothing else to do. The tests hold what a neighbour cannot disturb: bytes
+counted at torch's allocator, calls counted, processor time.
+"""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from lab_utils.memory.peak import measured_peak, process_bytes
+from lab_utils.recorded import update
+
+MB = 10**6
+
+
+def hold(megabytes: int):
+    """Take memory, touch it, let it go."""
+    tensor = torch.ones(megabytes * MB, dtype=torch.uint8)
+    for _ in range(20):  # long enough to be seen
+        tensor.add_(1)
+
+
+def test_the_process_grows_by_what_is_taken_though_it_is_given_back():
+    """In a process of its own: one that has trained keeps freed memory, and grows less."""
+    measure = "from bench_limits import hold, measured_peak; hold(64); print(measured_peak(lambda: hold(200), 'cpu'))"
+    done = subprocess.run([sys.executable, "-c", measure], capture_output=True, text=True, cwd=Path(__file__).parent)
+    assert int(done.stdout) == pytest.approx(200 * MB, rel=0.1), done.stderr
+
+
+def test_what_was_there_before_does_not_count():
+    kept = torch.ones(150 * MB, dtype=torch.uint8)
+    assert measured_peak(lambda: kept.add_(1), "cpu") < 10 * MB
+    assert process_bytes() > 150 * MB
+
+
+def test_the_recorded_update_is_read_quickly():
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        update._read.__wrapped__(update.FOLDER)
+        seconds.append(time.perf_counter() - began)
+    assert min(seconds) < 0.05
