@@ -7,6 +7,46 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub
 os.environ.setdefault("LORA_LAB_DEVICE", "cpu")  # the same tests on a machine with a GPU; set it to cuda to use that
 
 import pytest
+from costs import LIST, Costs
+
+SLOW_MARKERS = {"training", "notebook", "browser"}
+SLOW_FIXTURES = {"nf4_base", "trainable_base"}
+
+
+def pytest_addoption(parser):
+    parser.addoption("--costs", help="write what each test costs to this file (tests/support/costs.py)")
+
+
+def pytest_configure(config):
+    if config.getoption("--costs"):
+        config.pluginmanager.register(Costs(config.rootpath / config.getoption("--costs")))
+
+
+def slow_lines() -> set[str]:
+    """Files, tests and fixtures that tests/slow.txt names."""
+    lines = LIST.read_text().splitlines() if LIST.exists() else []
+    return {line for line in lines if line and not line.startswith("#")}
+
+
+def is_slow(item, lines: set[str]) -> bool:
+    """Does a test load the real model, start a process, a server, a kernel or a browser, or take long?"""
+    file, test = item.nodeid.partition("::")[0], item.nodeid.partition("[")[0]
+    asked = set(item.fixturenames)
+    return (
+        any(item.get_closest_marker(name) for name in SLOW_MARKERS)
+        or bool(asked & SLOW_FIXTURES)
+        or file in lines
+        or test in lines
+        or any(f"{file}::{name}" in lines or f"::{name}" in lines for name in asked)
+    )
+
+
+def pytest_ignore_collect(collection_path, config):
+    """`-m "not slow"` does not even import a file of slow tests alone."""
+    if config.getoption("markexpr") == "not slow" and collection_path.is_file():
+        if collection_path.relative_to(config.rootpath).as_posix() in slow_lines():
+            return True
+    return None
 
 
 def together(nodeid: str) -> str:
@@ -30,8 +70,18 @@ def pytest_xdist_make_scheduler(config, log):
     return Together(config, log)
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(config, items):
-    """On several processes whole notebooks come first, and later pages, which compute longer, before earlier ones."""
+    """Mark the slow tests, and put the longest first.
+
+    On several processes whole notebooks come first, and later pages, which compute longer, before earlier ones.
+    """
+    lines = slow_lines()
+    for item in items:
+        if is_slow(item, lines):
+            item.add_marker("slow")
+        if "/test_checks" in item.nodeid:  # a check uses the alarm that pytest-timeout would use
+            item.add_marker(pytest.mark.timeout(method="thread"))
     if hasattr(config, "workerinput"):
         notebooks = [item for item in items if item.get_closest_marker("notebook")]
         items[:] = notebooks[::-1] + [item for item in items if item not in notebooks]
