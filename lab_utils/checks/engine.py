@@ -85,9 +85,9 @@ def attempt(exercise: Exercise, function: Callable, seconds: float) -> Attempt:
     trials: list[Trial] = []
     result = Attempt(trials)
     made = (exercise.demo, *examples(exercise))
-    kept = Surroundings(function, exercise, exercise.solution)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        kept = Surroundings(function, exercise, exercise.solution)  # that warnings are ignored is part of it
         try:
             end = time.monotonic() + seconds
             for inputs in made:

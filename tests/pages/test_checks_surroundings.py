@@ -146,6 +146,14 @@ def test_no_call_sees_what_another_one_changed(setting):
     assert report.passed and seen.count(seen[0]) == len(seen) - 1 > 50  # the last is the second of two calls in a row
 
 
+def test_warnings_are_ignored_in_every_call_whatever_the_page_makes_of_them():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert checks.check("outer_product", does(lambda: warnings.warn("careful", stacklevel=1))).passed
+        with pytest.raises(UserWarning):
+            warnings.warn("careful", stacklevel=1)
+
+
 def test_an_exercise_that_runs_after_another_ones_failure_is_judged_as_ever():
     def leaves_float64(column, row):
         torch.set_default_dtype(torch.float64)
