@@ -31,12 +31,13 @@ def replacing_file(path: str | Path) -> Iterator[Path]:
     Raises
     ------
     LabError
-        `path` is a folder.
+        `path` is a folder, or leads to a device, a pipe or a socket.
     OSError
         The disk refuses; an old file is as before.
     """
     path = Path(path)
     refuse_a_folder(path)
+    _refuse_a_device(path)
     path = Path(os.path.realpath(path)) if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
     with scratch_folder(path.parent, path.name) as scratch:
@@ -64,7 +65,7 @@ def replacing_folder(folder: str | Path, is_ours: Callable[[str], bool]) -> Iter
     Raises
     ------
     LabError
-        `folder` is a file, or holds something foreign, which is named.
+        `folder` is a file, or holds something foreign, which is named. Devices, pipes and sockets always are foreign.
     OSError
         The disk refuses; the folder is as before.
     """
@@ -94,7 +95,7 @@ def replacing_files(folder: str | Path) -> Iterator[Path]:
     Raises
     ------
     LabError
-        `folder` is a file.
+        `folder` is a file, or holds a folder, a device, a pipe or a socket where a file is to be written.
     OSError
         The disk refuses; the folder is as before.
     """
@@ -106,6 +107,10 @@ def replacing_files(folder: str | Path) -> Iterator[Path]:
         with scratch_folder(folder, "new") as new:
             yield new
             sync(new)
+            for path in new.iterdir():
+                if _is_file(path):
+                    refuse_a_folder(folder / path.name)
+                    _refuse_a_device(folder / path.name)
             _swap(folder, new, [])
     except BaseException:
         if not existed:
@@ -136,7 +141,7 @@ def refuse_foreign(folder: Path, is_ours: Callable[[str], bool]) -> None:
         name
         for entry in entries(folder)
         for name in ([entry] if _is_file(folder / entry) else _files(folder, entry) or [f"{entry}/"])
-        if not is_ours(name)
+        if not is_ours(name) or _is_device(folder / name)
     ]
     if foreign:
         more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
@@ -150,6 +155,17 @@ def refuse_a_folder(path: Path) -> None:
     """Raise a LabError if a file is to be written where a folder is."""
     if path.is_dir():
         raise LabError(f"{path} is a folder, and a file is to be written there. Name a file in it.")
+
+
+def _refuse_a_device(path: Path) -> None:
+    """Raise a LabError if a file is to be written where a device, a pipe or a socket is: it would be deleted."""
+    if _is_device(path):
+        raise LabError(f"{path} is not a regular file but a device, a pipe or a socket. Choose another path.")
+
+
+def _is_device(path: Path) -> bool:
+    """Does it lead to something that is neither a regular file nor a folder?"""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def _refuse_a_file(folder: Path) -> None:

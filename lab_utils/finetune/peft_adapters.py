@@ -16,6 +16,7 @@ from ..lora.facts import Facts, read_facts
 from ..lora.folders import AdapterFiles
 from ..lora.keys import MATRICES, Key, canonical, parse
 from ..lora.peft_config import whole_in_words
+from ..lora.targets import check_complete
 from ..models.registry import base_model
 from ..quiet import quiet
 
@@ -28,13 +29,13 @@ def facts_for(base, found: AdapterFiles) -> Facts:
     Parameters
     ----------
     base : transformers model, with peft's layers in it or not
-    found : AdapterFiles, as `adapter_folders.read_files` returns it
+    found : AdapterFiles, as `lora.folders.read_files` returns it
 
     Raises
     ------
     LabError
-        The adapter has a layer that the base lacks, or another shape (both are named), or weights of its own in place
-        of the base's; or as `lora_facts.read_facts`.
+        The adapter has a layer that the base lacks, or another shape (both are named), no tensors for a layer of the
+        base that its config means, or weights of its own in place of the base's; or as `lora.facts.read_facts`.
     """
     facts = read_facts(found.config, found.state, found.where)
     trained_on = found.config.get("base_model_name_or_path")
@@ -42,8 +43,19 @@ def facts_for(base, found: AdapterFiles) -> Facts:
     modules = dict(base.named_modules())
     for name, tensor in facts.state.items():  # a magnitude's shape is compared when it is loaded
         _check_shape(parse(name), tensor, modules, f"The adapter in {found.folder}", source)
+    check_complete(base, found.config, _adaptable(base, modules), facts.layers, f"The adapter in {found.folder}")
     _check_whole(base, facts, found)
     return facts
+
+
+def _adaptable(base, modules: Mapping) -> dict[str, bool]:
+    """Name of each layer that LoRA can adapt -> whether "all-linear" means it. What is inside of one is not listed."""
+    head, found = base.get_output_embeddings(), {}
+    for name, layer in modules.items():
+        if ".base_layer" in name or ".lora_" in name or _sizes(layer) is None:
+            continue
+        found[name] = layer is not head and not isinstance(getattr(layer, "base_layer", layer), torch.nn.Embedding)
+    return found
 
 
 def _check_shape(key: Key, tensor: Tensor, modules: Mapping, what: str, source: str) -> None:
@@ -148,7 +160,7 @@ def load_tensors(model, state: Mapping[str, Tensor], name: str = "default", wher
     Parameters
     ----------
     model : peft model with an adapter of that name
-    state : dict name -> Tensor, as `adapter_folders.read_tensors` returns it
+    state : dict name -> Tensor, as `lora.folders.read_tensors` returns it
     name : str, the adapter
     where : str, the file, for messages
 

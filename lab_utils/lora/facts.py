@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ..errors import LabError
+from ..errors import LabError, shown
 from .keys import MATRICES, PARTNER, Key, parse
 from .layers import check_settings
 from .peft_config import by_pattern, check_kind, check_options, flag, is_named, names_of, whole_in_words
-from .whole_model import matches
+from .targets import NAMING, NARROWING, is_all_linear, matches
 
 TRAINING_ONLY = re.compile(r"\.lora_(velora|monteclora)_")  # state of the backward pass, and of sampling while training
 
@@ -125,7 +125,7 @@ def _ranks(parts: Mapping[Key, Tensor], where: str) -> dict[str, int]:
 def _check_targets(config: dict, ranks: Mapping[str, int], where: str) -> None:
     """Raise a LabError if the file adapts a layer that the config leaves out: peft would pass over its tensors."""
     targets = names_of(config, "target_modules", where) or []
-    if config.get("ensure_weight_tying") or (isinstance(targets, str) and targets.lower() == "all-linear"):
+    if config.get("ensure_weight_tying") or is_all_linear(targets):
         unnamed = None
     else:
         unnamed = next((module for module in ranks if not is_named(module, targets, where)), None)
@@ -153,8 +153,13 @@ def _check_blocks(config: dict, ranks: Mapping[str, int], where: str) -> None:
     """Raise a LabError if A or B of a layer is stored as the blocks of a block-diagonal matrix."""
     blocks = config.get("use_bdlora") or {}
     if not isinstance(blocks, dict):
-        raise LabError(f"{where}: use_bdlora={blocks!r} is out of range: null or an object.")
-    words = [*(blocks.get("target_modules_bd_a") or []), *(blocks.get("target_modules_bd_b") or [])]
+        raise LabError(f"{where}: use_bdlora={shown(blocks)} is out of range: null or an object.")
+    words = []
+    for field in ("target_modules_bd_a", "target_modules_bd_b"):
+        names = blocks.get(field) or []
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise LabError(f"{where}: {field}={shown(names)} in use_bdlora is out of range: null or a list of names.")
+        words += names
     if blocks.get("nblocks", 1) != 1 and any(word in module for word in words for module in ranks):
         raise LabError(
             f"{where} uses options that this library does not have: use_bdlora={blocks!r}. A or B is stored as blocks. "
@@ -193,6 +198,8 @@ def _check_rank(config: dict, module: str, rank: int, where: str) -> None:
 def plain_settings(facts: Facts, config: dict, where: str) -> dict:
     """What `lora.inject` needs for layers of plain LoRA: target_modules, rank, alpha, dropout and use_rslora.
 
+    And `named_by`, where the config may mean layers of the base that have no tensors here.
+
     Raises
     ------
     LabError
@@ -215,17 +222,26 @@ def plain_settings(facts: Facts, config: dict, where: str) -> dict:
             "Load it with peft: PeftModel.from_pretrained(base, folder)."
         )
     [(rank, alpha)] = settings
-    return {
-        "target_modules": _targets(config, facts.layers), "rank": rank, "alpha": alpha, "dropout": facts.dropout,
+    targets = _targets(config, facts.layers)
+    found = {
+        "target_modules": targets, "rank": rank, "alpha": alpha, "dropout": facts.dropout,
         "use_rslora": facts.use_rslora,
     }  # fmt: skip
+    if targets != config["target_modules"] or config.get("layer_replication"):  # the config may mean more layers
+        found["named_by"] = {field: config[field] for field in NAMING if _says(config, field)}
+    return found
+
+
+def _says(config: dict, field: str) -> bool:
+    """Does a config say something by a field? The number 0 is something: the first layer."""
+    value = config.get(field)
+    return value is not None and value is not False and value != [] and value != ""
 
 
 def _targets(config: dict, layers: Mapping[str, Layer]) -> str | list[str]:
     """target_modules for `inject`: as the config has it, or all layers by name where other fields narrow it."""
-    narrowed = ("exclude_modules", "layers_to_transform", "layers_pattern", "ensure_weight_tying")
     targets = config["target_modules"]
-    if any(config.get(name) not in (None, False) for name in narrowed):
+    if any(_says(config, name) for name in NARROWING):
         return sorted(layers)
     if isinstance(targets, str):
         return targets

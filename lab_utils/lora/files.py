@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from .. import files
 from ..errors import LabError
+from ..finite import nonfinite_in_words
 from .facts import plain_settings, read_facts
 from .folders import CONFIG, WEIGHTS, read_files
 from .keys import parse
-from .whole_model import LoRAConv1D, adapted_layers, adapter_state, matches
+from .targets import matches
+from .whole_model import LoRAConv1D, adapted_layers, adapter_state
 
 __all__ = ["CONFIG", "WEIGHTS", "SavedAdapter", "read_adapter", "save_adapter"]
 
@@ -40,14 +42,20 @@ def save_adapter(model: nn.Module, folder: str | Path) -> Path:
     ------
     LabError
         The model has no adapters, or they are no plain LoRA; its layers differ in rank, alpha, dropout or scaling
-        rule; or the disk refuses. The folder is unchanged then.
+        rule; a tensor holds NaN or infinity; or the disk refuses. The folder is unchanged then.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    folder = files.user_path(folder)
     config = json.dumps(_config(model), indent=2, sort_keys=True)
     state = {key: matrix.cpu().contiguous() for key, matrix in adapter_state(model).items()}
-    folder = files.user_path(folder)
+    for key, matrix in state.items():
+        if problem := nonfinite_in_words(key, matrix):
+            raise LabError(
+                f"{problem}: the adapter is damaged, and nothing was written to {folder}. Take an earlier checkpoint, "
+                "or train again with a lower learning rate."
+            )
     try:
         with files.replacing_files(folder) as new:
             (new / CONFIG).write_text(config, encoding="utf-8")

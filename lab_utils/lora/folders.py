@@ -11,6 +11,7 @@ from ..finite import nonfinite_in_words
 from .keys import MATRICES, canonical, parse
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+DIFFUSERS, OLD_MLX = "pytorch_lora_weights.safetensors", "adapters.npz"
 PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth", "pytorch_lora_weights.bin")
 WHOLE = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 MLX_FILE, MLX_FIELDS = "adapters.safetensors", ("fine_tune_type", "lora_parameters")
@@ -132,8 +133,11 @@ def _check_folder(folder: Path) -> None:
         raise LabError(f"There is no folder {folder} ({folder.resolve()}), so no {CONFIG}. {IS}{hub}")
     names = {path.name for path in folder.iterdir()}
     missing = [name for name in (CONFIG, WEIGHTS) if name not in names]
-    if MLX_FILE in names and WEIGHTS in missing:
+    if names.intersection((MLX_FILE, OLD_MLX)) and WEIGHTS in missing:
         raise LabError(_MLX.format(folder=folder))
+    for name in (CONFIG, WEIGHTS):
+        if name in names and not (folder / name).is_file():
+            raise LabError(f"{folder / name} is not a file that can be read. {IS}")
     if missing:
         raise LabError(f"There is no {' and no '.join(missing)} in {folder}. {_what_it_is(folder, names)}")
 
@@ -141,8 +145,9 @@ def _check_folder(folder: Path) -> None:
 def _what_it_is(folder: Path, names: set[str]) -> str:
     """What a folder without one of the two files is, and what to do."""
     pickles = [name for name in PICKLES if name in names]
-    inside = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}"))
+    inside = sorted(path.parent for depth in ("*", "*/*") for path in folder.glob(f"{depth}/{CONFIG}"))
     others = sorted(name for name in names if name.endswith(".safetensors") and name != WEIGHTS)
+    ggufs = sorted(name for name in names if name.endswith(".gguf"))
     if WEIGHTS not in names and pickles:
         return (
             f"It has {pickles[0]}, a pickle: opening one can run code that somebody hid in it, so it is not opened. If "
@@ -150,7 +155,18 @@ def _what_it_is(folder: Path, names: set[str]) -> str:
             f"'{pickles[0]}', weights_only=True), '{WEIGHTS}')`."
         )
     if inside and CONFIG not in names:
-        return f"There are adapters in folders inside it: give {' or '.join(str(folder / one) for one in inside[:4])}."
+        more = f", or one of {len(inside) - 4} more" if len(inside) > 4 else ""
+        return f"There are adapters in folders inside it: give {' or '.join(map(str, inside[:4]))}{more}."
+    if DIFFUSERS in names and WEIGHTS not in names:
+        return (
+            f"It has {DIFFUSERS}: that is a LoRA of diffusers, for a model that makes pictures. Load it there, "
+            f"pipeline.load_lora_weights('{folder}'). {IS}"
+        )
+    if ggufs and WEIGHTS not in names:
+        return (
+            f"It has {ggufs[0]}, a file of llama.cpp: an adapter there is used with `--lora {ggufs[0]}`. Here the "
+            f"adapter is needed from which it was converted. {IS}"
+        )
     if CONFIG not in names and names.intersection(WHOLE):
         return f"It holds a whole model, which is used as a base, not as an adapter. {IS}"
     if WEIGHTS in names:

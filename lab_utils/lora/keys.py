@@ -1,8 +1,9 @@
 """The names under which an adapter's tensors are saved, and the other spellings that are met for them.
 
 peft writes `base_model.model.<module>.lora_A.weight`. The same tensors are also found without that prefix, with the
-adapter's name inside (`lora_A.default.weight`, as `state_dict()` gives them), and with the prefixes of DDP, FSDP and
-`torch.compile`. peft passes over names that it does not expect, without a word; here they are mapped, or refused.
+adapter's name inside (`lora_A.default.weight`, as `state_dict()` gives them), and with the prefixes of DDP, FSDP,
+activation checkpointing and `torch.compile`. peft passes over names that it does not expect, without a word; here they
+are mapped, or refused.
 """
 
 import re
@@ -18,7 +19,8 @@ MATRICES = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B")
 PARTNER = {"lora_A": "lora_B", "lora_embedding_A": "lora_embedding_B"} | {
     "lora_B": "lora_A", "lora_embedding_B": "lora_embedding_A"
 }  # fmt: skip
-_WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module)\.")  # torch.compile's and FSDP's
+# torch.compile's, FSDP's, and that of activation checkpointing
+_WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _PREFIX = re.compile(r"^(module\.)*base_model\.model\.")  # DDP's, then peft's
 _PART = re.compile(
     r"^(?P<module>.+)\.(?P<part>lora_(?:embedding_)?[AB]|lora_magnitude_vector)(?P<name>\.[^.]+?)??(?P<leaf>\.(?:weight|bias))?$"

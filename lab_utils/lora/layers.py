@@ -7,12 +7,13 @@ Source: Hu et al. 2021 (LoRA), section 4. https://arxiv.org/abs/2106.09685
 """
 
 import math
+import sys
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import LabError
+from ..errors import LabError, shown
 from ..finite import nonfinite_in_words
 
 
@@ -246,11 +247,11 @@ def in_dtype_of_base(matrix: Tensor, weight: Tensor) -> Tensor:
 def check_settings(rank: int, alpha: float, dropout: float, use_rslora: bool) -> None:
     """Raise a LabError that names the value which no layer could take."""
     if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-        raise LabError(f"rank={rank!r} is out of range: a whole number from 1.")
+        raise LabError(f"rank={shown(rank)} is out of range: a whole number from 1.")
     for name, value, low in (("alpha", alpha, "above 0"), ("dropout", dropout, "from 0 up to, not including, 1")):
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not (0 < value < math.inf if name == "alpha" else 0 <= value < 1):
-            raise LabError(f"{name}={value!r} is out of range: a number {low}.")
+        if not number or not (0 < value <= sys.float_info.max if name == "alpha" else 0 <= value < 1):
+            raise LabError(f"{name}={shown(value)} is out of range: a number {low}.")
     if not isinstance(use_rslora, bool):
         raise LabError(f"use_rslora={use_rslora!r} is out of range: True or False.")
 

@@ -6,10 +6,11 @@ each field; `lora_facts` holds what is left against the tensors.
 """
 
 import re
+import warnings
 from collections.abc import Mapping
 
-from ..errors import LabError
-from .whole_model import matches
+from ..errors import LabError, shown
+from .targets import kept_layers, matches
 
 READ = "it sets rank, alpha, dropout or the scaling rule"
 NOTE = "it says where the adapter comes from or how it was trained; no saved tensor computes otherwise for it"
@@ -52,11 +53,19 @@ def check_kind(config: object, where: str) -> None:
 
 
 def check_options(config: dict, where: str) -> None:
-    """Raise a LabError that names the options which change what is computed and are not known here."""
+    """Raise a LabError that names the options which change what is computed and are not known here.
+
+    Keys that the installed peft does not know either are passed over, as peft does; a warning names those with a value.
+    """
     refused = {}
     for key, value in config.items():
-        if FIELDS.get(key, CHANGES) == CHANGES and value:
+        changes = FIELDS.get(key) == CHANGES and value
+        if changes and (key != "layer_replication" or kept_layers(value) is None):
             refused[key] = WHY.get(key, "What it does is not known here.")
+    unknown = sorted(key for key, value in config.items() if key not in FIELDS and value and not key.startswith("_"))
+    if unknown:
+        names = ", ".join(f"{key}={shown(config[key])}" for key in unknown)
+        warnings.warn(f"{where} has {names}: peft does not know that, and passes over it.", stacklevel=2)
     init = config.get("init_lora_weights", True)
     if init is not None and str(init).lower() not in KEEPS_BASE:
         refused["init_lora_weights"] = WHY["init_lora_weights"]

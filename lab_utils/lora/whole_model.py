@@ -3,7 +3,6 @@
 The layers are in `layers`, files in peft's layout in `files`.
 """
 
-import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 
@@ -14,6 +13,7 @@ from ..errors import LabError
 from ..finite import nonfinite_in_words
 from .keys import PREFIX, canonical, parse
 from .layers import SUPPORTED, LoRAConv1D, LoRAEmbedding, LoRALinear, check_layer, check_settings, kind_for
+from .targets import check_complete, is_all_linear, matches
 
 __all__ = [
     "LoRAConv1D", "LoRAEmbedding", "LoRALinear", "adapted_layers", "adapter_state", "find_targets", "freeze", "inject",
@@ -22,25 +22,9 @@ __all__ = [
 KindFor = Callable[[nn.Module], type[LoRALinear] | None]
 
 
-def matches(name: str, target_modules: str | Iterable[str]) -> bool:
-    """peft's rule: a list holds whole names or their ends after a dot; a string is a pattern for the whole name.
-
-    Raises
-    ------
-    LabError
-        The string is no regular expression.
-    """
-    if isinstance(target_modules, str):
-        try:
-            return re.fullmatch(target_modules, name) is not None
-        except re.error as error:
-            raise LabError(f"The pattern {target_modules!r} is no regular expression: {error}.") from error
-    return any(name == target or name.endswith(f".{target}") for target in target_modules)
-
-
 def inject(
     model: nn.Module, target_modules: str | Iterable[str], rank: int, alpha: float, dropout: float = 0.0,
-    use_rslora: bool = False,
+    use_rslora: bool = False, named_by: Mapping | None = None,
 ) -> nn.Module:  # fmt: skip
     """Put fresh adapters on layers of `model`, in place, and freeze everything else.
 
@@ -51,6 +35,9 @@ def inject(
         "all-linear", every linear layer but a transformers model's output head; or any other str, a regular expression
         for the whole name
     rank, alpha, dropout, use_rslora : as for LoRALinear
+    named_by : dict, optional
+        Fields of an adapter's config that choose layers. `read_adapter` gives them where they could mean more layers
+        than the file has tensors for.
 
     Returns
     -------
@@ -60,10 +47,13 @@ def inject(
     ------
     LabError
         A target matches nothing (the message lists what there is) or a module that cannot be adapted; a layer is
-        smaller than the rank; a value is out of its range; the model has adapters already. The model is unchanged then.
+        smaller than the rank; a value is out of its range; the model has adapters already; or `named_by` means a layer
+        that is not a target. The model is unchanged then.
     """
     check_settings(rank, alpha, dropout, use_rslora)
     targets = find_targets(model, target_modules, rank)
+    if named_by:
+        check_complete(model, named_by, _adaptable(model), targets, "This adapter")
     adapted = {name: kind_for(layer)(layer, rank, alpha, dropout, use_rslora) for name, layer in targets.items()}
     return put_on(model, adapted)
 
@@ -105,10 +95,8 @@ def _targets(model: nn.Module, target_modules: str | Iterable[str]) -> dict[str,
     modules = {name: module for name, module in model.named_modules() if name}
     known = sorted({name.rpartition(".")[2] for name, module in modules.items() if kind_for(module)})
     there_is = f"It has: {', '.join(known) or 'none'}."
-    if isinstance(target_modules, str) and target_modules.lower() == "all-linear":
-        head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-        linear = (LoRALinear, LoRAConv1D)
-        found = {name: m for name, m in modules.items() if kind_for(m) in linear and m is not head}
+    if is_all_linear(target_modules):
+        found = {name: modules[name] for name, linear in _adaptable(model).items() if linear}
         if not found:
             raise LabError(f"target_modules='all-linear': the model has no linear layer inside. {there_is}")
         return found
@@ -123,6 +111,15 @@ def _targets(model: nn.Module, target_modules: str | Iterable[str]) -> dict[str,
         if not any(matches(name, target if hint else [target]) for name in modules):
             raise LabError(f"target_modules: the model has no layer {target!r}. {there_is}{hint}")
     return {name: m for name, m in modules.items() if matches(name, target_modules if hint else wanted)}
+
+
+def _adaptable(model: nn.Module) -> dict[str, bool]:
+    """Name of each layer that LoRA can adapt -> whether "all-linear" means it: it is linear, and not the head."""
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    kinds = {name: (kind_for(module), module) for name, module in model.named_modules() if name}
+    return {
+        name: kind in (LoRALinear, LoRAConv1D) and module is not head for name, (kind, module) in kinds.items() if kind
+    }
 
 
 def adapted_layers(model: nn.Module) -> dict[str, LoRALinear]:

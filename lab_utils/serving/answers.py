@@ -78,7 +78,7 @@ def load_bank(folders: Mapping[str, Path], model: str = "smollm2-135m", task: st
     LabError
         Nothing says an adapter's task; or as `load_base` and `AdapterBank.load`.
     """
-    tasks = {name: task_of(folder) or task for name, folder in folders.items()}
+    tasks = {name: _task_of(folder, task) for name, folder in folders.items()}
     for name, its_task in tasks.items():
         if its_task is None:
             raise LabError(
@@ -97,6 +97,16 @@ def load_bank(folders: Mapping[str, Path], model: str = "smollm2-135m", task: st
     for name, folder in folders.items():
         bank.load(name, folder, tasks[name])
     return bank
+
+
+def _task_of(folder: Path, task: str | None) -> str | None:
+    """The task that an adapter's record names; `task` if there is no record, or none that can be read."""
+    try:
+        return task_of(folder) or task
+    except LabError:
+        if task is None:
+            raise
+        return task
 
 
 def adapter_folders(texts: Sequence[str]) -> dict[str, Path]:

@@ -10,7 +10,7 @@ import torch
 from .. import files
 from ..decoding import check_fit
 from ..decoding import refuse_nonfinite as refuse_nonfinite_logits
-from ..errors import LabError, choose
+from ..errors import LabError, choose, shown
 from ..finetune import take_off_adapter
 from ..finetune.conversation import decode_answer, pad_left, padding_token, stop_tokens
 from ..finetune.peft_adapters import adapter_tensors, attach, facts_for, load_tensors
@@ -237,8 +237,8 @@ class AdapterBank:
             raise LabError("`weights` is empty: name at least one adapter, as {'bookings': 0.5, 'style': 0.5}.")
         for one, weight in weights.items():
             choose("adapter", one, self.names)
-            if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not math.isfinite(weight):
-                raise LabError(f"weights[{one!r}]={weight!r} is out of range: a finite number.")
+            if not _is_finite(weight):
+                raise LabError(f"weights[{one!r}]={shown(weight)} is out of range: a finite number.")
             if self.model.peft_config[one].use_dora:
                 raise LabError(f"{one} is a DoRA adapter: its update is no product B·A, and cannot be added up.")
             if self.model.peft_config[one].lora_bias:
@@ -381,6 +381,14 @@ class AdapterBank:
             raise LabError(f"There is an adapter {name!r} already: unload or swap it, or take another name.")
 
 
+def _is_finite(weight: object) -> bool:
+    """Is it a number that a float can hold?"""
+    try:
+        return isinstance(weight, (int, float)) and not isinstance(weight, bool) and math.isfinite(weight)
+    except OverflowError:  # a whole number beyond the largest float
+        return False
+
+
 def _check_prompt(prompt: object, row: int) -> None:
     """Raise a LabError unless a tokenizer can take the prompt."""
     if not isinstance(prompt, str):
@@ -410,7 +418,13 @@ def task_of(folder: str | Path) -> str | None:
     for path in records:
         if not path.is_file():
             continue
-        record = files.read_json(path)
+        try:
+            record = files.read_json(path)
+        except LabError as error:
+            raise LabError(
+                f"{error} It would say which task the adapter was trained on. Name the task yourself, as "
+                "task='bookings', and the record is not read; or delete the file."
+            ) from error
         recipe = record.get("recipe") if isinstance(record, dict) else None
         task = recipe.get("task") if isinstance(recipe, dict) else None
         if isinstance(task, str):

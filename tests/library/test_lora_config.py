@@ -55,6 +55,7 @@ HARMLESS = {  # in the config alone: written there after peft saved the adapter
     "alpha_pattern": {"v_proj": 8, ".*nothing.*": 99}, "target_parameters": [], "task_type": "CAUSAL_LM",
     "trainable_token_indices": [], "use_bdlora": {"nblocks": 1, "target_modules_bd_a": ["q_proj"]}, "use_qalora": False,
     "use_rslora": False, "velora_config": {"scale": 2.0}, "a_field_of_tomorrow": None, "another": {},
+    "_comment": "from Monday",
 }  # fmt: skip
 
 
@@ -62,6 +63,30 @@ HARMLESS = {  # in the config alone: written there after peft saved the adapter
 def test_an_option_that_changes_no_number_is_accepted(tiny_llama, tmp_path, field):
     theirs = saved(tiny_llama, tmp_path, {field: HARMLESS[field]})
     assert_same_bits(logits(ours(tiny_llama, tmp_path)), logits(theirs))
+
+
+@pytest.mark.parametrize("key, value", [
+    ("merge_weights", True), ("transformers_version", "5.0"), ("a_field_of_tomorrow", {"x": [1]}),
+])  # fmt: skip
+def test_a_key_that_peft_does_not_know_is_noted_and_passed_over(tiny_llama, tmp_path, key, value):
+    theirs = saved(tiny_llama, tmp_path, {key: value})
+    with pytest.warns(UserWarning, match=rf"Unexpected keyword arguments \['{key}'\].*ignored"):
+        again = peft.PeftModel.from_pretrained(tiny_llama(), tmp_path)
+    assert_same_bits(logits(again), logits(theirs))
+    with pytest.warns(UserWarning, match=f"{CONFIG} has {key}=.*peft does not know that"):
+        found = ours(tiny_llama, tmp_path)
+    assert_same_bits(logits(found), logits(theirs))
+
+
+@pytest.mark.parametrize("replication", [[[0, 2]], [[0, 1], [1, 2]], [[0, 0], [0, 2]]])
+def test_replicating_every_layer_once_changes_nothing(tiny_llama, tmp_path, replication):
+    saved(tiny_llama, tmp_path, {"layer_replication": replication})
+    theirs = peft.PeftModel.from_pretrained(tiny_llama(), tmp_path)
+    assert_same_bits(logits(ours(tiny_llama, tmp_path)), logits(theirs))
+    for layers in (1, 3):
+        settings = read_adapter(tmp_path).settings
+        with pytest.raises(LabError, match=f"makes a model of 2 layers, and this base has {layers} layers"):
+            inject(tiny_llama(num_hidden_layers=layers), **settings)
 
 
 @pytest.mark.parametrize("init", [*KEEPS_BASE, "Gaussian", "true"])
@@ -141,7 +166,13 @@ CONTRADICTIONS = [
     ({"target_modules": ["q_proj"]}, r"leaves out .*v_proj"), ({"target_modules": 3}, "target_modules=3"),
     ({"target_modules": ["q_proj", 3]}, "a list of names"), ({"exclude_modules": "(", "r": 4}, "no regular expression"),
     ({"exclude_modules": ["v_proj"]}, "leaves out .*v_proj"), ({"layers_to_transform": [0]}, r"leaves out .*layers\.1"),
-    ({"layer_replication": [[0, 2], [1, 2]]}, "layer_replication"), ({"kasa_config": {"x": 1}}, "kasa_config"),
+    ({"layer_replication": [[0, 2], [1, 2]]}, "layer_replication"), ({"layer_replication": [[1, 2]]}, "repeats layers"),
+    ({"layer_replication": [0, 2]}, "layer_replication"), ({"layer_replication": "x"}, "layer_replication='x'"),
+    ({"use_bdlora": {"nblocks": 2, "target_modules_bd_a": 5}}, "target_modules_bd_a=5 in use_bdlora.*a list of names"),
+    ({"use_bdlora": {"nblocks": 2, "target_modules_bd_b": "q_proj"}}, "target_modules_bd_b='q_proj'"),
+    ({"use_bdlora": {"target_modules_bd_a": [None]}}, r"target_modules_bd_a=\[None\]"),
+    ({"lora_alpha": 10**400}, r"alpha=\(a number of 1,329 bits\)"), ({"lora_dropout": 10**400}, "dropout=.*1,329 bits"),
+    ({"kasa_config": {"x": 1}}, "kasa_config"),
     ({"use_bdlora": {"nblocks": 2, "target_modules_bd_a": ["q_proj"]}}, "use_bdlora"),
     ({"peft_type": None}, "does not say peft_type"), ({"peft_type": ["LORA"]}, "and not 'LORA'"),
     ({"target_modules": None, "target_parameters": ["x"]}, "target_parameters="),

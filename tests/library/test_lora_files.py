@@ -106,7 +106,7 @@ def test_settings_and_weights_survive_the_disk(tmp_path_factory, rank, alpha, dr
         ({"alpha_pattern": {r"layers\.1\..*": 2}}, "alpha_pattern="),
         ({"lora_bias": True}, "lora_bias=True"), ({"modules_to_save": ["lm_head"]}, "modules_to_save="),
         ({"init_lora_weights": "pissa"}, "init_lora_weights='pissa'"), ({"layers_to_transform": [1]}, "layers_to_tr"),
-        ({"exclude_modules": ["q_proj"]}, "exclude_modules="), ({"a_new_option": 1}, "a_new_option=1"),
+        ({"exclude_modules": ["q_proj"]}, "exclude_modules="), ({"kasa_config": {"x": 1}}, "kasa_config="),
         ({"peft_type": "VERA"}, "'VERA' and not 'LORA'"), ({"r": None}, "does not say r"),
         ({"target_modules": None}, "does not say target_modules"),
     ],
@@ -213,3 +213,96 @@ def test_weights_that_cannot_be_replaced_keep_their_config(tiny_llama, tmp_path,
     with pytest.raises(LabError, match="Permission denied"):
         save_adapter(inject(tiny_llama(), ["q_proj", "k_proj"], 3, 4), tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_whichever_move_fails_both_files_stay(tiny_llama, tmp_path, monkeypatch):
+    """Two files are set aside and two are moved in: four moves, of which the third is the config's."""
+    save_adapter(inject(tiny_llama(), ["q_proj"], 2, 4), tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    replace, moves = os.replace, []
+
+    for failing in range(4):
+
+        def fail_once(source, target, failing=failing):
+            moves.append(os.path.basename(target))
+            if len(moves) == failing + 1:
+                raise PermissionError(13, "Permission denied")
+            replace(source, target)
+
+        moves.clear()
+        monkeypatch.setattr(os, "replace", fail_once)
+        with pytest.raises(LabError, match="Permission denied"):
+            save_adapter(inject(tiny_llama(), ["q_proj", "k_proj"], 3, 4), tmp_path)
+        assert moves[failing] == (lora_files.CONFIG, lora_files.WEIGHTS)[failing % 2]
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_is_not_saved(tiny_llama, tmp_path, value):
+    model = inject(tiny_llama(), ["q_proj"], 2, 4)
+    folder = save_adapter(model, tmp_path / "adapter")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with torch.no_grad():
+        model.get_submodule("model.layers.1.self_attn.q_proj").lora_B[5, 1] = value
+    for place in (folder, tmp_path / "new"):
+        with pytest.raises(LabError, match=rf"layers\.1\.self_attn\.q_proj\.lora_B\.weight\[5, 1\] is {value}: the"):
+            save_adapter(model, place)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before and not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("name", [lora_files.CONFIG, lora_files.WEIGHTS])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_pipes_and_folders_in_the_place_of_a_file_stay(tiny_llama, tmp_path, name, make):
+    make(tmp_path / name)
+    with pytest.raises(LabError, match=f"{name} is (not a regular file|a folder)"):
+        save_adapter(inject(tiny_llama(), ["q_proj"], 2, 4), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name] and not (tmp_path / name).is_file()
+
+
+@pytest.mark.parametrize("path", ["a\0b", "a\ud800b", "a" * 300, None, 3], ids=ascii)
+def test_what_cannot_be_a_path_is_named(tiny_llama, path):
+    for call in (read_adapter, lambda path: save_adapter(inject(tiny_llama(), ["q_proj"], 2, 4), path)):
+        with pytest.raises(LabError, match="path"):
+            call(path)
+
+
+NARROWED = {
+    "two names": {"target_modules": ["q_proj", "v_proj"]}, "excluding": {"exclude_modules": ["k_proj"]},
+    "excluding by pattern": {"exclude_modules": ".*k_proj"}, "numbers": {"layers_to_transform": [0, 1]},
+    "numbers of a stack": {"layers_to_transform": [0, 1], "layers_pattern": "layers"},
+    "another module": {"target_modules": ["q_proj", "v_proj", "query_key_value"]}, "a pattern": {
+        "target_modules": r".*\.(q|v)_proj"}, "replicating nothing": {"layer_replication": [[0, 2]]},
+}  # fmt: skip
+LOST = {"a layer": "layers.1.", "a target": ".v_proj.", "one of both": "layers.1.self_attn.v_proj"}
+
+
+@pytest.mark.parametrize("lost", LOST)
+@pytest.mark.parametrize("case", NARROWED)
+def test_half_an_adapter_does_not_go_onto_a_model(tiny_llama, tmp_path, case, lost):
+    """The judge is peft, which knows from the config where tensors belong."""
+    from safetensors.torch import load_file, save_file
+
+    theirs = peft_random(tiny_llama(), r=4, target_modules=["q_proj", "v_proj"])
+    theirs.save_pretrained(tmp_path)
+    path = tmp_path / lora_files.CONFIG
+    path.write_text(json.dumps({**json.loads(path.read_text()), **NARROWED[case]}))
+    state, values = read_adapter(tmp_path)
+    assert_same_bits(logits(load_adapter(inject(tiny_llama(), **values), state)), logits(theirs))
+    whole = load_file(tmp_path / lora_files.WEIGHTS)
+    save_file({key: one for key, one in whole.items() if LOST[lost] not in key}, tmp_path / lora_files.WEIGHTS)
+    with pytest.warns(UserWarning, match="missing adapter keys"):
+        peft.PeftModel.from_pretrained(tiny_llama(), tmp_path)
+    with pytest.raises(LabError, match=r"is incomplete: .*_proj of this base too|does not fit the model: missing"):
+        state, values = read_adapter(tmp_path)
+        load_adapter(inject(tiny_llama(), **values), state)
+
+
+def test_layers_that_the_config_leaves_out_need_no_tensors(tiny_llama, tmp_path):
+    for number, change in enumerate(
+        ({"layers_to_transform": [1]}, {"layers_to_transform": 0, "layers_pattern": "layers"},
+         {"exclude_modules": ["layers.0.self_attn.v_proj"]}, {"exclude_modules": r".*\.1\..*v_proj"})
+    ):  # fmt: skip
+        theirs = peft_random(tiny_llama(), r=4, target_modules=["q_proj", "v_proj"], **change)
+        theirs.save_pretrained(tmp_path / str(number))
+        state, values = read_adapter(tmp_path / str(number))
+        assert_same_bits(logits(load_adapter(inject(tiny_llama(), **values), state)), logits(theirs))

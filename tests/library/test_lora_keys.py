@@ -14,6 +14,7 @@ SAVED = f"{PREFIX}model.layers.0.q_proj.lora_A.weight"
     [
         SAVED, "model.layers.0.q_proj.lora_A.weight", f"{PREFIX}model.layers.0.q_proj.lora_A.default.weight",
         f"module.{SAVED}", f"_orig_mod.{SAVED}", f"{PREFIX}_orig_mod.model.layers.0.q_proj.lora_A.weight",
+        "model.layers._checkpoint_wrapped_module.0.q_proj._checkpoint_wrapped_module.lora_A.weight",
         f"{PREFIX}model._fsdp_wrapped_module.layers.0.q_proj.lora_A.mine.weight",
         "model.layers.0.q_proj.lora_A.weight.weight",  # an adapter that is called "weight"
     ],

@@ -5,6 +5,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import socket
 import subprocess
 from pathlib import Path
 
@@ -130,6 +131,37 @@ def test_a_link_stays_a_link(tmp_path):
 
 
 # Folders.
+
+
+@pytest.fixture
+def irregular(tmp_path):
+    """A pipe, a socket, and links to both."""
+    os.mkfifo(tmp_path / "pipe")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket"))
+    for name in ("pipe", "socket"):
+        (tmp_path / f"link to a {name}").symlink_to(tmp_path / name)
+    return [tmp_path / name for name in ("pipe", "socket", "link to a pipe", "link to a socket")]
+
+
+def test_what_is_no_regular_file_is_never_replaced(tmp_path, irregular):
+    before = {path: path.lstat() for path in irregular}
+    for path in irregular:
+        with pytest.raises(LabError, match=f"{path.name} is not a regular file but a device, a pipe or a socket"):
+            files.write_text(path, "new")
+        with pytest.raises(LabError, match="not a regular file"), files.replacing_files(tmp_path) as new:
+            (new / path.name).write_text("new")
+        with pytest.raises(LabError, match=r"holds .*pipe"), files.replacing_folder(tmp_path, lambda name: True) as new:
+            (new / path.name).write_text("new")
+    assert {path: path.lstat() for path in irregular} == before
+    assert sorted(tmp_path.iterdir()) == sorted(irregular)
+
+
+def test_a_folder_in_the_place_of_a_file_stays(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    with pytest.raises(LabError, match="a is a folder"), files.replacing_files(tmp_path) as new:
+        (new / "a").write_text("new")
+    assert (tmp_path / "a" / "b").is_dir() and [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 @pytest.mark.parametrize("old", [{}, {"config_json": "old"}, {"config_json": "old", "weights": "old", "_hidden": "x"}])

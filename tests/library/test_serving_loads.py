@@ -186,6 +186,36 @@ def test_tensors_that_config_or_base_do_not_have_are_refused(bank, folder, tmp_p
     refused(bank, named, "model.norm is a LlamaRMSNorm, which LoRA cannot adapt|no layer model.layers.9")
 
 
+@pytest.mark.parametrize("lost", ["layers.1.", ".v_proj.", "layers.1.self_attn.v_proj"])
+@pytest.mark.parametrize("config", [{}, {"target_modules": r".*\.[qv]_proj"}, {"layers_to_transform": [0, 1]}])
+def test_half_an_adapter_is_refused(bank, folder, tmp_path, lost, config):
+    """peft's list of names may hold more than the model has, but what the model has needs its tensors."""
+    half = changed(folder, tmp_path, lambda old: {key: one for key, one in old.items() if lost not in key}, config)
+    refused(bank, half, r"changed is incomplete: .*target_modules=.*v_proj|q_proj of this base too")
+    wider = {"target_modules": ["q_proj", "v_proj", "query_key_value"], "layers_to_transform": None}
+    more = changed(folder, tmp_path, lambda _: load_file(folder / WEIGHTS), wider)
+    bank.load("more", more)
+    assert torch.equal(bank.logits(IDS, "more"), bank.logits(IDS, "one"))
+
+
+def test_layers_that_the_config_names_and_leaves_out_need_no_tensors(tiny_llama, folder, tmp_path):
+    bank = AdapterBank(tiny_llama(num_hidden_layers=3), None)
+    with pytest.raises(LabError, match=r"incomplete: .*means model\.layers\.2\.self_attn\.q_proj of this base too"):
+        bank.load("fewer", folder)
+    bank.load("first", changed(folder, tmp_path, config={"layers_to_transform": [0, 1]}))
+    bank.load("again", changed(folder, tmp_path, config={"exclude_modules": r".*layers\.2\..*"}))  # on peft's layers
+    assert torch.equal(bank.logits(IDS, "again"), bank.logits(IDS, "first"))
+    with pytest.raises(LabError, match="makes a model of 2 layers, and this base has 3 layers"):
+        bank.load("cut", changed(folder, tmp_path, config={"layer_replication": [[0, 2]]}))
+
+
+def test_what_cannot_be_a_path_is_named(bank):
+    for path in ("a\0b", "a\ud800b", "a" * 300, None, 3):
+        with pytest.raises(LabError, match="path"):
+            bank.load("bad", path)
+    assert bank.names == ["one"]
+
+
 def test_the_base_that_it_was_trained_on_is_told(bank, folder, tmp_path):
     wide = {key: torch.zeros(4, 96) if "lora_A" in key else one for key, one in load_file(folder / WEIGHTS).items()}
     other = changed(folder, tmp_path, lambda _: wide, {"base_model_name_or_path": "somebody/wide"})
@@ -242,7 +272,7 @@ def test_a_base_that_is_damaged_or_merged_is_refused(tiny_llama, bank):
 
 
 def test_weights_of_a_sum_and_its_result_are_finite(bank):
-    for weight in (math.nan, math.inf, "1", None, True):
+    for weight in (math.nan, math.inf, "1", None, True, 10**400, -(10**5000)):
         with pytest.raises(LabError, match=r"weights\['one'\]=.*a finite number"):
             bank.combine("sum", {"one": weight})
     for how in ("cat", "linear", "svd"):
@@ -328,5 +358,14 @@ def test_a_task_is_read_from_the_record(tmp_path):
         (tmp_path / "record.json").write_text(json.dumps(record))
         assert task_of(tmp_path) is None
     (tmp_path / "record.json").write_text("{")
-    with pytest.raises(LabError, match=r"record\.json, line 1"):
+    with pytest.raises(LabError, match=r"record\.json, line 1.*task='bookings', and the record is not read"):
         task_of(tmp_path)
+
+
+def test_a_damaged_record_does_not_matter_if_the_task_is_named(bank, folder):
+    (folder / "record.json").write_bytes(b"\xff{")
+    with pytest.raises(LabError, match=r"record\.json is not UTF-8.*task='bookings'"):
+        bank.load("two", folder)
+    bank.load("two", folder, task="style")
+    bank.swap("one", folder, task="style")
+    assert bank.tasks == {"one": "style", "two": "style"}

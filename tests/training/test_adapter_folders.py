@@ -3,6 +3,7 @@ unpickled."""
 
 import errno
 import json
+import os
 import pickle
 
 import pytest
@@ -166,6 +167,35 @@ def test_one_of_the_two_files_and_other_names(folder):
     (folder / "config_of_old").rename(folder / CONFIG)
     (folder / WEIGHTS).rename(folder / "lora.safetensors")
     with pytest.raises(LabError, match=rf"no {WEIGHTS} in .*has lora\.safetensors"):
+        read_adapter(folder)
+
+
+def test_an_adapter_two_folders_down_is_found(folder, tmp_path):
+    (tmp_path / "run" / "checkpoint-10").mkdir(parents=True)
+    folder.rename(tmp_path / "run" / "checkpoint-10" / "adapter")
+    with pytest.raises(LabError, match=f"in folders inside it: give {tmp_path}/run/checkpoint-10/adapter"):
+        read_adapter(tmp_path / "run")
+
+
+@pytest.mark.parametrize("name, message", [
+    ("pytorch_lora_weights.safetensors", "a LoRA of diffusers.*load_lora_weights"), ("adapters.npz", r"MLX \(mlx-lm\)"),
+    ("ggml-adapter.gguf", "ggml-adapter.gguf, a file of llama.cpp.*--lora"),
+    ("bookings-f16.gguf", "bookings-f16.gguf, a file of llama.cpp"),
+])  # fmt: skip
+@pytest.mark.parametrize("with_config", [True, False])
+def test_adapters_of_other_programs_are_named(folder, name, message, with_config):
+    (folder / WEIGHTS).rename(folder / name)
+    if not with_config:
+        (folder / CONFIG).unlink()
+    with pytest.raises(LabError, match=message):
+        read_adapter(folder)
+
+
+@pytest.mark.parametrize("name", [CONFIG, WEIGHTS])
+def test_a_pipe_is_not_waited_for(folder, name):
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(LabError, match=f"{name} is not a file that can be read"):
         read_adapter(folder)
 
 
