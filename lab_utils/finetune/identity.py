@@ -1,19 +1,29 @@
 """What tells one run from another besides its recipe: the data that are read, and the base that is adapted.
 
 Both are written into every checkpoint as digests. Weights of one base differ in their last bits where another
-processor quantized them, or in another dtype; those are compared by a sample of values and not bit by bit.
+processor quantized them, or in another dtype; those are compared by a sample of each tensor's values and not bit by
+bit. Records of earlier versions, which hold less, are compared by what they hold.
 """
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Sequence
 
 from ..device import Device
-from ..errors import LabError
+from ..errors import LabError, shown
 from ..models.registry import base_model
 
-SAMPLED = 64  # values of the base that are kept
+SAMPLED = 64  # values of the largest tensor that are kept
+OF_EACH = 8  # values of each tensor that are kept
 TOLERANCE = 0.01  # of their size: bfloat16 rounds by up to 0.004
+BLOCK = 1021  # words of eight bytes that are added up together; a prime, so that no row of a matrix is a block
+# What a configuration holds besides what the model computes: where it is from, how it is loaded and run, its text.
+NOT_COMPARED = (
+    "name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype",
+    "quantization_config", "use_cache", "return_dict", "output_attentions", "output_hidden_states", "torchscript",
+    "id2label", "label2id", "problem_type", "initializer_range", "task_specific_params", "auto_map",
+)  # fmt: skip
 WHAT = {"data": "other training data", "tokens": "another tokenizer or chat template", "base": "another base model"}
 
 
@@ -48,24 +58,46 @@ def base_identity(model, device: Device) -> dict:
 
     Returns
     -------
-    dict ready for JSON: "name" (for messages), "shapes" and "weights" (digests), "sample" (list of floats), and
-    "made": what the weights' last bits depend on
+    dict ready for JSON: "name" (for messages), "config" (the settings that decide what the model computes), "shapes",
+    "weights" and "order" (digests; only the last tells that numbers changed places), "sample" (list of floats, of the
+    largest tensor) and "samples" (of each), and "made": what the weights' last bits depend on
+
+    Raises
+    ------
+    LabError
+        A weight is on the device "meta".
     """
-    shapes, sums, floats = [], [], []
-    for name, one in base_model(model).named_parameters():
+    base, shapes, sums, order, floats, samples = base_model(model), [], [], hashlib.sha256(), [], []
+    rows_scaled = {id(module.weight): module for module in base.modules() if hasattr(module, "state")}  # of LLM.int8
+    for name, one in base.named_parameters():
         if "lora_" in name:
             continue
+        if one.is_meta:
+            raise LabError(
+                f"{name} of this base has no values: it is on the device 'meta', where only shapes are kept. Load the "
+                "base with its weights, as load_base does."
+            )
         name = name.replace(".base_layer.", ".")
         state = getattr(one, "quant_state", None)
         shapes.append([name, list(one.shape if state is None else state.shape)])
-        sums += [_checksum(one)] + ([] if state is None else [_checksum(state.absmax)])
+        for tensor in [one] if state is None else [one, state.absmax]:
+            total, told = _checksum(tensor)
+            sums.append(total)
+            order.update(told)
+        scales = _scales(one, rows_scaled.get(id(one)))
+        if scales is not None:
+            order.update(_checksum(scales)[1])
         if state is None and one.is_floating_point() and one.numel():
             floats.append(one.detach())
+        samples.append(_few(one.detach() if scales is None else scales))
     return {
-        "name": str(getattr(base_model(model), "name_or_path", "") or type(base_model(model)).__name__),
+        "name": str(getattr(base, "name_or_path", "") or type(base).__name__),
+        "config": _settings(base),
         "shapes": _digest(shapes),
         "weights": _digest(sums),
+        "order": order.hexdigest()[:16],
         "sample": _sample(floats),
+        "samples": samples,
         "made": f"{device.kind} {device.name} {device.compute_dtype}",
     }
 
@@ -81,8 +113,10 @@ def differences(saved: dict, now: dict) -> list[str]:
     for part in WHAT.keys() & saved.keys() & now.keys():
         there, here = saved[part], now[part]
         if part == "base":
-            if not _one_base(there, here):
-                found.append((part, f" ({there['name']} there, {here['name']} here)"))
+            settings = _other_settings(there.get("config", {}), here.get("config", {}))
+            if settings or not _one_base(there, here):
+                names = f"{there['name']} there, {here['name']} here"
+                found.append((part, f" ({settings or names})"))
         elif there != here:
             found.append((part, ""))
     if "data" in dict(found):
@@ -110,25 +144,88 @@ def refuse_other(folder, saved: dict, now: dict) -> None:
         )
 
 
+def is_identity(saved: dict) -> bool:
+    """Can what a checkpoint holds be compared: has each part the form that this module gives it?"""
+    base = saved.get("base", {"name": "", "shapes": "", "weights": "", "made": "", "sample": []})
+    if not isinstance(base, dict) or not isinstance(base.get("config", {}), dict):
+        return False
+    texts = [saved.get("data", ""), saved.get("tokens", ""), base.get("order", "")]
+    texts += [base.get(name) for name in ("name", "shapes", "weights", "made")]
+    samples = base.get("samples", [])
+    if not all(isinstance(one, str) for one in texts) or not isinstance(samples, list):
+        return False
+    return all(_are_numbers(one) for one in [base.get("sample"), *samples])
+
+
+def _are_numbers(values: object) -> bool:
+    """Is it a list of floats, as JSON has them?"""
+    return isinstance(values, list) and all(type(one) in (int, float) and abs(one) < math.inf for one in values)
+
+
+def _settings(base) -> dict:
+    """A model's configuration as JSON, without what says nothing about what it computes.
+
+    Token numbers are left out too: they are in the tokens' digest.
+    """
+    found = base.config.to_dict() if hasattr(base, "config") else {}
+    compared = {
+        name: one for name, one in found.items()
+        if name not in NOT_COMPARED and not name.startswith("_") and not name.endswith("_token_id")
+    }  # fmt: skip
+    return json.loads(json.dumps(compared, default=str, skipkeys=True))
+
+
+def _other_settings(there: dict, here: dict) -> str:
+    """In what two configurations differ, in words; what only one has is another version's of transformers."""
+    found = []
+    for name in sorted(there.keys() & here.keys()):
+        one, other = there[name], here[name]
+        if isinstance(one, dict) and isinstance(other, dict):
+            one, other = ({key: each[key] for key in one.keys() & other.keys()} for each in (one, other))
+        if one != other:
+            found.append(f"{name}: {shown(one)} there, {shown(other)} here")
+    return "; ".join(found)
+
+
 def _one_base(there: dict, here: dict) -> bool:
     """Are two bases one and the same, but for rounding where they were made on different machines?"""
     if there["shapes"] != here["shapes"]:
         return False
-    if there["weights"] == here["weights"]:
+    if there["weights"] == here["weights"] and there.get("order", here["order"]) == here["order"]:
         return True
-    if there["made"] == here["made"] or len(there["sample"]) != len(here["sample"]):
+    if there["made"] == here["made"]:
         return False
-    size = max(map(abs, there["sample"]), default=0.0)
-    return all(abs(a - b) <= TOLERANCE * size for a, b in zip(there["sample"], here["sample"], strict=True))
+    pairs = [(there["sample"], here["sample"])]
+    if "samples" in there:
+        if len(there["samples"]) != len(here["samples"]):
+            return False
+        pairs += zip(there["samples"], here["samples"], strict=True)
+    return all(_nearly_equal(*pair) for pair in pairs)
 
 
-def _checksum(tensor) -> int:
-    """All bytes of a tensor added up in words of eight: quick, and the same on every device."""
+def _nearly_equal(there: list[float], here: list[float]) -> bool:
+    """Are two samples of one tensor the same, but for rounding?"""
+    size = max(map(abs, there), default=0.0)
+    same = len(there) == len(here)
+    return same and all(abs(a - b) <= TOLERANCE * size for a, b in zip(there, here, strict=True))
+
+
+def _checksum(tensor) -> tuple[int, bytes]:
+    """All bytes of a tensor added up in words of eight, and what tells their order: quick, and equal on every device.
+
+    For the order they are laid out as a table, and the sums of its rows and of its columns are what is told.
+    """
     import torch
 
     data = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
     words = data[: len(data) // 8 * 8].clone() if data.data_ptr() % 8 else data[: len(data) // 8 * 8]
-    return int(words.view(torch.int64).sum()) + sum(data[len(words) :].tolist())
+    rest = data[len(words) :].tolist()
+    words = words.view(torch.int64)
+    table = words[: len(words) // BLOCK * BLOCK].view(-1, BLOCK)
+    left = words[table.numel() :]
+    rows = table.sum(1)
+    told = torch.cat([rows, table.sum(0), left]).cpu().numpy().tobytes() + bytes(rest)
+    return int(rows.sum() + left.sum()) + sum(rest), told
 
 
 def _sample(tensors: list) -> list[float]:
@@ -137,6 +234,29 @@ def _sample(tensors: list) -> list[float]:
         return []
     flat = max(tensors, key=lambda tensor: tensor.numel()).reshape(-1)
     return flat[:: max(1, len(flat) // SAMPLED)][:SAMPLED].float().tolist()
+
+
+def _few(tensor) -> list[float]:
+    """`OF_EACH` values of a tensor, from places all over it, in the digits that bfloat16 does not round away."""
+    if not tensor.numel():
+        return []
+    places = [(number * 2654435761 + 40503) % tensor.numel() for number in range(1, OF_EACH + 1)]
+    return [float(f"{value:.4g}") for value in tensor.reshape(-1)[places].float().tolist()]
+
+
+def _scales(weight, layer):
+    """What the codes of a quantized weight are scaled by, one for each block or row; None of one that is not.
+
+    The layer of LLM.int8 takes the scales over from its weight when it is first used.
+    """
+    if layer is not None:
+        return weight.SCB if getattr(weight, "SCB", None) is not None else layer.state.SCB
+    state = getattr(weight, "quant_state", None)
+    if state is None or not state.nested:
+        return state and state.absmax
+    blocks = state.state2
+    scales = blocks.code[state.absmax.long()] * blocks.absmax.repeat_interleave(blocks.blocksize)[: len(state.absmax)]
+    return scales + state.offset
 
 
 def _digest(value) -> str:
