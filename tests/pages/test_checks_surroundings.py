@@ -132,7 +132,7 @@ def test_every_setting_is_as_before(setting, then):
         with pytest.raises(KeyboardInterrupt):
             checks.check("outer_product", does(change, then))
     else:
-        report = checks.check("outer_product", does(change, then))
+        report = checks.check("outer_product", does(change, then), seconds=60)
         assert report.passed == (then is None), report.text
     assert read() == before
 
