@@ -1,7 +1,10 @@
 """What a model writes: greedy answers to prompts, in batches."""
 
-from .errors import LabError, at_least
+from collections.abc import Iterable
+
+from .errors import LabError, shown, whole
 from .finetune.conversation import decode_answer, pad_left, padding_token, stop_tokens
+from .finetune.fit import check_fit
 from .finetune.supervision import prompt_ids
 from .tasks import Task
 from .tasks.registry import find_task
@@ -35,11 +38,9 @@ def generate(model, tokenizer, prompts: list[str], task: str | Task = "bookings"
     from .merging import dequantized_copy
 
     task = find_task(task)
-    room = task.max_new_tokens if max_new_tokens is None else max_new_tokens
-    at_least(1, batch_size=batch_size, max_new_tokens=room)
-    if isinstance(prompts, str):
-        raise LabError("prompts is one text: give a list of texts.")
-    rows = [prompt_ids(tokenizer, task, prompt) for prompt in prompts]
+    batch_size = whole("batch_size", batch_size)
+    room = whole("max_new_tokens", task.max_new_tokens if max_new_tokens is None else max_new_tokens)
+    rows = [prompt_ids(tokenizer, task, prompt) for prompt in texts("prompts", prompts)]
     check_fit(model, rows, room)
     was_training = model.training
     device = next(model.parameters()).device
@@ -67,6 +68,19 @@ def generate(model, tokenizer, prompts: list[str], task: str | Task = "bookings"
     return outputs
 
 
+def texts(name: str, values: object) -> list:
+    """A list of texts as a list. A text alone is refused: its letters would be taken for the texts.
+
+    Raises
+    ------
+    LabError
+        `values` is one text, or not a list at all.
+    """
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise LabError(f"{name}={shown(values)} is out of range: a list of texts, even of one.")
+    return list(values)
+
+
 def refuse_nonfinite(input_ids, scores):
     """A step of transformers' generation that passes on finite logits; else the likeliest token would be token 0.
 
@@ -81,37 +95,3 @@ def refuse_nonfinite(input_ids, scores):
             "Load the base and the adapter again; on a GPU take bfloat16 or float32."
         )
     return scores
-
-
-def check_fit(model, rows: list[list[int]], more: int = 0) -> None:
-    """Raise a LabError for tokens that the model has no embedding for, or more of them than it has positions.
-
-    Parameters
-    ----------
-    model : causal language model of transformers, with or without adapters
-    rows : token ids
-    more : int, tokens that come after them
-
-    Positions count only where they are learned, as in GPT-2: a rotary model reads on, if less well.
-    """
-    import torch
-
-    embedding = model.get_input_embeddings()
-    known = getattr(embedding, "num_embeddings", None)
-    highest, longest = max(map(max, rows), default=0), max(map(len, rows), default=0) + more
-    if known is not None and highest >= known:
-        raise LabError(
-            f"The tokenizer gives token {highest}, and the model's embedding has {known} rows: they do not belong "
-            "together. Load tokenizer and model from the same place."
-        )
-    limit = getattr(model.config, "max_position_embeddings", None)
-    learned = any(
-        isinstance(module, torch.nn.Embedding) and module is not embedding and "relative" not in name
-        and ("position" in name or name.endswith("wpe"))
-        for name, module in model.named_modules()
-    )  # fmt: skip
-    if learned and limit is not None and longest > limit:
-        raise LabError(
-            f"{longest} tokens are more than the {limit} positions that this model has learned. Shorten the text, "
-            "the shots or the room for an answer."
-        )

@@ -1,12 +1,12 @@
 """How good is it: exact match, fields, valid answers with a confidence interval, and perplexity."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from .decoding import check_fit, generate
-from .errors import LabError, at_least
+from .decoding import check_fit, generate, texts
+from .errors import LabError, listed, shown, whole
 from .finetune import answer_logits, collate, encode
 from .finetune.control_tokens import ControlTokens
 from .finetune.conversation import padding_token
@@ -43,12 +43,14 @@ class Scores:
         return f"{len(self.rows)} examples: " + ", ".join(parts)
 
 
-def bootstrap_interval(hits: list[bool], resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
+def bootstrap_interval(hits: Sequence[bool], resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
     """95 % percentile bootstrap interval of a share.
 
     Parameters
     ----------
-    hits : list of bool, one per example, not empty
+    hits : sequence of bool, one per example, not empty; or of numbers in [0, 1]
+    resamples : int, 1 to 1,000,000
+    seed : int, 0 or more
 
     Returns
     -------
@@ -57,15 +59,21 @@ def bootstrap_interval(hits: list[bool], resamples: int = 2000, seed: int = 0) -
     Raises
     ------
     LabError
-        `hits` is empty.
+        `hits` is empty or holds something else, or a setting is out of range.
 
     Source: Efron 1979, Bootstrap methods. https://doi.org/10.1214/aos/1176344552
     """
-    if not len(hits):
-        raise LabError("There are no examples: the share of none has no interval.")
     import numpy as np
 
-    values = np.asarray(hits, dtype=float)
+    resamples, seed = whole("resamples", resamples, 1, 1_000_000), whole("seed", seed, 0)
+    try:
+        values = np.asarray(hits, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise LabError(f"hits={shown(hits)} is out of range: True or False for each example.") from error
+    if values.size == 0:
+        raise LabError("There are no examples: the share of none has no interval.")
+    if values.ndim != 1 or not ((values >= 0) & (values <= 1)).all():  # NaN is neither
+        raise LabError(f"hits={shown(hits)} is out of range: True or False for each example.")
     rng = np.random.default_rng(seed)
     means = values[rng.integers(0, len(values), (resamples, len(values)))].mean(axis=1)
     low, high = np.quantile(means, (0.025, 0.975))
@@ -112,10 +120,10 @@ def grade(task: Task, examples: list[dict], outputs: list[str]) -> Scores:
     Raises
     ------
     LabError
-        There are no examples, the numbers differ, an output is not a text, or an answer is not one of the task.
+        There are no examples, the numbers differ, an output is not a text, or an answer is empty or not the task's.
     """
     task = find_task(task)
-    examples, outputs = _check_references(task, examples), list(outputs)
+    examples, outputs = _check_references(task, examples), texts("outputs", outputs)
     if len(outputs) != len(examples):
         raise LabError(f"There are {len(examples)} examples and {len(outputs)} outputs: give one output per example.")
     for number, output in enumerate(outputs, 1):
@@ -148,7 +156,11 @@ def _check_references(task: Task, examples) -> list[dict]:
     examples = check_rows(examples, "example", blank=True)
     if not examples:
         raise LabError("There are no examples to score: the split is empty. Choose another split or a larger slice.")
-    for number, row in enumerate(examples, 1) if task.fields else ():
+    for number, row in enumerate(examples, 1):
+        if not task.fields:
+            if not row["answer"].strip():
+                raise LabError(f"example {number}: the answer is empty, and so would be right. Leave that row out.")
+            continue
         found = task.parse(row["answer"])
         if found is None:
             why = "is not a JSON object"
@@ -210,7 +222,7 @@ def answer_losses(
     import torch
 
     task = find_task(task)
-    at_least(1, batch_size=batch_size)
+    batch_size = whole("batch_size", batch_size)
     examples = check_rows(examples, "example", blank=True)
     rows = [encode(tokenizer, task, row["prompt"], row["answer"], shots) for row in examples]
     if not rows:
@@ -301,12 +313,8 @@ def token_losses(model, tokenizer, text: str, window: int = 512, stride: int = 2
     import torch
 
     check_text("text", text)
-    for name, value in {"window": window, "stride": stride}.items():
-        if isinstance(value, bool) or not isinstance(value, int):
-            at_least(1, **{name: value})
-    if not 1 <= stride < window:  # at stride = window a piece's first token would have nothing before it
-        allowed = f"1 to {window - 1}, less than window={window}" if window > 1 else f"window={window} is below 2"
-        raise LabError(f"stride={stride} is out of range: {allowed}.")
+    window = whole("window", window, 2)  # at stride = window a piece's first token would have nothing before it
+    stride = whole("stride", stride, 1, window - 1, f"less than window={window}")
     control = ControlTokens(tokenizer)
     if control.pattern.search(text):
         ids = torch.tensor(control.text_ids(tokenizer, text))
@@ -341,7 +349,7 @@ def token_losses(model, tokenizer, text: str, window: int = 512, stride: int = 2
 
 
 @contextmanager
-def changed_weights(model, change: Callable, *, skip: tuple[str, ...] = ("lm_head",)) -> Iterator[dict[str, float]]:
+def changed_weights(model, change: Callable, *, skip: Iterable[str] = ("lm_head",)) -> Iterator[dict[str, float]]:
     """While the `with` block lasts, every linear weight W of the model is `change(W)`; then W is back.
 
     That shows what a quantization costs, whatever format it is: let `change` quantize and dequantize.
@@ -368,6 +376,7 @@ def changed_weights(model, change: Callable, *, skip: tuple[str, ...] = ("lm_hea
     from .finite import nonfinite_in_words
     from .lowrank import relative_error
 
+    skip = listed(skip) or ()
     linear = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     linear = {name: module for name, module in linear.items() if name.rpartition(".")[2] not in skip}
     quantized = next((name for name, module in linear.items() if not module.weight.is_floating_point()), None)

@@ -173,7 +173,8 @@ def _gpt2(keys: _Keys) -> dict:
     hidden, heads = keys.size_of("hidden_size", "n_embd"), keys.size_of("num_attention_heads", "n_head")
     return {
         "family": "gpt2", "hidden": hidden, "n_layers": keys.size_of("num_hidden_layers", "n_layer"),
-        "heads": heads, "kv_heads": heads, "head_size": keys.head_size(hidden, heads), "intermediate": keys.size("n_inner", 4 * hidden),
+        "heads": heads, "kv_heads": heads, "head_size": keys.head_size(hidden, heads),
+        "intermediate": keys.size("n_inner", 4 * hidden),
         "vocabulary": keys.size("vocab_size"), "tied": keys.flag("tie_word_embeddings", True),
         "positions": keys.size_of("max_position_embeddings", "n_positions"),
     }  # fmt: skip

@@ -10,6 +10,8 @@ from ..files import explain, user_path
 
 BOM = "\ufeff"
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # also how UTF-32 begins
+DEEPEST = 100  # levels of nesting: far more than any example has, and few enough for every function that walks them
+TOO_DEEP = f"it has more than {DEEPEST} levels of nesting"
 
 
 def strict_json(text: str) -> object:
@@ -19,13 +21,13 @@ def strict_json(text: str) -> object:
     ------
     ValueError
         It is not JSON, or holds what JSON has no place for: NaN or an infinity, a number beyond a float's range, half a
-        character, a key that occurs twice, or nesting too deep to read. A JSONDecodeError says where.
+        character, a key that occurs twice, or more than 100 levels of nesting. A JSONDecodeError says where.
     """
     try:
         found = json.loads(text, object_pairs_hook=_once_each)
         flaw = _flaw(found, "")
     except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+        raise ValueError(TOO_DEEP) from error
     if flaw:
         raise ValueError(flaw)
     return found
@@ -40,8 +42,10 @@ def _once_each(pairs: list[tuple[str, object]]) -> dict:
     return found
 
 
-def _flaw(value: object, path: str) -> str:
+def _flaw(value: object, path: str, level: int = 0) -> str:
     """What Python's reader lets through and JSON does not, with its place; "" if there is nothing."""
+    if level > DEEPEST:
+        return TOO_DEEP
     if isinstance(value, float) and not math.isfinite(value):
         return f"{path or 'the value'} is {value}, and JSON has no such number"
     if isinstance(value, str) and (half := half_character(value)):
@@ -50,13 +54,13 @@ def _flaw(value: object, path: str) -> str:
     for key, member in members:
         if isinstance(key, str) and (half := half_character(key)):
             return f"the key {key!a} holds {half}"
-        if flaw := _flaw(member, f"{path}.{key}" if path else str(key)):
+        if flaw := _flaw(member, f"{path}.{key}" if path else str(key), level + 1):
             return flaw
     return ""
 
 
 def same_json(one: object, other: object) -> bool:
-    """Are two JSON values the same, in type and value? 1 is neither true nor 1.0 nor "1"; keys have no order."""
+    """Are two values of `strict_json` the same, in type and value? 1 is not true, 1.0 or "1"; keys have no order."""
     if type(one) is not type(other):
         return False
     if isinstance(one, dict):
@@ -69,13 +73,18 @@ def same_json(one: object, other: object) -> bool:
 def read_jsonl(path: str | Path) -> list[dict]:
     """The objects in a JSON Lines file: UTF-8 with or without a BOM, whatever ends its lines.
 
-    Blank lines at the end are left out. The characters U+2028 and U+0085 in a text end no line.
+    Blank lines are left out. The characters U+2028 and U+0085 in a text end no line.
 
     Raises
     ------
     LabError
         The file is missing, empty, or not UTF-8, or a line is not a JSON object: file, line and column are named.
     """
+    return [row for _, row in placed_lines(path)]
+
+
+def placed_lines(path: str | Path) -> list[tuple[str, dict]]:
+    """What `read_jsonl` reads, each object with its place, such as "train.jsonl, line 3". Blank lines count there."""
     path = user_path(path)
     if not path.is_file():
         raise LabError(f"There is no data file {path}. Take the whole repository, `data/` included.")
@@ -85,8 +94,9 @@ def read_jsonl(path: str | Path) -> list[dict]:
         raise LabError(f"{path} cannot be read: {explain(error)}") from error
     if whole.startswith(UTF_16) or b"\0" in whole[:4]:
         raise LabError(f"{path} is UTF-16, or another encoding of two or four bytes a character. Save it as UTF-8.")
-    rows = [_object(line, f"{path}, line {number}") for number, line in enumerate(whole.rstrip().splitlines(), 1)]
-    if not rows or not whole.removeprefix(BOM.encode()).strip():
+    lines = ((f"{path}, line {number}", line) for number, line in enumerate(whole.splitlines(), 1))
+    rows = [(place, _object(line, place)) for place, line in lines if line.removeprefix(BOM.encode()).strip()]
+    if not rows:
         raise LabError(f"{path} holds no example. Restore it (`git checkout -- data`) or choose another split.")
     return rows
 

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from ..errors import LabError, choose
 from ..files import user_path
 from ..folders import DATA
-from .data_lines import check_line, check_rows, read_jsonl, same_json, strict_json
+from .data_lines import check_line, check_rows, placed_lines, same_json, strict_json
 
 SPLITS = ("train", "validation", "test")
 
@@ -144,8 +144,7 @@ def find_task(task: str | Task) -> Task:
     """
     if isinstance(task, Task):
         return task
-    choose("task", task, TASKS)
-    return TASKS[task]
+    return TASKS[choose("task", task, TASKS)]
 
 
 def load_task(name: str, folder: str | Path | None = None):
@@ -168,8 +167,7 @@ def load_task(name: str, folder: str | Path | None = None):
     LabError
         Unknown task, missing or empty file, corrupt line (named by file, line and column), hub out of reach.
     """
-    choose("task", name, TASKS)
-    task = TASKS[name]
+    task = TASKS[choose("task", name, TASKS)]
     from datasets import Dataset, DatasetDict
 
     if task.hub and folder is None:
@@ -181,7 +179,7 @@ def load_task(name: str, folder: str | Path | None = None):
 
 def _examples(task: Task, path: Path) -> list[dict]:
     """The file's lines as prompt and answer, each line checked."""
-    return [example(task, row, f"{path}, line {number}") for number, row in enumerate(read_jsonl(path), 1)]
+    return [example(task, row, place) for place, row in placed_lines(path)]
 
 
 def example(task: Task, row: Mapping, place: str) -> dict:

@@ -32,12 +32,50 @@ def test_the_objects_come_in_order(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ['\ufeff{"a": "ü"}\n{"a": 2}', '{"a": "ü"}\n\ufeff{"a": 2}\n', '{"a": "ü"}\n{"a": 2}\n\n \r\n']
-)
-def test_a_bom_and_blank_lines_at_the_end_do_no_harm(tmp_path, text):
+    "text",
+    ['\ufeff{"a": "ü"}\n{"a": 2}', '{"a": "ü"}\n\ufeff{"a": 2}\n', '{"a": "ü"}\n{"a": 2}\n\n \r\n',
+     '\n{"a": "ü"}\n\n \t\r\n{"a": 2}', '\ufeff\n{"a": "ü"}\n\ufeff\n{"a": 2}'],
+)  # fmt: skip
+def test_a_bom_and_blank_lines_do_no_harm(tmp_path, text):
     path = tmp_path / "some.jsonl"
     path.write_bytes(text.encode())
     assert read_jsonl(path) == [{"a": "ü"}, {"a": 2}]
+
+
+def test_blank_lines_count_where_a_line_is_named(tmp_path):
+    path = tmp_path / "some.jsonl"
+    path.write_text('\n{"a": 1}\n\n{"a": }\n')
+    with pytest.raises(LabError, match=r"some\.jsonl, line 4: not JSON"):
+        read_jsonl(path)
+    for split in TASKS["style"].splits:
+        (tmp_path / f"{split}.jsonl").write_text('\n{"plain": "p", "styled": "s"}\n\n{"plain": "p"}\n')
+    with pytest.raises(LabError, match=r"train\.jsonl, line 4: the key 'styled' is missing"):
+        load_task("style", tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "\ufeff", "\n \n", "\ufeff\r\n"])
+def test_a_file_without_an_object_holds_no_example(tmp_path, text):
+    path = tmp_path / "some.jsonl"
+    path.write_bytes(text.encode())
+    with pytest.raises(LabError, match=r"some\.jsonl holds no example"):
+        read_jsonl(path)
+
+
+@pytest.mark.parametrize("form", ["[{}]", '{{"a": {}}}'])
+def test_what_is_read_can_be_compared(form):
+    """Deep nesting is refused where it is read, not where two values are compared."""
+    def nested(levels: int) -> str:
+        text = "1"
+        for _ in range(levels):
+            text = form.format(text)
+        return text
+
+    assert same_json(strict_json(nested(100)), strict_json(nested(100)))
+    for levels in (101, 400, 990, 5000):
+        with pytest.raises(ValueError, match="more than 100 levels of nesting"):
+            strict_json(nested(levels))
+        answer = '{"name": ' + nested(levels) + "}"
+        assert not TASKS["bookings"].is_right(answer, answer) and not TASKS["bookings"].is_valid(answer)
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
@@ -72,7 +110,6 @@ def test_a_line_that_is_not_utf_8_is_named(tmp_path):
         ('{"message": "cut off', "not JSON (column 13:"),
         ("[1, 2]", "found list"),
         ('"text"', "found str"),
-        ("", "not JSON"),
         ('{"a": NaN}', "a is nan"),
         ('{"a": {"b": [1, -Infinity]}}', "a.b.1 is -inf"),
         ('{"a": 1e999}', "a is inf"),
@@ -80,7 +117,7 @@ def test_a_line_that_is_not_utf_8_is_named(tmp_path):
         ('{"b": {"a": 1, "a": 1}}', "the key 'a' occurs twice"),
         ('{"a": "x\\ud83d"}', "a holds half a character (\\ud83d) at place 2"),
         ('{"\\udc00": 1}', "holds half a character"),
-        ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested too deeply"),
+        ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "more than 100 levels of nesting"),
         ('{"a": ' + "9" * 5000 + "}", "not JSON"),
     ],
 )

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -156,11 +157,27 @@ def test_answers_of_another_task_are_not_scored_as_bookings(answer, said):
         ([{"prompt": "p", "answer": ANSWER}] * 2, ["", {"name": "Ann"}], "output 2 is a dict"),
         (["p"], [""], "example 1: expected"),
         (None, [], "Expected rows"),
+        ([{"prompt": "p", "answer": ANSWER}], 5, "outputs=5 is out of range: a list of texts"),
+        ([{"prompt": "p", "answer": ANSWER}], None, "outputs=None is out of range: a list of texts"),
+        ([{"prompt": "p", "answer": ANSWER}], "x", "outputs='x' is out of range: a list of texts"),
+        ([{"prompt": "p", "answer": ANSWER}], b"x", "outputs=b'x' is out of range: a list of texts"),
     ],
 )
 def test_what_cannot_be_graded_is_named(examples, outputs, said):
     with pytest.raises(LabError, match=said):
         grade(TASKS["bookings"], examples, outputs)
+
+
+@pytest.mark.parametrize("answer", ["", "  ", "\n\u2003"])
+def test_an_empty_answer_is_not_scored_as_right(answer):
+    with pytest.raises(LabError, match="example 2: the answer is empty"):
+        grade("style", [{"prompt": "p", "answer": "Arr, matey!"}, {"prompt": "p", "answer": answer}], ["Arr", ""])
+
+
+def test_the_name_of_a_column_can_be_printed():
+    with pytest.raises(LabError, match=r"it has \\ud83d, answer") as caught:
+        grade("style", [{"\ud83d": "p", "answer": "a"}], ["a"])
+    str(caught.value).encode()
 
 
 def test_nothing_to_score_is_an_error(nf4_base, tokenizer):
@@ -395,7 +412,7 @@ def test_perplexity_leaves_the_training_mode_as_it_was(tiny_llama):
     assert model.training
 
 
-@pytest.mark.parametrize(("window", "stride"), [(16, 0), (16, 16), (16, 17), (1, 1), (16, -3)])
+@pytest.mark.parametrize(("window", "stride"), [(16, 0), (16, 16), (16, 17), (2, 2), (16, -3)])
 def test_a_stride_out_of_range_is_named(tiny_llama, window, stride):
     with pytest.raises(LabError, match=f"stride={stride} is out of range.*window={window}"):
         perplexity(tiny_llama(), letters, TEXT, window, stride)
@@ -407,6 +424,11 @@ def test_a_window_or_stride_that_is_no_number_is_named(tiny_llama, window):
         token_losses(tiny_llama(), letters, TEXT, window, 8)
     with pytest.raises(LabError, match="stride="):
         token_losses(tiny_llama(), letters, TEXT, 16, window)
+
+
+def test_a_window_of_one_token_predicts_nothing(tiny_llama):
+    with pytest.raises(LabError, match="window=1 is out of range: a whole number of 2 or more"):
+        token_losses(tiny_llama(), letters, TEXT, 1, 1)
 
 
 @pytest.mark.parametrize("text", [None, 3, ["a"], b"ab", "ab\ud83d"])
@@ -482,6 +504,15 @@ def test_an_unchanged_model_loses_nothing_and_a_changed_one_does(tiny_llama):
         assert not torch.allclose(token_losses(model, letters, TEXT), losses, atol=1e-2)
 
 
+def test_one_name_alone_to_skip_is_that_name_and_no_part_of_it(tiny_llama):
+    model = tiny_llama()
+    names = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    with changed_weights(model, torch.clone, skip="q_proj_and_more") as errors:
+        assert set(errors) == names
+    with changed_weights(model, torch.clone, skip="q_proj") as errors:
+        assert set(errors) == {name for name in names if not name.endswith("q_proj")}
+
+
 def test_weights_come_back_after_an_error(tiny_llama):
     model = tiny_llama()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -516,6 +547,33 @@ def test_a_change_that_gives_nan_is_named(tiny_llama):
     with pytest.raises(LabError, match=r"layers\.1\.mlp\.up_proj\.weight.*3.*0"):
         with changed_weights(broken, torch.clone):
             pass
+
+
+@pytest.mark.parametrize(
+    ("hits", "settings", "said"),
+    [
+        ([True], {"resamples": 0}, "resamples=0"),
+        ([True], {"resamples": 10**9}, "resamples="),
+        ([True], {"resamples": None}, "resamples=None"),
+        ([True], {"seed": -1}, "seed=-1"),
+        ([True], {"seed": None}, "seed=None"),
+        ([float("nan")], {}, "hits="),
+        ([True, 2], {}, "hits="),
+        ([[True], [False]], {}, "hits="),
+        (None, {}, "hits=None"),
+        (1, {}, "hits=1"),
+        ("yes", {}, "hits='yes'"),
+        (["yes"], {}, "hits="),
+    ],
+)
+def test_what_has_no_interval_is_named(hits, settings, said):
+    with pytest.raises(LabError, match=f"{said}.*is out of range"):
+        bootstrap_interval(hits, **settings)
+
+
+def test_an_array_of_hits_is_a_list():
+    hits = [True, False, True, True]
+    assert bootstrap_interval(np.array(hits), np.int64(100)) == bootstrap_interval(hits, 100)
 
 
 def test_no_share_no_interval():
