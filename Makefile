@@ -3,7 +3,7 @@
 #   make lab PYTHON=python3.12      another Python (3.11 to 3.13)
 #   make lab TORCH_INDEX=https://download.pytorch.org/whl/cpu      Linux without a GPU: the small PyTorch
 #   make lab LAB_FLAGS=--no-browser      flags for JupyterLab
-#   make test TESTS="-m 'not browser'"      flags and files for pytest
+#   make test TESTS="-m 'not browser'"      flags and files for pytest; make quick takes them too
 #   make course COURSE="--only 00 08"      flags for the course: --fast, --only, --output
 #   make present PRESENT="--ready --only rank lora"      flags for the live demonstration: --port, --only, --ready, --no-browser
 
@@ -17,7 +17,7 @@ PRESENT ?=
 NN ?= 01
 
 BIN := .venv/bin
-# Stamps: an install that was cut short leaves none, so the next call goes on with it.
+# Stamps: an install that was cut short leaves none, so the next call continues.
 LAB := .venv/.lora-lab
 TEACH := .venv/.lora-lab-instructors
 DEV := .venv/.lora-lab-dev
@@ -34,23 +34,36 @@ LARGE := awk '/^ *(Downloading|Using cached|Processing) .*\.whl/ && /GB|MB|torch
               /^Installing collected/ { print "  Packages to install: " NF - 3; fflush() }'
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test course lint bench model browser editions present slides evidence
+.PHONY: help lab quick test course lint bench model browser editions present slides evidence
 
 help:
-	@echo "make lab      set everything up, then open JupyterLab on notebook 00"
-	@echo "make test     set everything up, then run all tests"
-	@echo "make course   run every notebook with no screen; read site/index.html"
-	@echo "make editions for whoever teaches: the notebooks for students and for instructors, in editions/"
-	@echo "make present  show the explorers to a class, full screen and in large type"
-	@echo "make slides NN=01   show a notebook as slides"
-	@echo "make lint     check the code's style, and that the notebooks hold no outputs"
-	@echo "make evidence list what is recorded for the pages' conclusions, what is missing, and how long the rest takes"
-	@echo "make bench    time explorers, 4-bit rounding, and a training step against TRL's"
-	@echo "The first call makes the environment in .venv (some minutes, 2 to 8 GB) and the model in ~/.cache/lora-lab."
+	@echo "For students"
+	@echo "  make lab         set everything up, then open JupyterLab on notebook 00"
+	@echo "  make course      run every notebook; then read site/index.html"
+	@echo
+	@echo "For instructors"
+	@echo "  make editions    the notebooks for students and for instructors, in editions/"
+	@echo "  make present     show the explorers to a class, full screen and in large type"
+	@echo "  make slides NN=01   show a notebook as slides"
+	@echo
+	@echo "For contributors"
+	@echo "  make quick       the tests that need no minute: after every change"
+	@echo "  make test        all tests, as continuous integration runs them"
+	@echo "  make lint        the code's style, and that the notebooks hold no outputs"
+	@echo "  make bench       limits in seconds and memory, on an idle machine"
+	@echo "  make evidence    what is recorded for the pages' conclusions, and what is missing"
+	@echo
+	@echo "The first call makes the environment in .venv (a few minutes, 2 to 8 GB) and stores"
+	@echo "the model in ~/.cache/lora-lab. Options of each command: the first lines of Makefile."
 
 lab: $(LAB) model
 	@echo "Opening JupyterLab on notebooks/00_start_here.ipynb. Stop it with Ctrl-C here."
 	@$(BIN)/jupyter lab $(ROOT_FLAG) --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(LAB_FLAGS)
+
+# Without what tests/conftest.py marks as slow: no process, no server, no model to load. Stops at the first failure.
+quick: $(DEV) model
+	@OMP_NUM_THREADS=1 LORA_LAB_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -x -q --durations=0 \
+	   --durations-min=1 -m "not slow" $(TESTS)
 
 test: $(DEV) model browser
 ifdef TESTS
@@ -90,6 +103,7 @@ bench: $(DEV) model browser
 	@$(BIN)/python tests/bench/bench_explorers.py
 	@$(BIN)/python tests/bench/bench_nf4.py
 	@$(BIN)/python tests/bench/bench.py
+	@$(BIN)/python -m pytest -q tests/bench/bench_limits.py
 
 model: $(LAB)
 	@$(BIN)/python -m lab_utils.models.embedded
@@ -128,7 +142,7 @@ $(LAB): $(BIN)/python pyproject.toml constraints.txt
 	@touch $@
 
 $(TEACH): $(LAB)
-	@echo "Installing the packages for whoever teaches too"
+	@echo "Installing the instructors' packages too"
 	@set -o pipefail; $(PIP) -e '.[instructors]' | $(LARGE)
 	@touch $@
 

@@ -60,7 +60,9 @@ def together(nodeid: str) -> str:
 
 
 def pytest_xdist_make_scheduler(config, log):
-    """Share the tests out over processes by `together`."""
+    """Share the tests out over processes by `together`; `make quick` wants none of that."""
+    if config.getoption("dist") != "loadscope":
+        return None
     from xdist.scheduler import LoadScopeScheduling
 
     class Together(LoadScopeScheduling):
