@@ -1,8 +1,8 @@
 """Low rank: the best thin factors of a matrix, how far off they are, and how much rank a matrix really has.
 
-Every decomposition is computed in float64, whatever the weight's dtype: for float32 matrices the small singular
-values then are the matrix's own and not the rounding of the algorithm. Factors come back in the weight's dtype,
-measurements (singular values, energy) in float64.
+Every decomposition is computed in float64, whatever the weight's dtype: the small singular values of a float32 matrix
+are then its own and not rounding errors of the algorithm. Factors are returned in the weight's dtype, measurements
+(singular values, energy) in float64.
 """
 
 from collections.abc import Iterable
@@ -10,16 +10,15 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from .errors import LabError
+from .errors import LabError, whole
 
 DTYPES = (torch.float32, torch.float64)
 NEARLY = 1 - 1e-6  # entries this close to the largest of a column count as equally large
-
-RANKS = (1, 2, 4, 8, 16, 32, 64)
+RANKS = (1, 2, 4, 8, 16, 32, 64)  # at which `energy_shares` measures
 
 
 def best_rank_r(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """The two thin matrices whose product is nearest to `weight`.
+    """The two thin matrices whose product is closest to `weight`.
 
     Parameters
     ----------
@@ -39,21 +38,21 @@ def best_rank_r(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     Raises
     ------
     LabError
-        `rank` is out of range or no whole number; `weight` is no matrix, is empty, or holds NaN or infinity, or its
-        dtype is another one.
+        `rank` is not a whole number or out of range; `weight` is not a matrix, is empty, holds NaN or infinity, or has
+        another dtype.
 
     Source: Eckart and Young 1936, "The approximation of one matrix by another of lower rank", Psychometrika 1.
+
+    >>> B, A = best_rank_r(torch.tensor([[4.0, 0.0, 0.0], [0.0, 3.0, 0.0]]), rank=1)
+    >>> B.tolist(), A.tolist()  # √4 on either side; the direction of length 3 is dropped
+    ([[2.0], [0.0]], [[2.0, 0.0, 0.0]])
     """
     matrix = _matrix("weight", weight)
-    full = min(matrix.shape)
-    if isinstance(rank, bool) or not isinstance(rank, int) or not 0 <= rank <= full:
-        out_features, in_features = matrix.shape
-        raise LabError(
-            f"rank={rank!r} is out of range for a {out_features}×{in_features} matrix: a whole number from 0 to {full}."
-        )
+    n_out, n_in = matrix.shape
+    rank = whole("rank", rank, 0, min(n_out, n_in), f"the smaller side of a {n_out}×{n_in} matrix")
     left, values, right = torch.linalg.svd(matrix, full_matrices=False)
     left, values, right = left[:, :rank], values[:rank], right[:rank]
-    if rank:
+    if rank:  # an SVD may flip the signs of a pair (u, v): fix them, so that every machine returns the same factors
         size = left.abs()
         first = (size >= NEARLY * size.amax(dim=0)).int().argmax(dim=0)  # (rank,) row of each column's largest entry
         signs = left.gather(0, first[None]).sign()  # (1, rank)
@@ -76,8 +75,12 @@ def relative_error(weight: Tensor, approximation: Tensor) -> float:
     Raises
     ------
     LabError
-        The shapes differ; the weight is zero and the approximation is not, so that there is nothing to divide by;
-        or a matrix is not allowed (see `best_rank_r`).
+        The shapes differ; the weight is zero and the approximation is not, which would divide by zero; or a matrix is
+        not allowed (see `best_rank_r`).
+
+    >>> weight = torch.tensor([[4.0, 0.0], [0.0, 3.0]])
+    >>> relative_error(weight, torch.tensor([[4.0, 0.0], [0.0, 0.0]]))  # 3 / √(4² + 3²)
+    0.6
     """
     matrix, other = _matrix("weight", weight), _matrix("approximation", approximation)
     if matrix.shape != other.shape:
@@ -92,7 +95,7 @@ def relative_error(weight: Tensor, approximation: Tensor) -> float:
                 "Look at (weight - approximation).norm() instead."
             )
         return 0.0
-    matrix, other = matrix / largest, other / largest  # squares can neither overflow nor vanish
+    matrix, other = matrix / largest, other / largest  # now squares neither overflow nor vanish
     return float((matrix - other).norm() / matrix.norm())
 
 
@@ -111,12 +114,15 @@ def singular_values(weight: Tensor) -> Tensor:
     ------
     LabError
         The matrix is not allowed (see `best_rank_r`).
+
+    >>> singular_values(torch.tensor([[0.0, 3.0], [-4.0, 0.0]])).tolist()
+    [4.0, 3.0]
     """
     return torch.linalg.svdvals(_matrix("weight", weight))
 
 
 def energy(weight: Tensor) -> Tensor:
-    """The share of the matrix that its best rank-1, rank-2, … fits hold: cumulative squared singular values.
+    """The share of the matrix that its best fits of rank 1, 2, … hold: cumulative squared singular values.
 
     Parameters
     ----------
@@ -125,13 +131,16 @@ def energy(weight: Tensor) -> Tensor:
     Returns
     -------
     float64 Tensor, shape (min(out, in),)
-        Entry i belongs to rank i + 1; rising, the last is 1. One minus an entry is the squared `relative_error` of
+        Entry i is for rank i + 1; they rise, and the last is 1. One minus an entry is the squared `relative_error` of
         the best fit of that rank. A zero matrix has 1 everywhere: nothing is missing at any rank.
 
     Raises
     ------
     LabError
         The matrix is not allowed (see `best_rank_r`).
+
+    >>> energy(torch.tensor([[4.0, 0.0], [0.0, 3.0]])).tolist()  # 4² / (4² + 3²), then all
+    [0.64, 1.0]
     """
     values = singular_values(weight)
     if values[0] == 0:
@@ -150,12 +159,16 @@ def rank_for_energy(weight: Tensor, share: float) -> int:
 
     Returns
     -------
-    int, 0 to min(out, in): 0 for share 0, and for a zero matrix. Share 1 means all but float64's rounding.
+    int, 0 to min(out, in): 0 for share 0, and for a zero matrix. Share 1 means all, up to rounding in float64.
 
     Raises
     ------
     LabError
         `share` is out of range, or the matrix is not allowed (see `best_rank_r`).
+
+    >>> weight = torch.tensor([[4.0, 0.0], [0.0, 3.0]])  # rank 1 holds 0.64 of its energy
+    >>> rank_for_energy(weight, 0.6), rank_for_energy(weight, 0.9)
+    (1, 2)
     """
     if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
         raise LabError(f"share={share!r} is out of range: a number from 0 to 1.")
@@ -166,7 +179,7 @@ def rank_for_energy(weight: Tensor, share: float) -> int:
 
 
 def effective_rank(weight: Tensor) -> float:
-    """How many directions a matrix really uses: exp of the entropy of its singular values.
+    """How many directions a matrix really uses: the exponential of the entropy of its singular values.
 
     Parameters
     ----------
@@ -175,7 +188,7 @@ def effective_rank(weight: Tensor) -> float:
     Returns
     -------
     float: n if n singular values are equal and the others 0, in between otherwise; 0.0 for a zero matrix
-        The singular values, divided by their sum, are read as probabilities p; the value is exp(−Σ p ln p).
+        The singular values divided by their sum are taken as probabilities p; the result is exp(−Σ p ln p).
 
     Raises
     ------
@@ -183,6 +196,9 @@ def effective_rank(weight: Tensor) -> float:
         The matrix is not allowed (see `best_rank_r`).
 
     Source: Roy and Vetterli 2007, "The effective rank: a measure of effective dimensionality", EUSIPCO, section 2.
+
+    >>> effective_rank(torch.diag(torch.tensor([5.0, 5.0, 0.0])))
+    2.0
     """
     values = singular_values(weight)
     if values[0] == 0:
@@ -204,12 +220,12 @@ def _matrix(name: str, value) -> Tensor:
         raise LabError(f"{name} has shape {tuple(value.shape)} and no entries: there is nothing to approximate.")
     if not value.isfinite().all():
         count = int((~value.isfinite()).sum())
-        raise LabError(f"{name} holds {count} of {value.numel()} entries that are NaN or infinite: mend them first.")
+        raise LabError(f"{name} holds {count} of {value.numel()} entries that are NaN or infinite: fix them first.")
     return value.detach().double()
 
 
 def energy_shares(spectra: Iterable[Tensor]) -> dict[int, float]:
-    """Share of the squared singular values in the first r directions, for each r of `RANKS`, mean of the matrices.
+    """The share of the squared singular values in the first r directions, for r in `RANKS`, averaged over matrices.
 
     Parameters
     ----------
@@ -218,6 +234,10 @@ def energy_shares(spectra: Iterable[Tensor]) -> dict[int, float]:
     Returns
     -------
     dict rank -> float in [0, 1], to 5 decimals
+
+    >>> shares = energy_shares([torch.tensor([4.0, 3.0])])
+    >>> shares[1], shares[2]
+    (0.64, 1.0)
     """
     squares = [values.double().square() for values in spectra]
     return {
@@ -226,7 +246,7 @@ def energy_shares(spectra: Iterable[Tensor]) -> dict[int, float]:
 
 
 def random_spectra(shapes: Iterable[tuple[int, int]], seed: int) -> list[Tensor]:
-    """Singular values of a Gaussian matrix of each shape; equal shapes share one.
+    """The singular values of a Gaussian matrix of each shape; equal shapes share one matrix.
 
     Parameters
     ----------
@@ -236,6 +256,9 @@ def random_spectra(shapes: Iterable[tuple[int, int]], seed: int) -> list[Tensor]
     Returns
     -------
     list of float32 Tensors (min(out, in),), one for each of `shapes`
+
+    >>> [tuple(values.shape) for values in random_spectra([(2, 3), (8, 4)], seed=0)]
+    [(2,), (4,)]
     """
     shapes = [tuple(shape) for shape in shapes]
     generator = torch.Generator().manual_seed(seed)

@@ -59,6 +59,15 @@ class LoRALinear(nn.Module):
         The base layer is of another kind, or a value is out of its range.
 
     Source: Hu et al. 2021, section 4.1; rsLoRA: Kalajdzievski 2023. https://arxiv.org/abs/2312.03732
+
+    >>> linear = nn.Linear(2, 2, bias=False)
+    >>> linear.weight.data = torch.eye(2)
+    >>> layer = LoRALinear(linear, rank=1, alpha=2)  # scaling 2 / 1
+    >>> layer.lora_A.data, layer.lora_B.data = torch.tensor([[0.0, 1.0]]), torch.tensor([[3.0], [0.0]])
+    >>> layer(torch.tensor([1.0, 10.0])).tolist()  # W·x = (1, 10); 2 · B·(A·x) = 2 · (3, 0) · 10
+    [61.0, 10.0]
+    >>> layer.delta_weight().tolist()  # 2 · B·A
+    [[0.0, 6.0], [0.0, 0.0]]
     """
 
     SAVED = {"lora_A.weight": "lora_A", "lora_B.weight": "lora_B"}  # peft's name in a file -> the attribute

@@ -49,6 +49,10 @@ def inject(
         A target matches nothing (the message lists what there is) or a module that cannot be adapted; a layer is
         smaller than the rank; a value is out of its range; the model has adapters already; or `named_by` means a layer
         that is not a target. The model is unchanged then.
+
+    >>> model = inject(nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 2)), ["0"], rank=2, alpha=4)
+    >>> {name: tuple(p.shape) for name, p in model.named_parameters() if p.requires_grad}
+    {'0.lora_A': (2, 8), '0.lora_B': (4, 2)}
     """
     check_settings(rank, alpha, dropout, use_rslora)
     targets = find_targets(model, target_modules, rank)
@@ -162,6 +166,10 @@ def merge(model: nn.Module) -> int:
     LabError
         A layer cannot be merged (see LoRALinear.merge), or shares its weight with another module (tied embeddings),
         which would change too. The model is unchanged then.
+
+    >>> model = inject(nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 2)), ["0", "1"], rank=2, alpha=4)
+    >>> merge(model), unmerge(model)
+    (2, 2)
     """
     waiting = {name: layer for name, layer in adapted_layers(model).items() if not layer.merged}
     if not waiting:
@@ -217,6 +225,10 @@ def adapter_state(model: nn.Module) -> dict[str, Tensor]:
     Returns
     -------
     dict, for instance "base_model.model.layers.0.q_proj.lora_A.weight" -> Tensor (rank, in)
+
+    >>> model = inject(nn.Sequential(nn.Linear(8, 4)), ["0"], rank=2, alpha=4)
+    >>> {key: tuple(matrix.shape) for key, matrix in adapter_state(model).items()}
+    {'base_model.model.0.lora_A.weight': (2, 8), 'base_model.model.0.lora_B.weight': (4, 2)}
     """
     return {key: matrix.detach().clone() for key, matrix in _saved(adapted_layers(model)).items()}
 

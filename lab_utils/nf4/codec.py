@@ -1,9 +1,9 @@
-"""Four bits a weight, written to be read: the NF4 and FP4 codes, blocks, packing into bytes.
+"""Four bits per weight, written to be read: the NF4 and FP4 codes, blocks, packing into bytes.
 
     weight ≈ code[index] · absmax        one float32 absmax for each block of, say, 64 weights in a row
 
-Packed bytes, absmax values, their double quantization and the dequantized weights are the ones of bitsandbytes 0.50 on
-a CPU, bit for bit. The work is done in slices, so that little memory is needed beside the result.
+Packed bytes, absmax values, their double quantization and the dequantized weights equal those of bitsandbytes 0.50 on a
+CPU, bit for bit. The work is done in slices, to take little memory on top of the result.
 
 Source: Dettmers et al. 2023 (QLoRA), sections 2 and 3. https://arxiv.org/abs/2305.14314
 """
@@ -15,7 +15,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from ..errors import LabError, choose
+from ..errors import LabError, choose, flag
 from ..quantize import check_weight
 from .double_quant import DoubleQuantized, compress, restore
 
@@ -31,7 +31,7 @@ class Quantized4Bit:
     """A weight in 4 bits: what `quantize_4bit` returns and `dequantize_4bit` needs.
 
     packed : uint8 Tensor, shape (ceil(weights / 2), 1), as in bitsandbytes
-        Two weights a byte in reading order, the first in the upper four bits. An odd last one is followed by a zero.
+        Two weights per byte in reading order, the first in the upper four bits. An odd last one is followed by a zero.
     scales : float32 Tensor, shape (blocks,), or DoubleQuantized
         The absmax values as they are stored; `.absmax` has them as numbers.
     shape, dtype : of the original weight
@@ -48,7 +48,7 @@ class Quantized4Bit:
 
     @property
     def absmax(self) -> Tensor:
-        """float32 Tensor, shape (blocks,): by what a block's code values are multiplied."""
+        """float32 Tensor, shape (blocks,): the factor of each block's code values."""
         return restore(self.scales) if self.nested else self.scales
 
     @property
@@ -58,7 +58,7 @@ class Quantized4Bit:
 
     @property
     def bits_per_parameter(self) -> float:
-        """All that is stored for this weight, in bits a weight; the codes, which all weights share, are left out."""
+        """All that is stored for this weight, in bits per weight; the codes, which all weights share, are left out."""
         nested = self.nested
         parts = (self.packed, nested.codes, nested.absmax, nested.offset) if nested else (self.packed, self.scales)
         return 8 * sum(part.numel() * part.element_size() for part in parts) / prod(self.shape)
@@ -71,10 +71,13 @@ def nf4_code() -> Tensor:
     Returns
     -------
     float32 Tensor, shape (16,), ascending: seven negative values, 0, eight positive ones
-        Each side runs in equal steps of probability from OFFSET to ½, eight steps above zero and seven below. The
-        offset keeps clear of the quantile of 1, which is infinite. Do not change the tensor: all callers share it.
+        Each side goes in equal steps of probability from OFFSET to ½, eight steps above zero and seven below. The
+        offset avoids the quantile of 1, which is infinite. Do not change the tensor: all callers share it.
 
     Source: Dettmers et al. 2023 (QLoRA), section 3 and appendix E.
+
+    >>> [round(value, 2) for value in nf4_code().tolist()][6:10]  # close together near 0, and 0 itself is a value
+    [-0.09, 0.0, 0.08, 0.16]
     """
     above, below = (torch.linspace(OFFSET, 0.5, steps + 1)[:-1].double() for steps in (8, 7))
     values = torch.cat([-torch.special.ndtri(below), torch.zeros(1), torch.special.ndtri(above).flip(0)]).float()
@@ -87,15 +90,18 @@ def fp4_code() -> Tensor:
 
     Returns
     -------
-    float32 Tensor, shape (16,), ascending; 0 stands there twice, because floating point has +0 and −0
+    float32 Tensor, shape (16,), ascending; 0 appears twice, because floating point has +0 and −0
         Do not change it: all callers share it.
+
+    >>> [round(value, 3) for value in fp4_code().tolist()][7:]
+    [0.0, 0.0, 0.005, 0.167, 0.25, 0.333, 0.5, 0.667, 1.0]
     """
     return _fp4_by_pattern()[_patterns("fp4").long()]
 
 
 def _fp4_by_pattern() -> Tensor:
-    """float32 (16,): what each bit pattern of FP4 stands for: sign, two bits of exponent, one of mantissa."""
-    exponent = torch.tensor([-4, 3, 2, 1]).repeat_interleave(2)  # 0 stands for the smallest, then they fall from 3
+    """float32 (16,): the value of each bit pattern of FP4: sign, two bits of exponent, one of mantissa."""
+    exponent = torch.tensor([-4, 3, 2, 1]).repeat_interleave(2)  # bits 00 mean the smallest, then it falls from 3
     magnitude = 2.0**exponent * (1 + 0.5 * torch.tensor([0, 1] * 4))  # 8, 12, 4, 6, 2, 3
     magnitude[:2] = torch.tensor([0.0, 2.0**-4])  # subnormal: no leading 1
     return torch.cat([magnitude, -magnitude + 0.0]) / magnitude.max()  # + 0.0 makes −0 a plain 0, as in bitsandbytes
@@ -111,7 +117,7 @@ def _patterns(quant_type: str) -> Tensor:
 
 @cache
 def _pairs(quant_type: str) -> Tensor:
-    """float32 (256, 2): the two values that each byte stands for."""
+    """float32 (256, 2): the two values in each byte."""
     by_pattern = nf4_code() if quant_type == "nf4" else _fp4_by_pattern()
     byte = torch.arange(256)
     return torch.stack([by_pattern[byte >> 4], by_pattern[byte & 15]], dim=1)
@@ -134,31 +140,36 @@ def quantize_4bit(
     -------
     Quantized4Bit
         Each weight, divided by its block's absmax, goes to the nearest value of the code; the middle between two
-        values goes to the lower one. A block of zeros has absmax 0; a last, shorter one has 1e-38, as bitsandbytes
-        writes it.
+        values goes to the lower one. A block of zeros has absmax 0; if it is a shorter last one, 1e-38, as in
+        bitsandbytes.
 
     Raises
     ------
     LabError
         A setting is unknown, or the weight is not allowed.
+
+    >>> quantized = quantize_4bit(torch.tensor([2.0, -2.0, 0.0, 0.6]))  # absmax 2: 1, -1, 0 and 0.3 in the code
+    >>> [f"{byte:08b}" for byte in quantized.packed.flatten().tolist()]  # indices 15, 0, 7 and 11, two per byte
+    ['11110000', '01111011']
     """
     _check(weight, blocksize, quant_type, double_quant)
     flat = weight.detach().reshape(-1)
     packed = torch.empty((flat.numel() + 1) // 2, dtype=torch.uint8, device=flat.device)
     absmax = torch.empty(-(-flat.numel() // blocksize), device=flat.device)
-    whole = flat.numel() - flat.numel() % blocksize
+    whole = flat.numel() - flat.numel() % blocksize  # weights in whole blocks
     for start in range(0, whole, SLICE):
-        blocks = flat[start : min(start + SLICE, whole)].float().view(-1, blocksize)
+        end = min(start + SLICE, whole)
+        blocks = flat[start:end].float().view(-1, blocksize)
         largest = blocks.abs().amax(dim=1)
-        absmax[start // blocksize :][: len(blocks)] = largest
+        absmax[start // blocksize : end // blocksize] = largest
         scaled = blocks * (1 / largest.clamp(min=SMALLEST))[:, None]
-        packed[start // 2 :][: blocks.numel() // 2] = _packed(scaled.view(-1), quant_type)
-    if whole < flat.numel():  # the last block: bitsandbytes divides here and multiplies by 1 / absmax above
+        packed[start // 2 : end // 2] = _packed(scaled.view(-1), quant_type)
+    if whole < flat.numel():  # a shorter last block: here bitsandbytes divides, above it multiplies by 1 / absmax
         rest = flat[whole:].float()
         absmax[-1] = rest.abs().max().clamp(min=SMALLEST)
         packed[whole // 2 :] = _packed(rest / absmax[-1], quant_type)
     if not absmax.isfinite().all():
-        raise LabError("weight holds NaN or infinity: its blocks have no absmax. Mend those entries first.")
+        raise LabError("weight holds NaN or infinity: its blocks have no absmax. Fix those entries first.")
     scales = compress(absmax) if double_quant else absmax
     return Quantized4Bit(packed[:, None], scales, weight.shape, weight.dtype, blocksize, quant_type)
 
@@ -174,9 +185,13 @@ def dequantize_4bit(quantized: Quantized4Bit, dtype: torch.dtype | None = None) 
     Returns
     -------
     Tensor, the original shape
+
+    >>> quantized = quantize_4bit(torch.tensor([2.0, -2.0, 0.0, 0.6]))
+    >>> [round(w, 3) for w in dequantize_4bit(quantized).tolist()]  # nearest to 0.3 is 0.338
+    [2.0, -2.0, 0.0, 0.676]
     """
     packed, absmax, blocksize = quantized.packed.view(-1), quantized.absmax, quantized.blocksize
-    # A pair of float32 values, seen as one number of 64 bits, is looked up in one go.
+    # A byte's two float32 values are viewed as one 64-bit number: a single look-up gives both.
     pairs = _pairs(quantized.quant_type).to(packed.device).view(torch.int64).view(-1)
     total = prod(quantized.shape)
     result = torch.empty(total, dtype=dtype or quantized.dtype, device=packed.device)
@@ -210,6 +225,5 @@ def _check(weight: Tensor, blocksize: int, quant_type: str, double_quant: bool) 
     choose("quant_type", quant_type, QUANT_TYPES)
     if isinstance(blocksize, bool) or not isinstance(blocksize, int) or blocksize not in BLOCKSIZES:
         raise LabError(f"blocksize={blocksize!r} is out of range: {', '.join(map(str, BLOCKSIZES))}.")
-    if not isinstance(double_quant, bool):
-        raise LabError(f"double_quant={double_quant!r} is out of range: True or False.")
+    flag("double_quant", double_quant)
     check_weight(weight)

@@ -2,7 +2,8 @@
 
     y = x · dequantize(weight)ᵀ + bias          gradient for x: grad · dequantize(weight)
 
-The dense weight exists only while one of these two lines runs. `bitsandbytes.nn.Linear4bit` computes the same numbers.
+The dense weight exists only while one of these two lines is computed. `bitsandbytes.nn.Linear4bit` gives the
+same numbers.
 """
 
 import torch
@@ -30,31 +31,36 @@ class FrozenLinear(torch.autograd.Function):
 
 
 class Linear4bit(nn.Linear):
-    """A frozen linear layer in 4 bits, made from an ordinary one, which stays as it was.
+    """A frozen linear layer in 4 bits, made from an ordinary one, which does not change.
 
     Parameters
     ----------
     linear : nn.Linear in float32, bfloat16 or float16
-    blocksize, quant_type, double_quant : see `nf4.quantize_4bit`; here double quantization is on
+    blocksize, quant_type, double_quant : see `nf4.quantize_4bit`; here double quantization is on by default
     compute_dtype : float dtype to multiply in; None: the input's. The output has the input's dtype.
 
     Attributes
     ----------
     weight : uint8 Parameter, shape (ceil(out · in / 2), 1), the packed indices
-        It counts half as many entries as the layer has weights.
+        It has half as many entries as the layer has weights.
     absmax : float32 buffer (blocks,), or with double quantization uint8 buffer `absmax` of that shape and float32
         buffers `nested_absmax` (groups,) and `offset` ()
     bias : Parameter of shape (out,), frozen, or None
-    quantized : Quantized4Bit, the same tensors in the form that `nf4.dequantize_4bit` reads
+    quantized : Quantized4Bit, the same tensors in the form that `nf4.dequantize_4bit` takes
 
     A change of dtype, such as `model.half()`, leaves all of them as they are; a change of device moves them.
 
     Raises
     ------
     LabError
-        It is no plain nn.Linear, or a setting or the weight is not allowed.
+        `linear` is not a plain nn.Linear, or a setting or the weight is not allowed.
 
     Source: Dettmers et al. 2023 (QLoRA), equation 5. https://arxiv.org/abs/2305.14314
+
+    >>> linear = nn.Linear(2, 1, bias=False)
+    >>> linear.weight.data = torch.tensor([[2.0, 0.6]])
+    >>> round(Linear4bit(linear, double_quant=False)(torch.tensor([1.0, 10.0])).item(), 2)  # 2 + 10 · 0.676, not 0.6
+    8.76
     """
 
     def __init__(
@@ -81,7 +87,7 @@ class Linear4bit(nn.Linear):
 
     @property
     def quantized(self) -> Quantized4Bit:
-        """The weight as `nf4` knows it; nothing is copied."""
+        """The weight in the form that `nf4.dequantize_4bit` takes; nothing is copied."""
         nested = self.nested_absmax is not None
         scales = DoubleQuantized(self.absmax, self.nested_absmax, self.offset) if nested else self.absmax
         shape = torch.Size((self.out_features, self.in_features))
@@ -98,7 +104,7 @@ class Linear4bit(nn.Linear):
         return dequantize_4bit(self.quantized)
 
     def _apply(self, fn, recurse=True):
-        """Let `to`, `half` and their like move the tensors, and keep their dtypes: a 16-bit absmax would be off."""
+        """Let `to`, `half` and the like move the tensors but keep their dtypes: a 16-bit absmax would be wrong."""
         return super()._apply(lambda tensor: tensor.to(fn(tensor.new_empty(0)).device), recurse)
 
     def extra_repr(self) -> str:

@@ -1,4 +1,4 @@
-"""What came after LoRA, behind LoRA's interface: one class a variant, all in `VARIANTS`.
+"""Variants of LoRA behind its interface: one class per variant, all in `VARIANTS` (page 11).
 
     inject(model, "dora", "all-linear", rank=8, alpha=16)
     optimizer = torch.optim.AdamW(optimizer_groups(model, "dora", learning_rate=2e-3))

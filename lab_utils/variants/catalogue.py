@@ -1,4 +1,4 @@
-"""LoRA and what came after it, in the order of their papers."""
+"""LoRA and the variants that followed it, in the order of their papers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,14 +25,14 @@ class Variant:
     ----------
     title : str, as the paper writes it
     rule : str, the update rule
-    trains : str, what an optimizer gets, a layer of out × in
-    saves : str, against LoRA, and what it costs
-    paper : str, address of the paper
-    published : str, "2021-06", year and month of the arXiv identifier
+    trains : str, what an optimizer gets, per layer of out × in
+    saves : str, compared with LoRA, and what it costs
+    paper : str, its address
+    published : str, year and month of the arXiv identifier, such as "2021-06"
     factory : class of its layers, or a function like it: (base_layer, rank, alpha, dropout=0.0, …) -> a layer. LoRA+
-        differs from LoRA in `optimizer_groups` only.
+        differs from LoRA only in `optimizer_groups`.
     count : function (out, in, rank) -> trained numbers of a layer
-    settings : names of what the factory takes besides
+    settings : names of the factory's further settings
     """
 
     title: str
@@ -58,7 +58,7 @@ VARIANTS = MappingProxyType(
             title="LoRA",
             rule="W' = W + (α/r)·B·A",
             trains=A_AND_B,
-            saves="next to full fine-tuning, gradients and optimizer states of W",
+            saves="compared with full fine-tuning, gradients and optimizer states of W",
             paper="https://arxiv.org/abs/2106.09685",
             published="2021-06",
             factory=LoRALinear,
@@ -79,7 +79,7 @@ VARIANTS = MappingProxyType(
             title="Delta-LoRA",
             rule="W' = W + (α/r)·B·A, and after each step W ← W + λ·(α/r)·(Bₜ₊₁·Aₜ₊₁ − Bₜ·Aₜ)",
             trains=f"{A_AND_B}; W moves without gradient",
-            saves="nothing next to LoRA: each step costs more, and the result is a whole W",
+            saves="nothing compared with LoRA: each step costs more, and the result is a whole W",
             paper="https://arxiv.org/abs/2309.02411",
             published="2023-09",
             factory=DeltaLoRALinear,
@@ -131,7 +131,7 @@ VARIANTS = MappingProxyType(
             title="PiSSA",
             rule="W' = W_res + (α/r)·B·A, where B·A starts as W's r largest singular directions",
             trains=A_AND_B,
-            saves="nothing: it costs an SVD a layer at the start",
+            saves="nothing: it costs one SVD per layer at the start",
             paper="https://arxiv.org/abs/2404.02948",
             published="2024-04",
             factory=PiSSALinear,

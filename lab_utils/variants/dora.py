@@ -1,4 +1,4 @@
-"""DoRA: the length of each row of W is trained apart from its direction, and LoRA changes the direction."""
+"""DoRA: the length of each row of W is trained separately from its direction, which LoRA changes."""
 
 import torch
 from torch import Tensor, nn
@@ -9,12 +9,12 @@ from ..lora import LoRALinear
 
 
 class DoRALinear(LoRALinear):
-    """Magnitude and direction apart: W' = m ⊙ (W + s·B·A) / ‖W + s·B·A‖, the norm taken row by row.
+    """Magnitude and direction separately: W' = m ⊙ (W + s·B·A) / ‖W + s·B·A‖, the norm taken row by row.
 
     Rule: row i of W' is mᵢ times the unit vector along row i of W + s·B·A. m starts at the norms of W's rows and B at
-    zero, so that W' = W. The norm is computed anew in every forward pass, but as a constant: no gradient flows through
-    it, which spares memory and changes the results little.
-    Trains: A, B and m, rank·(in + out) + out numbers. Saves: nothing; it costs the norm of a whole matrix a layer and
+    zero, so W' = W. The norm is computed again in every forward pass, but as a constant: no gradient flows through it,
+    which saves memory and changes the results little.
+    Trains: A, B and m, rank·(in + out) + out numbers. Saves: nothing; it costs the norm of a whole matrix per layer and
     pass, and more activations.
 
     Parameters
@@ -28,6 +28,15 @@ class DoRALinear(LoRALinear):
         The base is quantized, or a row of W is zero and has no direction.
 
     Source: Liu et al. 2024 (DoRA), equation 5 and section 4.3. https://arxiv.org/abs/2402.09353
+
+    >>> linear = nn.Linear(2, 1, bias=False)
+    >>> linear.weight.data = torch.tensor([[3.0, 4.0]])
+    >>> layer = DoRALinear(linear, rank=1, alpha=1)
+    >>> layer.magnitude.item()  # √(3² + 4²)
+    5.0
+    >>> layer.magnitude.data = torch.tensor([10.0])  # twice as long, in the same direction
+    >>> layer(torch.tensor([1.0, 1.0])).item()
+    14.0
     """
 
     SAVED = {**LoRALinear.SAVED, "lora_magnitude_vector": "magnitude"}
@@ -75,7 +84,7 @@ class DoRALinear(LoRALinear):
 
     @torch.no_grad()
     def merge(self) -> None:
-        """Merge as LoRALinear does, and note m / ‖W + s·B·A‖, which the merged weight no longer shows."""
+        """Merge as LoRALinear does, and keep m / ‖W + s·B·A‖, which cannot be read from the merged weight."""
         factor = (self.magnitude / self._norm(self.base_layer.weight.to(self.magnitude.dtype)))[:, None]
         super().merge()
         self._factor = factor

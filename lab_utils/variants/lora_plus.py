@@ -1,4 +1,4 @@
-"""LoRA+: the layers are LoRA's; B learns faster than A."""
+"""LoRA+: the same layers as LoRA; B learns faster than A."""
 
 import math
 
@@ -15,8 +15,8 @@ EMBEDDING_LEARNING_RATE = 1e-6  # peft's, for both matrices of an adapted embedd
 def lora_plus_groups(model: nn.Module, learning_rate: float, ratio: float = RATIO) -> list[dict]:
     """Parameter groups for an optimizer: A at `learning_rate`, B at `ratio` times it.
 
-    Rule: η_B = λ·η_A with λ = 16, all else as in LoRA. B starts at zero and A does not, so that equal rates leave A
-    almost where it was in wide layers; a larger one for B lets both learn.
+    Rule: η_B = λ·η_A with λ = 16, all else as in LoRA. B starts at zero and A does not, so in wide layers equal rates
+    leave A almost unchanged; a larger rate for B lets both learn.
     Trains what LoRA trains, at the same cost. Saves: nothing; it promises fewer steps.
 
     Parameters
@@ -27,8 +27,8 @@ def lora_plus_groups(model: nn.Module, learning_rate: float, ratio: float = RATI
 
     Returns
     -------
-    list of {"params": list, "lr": float}: A, B, and adapted embeddings if there are any. The same groups as those of
-    peft's `create_loraplus_optimizer`, less the empty ones.
+    list of {"params": list, "lr": float}: A, B, and adapted embeddings if there are any; the groups of peft's
+    `create_loraplus_optimizer` without the empty ones.
 
     Raises
     ------
@@ -36,10 +36,15 @@ def lora_plus_groups(model: nn.Module, learning_rate: float, ratio: float = RATI
         The model has no adapters, or the ratio is out of range.
 
     Source: Hayou et al. 2024 (LoRA+). https://arxiv.org/abs/2402.12354
+
+    >>> from lab_utils.lora import inject
+    >>> model = inject(nn.Sequential(nn.Linear(8, 4)), ["0"], rank=2, alpha=4)
+    >>> [group["lr"] for group in lora_plus_groups(model, learning_rate=0.001)]  # of A, of B
+    [0.001, 0.016]
     """
     number = isinstance(ratio, (int, float)) and not isinstance(ratio, bool)
     if not number or not 1 <= ratio < math.inf:
-        raise LabError(f"ratio={ratio!r} is out of range: a number from 1, by how much B learns faster than A.")
+        raise LabError(f"ratio={ratio!r} is out of range: a number from 1, how many times faster B learns than A.")
     layers = adapted_layers(model).values()
     linear = [layer for layer in layers if not isinstance(layer, LoRAEmbedding)]
     tables = [layer for layer in layers if isinstance(layer, LoRAEmbedding)]

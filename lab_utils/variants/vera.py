@@ -12,10 +12,10 @@ from ..lora.layers import in_dtype_of_base
 
 
 class SharedMatrices(nn.Module):
-    """Random A (rank, in) and B (out, rank) for layers up to that size, frozen, the same for the same seed.
+    """Random A (rank, in) and B (out, rank) for layers up to that size, frozen; the same seed gives the same matrices.
 
     Both are Kaiming-uniform, drawn one after the other from one generator as peft does, and rounded to the dtype of
-    `weight`, on its device. They are buffers and no part of the state: the seed stands for them.
+    `weight`, on its device. They are buffers and not part of the state dict: the seed is enough to draw them again.
     """
 
     def __init__(self, n_out: int, n_in: int, rank: int, weight: Tensor, seed: int = 0):
@@ -31,16 +31,16 @@ class VeRALinear(LoRALinear):
     """Two trained vectors around two shared random matrices: y = W·x + b ⊙ (B·(d ⊙ (A·x))).
 
     Rule: W + Λ_b·B·Λ_d·A; A and B are random, frozen and shared by all layers of a model (a smaller layer takes their
-    first columns or rows). d starts at `d_initial`, b at zero, so that the base model is unchanged at the start.
-    Trains: b and d, out + rank numbers, at any rank up to what one likes: the paper takes 256 and more.
-    Saves: trained parameters, their gradients and optimizer states, and the file. Not time: A and B are multiplied with
-    in every layer.
+    first columns or rows). d starts at `d_initial`, b at zero, so the base model is unchanged at the start.
+    Trains: b and d, out + rank numbers, which allows large ranks: the paper takes 256 and more.
+    Saves: trained parameters, their gradients and optimizer states, and file size. Not time: every layer still
+    multiplies by A and B.
 
     Parameters
     ----------
-    base_layer, rank, dropout : as for LoRALinear, but the rank is not limited by the layer
+    base_layer, rank, dropout : as for LoRALinear, but the layer does not limit the rank
     alpha : float > 0, without effect: VeRA has no scaling, `.scaling` is 1
-    shared : SharedMatrices, at least as large as the layer and of this rank; default: own ones, by `seed`
+    shared : SharedMatrices, at least as large as the layer and of this rank; default: drawn for this layer, by `seed`
     seed : int, of the shared matrices
     d_initial : float, start of d
 
@@ -50,6 +50,10 @@ class VeRALinear(LoRALinear):
     lora_A, lora_B : Tensor (rank, in) and (out, rank), this layer's part of the shared matrices
 
     Source: Kopiczko et al. 2023 (VeRA). https://arxiv.org/abs/2310.11454
+
+    >>> layer = VeRALinear(nn.Linear(8, 4), rank=256, alpha=1)
+    >>> layer.lambda_b.numel() + layer.lambda_d.numel()  # 4 + 256; LoRA of rank 4 trains 4 · (8 + 4) = 48
+    260
     """
 
     SAVED = {"vera_lambda_b": "lambda_b", "vera_lambda_d": "lambda_d"}
@@ -60,7 +64,7 @@ class VeRALinear(LoRALinear):
         self, base_layer, rank, alpha, dropout=0.0, use_rslora=False, *, shared: SharedMatrices | None = None,
         seed: int = 0, d_initial: float = 0.1,
     ):  # fmt: skip
-        self._start = shared, seed, d_initial  # for add_parameters; nn.Module takes no modules yet
+        self._start = shared, seed, d_initial  # for add_parameters; nn.Module cannot hold modules yet
         super().__init__(base_layer, rank, alpha, dropout, use_rslora)
         if use_rslora:
             raise LabError("use_rslora=True: VeRA has no scaling by the rank. Leave it out.")

@@ -1,11 +1,10 @@
-"""Variants on whole models: put one on, group its parameters for an optimizer, do what it does around a step."""
+"""Variants on whole models: put one on, group its parameters for an optimizer, do its work around a step."""
 
-import math
 from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from ..errors import LabError, choose
+from ..errors import LabError, choose, real
 from ..lora import LoRALinear
 from ..lora import whole_model as lora
 from ..lora.layers import check_settings
@@ -16,7 +15,8 @@ from .lora_plus import RATIO, lora_plus_groups
 from .moves_weight import MovesWeight
 from .vera import SharedMatrices, VeRALinear
 
-LORA_LAYERS = ("lora", "rslora", "lora+")  # the layers are those of `lora.inject`
+LORA_LAYERS = ("lora", "rslora", "lora+")  # their layers are those of `lora.inject`
+
 
 def inject(
     model: nn.Module, variant: str, target_modules: str | Iterable[str], rank: int, alpha: float, dropout: float = 0.0,
@@ -31,8 +31,8 @@ def inject(
     model : nn.Module
     variant : str, a name in `VARIANTS`
     target_modules, rank, alpha, dropout : as for `lora.inject`. "lora", "rslora" and "lora+" adapt Conv1D and
-        embeddings too, the others nn.Linear alone.
-    settings : what this variant takes besides, `VARIANTS[variant].settings`: see its class
+        embeddings too, the others only nn.Linear.
+    settings : further settings of this variant, `VARIANTS[variant].settings`: see its class
 
     Returns
     -------
@@ -41,8 +41,12 @@ def inject(
     Raises
     ------
     LabError
-        The variant or a setting is unknown, or as for `lora.inject` and the variant's class. The model is unchanged
-        then.
+        The variant or a setting is unknown, or as for `lora.inject` and the variant's class; then the model is
+        unchanged.
+
+    >>> model = inject(nn.Sequential(nn.Linear(8, 4)), "dora", ["0"], rank=2, alpha=4)
+    >>> {name: tuple(p.shape) for name, p in model.named_parameters() if p.requires_grad}
+    {'0.lora_A': (2, 8), '0.lora_B': (4, 2), '0.magnitude': (4,)}
     """
     choose("variant", variant, VARIANTS)
     described = VARIANTS[variant]
@@ -56,7 +60,7 @@ def inject(
     kind = described.factory
     targets = lora.find_targets(
         model, target_modules, rank, lambda layer: kind if kind.sizes(layer) else None,
-        f"{described.title} adapts nn.Linear alone, here.",
+        f"{described.title} adapts only nn.Linear here.",
     )  # fmt: skip
     weights = [layer.weight for layer in targets.values()]
     if issubclass(kind, MovesWeight):
@@ -69,7 +73,7 @@ def inject(
     try:
         for name, layer in targets.items():
             adapted[name] = kind(layer, rank, alpha, dropout, **settings)
-    except BaseException:  # a keyboard interrupt too: PiSSA's singular values take their time
+    except BaseException:  # a keyboard interrupt too: PiSSA's singular values can take minutes
         for layer in adapted.values():
             layer.release()
         raise
@@ -77,7 +81,7 @@ def inject(
 
 
 def optimizer_groups(model: nn.Module, variant: str, learning_rate: float, *, ratio: float = RATIO) -> list[dict]:
-    """What an optimizer should get: one group of all that is trained, or LoRA+'s groups.
+    """The parameter groups for an optimizer: one of all that is trained, or LoRA+'s groups.
 
     Parameters
     ----------
@@ -89,11 +93,13 @@ def optimizer_groups(model: nn.Module, variant: str, learning_rate: float, *, ra
     Returns
     -------
     list of {"params": list, "lr": float}
+
+    >>> model = inject(nn.Sequential(nn.Linear(8, 4)), "lora", ["0"], rank=2, alpha=4)
+    >>> [(len(group["params"]), group["lr"]) for group in optimizer_groups(model, "lora", learning_rate=0.01)]
+    [(2, 0.01)]
     """
     choose("variant", variant, VARIANTS)
-    number = isinstance(learning_rate, (int, float)) and not isinstance(learning_rate, bool)
-    if not number or not 0 < learning_rate < math.inf:
-        raise LabError(f"learning_rate={learning_rate!r} is out of range: a number above 0.")
+    learning_rate = real("learning_rate", learning_rate)
     if variant == "lora+":
         return lora_plus_groups(model, learning_rate, ratio)
     lora.adapted_layers(model)  # raises if there are none
@@ -101,22 +107,22 @@ def optimizer_groups(model: nn.Module, variant: str, learning_rate: float, *, ra
 
 
 def before_step(model: nn.Module) -> None:
-    """What some variant does between the backward pass and the optimizer's step: LoRA-FA's corrected gradients."""
+    """Work before every optimizer step: LoRA-FA corrects gradients, the other variants do nothing."""
     for layer in lora.adapted_layers(model).values():
         if isinstance(layer, LoRAFALinear):
             layer.before_step()
 
 
 def after_step(model: nn.Module) -> None:
-    """What some variant does after every optimizer step: Delta-LoRA moves W. The other variants do nothing."""
+    """Work after every optimizer step: Delta-LoRA moves W, the other variants do nothing."""
     for layer in lora.adapted_layers(model).values():
         if isinstance(layer, DeltaLoRALinear):
             layer.after_step()
 
 
 def learned_update(layer: LoRALinear) -> Tensor:
-    """How far a layer has gone from the weight that it was put on: W' − W, shape of W, float32 or float64.
+    """How far a layer has moved from the weight that it was put on: W' − W, shape of W, float32 or float64.
 
-    That is `delta_weight()`, but for PiSSA and Delta-LoRA, which have moved W besides.
+    This is `delta_weight()`, except for PiSSA and Delta-LoRA, which have moved W too.
     """
     return layer.learned_update() if isinstance(layer, MovesWeight) else layer.delta_weight()

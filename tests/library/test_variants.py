@@ -406,7 +406,7 @@ def test_delta_loras_adapter_alone_is_not_taken_out(tiny_llama):
         ("pissa", {"iteration": 2}, "PiSSA has no setting 'iteration'. It takes: iterations"),
         ("dora", {"rank": 0}, "rank=0"), ("vera", {"rank": 0}, "rank=0"), ("vera", {"alpha": -1}, "alpha=-1"),
         ("dora", {"rank": 33}, r"rank=33 .*layer model\.layers\.0\.self_attn\.k_proj \(32×64\)"),
-        ("dora", {"target_modules": ["embed_tokens"]}, "embed_tokens is a Embedding.*DoRA adapts nn.Linear alone"),
+        ("dora", {"target_modules": ["embed_tokens"]}, "embed_tokens is a Embedding.*DoRA adapts only nn.Linear"),
         ("pissa", {"target_modules": ["q_porj"]}, "no layer 'q_porj'"),
         ("pissa", {"target_modules": ["lm_head"]}, "embed_tokens.weight and lm_head.weight are one tensor: PiSSA"),
         ("delta-lora", {"target_modules": ["lm_head"]}, "are one tensor: Delta-LoRA"),
