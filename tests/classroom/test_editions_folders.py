@@ -11,7 +11,8 @@ import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from lab_utils.classroom import course, editions
+from lab_utils.classroom import __main__ as instructors
+from lab_utils.classroom import course
 from lab_utils.classroom.course import NOTEBOOKS
 from lab_utils.classroom.editions import write_edition
 from lab_utils.classroom.nbgrader_course import refuse_patterns, write_course
@@ -61,15 +62,13 @@ def test_a_notebook_is_read_with_a_bom_and_without(notebooks, start):
     b'{"nbformat": "4", "nbformat_minor": 5, "metadata": {}, "cells": []}', b"[" * 100_000,
 ])  # fmt: skip
 @pytest.mark.parametrize("command", [
-    ["student", "--output", "out"], ["instructor", "--output", "out"], ["course", "--output", "out"], None,
+    ["editions", "student", "--output", "out"], ["editions", "instructor", "--output", "out"],
+    ["grading", "--output", "out"], ["site", "--output", "out"],
 ])  # fmt: skip
 def test_what_is_no_notebook_is_named_and_nothing_written(notebooks, damage, command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     pages(notebooks)[1].write_bytes(damage)
-    if command:
-        status = editions.main([*command, "--notebooks", str(notebooks)])
-    else:
-        status = course.main(["--output", "out", "--notebooks", str(notebooks)])
+    status = instructors.main([*command, "--notebooks", str(notebooks)])
     assert status == 2 and str(pages(notebooks)[1]) in capsys.readouterr().err
     assert content(tmp_path / "out") == {}
 
@@ -154,13 +153,13 @@ def test_a_picture_that_is_missing_is_named(notebooks, tmp_path):
             write()
 
 
-@pytest.mark.parametrize("kind", ["student", "instructor", "course"])
+@pytest.mark.parametrize("kind", ["editions student", "editions instructor", "grading"])
 def test_a_tilde_and_a_file_in_the_way(kind, notebooks, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert editions.main([kind, "--output", "~/mine", "--notebooks", str(notebooks)]) == 0
+    assert instructors.main([*kind.split(), "--output", "~/mine", "--notebooks", str(notebooks)]) == 0
     assert content(tmp_path / "mine")
     (tmp_path / "file").write_text("mine")
-    assert editions.main([kind, "--output", "~/file", "--notebooks", str(notebooks)]) == 2
+    assert instructors.main([*kind.split(), "--output", "~/file", "--notebooks", str(notebooks)]) == 2
     assert "file" in capsys.readouterr().err and (tmp_path / "file").read_text() == "mine"
 
 
@@ -177,7 +176,7 @@ def test_a_course_is_refused_where_nbgrader_would_find_nothing(name, notebooks, 
         assert repr(sign) in str(caught.value) and str(folder) in str(caught.value)
         assert "Choose a path without" in str(caught.value)
     monkeypatch.chdir(tmp_path / name)  # a path that does not show it
-    assert editions.main(["course", "--output", "below", "--notebooks", str(notebooks)]) == 2
+    assert instructors.main(["grading", "--output", "below", "--notebooks", str(notebooks)]) == 2
     assert repr(sign) in capsys.readouterr().err and content(tmp_path / name) == {}
 
 
