@@ -1,9 +1,9 @@
-"""The link that a teacher hands out: it pulls the course into a student's home on a hub and opens a page.
+"""The link that an instructor hands out: it pulls the course into a student's home on a hub and opens a page.
 
     python deploy/link.py https://hub.example.edu
     python deploy/link.py https://hub.example.edu --page 05_quantization --branch spring
 
-nbgitpuller, on the hub, keeps what a student changed and adds what is new.
+On the hub, nbgitpuller keeps what a student changed and adds what is new.
 """
 
 import argparse
@@ -25,7 +25,7 @@ def link(hub: str, *, page: str = "00_start_here", branch: str = "main", address
     hub : str, the hub's address, with its base path if it has one
     page : str, a notebook's name without its ending
     branch : str
-    address : str, of the repository; default the one in pyproject.toml, without a slash at its end
+    address : str, of the repository, without a slash at its end; default: the one in pyproject.toml
 
     Returns
     -------
@@ -34,10 +34,10 @@ def link(hub: str, *, page: str = "00_start_here", branch: str = "main", address
     Raises
     ------
     LabError
-        `hub` is no address.
+        `hub` is not an address.
     """
     if not hub.startswith(("http://", "https://")):
-        raise LabError(f"{hub!r} is not the address of a hub: it begins with https://")
+        raise LabError(f"{hub!r} is not the address of a hub: an address begins with https://")
     address = address or repository()
     folder = address.rpartition("/")[2]  # where nbgitpuller puts the course
     path = quote(f"lab/tree/{folder}/notebooks/{page}.ipynb")

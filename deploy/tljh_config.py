@@ -1,4 +1,4 @@
-"""Read by The Littlest JupyterHub from /opt/tljh/config/jupyterhub_config.d: what every student's server is given."""
+"""Read by The Littlest JupyterHub from /opt/tljh/config/jupyterhub_config.d: settings for every student's server."""
 
 c = get_config()  # noqa: F821  JupyterHub defines it
 
@@ -6,8 +6,9 @@ c.Spawner.environment.update(
     {
         "LORA_LAB_CACHE": "/srv/lora-lab/cache",  # the model that tljh.sh put there
         "LORA_LAB_THREADS": "2",
-        "OMP_NUM_THREADS": "2",  # as limits.cpu: torch counts the machine's cores, not a student's share
+        "OMP_NUM_THREADS": "2",  # the same as limits.cpu: torch counts the machine's cores, not a student's share
     }
 )
-# systemd's default stops the whole server when one kernel takes too much; so only that kernel dies and is restarted.
+# By default systemd stops the whole server when one kernel takes too much memory; with this only that kernel is killed
+# and restarted.
 c.SystemdSpawner.unit_extra_properties.update({"OOMPolicy": "continue"})
