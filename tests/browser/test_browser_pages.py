@@ -5,7 +5,6 @@ import functools
 import http.server
 import json
 import threading
-from pathlib import Path
 
 import browser
 import ipywidgets
@@ -15,10 +14,11 @@ import toys
 
 from lab_utils.classroom import course
 from lab_utils.classroom.pages import page_html, write_page
+from lab_utils.folders import ROOT
 
-HERE = Path(__file__).resolve().parent
+SUPPORT = ROOT / "tests" / "support"
 CELLS = [
-    f"import sys\nsys.path.insert(0, {str(HERE)!r})\nfrom toys import MARK, Toy, png\nimport ipywidgets",
+    f"import sys\nsys.path.insert(0, {str(SUPPORT)!r})\nfrom toys import MARK, Toy, png\nimport ipywidgets",
     "first = Toy(name='A', rank=3)\nfirst",
     "Toy(name='B' + MARK, rank=7)",
     "first",

@@ -71,7 +71,7 @@ def test_the_line_calls_this_very_python(monkeypatch):
 def test_on_colab_it_is_a_cell_with_the_versions_of_pyproject(monkeypatch):
     monkeypatch.setitem(sys.modules, "google.colab", sys)
     [serve] = PROJECT["optional-dependencies"]["serve"]
-    assert extras.how_to_install("serve") == f"in a cell of its own, run `%pip install '{serve}'`"
+    assert extras.how_to_install("serve") == f"in a new cell, run `%pip install '{serve}'`"
     assert extras.missing(GONE).endswith("run `%pip install no-such-package`")
 
 
@@ -87,7 +87,7 @@ def test_a_version_out_of_range_is_as_good_as_none(monkeypatch, version, wrong):
 
 def test_nothing_is_imported_to_find_out():
     names = sum(extras.EXTRAS.values(), ())
-    code = "import sys; from lab_utils import extras; [extras.missing(name) for name in extras.EXTRAS]; "
+    code = "import sys; from lab_utils.notebook import extras; [extras.missing(name) for name in extras.EXTRAS]; "
     code += f"print(set({names!r}) & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert found.stdout == "set()\n"

@@ -10,6 +10,7 @@ import pytest
 from lab_utils import recorded
 from lab_utils.errors import LabError
 from lab_utils.lora import digits
+from lab_utils.recorded import update
 from lab_utils.recorded import variants as variants_record
 from lab_utils.recorded.pictures import FOLDER as PICTURES
 from lab_utils.recorded.pictures import load_samples
@@ -121,7 +122,7 @@ def test_a_part_that_is_missing_or_of_another_kind_is_refused_or_means_nothing(n
         else:
             place[path[-1]] = wrong
         (folder / file).write_text(json.dumps(record), encoding="utf-8")
-        recorded._read.cache_clear()
+        update._read.cache_clear()
         free = FREE & set(path) or wrong == str(before)
         free = free or (wrong == "missing" and ("strengths" in path or "exact_by_rank" in path))
         if isinstance(before, float) and not free:
@@ -131,7 +132,7 @@ def test_a_part_that_is_missing_or_of_another_kind_is_refused_or_means_nothing(n
                 read(folder)
             except LabError as error:
                 assert "git checkout" in str(error)
-    recorded._read.cache_clear()
+    update._read.cache_clear()
 
 
 @pytest.mark.parametrize("content", ["null", "[]", "3", '"text"', "{}"])

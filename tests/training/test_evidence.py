@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import made_up_runs
 import numpy as np
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 
 from lab_utils.errors import LabError
 from lab_utils.finetune.recipe import Recipe
+from lab_utils.folders import ROOT
 from lab_utils.sweep.evidence import (
     FIELDS,
     Recorded,
@@ -29,8 +29,8 @@ from lab_utils.sweep.evidence import (
 )
 from lab_utils.sweep.studies import STUDIES
 
-HERE = Path(__file__).parent
-ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)])}
+SUPPORT = ROOT / "tests" / "support"
+ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(SUPPORT)])}
 RUN = Run(recipe=Recipe(model="smollm2-135m"))
 
 
@@ -152,7 +152,9 @@ def test_lines_joined_by_git_are_read_once(tmp_path):
 
 def test_processes_that_add_at_once_lose_nothing(tmp_path):
     code = (
-        "import sys, made_up_runs; from lab_utils.evidence import *; from lab_utils.recipe import Recipe\n"
+        "import sys, made_up_runs\n"
+        "from lab_utils.finetune.recipe import Recipe\n"
+        "from lab_utils.sweep.evidence import *\n"
         "for seed in range(int(sys.argv[2]), int(sys.argv[2]) + 20):\n"
         "    run = Run(recipe=Recipe(model='smollm2-135m', seed=seed)); add_row(sys.argv[1], made_up_runs.row(run))"
     )

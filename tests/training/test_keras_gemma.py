@@ -307,7 +307,7 @@ def test_without_keras_the_command_is_named(monkeypatch):
 def test_torch_it_is_whatever_the_environment_says(tmp_path):
     """In a process of its own, with another backend in the environment; nothing of TensorFlow is loaded for it."""
     keras_and_hub()
-    code = "from lab_utils.keras_gemma import load_keras; keras, _ = load_keras(); print(keras.config.backend())"
+    code = "from lab_utils.beyond_text.keras_gemma import load_keras; print(load_keras()[0].config.backend())"
     environment = {**os.environ, "KERAS_BACKEND": "jax", "KERAS_HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment)
     assert done.stdout.strip() == "torch", done.stderr

@@ -168,7 +168,7 @@ def test_the_fingerprint_does_not_depend_on_the_process():
     import subprocess
     import sys
 
-    code = "from lab_utils.recipe import Recipe; print(Recipe(rank=3, target_modules='mlp').fingerprint())"
+    code = "from lab_utils.finetune.recipe import Recipe; print(Recipe(rank=3, target_modules='mlp').fingerprint())"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/")
     assert out.stdout.strip() == Recipe(rank=3, target_modules="mlp").fingerprint()
 

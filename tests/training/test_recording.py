@@ -11,12 +11,13 @@ from pathlib import Path
 import made_up_runs
 import pytest
 
+from lab_utils.folders import ROOT
 from lab_utils.sweep.evidence import Recorded, Run, read_table, table_of
 from lab_utils.sweep.rate_search import rate
 from lab_utils.sweep.recording import overview, progress, record, seconds_left
 from lab_utils.sweep.studies import STUDIES, find_arm
 
-HERE = Path(__file__).parent
+SUPPORT = ROOT / "tests" / "support"
 ALL = tuple(STUDIES)
 
 
@@ -145,8 +146,8 @@ def test_a_measure_that_is_interrupted_leaves_no_line(tmp_path):
 def started(folder: Path, seconds: str, *studies: str) -> subprocess.Popen:
     """A process that records made-up runs."""
     folder.mkdir(exist_ok=True)
-    command = [sys.executable, str(HERE / "made_up_runs.py"), str(folder), seconds, *studies]
-    environment = os.environ | {"PYTHONPATH": str(HERE.parent)}
+    command = [sys.executable, str(SUPPORT / "made_up_runs.py"), str(folder), seconds, *studies]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
 
 
