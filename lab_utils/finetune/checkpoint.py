@@ -1,6 +1,12 @@
-"""Checkpoints of a training run: written whole or not at all, refused for another recipe, passed over if damaged."""
+"""Checkpoints of a training run: written whole or not at all, refused for another recipe, passed over if damaged.
 
+A run's checkpoint is a folder `checkpoint-<step>`, the step in six digits or more. Other names, as `checkpoint-500` of
+another program, are left alone; under a name of ours, what is no checkpoint of ours is refused before training.
+"""
+
+import filecmp
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
@@ -8,22 +14,54 @@ from pathlib import Path
 
 from ..errors import LabError
 from ..files import explain, move, read_json, replacing_files, replacing_folder
-from .checkpoint_files import Damaged, read_checkpoint, sums_of
+from .checkpoint_files import ADAPTER, CONFIG, RECORD, Damaged, read_checkpoint, sums_of
 from .recipe import Recipe
 
+OF_OTHERS = ("trainer_state.json", "optimizer.pt", "training_args.bin")  # what transformers' Trainer writes
+README = "README.md"  # peft writes one; a person may have written another
 KEPT = 2  # the newest, and the one before it in case the newest cannot be read
 
 
 def checkpoints(output_dir: Path) -> list[Path]:
     """Finished checkpoints in `output_dir`, oldest first."""
-    found = [path for path in output_dir.glob("checkpoint-*") if _digits(path) and path.is_dir()]
-    return sorted(found, key=lambda path: int(_digits(path)))
+    found = [path for path in output_dir.glob("checkpoint-*") if _step(path) is not None and path.is_dir()]
+    return sorted(found, key=_step)
 
 
-def _digits(path: Path) -> str:
-    """The step in a checkpoint's name, or ""."""
+def _step(path: Path) -> int | None:
+    """The step in a checkpoint's name; None if it is not the name of one."""
     number = path.name.removeprefix("checkpoint-")
-    return number if number.isascii() and number.isdecimal() else ""
+    ours = number.isascii() and number.isdecimal() and len(number) < 20 and f"{int(number):06d}" == number
+    return int(number) if ours else None
+
+
+def refuse_in_the_way(output_dir: Path) -> None:
+    """Raise a LabError for anything that lies where a run's files are to be written and is not a run's.
+
+    Parameters
+    ----------
+    output_dir : Path of a run; it need not exist
+
+    Raises
+    ------
+    LabError
+        A checkpoint's name is taken by a file, by a link that leads nowhere or by another program's checkpoint, or the
+        adapter's by a file: it is named.
+    """
+    for path in sorted([*output_dir.glob("checkpoint-*"), output_dir / "adapter"]):
+        if path.name != "adapter" and _step(path) is None:
+            continue
+        if os.path.lexists(path) and not path.is_dir():
+            raise LabError(
+                f"{path} is in the way: this run keeps a folder of that name. Move or delete it, or take another "
+                "output_dir."
+            )
+        theirs = [name for name in OF_OTHERS if (path / name).exists()]
+        if path.name != "adapter" and theirs and not (path / RECORD).exists():
+            raise LabError(
+                f"{path} is another program's checkpoint (it holds {theirs[0]} and no {RECORD}). "
+                "Take another output_dir, or move that folder."
+            )
 
 
 def save_checkpoint(
@@ -63,7 +101,8 @@ def save_checkpoint(
             f"Then run the same call again; it goes on from {kept[-1].name if kept else 'the start'}."
         ) from error
     for old in checkpoints(output_dir)[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
+        if (old / RECORD).exists():  # else it is a folder that somebody made
+            shutil.rmtree(old, ignore_errors=True)
     return target
 
 
@@ -72,7 +111,8 @@ def save_adapter(folder: Path, save: Callable[[Path], object]) -> None:
 
     Parameters
     ----------
-    folder : Path, `adapter/` of a run; files of other names in it are left alone
+    folder : Path, `adapter/` of a run; files of other names in it are left alone, and so is a README.md that is there.
+        Another adapter's files are copied to `previous/` beside it (`previous-2/` and so on) before they are replaced.
     save : function of a folder that writes the adapter there, in peft's own layout
 
     Raises
@@ -85,11 +125,43 @@ def save_adapter(folder: Path, save: Callable[[Path], object]) -> None:
     try:
         with replacing_files(folder) as scratch:
             save(scratch)
+            _keep_what_is_there(folder, scratch)
     except (OSError, RuntimeError, SafetensorError) as error:
         raise LabError(
             f"The adapter could not be written to {folder}: {explain(error)} The run is in its checkpoints: then run "
             "the same call again."
         ) from error
+
+
+def _keep_what_is_there(folder: Path, new: Path) -> None:
+    """Leave out of `new` what `folder` has in the same form, and copy what another adapter has there."""
+    names = sorted(path.name for path in new.iterdir())
+    there = [name for name in names if os.path.lexists(folder / name)]
+    if folders := [name for name in there if (folder / name).is_dir()]:
+        raise LabError(f"{folder / folders[0]} is a folder, and the adapter's file is to be written there. Move it.")
+    there = [name for name in there if (folder / name).exists()]  # a link that leads nowhere is replaced
+    same = {name for name in there if name == README or filecmp.cmp(folder / name, new / name, shallow=False)}
+    if ADAPTER in same and _is_config(folder / CONFIG):  # another version of peft writes another one
+        same |= {CONFIG} & set(there)
+    for name in same:
+        (new / name).unlink()
+    filled = [name for name in there if (folder / name).stat().st_size and name != README]
+    if set(filled) - same:
+        aside = _free(folder.parent, "previous")
+        with replacing_folder(aside, lambda name: False) as copy:
+            (copy / folder.name).mkdir()
+            for name in filled:
+                shutil.copy2(folder / name, copy / folder.name / name)
+        print(f"{folder} held another adapter, or a changed one: it is kept in {aside / folder.name}.")
+
+
+def _is_config(path: Path) -> bool:
+    """Does a file describe an adapter?"""
+    try:
+        found = read_json(path)
+    except LabError:
+        return False
+    return isinstance(found, dict) and "r" in found
 
 
 def latest_record(
@@ -177,10 +249,7 @@ def _move(found: list[Path], output_dir: Path, name: str) -> Path | None:
     """Move entries of a folder to a new folder in it: `name`, or the first of `name-2`, `name-3` ... that is free."""
     if not found:
         return None
-    folder, number, moved = output_dir / name, 1, []
-    while folder.exists():
-        number += 1
-        folder = output_dir / f"{name}-{number}"
+    folder, moved = _free(output_dir, name), []
     try:
         folder.mkdir()
         for path in found:
@@ -190,4 +259,13 @@ def _move(found: list[Path], output_dir: Path, name: str) -> Path | None:
         for path in moved:
             move(folder / path.name, path)
         raise LabError(f"{found[len(moved)]} could not be moved to {folder}: {explain(error)}") from error
+    return folder
+
+
+def _free(output_dir: Path, name: str) -> Path:
+    """The first of `name`, `name-2`, `name-3` ... that is not in a folder."""
+    folder, number = output_dir / name, 1
+    while os.path.lexists(folder):
+        number += 1
+        folder = output_dir / f"{name}-{number}"
     return folder

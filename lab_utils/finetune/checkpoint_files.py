@@ -1,14 +1,14 @@
 """Is a checkpoint whole? Every file is read and compared with what was written, before anything is taken from it."""
 
-import math
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import LabError
-from ..files import explain, read_json
+from ..files import explain, read_json, user_path
 from ..finite import nonfinite_in_words
 from ..models.weights import refuse_nonfinite, tensors_in
+from .identity import is_identity, is_number
 
 ADAPTER, CONFIG, STATE, RECORD = "adapter_model.safetensors", "adapter_config.json", "state.pt", "record.json"
 PIECE = 2**20  # bytes that are read at a time
@@ -49,7 +49,7 @@ def read_checkpoint(folder: Path) -> tuple[dict, dict]:
         Names the file that is missing, cannot be read, or is not what was written.
     """
     record = _record(folder)
-    sums = record.get("files") or {}
+    sums = record.get("files", {})
     for name in [*sums, *([] if sums else (ADAPTER, CONFIG))]:
         _check_file(folder / name, sums.get(name))
     state = _state(folder / STATE)
@@ -75,13 +75,40 @@ def _record(folder: Path) -> dict:
     if len(history) != step:
         raise Damaged(f"{RECORD} has a history of {len(history)} steps instead of {step}")
     for number, row in enumerate(history, 1):
-        loss = row.get("loss") if isinstance(row, dict) else None
-        if not isinstance(loss, (int, float)) or not math.isfinite(loss) or row.keys() != history[0].keys():
+        if not _is_row(row) or row.keys() != history[0].keys():
             raise Damaged(f"{RECORD}: step {number} of its history is not as it was written")
-    for name in ("identity", "files"):
-        if not isinstance(record.get(name, {}), dict):
-            raise Damaged(f"{RECORD}: {name!r} is not as it was written")
+    identity = record.get("identity", {})
+    if not isinstance(identity, dict) or not is_identity(identity):
+        raise Damaged(f"{RECORD}: 'identity' is not as it was written")
+    if "files" in record and not _are_sums(record["files"]):
+        raise Damaged(f"{RECORD}: 'files' is not as it was written")
     return record
+
+
+def _is_row(row: object) -> bool:
+    """Is it a step of a history: numbers by name, the loss among them?"""
+    if not isinstance(row, dict) or "loss" not in row:
+        return False
+    return all(map(is_number, row.values()))
+
+
+def _are_sums(files: object) -> bool:
+    """Is it what `sums_of` gives for a checkpoint: size and checksum of each file by its name, of those needed too?"""
+    if not isinstance(files, dict) or not files.keys() >= {ADAPTER, STATE}:
+        return False
+    return all(_is_name(name) and _is_sum(one) for name, one in files.items())
+
+
+def _is_name(name: str) -> bool:
+    """Can a file in a folder have this name?"""
+    try:
+        return user_path(name).name == name not in ("", "..")
+    except LabError:
+        return False
+
+
+def _is_sum(one: object) -> bool:
+    return isinstance(one, list) and len(one) == 2 and all(type(number) is int for number in one)
 
 
 def _check_file(path: Path, written: list[int] | None) -> None:
@@ -89,7 +116,8 @@ def _check_file(path: Path, written: list[int] | None) -> None:
     try:
         found = _sum(path)
     except OSError as error:
-        raise Damaged(f"{path.name} is missing" if not path.exists() else f"{path.name}: {explain(error)}") from error
+        missing = isinstance(error, FileNotFoundError)
+        raise Damaged(f"{path.name} is missing" if missing else f"{path.name}: {explain(error)}") from error
     if written and found != written:
         sizes = f"{found[0]:,} bytes of {written[0]:,}" if found[0] != written[0] else "other bytes"
         raise Damaged(f"{path.name} is not the file that was written: {sizes}")
@@ -107,10 +135,29 @@ def _state(path: Path) -> dict:
         raise Damaged(f"{path.name} cannot be read: {_first_line(error)}") from error
     if not isinstance(state, dict):
         raise Damaged(f"{path.name} holds a {type(state).__name__} instead of a dict")
+    if wrong := [name for name, is_right in PARTS.items() if name not in state or not is_right(state[name])]:
+        raise Damaged(f"{path.name} has no {wrong[0]!r}, or not as it was written")
     for name, tensor in _moments(state):
         if problem := nonfinite_in_words(name, tensor):
             raise Damaged(f"{path.name}: {problem}")
     return state
+
+
+def _are_random_states(states: object) -> bool:
+    """Is it a list of what torch keeps of its random numbers, one for each process?"""
+    import torch
+
+    return isinstance(states, list) and all(
+        isinstance(one, torch.Tensor) and one.dtype == torch.uint8 and one.dim() == 1 for one in states
+    )
+
+
+PARTS = {  # of a state, and what each must be
+    "optimizer": lambda one: isinstance(one, dict) and isinstance(one.get("state"), dict) and "param_groups" in one,
+    "random": lambda one: _are_random_states(one) and len(one) > 0,
+    "random_cuda": _are_random_states,
+    "scaler": lambda one: one is None or isinstance(one, dict),
+}
 
 
 def _first_line(error: Exception) -> str:
@@ -152,9 +199,6 @@ def _check_unsummed(folder: Path, state: dict, shapes: list[tuple[int, ...]] | N
         raise Damaged(str(error)) from error
     if not isinstance(config, dict) or "r" not in config:
         raise Damaged(f"{CONFIG} describes no adapter")
-    missing = {"optimizer", "random", "random_cuda", "scaler"} - state.keys()
-    if missing:
-        raise Damaged(f"{STATE} has no {sorted(missing)[0]!r}")
     moments = [tuple(tensor.shape) for name, tensor in _moments(state) if name.startswith("exp_avg of")]
     if moments and sorted(moments) != sorted(shapes or []):
         raise Damaged(f"{ADAPTER} has {len(shapes or [])} tensors that do not fit the optimizer's {len(moments)}")

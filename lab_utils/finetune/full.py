@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from ..errors import LabError
 from ..models import load_base
 from ..tasks import TASKS
+from .conversation import padding_token
+from .fit import check_fit, check_values
 from .recipe import Recipe
 from .supervision import build_supervised, collate, encode_split, plan_batches
 from .training_rows import training_rows
@@ -54,18 +56,22 @@ def training_steps(
     Raises
     ------
     LabError
-        Loss or gradient are not finite; or a row is not two texts, and its number and column are named.
+        Loss or gradient are not finite; a row is not two texts, and its number and column are named; or the model has
+        no values, no embedding for a token, or too few positions.
     """
     import torch
 
     examples = encode_split(tokenizer, TASKS[recipe.task], training_rows(rows), recipe.max_length)
+    padding = padding_token(tokenizer)
+    check_values(model)
+    check_fit(model, [*(example.input_ids for example in examples), [padding]], way_out="Lower max_length.")
     plan = plan_batches([len(e.input_ids) for e in examples], recipe.batch_size, recipe.steps, recipe.seed)
     shares = [group.setdefault("share", group["lr"] / recipe.learning_rate) for group in optimizer.param_groups]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     supervised = build_supervised(model.train())
     for step in range(done, recipe.steps):
         indices = plan[step]
-        batch = collate([examples[index] for index in indices], tokenizer.pad_token_id)
+        batch = collate([examples[index] for index in indices], padding)
         with torch.autocast("cpu", autocast, enabled=autocast is not None):
             loss = supervised(**batch) / (batch["labels"] >= 0).sum()
         optimizer.zero_grad()

@@ -7,12 +7,13 @@ bit. Records of earlier versions, which hold less, are compared by what they hol
 
 import hashlib
 import json
-import math
+import sys
 from collections.abc import Iterable, Sequence
 
 from ..device import Device
 from ..errors import LabError, shown
 from ..models.registry import base_model
+from .fit import check_values
 
 SAMPLED = 64  # values of the largest tensor that are kept
 OF_EACH = 8  # values of each tensor that are kept
@@ -68,15 +69,11 @@ def base_identity(model, device: Device) -> dict:
         A weight is on the device "meta".
     """
     base, shapes, sums, order, floats, samples = base_model(model), [], [], hashlib.sha256(), [], []
+    check_values(base)
     rows_scaled = {id(module.weight): module for module in base.modules() if hasattr(module, "state")}  # of LLM.int8
     for name, one in base.named_parameters():
         if "lora_" in name:
             continue
-        if one.is_meta:
-            raise LabError(
-                f"{name} of this base has no values: it is on the device 'meta', where only shapes are kept. Load the "
-                "base with its weights, as load_base does."
-            )
         name = name.replace(".base_layer.", ".")
         state = getattr(one, "quant_state", None)
         shapes.append([name, list(one.shape if state is None else state.shape)])
@@ -154,12 +151,12 @@ def is_identity(saved: dict) -> bool:
     samples = base.get("samples", [])
     if not all(isinstance(one, str) for one in texts) or not isinstance(samples, list):
         return False
-    return all(_are_numbers(one) for one in [base.get("sample"), *samples])
+    return all(isinstance(one, list) and all(map(is_number, one)) for one in [base.get("sample"), *samples])
 
 
-def _are_numbers(values: object) -> bool:
-    """Is it a list of floats, as JSON has them?"""
-    return isinstance(values, list) and all(type(one) in (int, float) and abs(one) < math.inf for one in values)
+def is_number(value: object) -> bool:
+    """Is it a finite number, as JSON has them?"""
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
 def _settings(base) -> dict:

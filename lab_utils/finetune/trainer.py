@@ -8,6 +8,7 @@ from ..errors import LabError
 from ..memory.free import free_memory_bytes
 from ..memory.step import training_step_bytes
 from .checkpoint import save_checkpoint
+from .checkpoint_files import STATE
 from .fsdp import WholeAdapter, check_shardable, mark_layers, own_part, share_out, whole
 from .model_sizes import model_sizes
 from .optimizer import build_optimizer
@@ -181,8 +182,6 @@ class Trainer:
 
     def restore(self, folder: Path, record: dict, state: dict) -> list[dict]:
         """Put a checkpoint's optimizer and random state in place; returns its history."""
-        import torch
-
         if len(state["random"]) != self.world:
             raise LabError(
                 f"{folder} was written by {len(state['random'])} processes and this run has {self.world}. "
@@ -195,13 +194,25 @@ class Trainer:
                 "output_dir."
             )
         self.moved = True
+        try:
+            self._put(state)
+        except (LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+            raise LabError(
+                f"{folder / STATE} does not fit this run ({type(error).__name__}: {error}). Delete {folder.name}: the "
+                "run then goes on from the checkpoint before it."
+            ) from error
+        return record["history"]
+
+    def _put(self, state: dict) -> None:
+        """Put optimizer and random state in place."""
+        import torch
+
         self.optimizer.optimizer.load_state_dict(share_out(state["optimizer"], self.parameters))
         torch.set_rng_state(state["random"][self.rank])
         if state["random_cuda"]:
             torch.cuda.set_rng_state(state["random_cuda"][self.rank])
         if state["scaler"] and self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        return record["history"]
 
 
 def load_adapter(model, folder: Path) -> None:

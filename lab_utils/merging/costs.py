@@ -8,6 +8,7 @@ import torch
 
 from ..errors import LabError, choose
 from ..finetune import answer_logits, collate, encode_split
+from ..finetune.conversation import padding_token
 from ..models import footprint
 from ..models.registry import base_model
 from ..tasks import TASKS
@@ -31,7 +32,7 @@ def probe_batch(tokenizer, rows, task: str = "bookings", max_length: int = 256) 
     dict of int64 Tensors (rows, longest): input_ids, attention_mask, labels (-100 on the prompt and the padding)
     """
     choose("task", task, TASKS)
-    return collate(encode_split(tokenizer, TASKS[task], list(rows), max_length), tokenizer.pad_token_id)
+    return collate(encode_split(tokenizer, TASKS[task], list(rows), max_length), padding_token(tokenizer))
 
 
 def compare_merges(model, batch: dict, original=None) -> list[dict]:

@@ -10,7 +10,14 @@ import torch
 
 import lab_utils.finetune.checkpoint as checkpoint
 from lab_utils.errors import LabError
-from lab_utils.finetune.checkpoint import KEPT, checkpoints, latest_record, save_checkpoint, set_aside
+from lab_utils.finetune.checkpoint import (
+    KEPT,
+    checkpoints,
+    latest_record,
+    refuse_in_the_way,
+    save_checkpoint,
+    set_aside,
+)
 from lab_utils.finetune.recipe import Recipe
 
 
@@ -30,7 +37,9 @@ class Adapter:
 
 def save(folder: Path, step: int, recipe: Recipe | None = None, model: Adapter | None = None) -> Path:
     history = [{"step": i + 1, "loss": 1.0} for i in range(step)]
-    return save_checkpoint(folder, step, recipe or Recipe(), model or Adapter(), {"step": torch.tensor(step)}, history)
+    state = {"step": torch.tensor(step), "optimizer": {"state": {}, "param_groups": []}, "scaler": None}
+    state |= {"random": [torch.get_rng_state()], "random_cuda": []}
+    return save_checkpoint(folder, step, recipe or Recipe(), model or Adapter(), state, history)
 
 
 def everything(folder: Path) -> dict[str, bytes]:
@@ -254,3 +263,88 @@ def test_an_adapter_that_cannot_be_written_leaves_the_old_one(tmp_path, kind):
     assert everything(tmp_path) == before
     checkpoint.save_adapter(folder, Adapter().save_pretrained)
     assert everything(tmp_path) == before
+
+
+def test_another_adapter_is_kept_before_it_is_replaced(tmp_path, capsys):
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    theirs = {"adapter_model.safetensors": b"mine", "README.md": b"my words", "notes.txt": b"notes"}
+    for name, content in theirs.items():
+        (folder / name).write_bytes(content)
+
+    def pretrained(scratch: Path) -> None:
+        Adapter().save_pretrained(scratch)
+        (scratch / "README.md").write_text("peft's")
+
+    checkpoint.save_adapter(folder, pretrained)
+    assert everything(tmp_path / "previous") == {"adapter/adapter_model.safetensors": b"mine"}
+    assert "adapter held another adapter" in capsys.readouterr().out
+    now = everything(folder)
+    assert {name: now[name] for name in ("README.md", "notes.txt")} == {"README.md": b"my words", "notes.txt": b"notes"}
+    checkpoint.save_adapter(folder, pretrained)
+    assert everything(folder) == now and not (tmp_path / "previous-2").exists() and capsys.readouterr().out == ""
+    (folder / "adapter_model.safetensors").write_bytes(b"mine again")
+    checkpoint.save_adapter(folder, pretrained)
+    assert everything(tmp_path / "previous-2") == {"adapter/adapter_model.safetensors": b"mine again"}
+
+
+def test_another_adapter_that_cannot_be_kept_is_not_replaced(tmp_path, monkeypatch):
+    checkpoint.save_adapter(tmp_path / "adapter", Adapter().save_pretrained)
+    (tmp_path / "adapter" / "adapter_model.safetensors").write_bytes(b"mine")
+    before = everything(tmp_path)
+
+    def fail(*_, **__):
+        raise full_disk("os")
+
+    monkeypatch.setattr("shutil.copy2", fail)
+    with pytest.raises(LabError, match="disk is full"):
+        checkpoint.save_adapter(tmp_path / "adapter", Adapter().save_pretrained)
+    assert everything(tmp_path) == before and [path.name for path in tmp_path.iterdir()] == ["adapter"]
+
+
+def test_a_folder_where_a_file_of_the_adapter_is_written_is_named(tmp_path):
+    (tmp_path / "adapter" / "adapter_model.safetensors").mkdir(parents=True)
+    with pytest.raises(LabError, match=r"adapter_model\.safetensors is a folder"):
+        checkpoint.save_adapter(tmp_path / "adapter", Adapter().save_pretrained)
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").is_dir()
+
+
+def test_a_file_where_a_checkpoint_is_written_is_refused_by_name_and_stays(tmp_path):
+    refuse_in_the_way(tmp_path / "missing")
+    save(tmp_path, 1)
+    refuse_in_the_way(tmp_path)
+    for name in ("checkpoint-000002", "checkpoint-1234567", "adapter"):
+        for make in (lambda path: path.write_text("mine"), lambda path: path.symlink_to(path.name),
+                     lambda path: path.symlink_to("nowhere")):  # fmt: skip
+            make(tmp_path / name)
+            with pytest.raises(LabError, match=f"{name} is in the way: .*Move or delete it"):
+                refuse_in_the_way(tmp_path)
+            (tmp_path / name).unlink()
+
+
+def test_another_programs_checkpoints_are_ignored_or_refused_and_never_touched(tmp_path):
+    """transformers' Trainer writes `checkpoint-500`: no name of ours. `checkpoint-100000` would be one."""
+    for name in ("checkpoint-500", "checkpoint-0000500", "checkpoint-²"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "trainer_state.json").write_text("{}")
+    before = everything(tmp_path)
+    refuse_in_the_way(tmp_path)
+    for step in (1, 2, 3):
+        save(tmp_path, step)
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-000002", "checkpoint-000003"]
+    assert latest_record(tmp_path, Recipe())[0].name == "checkpoint-000003"
+    checkpoint.set_damaged_aside(tmp_path, None)
+    set_aside(tmp_path)
+    assert before.items() <= everything(tmp_path).items()
+    (tmp_path / "checkpoint-100000").mkdir()
+    (tmp_path / "checkpoint-100000" / "trainer_state.json").write_text("{}")
+    with pytest.raises(LabError, match="checkpoint-100000 is another program's checkpoint"):
+        refuse_in_the_way(tmp_path)
+
+
+def test_a_folder_of_a_persons_own_is_never_dropped(tmp_path):
+    (tmp_path / "checkpoint-000001").mkdir()
+    (tmp_path / "checkpoint-000001" / "notes.txt").write_text("mine")
+    for step in (2, 3, 4):
+        save(tmp_path, step)
+    assert (tmp_path / "checkpoint-000001" / "notes.txt").read_text() == "mine"

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from lab_utils.finetune import checkpoint_files
 from lab_utils.finetune.checkpoint import latest_record, save_checkpoint
 from lab_utils.finetune.recipe import Recipe
 
@@ -115,6 +116,70 @@ DAMAGES = {
     "history without a loss": (record(lambda found: found["history"][1].pop("loss")), RECORD),
     "history with NaN": (record(lambda found: found["history"][1].update(loss=float("nan"))), RECORD),
 }
+
+
+IDENTITY = {"name": "a", "shapes": "b", "weights": "c", "made": "d", "sample": [1.0]}
+
+
+def identity(**changes):
+    return record(lambda found: found.update(identity={"base": IDENTITY | changes}))
+
+
+def other_state(**changes):
+    """A damage that writes the state again, and its checksum too."""
+
+    def damage(folder: Path) -> None:
+        found = torch.load(folder / STATE, weights_only=True)
+        torch.save({name: one for name, one in (found | changes).items() if one != "gone"}, folder / STATE)
+        change_record(folder, lambda found: "files" in found and found.update(files=checkpoint_files.sums_of(folder)))
+        change_record(folder, lambda found: "files" in found and found["files"].pop(RECORD))
+
+    return damage
+
+
+def files(change):
+    def damage(folder: Path) -> None:
+        sums = checkpoint_files.sums_of(folder)
+        del sums[RECORD]
+        change_record(folder, lambda found: found.update(files=change(sums)))
+
+    return damage
+
+
+NO_NAMES = ("x" * 300, "a\0b", "a\ud800b", "", "../a", "..", ".", "/")
+DAMAGES |= {
+    f"files: {number}": (files(lambda sums, change=change: change(sums)), RECORD)
+    for number, change in enumerate([
+        lambda sums: {}, lambda sums: None, lambda sums: 5, lambda sums: list(sums), lambda sums: sums | {STATE: 5},
+        lambda sums: sums | {STATE: [5]}, lambda sums: sums | {STATE: ["5", 5]},
+        *(lambda sums, name=name: sums | {name: [1, 2]} for name in NO_NAMES),
+        lambda sums: {ADAPTER: sums[ADAPTER]}, lambda sums: {STATE: sums[STATE]},
+    ])
+}  # fmt: skip
+DAMAGES |= {
+    f"state with {name}={value!r}": (other_state(**{name: value}), STATE)
+    for name, value in [
+        ("random", "gone"), ("random", None), ("random", 5), ("random", []), ("random", [5]), ("random_cuda", None),
+        ("optimizer", "gone"), ("optimizer", 5), ("optimizer", {}), ("optimizer", {"state": []}), ("scaler", 5),
+    ]
+}  # fmt: skip
+DAMAGES |= {
+    f"identity with base={base!r}": (
+        record(lambda found, base=base: found.update(identity={"base": base})), RECORD
+    ) for base in (5, {}, [], "text", None)
+} | {
+    "identity is a list": (record(lambda found: found.update(identity=[])), RECORD),
+    "identity with data 5": (record(lambda found: found.update(identity={"data": 5})), RECORD),
+    "sample is null": (identity(sample=None), RECORD),
+    "sample of texts": (identity(sample=["a"]), RECORD),
+    "samples of numbers": (identity(samples=[5]), RECORD),
+    "shapes are a list": (identity(shapes=[]), RECORD),
+    "settings are a list": (identity(config=[]), RECORD),
+    "loss of 400 digits": (record(lambda found: found["history"][1].update(loss=10**400)), RECORD),
+    "loss is true": (record(lambda found: found["history"][1].update(loss=True)), RECORD),
+    "seconds are a text": (record(lambda found: [row.update(seconds="1") for row in found["history"]]), RECORD),
+    "step of 400 digits": (record(lambda found: found.update(step=10**400)), RECORD),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", list(DAMAGES))

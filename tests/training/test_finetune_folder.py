@@ -305,7 +305,7 @@ def test_a_second_process_is_refused_and_the_first_loses_nothing(home, train, tm
     code = (
         "import sys, pathlib, tiny_runs\n"
         "from dataclasses import replace\n"
-        "from lab_utils import finetune, trainer\n"
+        "from lab_utils.finetune import run as finetune, trainer\n"
         "take_step = trainer.Trainer.take_step\n"
         "def wait(self, step):\n"
         "    if step == 1: print('training', flush=True); sys.stdin.readline()\n"
@@ -317,7 +317,7 @@ def test_a_second_process_is_refused_and_the_first_loses_nothing(home, train, tm
     )
     first = subprocess.Popen(
         [sys.executable, "-c", code, home, tmp_path / "run"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests' / 'support'}"},
     )  # fmt: skip
     assert "training" in first.stdout.readline()
     for options in ({}, {"resume": False}, {"recipe": replace(RECIPE, seed=1)}):
@@ -344,7 +344,8 @@ def test_several_processes_take_one_lock_and_are_refused_together(home, train, t
     )
     (home / "several.py").write_text(code)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    path = f"{ROOT}{os.pathsep}{ROOT / 'tests' / 'support'}"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
 
     def start():
         subprocess.run([*command, home / "several.py", home, "two"], check=True, capture_output=True, env=environment)
