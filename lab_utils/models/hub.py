@@ -1,4 +1,4 @@
-"""Is there a way to the Hugging Face hub, and to other hosts?"""
+"""Can the Hugging Face hub, or another host, be reached from here?"""
 
 import os
 
@@ -6,9 +6,9 @@ A_FILE = "HuggingFaceTB/SmolLM2-360M-Instruct/resolve/main/config.json"  # of th
 
 
 def hub_reachable(timeout_seconds: float = 2.0) -> bool:
-    """Does the Hugging Face hub answer, asked as its own client asks?
+    """Does the Hugging Face hub answer, asked the way its own client does?
 
-    That is the hub in `HF_ENDPOINT`, through the proxies of the environment, and never where `HF_HUB_OFFLINE` is set.
+    That is the hub in `HF_ENDPOINT`, through the proxies of the environment; False if `HF_HUB_OFFLINE` is set.
     """
     if os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on"):
         return False
@@ -17,7 +17,7 @@ def hub_reachable(timeout_seconds: float = 2.0) -> bool:
         from huggingface_hub.utils import get_session
 
         return _is_answer(get_session().head(f"{constants.ENDPOINT}/{A_FILE}", timeout=timeout_seconds).status_code)
-    except Exception:  # of the client's library, which has been another before; a proxy's address that is none
+    except Exception:  # of the client's HTTP library, which has changed before; or a malformed proxy address
         return False
 
 
@@ -27,10 +27,10 @@ def answers(host: str, timeout_seconds: float = 2.0) -> bool:
         import requests
 
         return _is_answer(requests.head(f"https://{host}", timeout=timeout_seconds).status_code)
-    except Exception:  # requests raises a dozen types, and ValueErrors for what the environment says of proxies
+    except Exception:  # requests raises a dozen types, and ValueError for a malformed proxy address
         return False
 
 
 def _is_answer(status: int) -> bool:
-    """Is an HTTP status the host's own, and not that of a proxy or gateway that cannot reach it?"""
+    """Is an HTTP status the host's own, rather than that of a proxy or gateway that cannot reach it?"""
     return status < 500 and status not in (403, 407)

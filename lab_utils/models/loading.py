@@ -20,7 +20,7 @@ def not_loaded(name: str, where: str, gated: bool, error: Exception) -> str:
     ----------
     name : str, in `models.MODELS`
     where : str, folder (of the embedded model) or hub repository
-    gated : bool, the hub asks for an accepted licence
+    gated : bool, the hub asks for an accepted license
     error : what transformers, the hub, the network, the disk or CUDA raised
 
     Returns
@@ -37,11 +37,11 @@ def not_loaded(name: str, where: str, gated: bool, error: Exception) -> str:
         )
     if getattr(error, "errno", None) in OF_THE_DISK:
         return f"{name} ({where}) cannot be kept on this machine: {explain(error)}"
-    licence = (
-        f" The model is gated: accept its licence at https://huggingface.co/{where} and set HF_TOKEN." if gated else ""
+    license = (
+        f" The model is gated: accept its license at https://huggingface.co/{where} and set HF_TOKEN." if gated else ""
     )
     return (
-        f"{name} ({where}) could not be loaded from the Hugging Face hub: {text}.{licence} "
+        f"{name} ({where}) could not be loaded from the Hugging Face hub: {text}.{license} "
         "Without a network use the embedded model, load_base('smollm2-135m')."
     )
 

@@ -23,7 +23,7 @@ class BaseModel:
     parameters : int, as the model has them (tied embeddings counted once)
     min_gpu_gib : float, free GPU memory from which this model is a sensible default for 4-bit fine-tuning
         (weights, a batch of 8 short examples, and room); None: never a default
-    gated : bool, the hub asks for an accepted licence and a token
+    gated : bool, the hub requires an accepted license and an access token
     note : str, what a reader should know
     """
 
@@ -83,7 +83,7 @@ def four_bit_problem() -> str | None:
     try:
         with quiet():
             import bitsandbytes  # noqa: F401
-    except Exception as error:  # a broken native library raises what it likes
+    except Exception as error:  # a broken native library can raise anything
         why = f"{type(error).__name__}: {error}"
         return f"bitsandbytes cannot be imported ({why}); `pip install bitsandbytes` installs it"
     return None
@@ -92,8 +92,8 @@ def four_bit_problem() -> str | None:
 def quantization_config(quantization: str, device: Device, sharded: bool = False):
     """The transformers config for a name in `QUANTIZATIONS`; None for "none".
 
-    bitsandbytes' own defaults are fp4 without double quantization, so everything is said here. To be sharded, packed
-    weights pretend to be of the compute dtype: FSDP cuts floats only, all of one dtype.
+    bitsandbytes' own defaults are fp4 without double quantization, so everything is set here. For sharding, packed
+    weights are stored in the compute dtype: FSDP splits only floats, all of one dtype.
     """
     import torch
 
@@ -123,16 +123,16 @@ def load_base(name: str | None = None, quantization: str | None = None, device: 
     Parameters
     ----------
     name : str, optional
-        A name in `MODELS`. Default: the embedded model; on a GPU with a network, what its memory allows.
+        A name in `MODELS`. Default: the embedded model; on a GPU with network access, the largest that fits.
     quantization : "none", "nf4", "fp4" or "int8", optional
         How bitsandbytes stores the linear layers. Default "none": the device's compute dtype.
-        nf4 and fp4 come with double quantization.
+        nf4 and fp4 use double quantization.
     device : Device, optional
         Default: this machine's (`lab_utils.device.find_device`).
     verbose : bool
-        Print which model, device and dtype were taken.
+        Print which model, device and dtype are used.
     sharded : bool
-        For FSDP: of a dtype that it can cut, and in the CPU's memory, from which it takes layer by layer.
+        For FSDP: in a dtype that it can split, and in the CPU's memory, from which it takes layer by layer.
 
     Returns
     -------
@@ -141,8 +141,8 @@ def load_base(name: str | None = None, quantization: str | None = None, device: 
     Raises
     ------
     LabError
-        Unknown name or quantization, no bitsandbytes, no network for a hub model, a gated model, no memory; a weight is
-        NaN or infinite.
+        Unknown name or quantization, no bitsandbytes, no network for a hub model, a gated model, too little memory; a
+        weight is NaN or infinite.
     """
     device = device or find_device()
     name = name or default_model(device)
@@ -158,7 +158,7 @@ def load_base(name: str | None = None, quantization: str | None = None, device: 
 
 
 def load_tokenizer(name: str = "smollm2-135m"):
-    """Only the tokenizer of a model in `MODELS`: a fraction of a second.
+    """Only the tokenizer of a model in `MODELS`; takes a fraction of a second.
 
     Raises
     ------
@@ -189,14 +189,14 @@ def _where(name: str) -> str:
 
 
 def decide_place(kind: str, sharded: bool) -> str | int:
-    """Where a base is loaded: "cpu", or the number of this process's GPU. One that is to be sharded may fit on none."""
+    """Where a base is loaded: "cpu", or the number of this process's GPU. To be sharded, it may fit on no GPU."""
     import torch
 
     return "cpu" if sharded or kind == "cpu" else torch.cuda.current_device()
 
 
 def _load(name: str, config, device: Device, place: str | int):
-    """transformers' loading, with its failures and the hub's turned into advice."""
+    """Load with transformers; its failures and the hub's become advice."""
     from transformers import AutoModelForCausalLM
 
     where = _where(name)
@@ -212,7 +212,7 @@ def _load(name: str, config, device: Device, place: str | int):
                 attn_implementation="eager" if device.kind == "cpu" else "sdpa",
                 output_loading_info=True,
             )
-    except Exception as error:  # transformers, safetensors, the hub, its network library and CUDA raise what they like
+    except Exception as error:  # transformers, safetensors, the hub, its network library and CUDA can raise anything
         raise LabError(not_loaded(name, where, MODELS[name].gated, error)) from error
     refuse_damaged(name, where, model, found["missing_keys"], quantized=config is not None)
     if tokenizer.pad_token_id is None:
@@ -221,16 +221,16 @@ def _load(name: str, config, device: Device, place: str | int):
 
 
 def base_model(model):
-    """The transformers model itself, with or without peft around it."""
+    """The transformers model itself, whether or not peft wraps it."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def keep_weights_trainable(model) -> None:
-    """Forbid bitsandbytes to repack 4-bit weights in place.
+    """Keep bitsandbytes from repacking 4-bit weights in place.
 
     On CPUs with AVX512-BF16, bitsandbytes 0.50 turns `Linear4bit` weights into an inference-only layout at the
     first forward without gradients, and never back: gradients through the layer, `dequantize_4bit` and merging are
-    silently wrong afterwards. `load_base` calls this; tests/library/test_models.py holds it.
+    silently wrong afterwards. `load_base` calls this; tests/library/test_models.py checks it.
     """
     for module in model.modules():
         if type(module).__name__ == "Linear4bit" and hasattr(module, "support_avx512bf16_for_cpu"):
@@ -243,7 +243,7 @@ def footprint(model) -> dict[str, int]:
     Returns
     -------
     dict of int: "4-bit linears" (packed codes and their absmax, as quantized), "8-bit linears", "other linears",
-    "embeddings and head", "norms and buffers", "adapter"; parts that the model has none of are left out
+    "embeddings and head", "norms and buffers", "adapter"; parts that the model lacks are left out
     """
     parts = dict.fromkeys(
         ("4-bit linears", "8-bit linears", "other linears", "embeddings and head", "norms and buffers", "adapter"), 0
