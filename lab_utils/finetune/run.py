@@ -22,7 +22,16 @@ from ..models.loading import ran_out
 from ..models.weights import refuse_nonfinite, tensors_of
 from ..tasks import TASKS, load_task
 from .adapter import attach_adapter
-from .checkpoint import checkpoints, latest_record, save_adapter, set_aside, set_damaged_aside
+from .checkpoint import (
+    checkpoints,
+    latest_record,
+    refuse_in_the_way,
+    save_adapter,
+    set_aside,
+    set_damaged_aside,
+)
+from .conversation import padding_token
+from .fit import check_fit, check_values
 from .fsdp import WholeAdapter, launched_sharded, read_plugin
 from .identity import base_identity, data_digest, refuse_other, tokens_digest
 from .processes import accelerate, on_main
@@ -113,9 +122,10 @@ def finetune(
     Raises
     ------
     LabError
-        The checkpoints are of another recipe, other data or another base; another process trains in the folder; a row
-        of the data or a weight of the base is none; the step would not fit into memory, the adapter does not move, loss
-        or gradient are not finite, a checkpoint cannot be written, or the run cannot be sharded.
+        The checkpoints are of another recipe, other data or another base; another process trains in the folder, or
+        something that is not this run's is in the way there; a row of the data or a weight of the base is none; the
+        base has no embedding or no position for a token; the step would not fit into memory, the adapter does not move,
+        loss or gradient are not finite, a checkpoint cannot be written, or the run cannot be sharded.
 
     Source: Dettmers et al. 2023 (QLoRA). https://arxiv.org/abs/2305.14314
     """
@@ -134,22 +144,26 @@ def finetune(
         if recipe.model == "auto":  # by free memory, which may differ between GPUs: the first process decides
             recipe = replace(recipe, model=broadcast_object_list([default_model(device)])[0])
         on_main(accelerator, lambda: until_the_end.enter_context(held(output_dir)))
+        on_main(accelerator, lambda: refuse_in_the_way(output_dir))
         if not resume:
             on_main(accelerator, lambda: set_aside(output_dir))
         found = _find(output_dir, recipe, identity, accelerator)
 
         model, tokenizer = base or load_base(recipe.model, recipe.quantization, device, main, sharded=bool(plugin))
+        check_values(model)
         if base:
             own = ((name, one) for name, one in tensors_of(model) if "lora_" not in name)
             refuse_nonfinite(own, "base is damaged", "Load it again, or take another one.")
         examples = encode_split(tokenizer, TASKS[recipe.task], rows, recipe.max_length)
+        padding = padding_token(tokenizer)
+        check_fit(model, [*(example.input_ids for example in examples), [padding]], way_out="Lower max_length.")
         identity |= {"tokens": tokens_digest(examples), "base": base_identity(model, device)}
         if found:
             refuse_other(output_dir, found[1].get("identity", {}), identity)
         model = attach_adapter(model, recipe)
         if found:
             load_adapter(model, found[0])
-        trainer = Trainer(recipe, device, accelerator, model, examples, _padding(tokenizer))
+        trainer = Trainer(recipe, device, accelerator, model, examples, padding)
         history: list[dict] = []
         if found:
             history = trainer.restore(*found)
@@ -176,12 +190,6 @@ def _check_arguments(recipe, output_dir, base) -> None:
     if base is not None and not (pair and hasattr(base[0], "named_parameters") and callable(base[1])):
         kind = f"({', '.join(type(one).__name__ for one in base)})" if pair else type(base).__name__
         raise LabError(f"base={kind} is out of range: the pair (model, tokenizer) that load_base returns.")
-
-
-def _padding(tokenizer) -> int:
-    """The token that a batch is filled up with; any does, for none of these is read."""
-    known = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
-    return next(token for token in known if token is not None)
 
 
 def _find(output_dir: Path, recipe: Recipe, identity: dict, accelerator) -> tuple[Path, dict, dict] | None:
@@ -268,7 +276,3 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{len(run.history)} steps on {world} process(es), last loss {run.history[-1]['loss']:.4f}, "
               f"{run.seconds:.0f} s of training. Adapter: {run.adapter_dir}")
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
