@@ -62,7 +62,7 @@ lab: $(LAB) model
 
 # Without what tests/conftest.py marks as slow: no process, no server, no model to load. Stops at the first failure.
 quick: $(DEV) model
-	@OMP_NUM_THREADS=1 LORA_LAB_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -x -q --durations=0 \
+	@export OMP_NUM_THREADS=1 LORA_LAB_THREADS=1; $(PAUSING) $(BIN)/python -m pytest -n auto --dist worksteal -x -q --durations=0 \
 	   --durations-min=1 -m "not slow" $(TESTS)
 
 test: $(DEV) model browser
@@ -100,10 +100,10 @@ evidence: $(LAB)
 	@$(BIN)/python data/record_evidence.py --list
 
 bench: $(DEV) model browser
-	@$(BIN)/python tests/bench/bench_explorers.py
+	@PYTHONPATH=tests/support $(BIN)/python tests/bench/bench_explorers.py
 	@$(BIN)/python tests/bench/bench_nf4.py
 	@$(BIN)/python tests/bench/bench.py
-	@$(BIN)/python -m pytest -q tests/bench/bench_limits.py
+	@$(PAUSING) $(BIN)/python -m pytest -q tests/bench/bench_limits.py
 
 model: $(LAB)
 	@$(BIN)/python -m lab_utils.models
