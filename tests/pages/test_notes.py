@@ -162,7 +162,8 @@ def test_links_commands_and_extras_of_the_guide_exist():
     named = re.findall(r"`make ([a-z-]+)", guide)
     assert named and set(named) <= set(targets)
     for module in re.findall(r"python -m lab_utils\.([\w.]+)", guide):
-        assert (ROOT / "lab_utils" / f"{module.replace('.', '/')}.py").exists(), module
+        place = ROOT / "lab_utils" / module.rstrip(".").replace(".", "/")
+        assert place.with_suffix(".py").exists() or (place / "__main__.py").exists(), module
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     assert set(re.findall(r"'\.\[(\w+)\]'", guide)) <= set(extras)
     assert len(guide.splitlines()) < 250
