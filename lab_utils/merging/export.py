@@ -1,63 +1,65 @@
 """A merged model as files for other programs: a plain transformers folder, and one GGUF file for llama.cpp's family."""
 
-import re
 import struct
 from pathlib import Path
 
 from ..errors import LabError, choose
-from ..files import entries, explain, read_json, replacing_file, replacing_folder, user_path
-from . import gguf_file
+from ..files import explain, replacing_file, replacing_folder, user_path
+from . import gguf_file, manifest
 from .gguf_vocabulary import vocabulary
-from .plain_model import honest_config, require_as_configured, require_finite, require_plain
+from .plain_model import (
+    honest_config,
+    require_as_configured,
+    require_finite,
+    require_own_forward,
+    require_plain,
+    require_rows,
+)  # fmt: skip
 
 GGUF_TYPES = ("F32", "F16", "BF16", "Q8_0")
-OURS = re.compile(  # what transformers writes for a model and a tokenizer
-    r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab|processor_config"
-    r"|preprocessor_config|chat_template)\.json|chat_template\.jinja|additional_chat_templates/[^/]+\.jinja"
-    r"|model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json"
-    r"|vocab\.txt|merges\.txt|(tokenizer|spiece|sentencepiece\.bpe)\.model"
-)
 
 
 def export_merged(model, tokenizer, folder: str | Path) -> Path:
     """Write a merged model as a folder that `AutoModelForCausalLM.from_pretrained` loads, without peft or this library.
 
-    An earlier export in `folder` is replaced when the new one is complete. Whether the head is tied to the embedding is
-    written as it is in the model.
+    An earlier export in `folder` is replaced when the new one is complete: the files that its lora_lab_export.json
+    lists, as long as nobody changed them, and no others. Whether the head is tied to the embedding is written as it is
+    in the model.
 
     Parameters
     ----------
     model : transformers model on plain weights, as `merging.merge` returns it
     tokenizer : its tokenizer, written beside it
-    folder : path, `~` expanded; an empty or mounted folder will do, one with files that no export writes will not
+    folder : path, `~` expanded; an empty or mounted folder will do, one with other files than an export's will not
 
     Returns
     -------
-    Path, the folder: config, *.safetensors, tokenizer
+    Path, the folder: config, *.safetensors, tokenizer, and lora_lab_export.json, the list of these files
 
     Raises
     ------
     LabError
-        The model has adapters or quantized weights, a weight that is not finite, or a config that says something else
-        than its tensors; the folder holds something else, which is named; or the disk refuses. The folder is as before
-        then.
+        The model has adapters, quantized weights, hooks or a replaced `forward`, a weight or a number of its config
+        that is not finite, a config that says something else than its tensors, or no row for a token of the tokenizer;
+        the folder holds something else, which is named; or the disk refuses. The folder is as before then.
     """
     from safetensors import SafetensorError
 
-    _check(model, tokenizer)
     folder = user_path(folder)
+    _check(model, tokenizer)
+    require_rows(tokenizer, model.get_input_embeddings().weight.shape[0])
     try:
-        _check_earlier(folder)
-        with replacing_folder(folder, lambda name: bool(OURS.fullmatch(name))) as new:
+        with replacing_folder(folder, manifest.listed(folder).__contains__) as new:
             with honest_config(model):
                 model.save_pretrained(new)
             tokenizer.save_pretrained(new)
+            manifest.write(new)
             for file in new.rglob("*"):
                 file.chmod(0o755 if file.is_dir() else 0o644)
     except (OSError, RuntimeError, SafetensorError) as error:
         raise LabError(f"{folder} could not be written: {explain(error)}") from error
     except (ValueError, TypeError, NotImplementedError) as error:  # of a generation_config, for one
-        raise LabError(f"transformers does not write this model or tokenizer: {explain(error)}") from error
+        raise LabError(f"transformers does not write this model or tokenizer: {_whole_text(error)}") from error
     return folder
 
 
@@ -82,16 +84,17 @@ def export_gguf(model, tokenizer, file: str | Path, quantization: str = "F16") -
     Raises
     ------
     LabError
-        The model is no plain Llama (other family, biases, scaled rotary embedding, adapters, quantized), its config
-        says something else than its tensors, a value is not finite or too large for the type, a row is no multiple of
-        Q8_0's block, the tokenizer is of another kind or too large, or the disk refuses. An old file is as before then.
+        The model is no plain Llama (other family, biases, scaled rotary embedding, adapters, quantized, hooks), its
+        config says something else than its tensors, a number is not finite or too large for the type, all of a
+        tensor's are too small for it, a row is no multiple of Q8_0's block, the tokenizer is of another kind or too
+        large, or the disk refuses. An old file is as before then.
     """
     choose("GGUF type", quantization, GGUF_TYPES)
+    file = user_path(file)
     _check(model, tokenizer)
     gguf_file.check_llama(model)
     tensors = gguf_file.entries(model, quantization)
     words = vocabulary(tokenizer, model.config.vocab_size)
-    file = user_path(file)
     try:
         _check_file(file)
         with replacing_file(file) as new:
@@ -104,28 +107,19 @@ def export_gguf(model, tokenizer, file: str | Path, quantization: str = "F16") -
 
 
 def _check(model, tokenizer) -> None:
-    """Raise a LabError unless there is a tokenizer, and a model that is plain, finite and as its config says."""
+    """Raise a LabError unless the model is plain, finite and as its config says, with a tokenizer."""
     if not hasattr(tokenizer, "save_pretrained"):
         raise LabError(f"The tokenizer is a {type(tokenizer).__name__}: hand over the model's transformers tokenizer.")
     require_plain(model)
-    require_as_configured(model)
+    require_own_forward(model)
     require_finite(model)
+    require_as_configured(model)
 
 
-def _check_earlier(folder: Path) -> None:
-    """Raise a LabError if files are there that could be an export's, but no model's config with them."""
-    found = [name for name in entries(folder) if OURS.fullmatch(name)]
-    if not found:
-        return
-    try:
-        config = read_json(folder / "config.json")
-    except LabError:
-        config = None
-    if not isinstance(config, dict) or "model_type" not in config:
-        raise LabError(
-            f"{folder} holds {', '.join(found[:3])} and no model's config.json: that is not an earlier export, and "
-            "would be lost. Choose an empty or a new folder."
-        )
+def _whole_text(error: Exception) -> str:
+    """A library's message in one line: the values that it complains about come after its first."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return " ".join(line for line in lines if line)[:600] or type(error).__name__
 
 
 def _check_file(file: Path) -> None:

@@ -81,6 +81,12 @@ def _check_entry(entry: Entry) -> None:
             "which leaves a rest. Take quantization='F16', 'BF16' or 'F32'."
         )
     largest = tensor.abs().max()
+    if largest and not _rounded_largest(float(largest), kind):
+        finer = [repr(other) for other in LARGEST if tensor.ndim > 1 and _rounded_largest(float(largest), other)]
+        raise LabError(
+            f"Every value of {key} ({name} in the file) would become 0 in {kind}, the largest is {float(largest):.8g}: "
+            + (f"take quantization={' or '.join(finer)}." if finer else "no type that a GGUF file has here holds it.")
+        )
     if largest > LARGEST[kind]:
         place = (tensor.abs() == largest).nonzero()[0].tolist()
         wider = [repr(other) for other, limit in LARGEST.items() if limit >= float(largest)] if tensor.ndim > 1 else []
@@ -89,6 +95,12 @@ def _check_entry(entry: Entry) -> None:
             f"{LARGEST[kind]:.8g}: "
             + (f"take quantization={' or '.join(wider)}." if wider else "no type that a GGUF file has here holds it.")
         )
+
+
+def _rounded_largest(largest: float, kind: str) -> float:
+    """What a tensor's largest value, or in Q8_0 the scale made of it, becomes when it is rounded; 0 loses all."""
+    dtype = {"F32": torch.float32, "BF16": torch.bfloat16}.get(kind, torch.float16)
+    return float(torch.tensor(largest / (127 if kind == "Q8_0" else 1), dtype=torch.float64).float().to(dtype))
 
 
 def values(entry: Entry, model):

@@ -7,6 +7,7 @@ import json
 from typing import NamedTuple
 
 from ..errors import LabError
+from .plain_model import require_rows
 
 PRE_TOKENIZERS = {("ByteLevel",): "gpt-2", ("Digits", "ByteLevel"): "smollm"}  # as llama.cpp calls them
 BPE_OPTIONS = ("continuing_subword_prefix", "end_of_word_suffix", "ignore_merges", "dropout")  # it has none of them
@@ -41,11 +42,7 @@ def vocabulary(tokenizer, size: int) -> Vocabulary:
     layout = _layout(tokenizer)
     pre = _pre_tokenizer(layout)
     names = {index: token for token, index in tokenizer.get_vocab().items()}
-    if names and max(names) >= size:
-        raise LabError(
-            f"The tokenizer's token {max(names)}, {names[max(names)]!r}, has no row in the model's embedding of {size} "
-            "rows: model.resize_token_embeddings(len(tokenizer)) adds it, or take the tokenizer that belongs to it."
-        )
+    require_rows(tokenizer, size)
     merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in layout["model"]["merges"]]
     special = {name: getattr(tokenizer, f"{name}_token_id", None) for name in ("bos", "eos", "unk", "pad")}
     return Vocabulary(

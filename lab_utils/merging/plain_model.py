@@ -6,6 +6,8 @@ weights, rows of attention split into other heads.
 """
 
 import copy
+import math
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -49,8 +51,66 @@ def require_plain(model) -> None:
             raise LabError(f"{name} is {dtype}, which only means something to what quantized it: dequantize it first.")
 
 
+def require_own_forward(model) -> None:
+    """Raise a LabError if a module has a forward hook, or a `forward` of another maker: no file could hold either.
+
+    What transformers, peft, accelerate and torch put on a model themselves (to place layers on devices, to collect
+    hidden states) changes no answer. A `forward` that was exchanged in the module's class is not seen.
+    """
+    for name, module in model.named_modules():
+        hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
+        replaced = [vars(module)["forward"]] if "forward" in vars(module) else []
+        for function in (*replaced, *hooks):
+            if _maker(function).partition(".")[0] in ("transformers", "peft", "accelerate", "torch"):
+                continue
+            what, way_out = (
+                ("another forward", "`del module.forward` takes it off") if function in replaced
+                else ("a forward hook", "remove it with its handle, `handle.remove()`")
+            )  # fmt: skip
+            raise LabError(
+                f"{name or 'The model'} has {what} ({getattr(function, '__qualname__', type(function).__name__)}), "
+                f"which no file can hold: the exported model would give other answers. First {way_out}."
+            )
+
+
+def _maker(function) -> str:
+    """The module in which a function was written, whatever functools.wraps made of its attributes."""
+    while hasattr(function, "func"):
+        function = function.func  # functools.partial
+    function = getattr(function, "__func__", function)
+    return getattr(function, "__globals__", {}).get("__name__") or type(function).__module__
+
+
+def require_rows(tokenizer, rows: int) -> None:
+    """Raise a LabError that names the tokenizer's last token if the model's embedding has no row for it."""
+    try:
+        vocabulary = tokenizer.get_vocab()
+    except NotImplementedError:  # a tokenizer that keeps no list
+        return
+    last = max(vocabulary, key=vocabulary.get, default=None)
+    if last is not None and vocabulary[last] >= rows:
+        raise LabError(
+            f"The tokenizer's token {vocabulary[last]}, {last!r}, has no row in the model's embedding of {rows} rows: "
+            "model.resize_token_embeddings(len(tokenizer)) adds it, or take the tokenizer that belongs to it."
+        )
+
+
 def require_finite(model) -> None:
-    """Raise a LabError that names the first tensor, and the place in it, that is nan or infinite."""
+    """Raise a LabError that names the first tensor and place, or field of a config, that is nan or infinite.
+
+    A config may say infinity where its class does so by itself (Mamba's time steps have no upper limit).
+    """
+    for kind in ("config", "generation_config"):
+        found = getattr(model, kind, None)
+        if found is None:
+            continue
+        allowed = dict(_numbers(_defaults(type(found))))
+        for field, value in _numbers(found.to_dict()):
+            if not math.isfinite(value) and allowed.get(field) != value:
+                raise LabError(
+                    f"{kind}.{field} is {value}, which is not a number that a model can compute with, and no JSON: set "
+                    "it to the value that the model was trained with."
+                )
     for name, tensor in model.state_dict().items():
         if place := nonfinite_in_words(name, tensor):
             raise LabError(
@@ -72,6 +132,26 @@ def _identity(tensor) -> tuple:
     if tensor.is_meta:
         return (id(tensor),)
     return tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tensor.shape, tensor.stride()
+
+
+def _numbers(value, field: str = "") -> Iterator[tuple[str, float]]:
+    """(field, value) of every float in a config, as "rope_parameters.rope_theta" or "limits[1]"."""
+    if isinstance(value, float):
+        yield field, value
+    elif isinstance(value, dict):
+        for key, one in value.items():
+            yield from _numbers(one, f"{field}.{key}".lstrip("."))
+    elif isinstance(value, (list, tuple)):
+        for number, one in enumerate(value):
+            yield from _numbers(one, f"{field}[{number}]")
+
+
+def _defaults(kind: type) -> dict:
+    """What a config of that class says by itself; {} if it cannot be made without being told more."""
+    try:
+        return kind().to_dict()
+    except Exception:  # whatever such a class asks for
+        return {}
 
 
 @contextmanager

@@ -9,8 +9,10 @@ from export_models import TEXT, build_tokenizer
 from merge_models import adapt, four_bit, logits
 
 from lab_utils.errors import LabError
+from lab_utils.merging import manifest
 from lab_utils.merging.export import export_gguf, export_merged
 from lab_utils.merging.places import into_dequantized
+from lab_utils.merging.plain_model import require_finite
 
 HALVES = {"F32": 0, "F16": 2.0**-11, "BF16": 2.0**-8, "Q8_0": 1 / 127}  # the largest relative error of a weight, about
 
@@ -64,17 +66,19 @@ def test_an_adapted_head_is_no_longer_the_embedding(tiny_llama, small_tokenizer,
 def test_the_tokenizer_comes_along(tiny_llama, small_tokenizer, tmp_path):
     from transformers import AutoTokenizer
 
-    again = AutoTokenizer.from_pretrained(export_merged(tiny_llama(), small_tokenizer, tmp_path / "merged"))
+    again = AutoTokenizer.from_pretrained(export_merged(tiny_llama(300), small_tokenizer, tmp_path / "merged"))
     assert again(TEXT)["input_ids"] == small_tokenizer(TEXT)["input_ids"]
     assert_same_chat(again, small_tokenizer)
     assert again.eos_token_id == small_tokenizer.eos_token_id and again.pad_token_id == small_tokenizer.pad_token_id
 
 
 def test_an_old_export_is_replaced_and_nothing_else(tiny_llama, small_tokenizer, tmp_path):
-    first, second = tiny_llama(), tiny_llama()
+    first, second = tiny_llama(300), tiny_llama(300)
     second.model.embed_tokens.weight.data += 1
     export_merged(first, small_tokenizer, tmp_path / "merged")
     (tmp_path / "merged" / "model-00001-of-00002.safetensors").write_text("of an older export")
+    (tmp_path / "merged" / manifest.NAME).unlink()
+    manifest.write(tmp_path / "merged")
     folder = export_merged(second, small_tokenizer, tmp_path / "merged")
     assert torch.equal(logits(load(folder)), logits(second))
     assert not (folder / "model-00001-of-00002.safetensors").exists()
@@ -90,13 +94,140 @@ def test_an_old_export_is_replaced_and_nothing_else(tiny_llama, small_tokenizer,
 @pytest.mark.parametrize("name, text", [("vocab.txt", "words"), ("config.json", '{"port": 80}'), ("config.json", "")])
 def test_what_only_looks_like_an_export_is_refused(tiny_llama, small_tokenizer, tmp_path, name, text):
     (tmp_path / name).write_text(text)
-    with pytest.raises(LabError, match=f"holds {name} and no model's config.json.*would be lost"):
-        export_merged(tiny_llama(), small_tokenizer, tmp_path)
+    with pytest.raises(LabError, match=f"holds {name}, and no list of an earlier export.*would be lost"):
+        export_merged(tiny_llama(300), small_tokenizer, tmp_path)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, text)]
 
 
+def contents(folder) -> dict:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_base_models_own_folder_is_never_replaced(tiny_llama, small_tokenizer, tmp_path):
+    """Nor an export without its list, as by an earlier version: the two look alike."""
+    tiny_llama(300).save_pretrained(tmp_path / "base")
+    small_tokenizer.save_pretrained(tmp_path / "base")
+    old = export_merged(tiny_llama(300), small_tokenizer, tmp_path / "old")
+    (old / manifest.NAME).unlink()
+    for damage in (None, "", "{", "[]", '{"sha256": ["config.json"]}', '{"sha256": {"config.json": 3}}'):
+        for folder in (tmp_path / "base", old):
+            if damage is not None:
+                (folder / manifest.NAME).write_text(damage)
+            before = contents(folder)
+            with pytest.raises(LabError, match=rf"{folder} holds .*config\.json.*would be lost.*delete the folder"):
+                export_merged(tiny_llama(300), small_tokenizer, folder)
+            assert contents(folder) == before
+
+
+@pytest.mark.parametrize("name", ["vocab.txt", "merges.txt", "vocab.json", "model-00001-of-00002.safetensors", "a/b"])
+def test_a_persons_file_among_an_exports_stays_whatever_its_name(tiny_llama, small_tokenizer, tmp_path, name):
+    folder = export_merged(tiny_llama(300), small_tokenizer, tmp_path / "merged")
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("words that I know")
+    before = contents(folder)
+    with pytest.raises(LabError, match=f"merged holds {name}, which would be mixed.*an empty or a new folder"):
+        export_merged(tiny_llama(300), small_tokenizer, folder)
+    assert contents(folder) == before
+
+
+def test_a_change_of_an_exported_file_is_not_lost(tiny_llama, small_tokenizer, tmp_path):
+    folder = export_merged(tiny_llama(300), small_tokenizer, tmp_path / "merged")
+    assert set(json.loads((folder / manifest.NAME).read_text())["sha256"]) == contents(folder).keys() - {manifest.NAME}
+    (folder / "tokenizer_config.json").write_text("{}")
+    before = contents(folder)
+    with pytest.raises(LabError, match=r"tokenizer_config\.json was changed since it was exported"):
+        export_merged(tiny_llama(300), small_tokenizer, folder)
+    assert contents(folder) == before
+    (folder / "tokenizer_config.json").unlink()  # one that is gone is no loss
+    export_merged(tiny_llama(300), small_tokenizer, folder)
+    export_merged(tiny_llama(300), small_tokenizer, folder)
+
+
+class Doubled:
+    """A callable object of a person's own."""
+
+    def __call__(self, *arguments):
+        return None
+
+
+@pytest.mark.parametrize("write", [export_merged, export_gguf])
+def test_what_no_file_can_hold_is_refused(tiny_llama, small_tokenizer, tmp_path, write):
+    """Forward hooks and a forward of one's own change the answers; what transformers and accelerate add does not."""
+    import functools
+
+    from accelerate.hooks import AlignDevicesHook, add_hook_to_module
+
+    model = tiny_llama(300)
+    layer = model.model.layers[1].mlp
+    for register in (layer.register_forward_hook, layer.register_forward_pre_hook):
+        for hook in (lambda *_: None, Doubled()):
+            handle = register(hook)
+            with pytest.raises(LabError, match=r"model\.layers\.1\.mlp has a forward hook .*handle\.remove"):
+                write(model, small_tokenizer, tmp_path / "no")
+            handle.remove()
+    forward = layer.forward
+    layer.forward = functools.wraps(forward)(lambda x: 2 * forward(x))
+    with pytest.raises(LabError, match=r"model\.layers\.1\.mlp has another forward .*del module\.forward"):
+        write(model, small_tokenizer, tmp_path / "no")
+    del layer.forward
+    assert list(tmp_path.iterdir()) == []
+    with torch.no_grad():
+        model(input_ids=torch.ones(1, 3).long(), output_hidden_states=True)
+    model.enable_input_require_grads()
+    add_hook_to_module(model.model.layers[0], AlignDevicesHook("cpu"))
+    write(model, small_tokenizer, tmp_path / "yes")
+
+
+@pytest.mark.parametrize("write", [export_merged, export_gguf])
+@pytest.mark.parametrize("field, value", [
+    ("rms_norm_eps", float("inf")), ("rms_norm_eps", float("nan")),
+    ("rope_parameters.rope_theta", -float("inf")),
+])  # fmt: skip
+def test_a_number_of_the_config_that_is_none_is_named(tiny_llama, small_tokenizer, tmp_path, write, field, value):
+    model = tiny_llama(300)
+    if "." in field:
+        model.config.rope_parameters["rope_theta"] = value
+    else:
+        setattr(model.config, field, value)
+    with pytest.raises(LabError, match=rf"config\.{field} is {value}, which is not a number"):
+        write(model, small_tokenizer, tmp_path / "no")
+    model = tiny_llama(300)
+    model.generation_config.temperature = value
+    with pytest.raises(LabError, match=rf"generation_config\.temperature is {value}"):
+        write(model, small_tokenizer, tmp_path / "no")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_infinity_that_a_config_has_by_itself_is_accepted():
+    from types import SimpleNamespace
+
+    from transformers import Mamba2Config
+
+    model = SimpleNamespace(config=Mamba2Config(), state_dict=dict)
+    assert float("inf") in model.config.time_step_limit
+    require_finite(model)
+    model.config.time_step_limit = (float("inf"), float("inf"))
+    with pytest.raises(LabError, match=r"config\.time_step_limit\[0\] is inf"):
+        require_finite(model)
+
+
+@pytest.mark.parametrize("write", [export_merged, export_gguf])
+def test_a_tokenizer_with_more_tokens_than_rows_is_refused(tiny_llama, small_tokenizer, tmp_path, write):
+    with pytest.raises(LabError, match=r"token 299, .* has no row in the model's embedding of 299 rows: model\.resize"):
+        write(tiny_llama(299), small_tokenizer, tmp_path / "no")
+    write(tiny_llama(301), small_tokenizer, tmp_path / "yes")
+    assert [path.name for path in tmp_path.iterdir()] == ["yes"]
+
+
+@pytest.mark.parametrize("write", [export_merged, export_gguf])
+@pytest.mark.parametrize("path", ["a\0b", "a\ud800b", "a" * 300, None, 3], ids=ascii)
+def test_what_cannot_be_a_path_is_named(tiny_llama, small_tokenizer, write, path):
+    with pytest.raises(LabError, match="path"):
+        write(tiny_llama(300), small_tokenizer, path)
+
+
 def test_a_failed_write_leaves_the_old_export(tiny_llama, small_tokenizer, tmp_path, monkeypatch):
-    folder = export_merged(tiny_llama(), small_tokenizer, tmp_path / "merged")
+    folder = export_merged(tiny_llama(300), small_tokenizer, tmp_path / "merged")
     file = export_gguf(tiny_llama(len(small_tokenizer)), small_tokenizer, tmp_path / "model.gguf")
     before = file.read_bytes()
 
@@ -108,17 +239,17 @@ def test_a_failed_write_leaves_the_old_export(tiny_llama, small_tokenizer, tmp_p
         export_gguf(tiny_llama(len(small_tokenizer)), small_tokenizer, file)
     monkeypatch.setattr(type(small_tokenizer), "save_pretrained", full)
     with pytest.raises(LabError, match="No space left"):
-        export_merged(tiny_llama(), small_tokenizer, folder)
-    assert file.read_bytes() == before and torch.equal(logits(load(folder)), logits(tiny_llama()))
+        export_merged(tiny_llama(300), small_tokenizer, folder)
+    assert file.read_bytes() == before and torch.equal(logits(load(folder)), logits(tiny_llama(300)))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["merged", "model.gguf"]
 
 
 @pytest.mark.parametrize("write", [export_merged, export_gguf])
 def test_what_is_not_merged_is_refused(tiny_llama, small_tokenizer, tmp_path, write):
     with pytest.raises(LabError, match="not plain"):
-        write(adapt(tiny_llama()), small_tokenizer, tmp_path / "out")
+        write(adapt(tiny_llama(300)), small_tokenizer, tmp_path / "out")
     with pytest.raises(LabError, match="not plain"):
-        write(four_bit(tiny_llama()), small_tokenizer, tmp_path / "out")
+        write(four_bit(tiny_llama(300)), small_tokenizer, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

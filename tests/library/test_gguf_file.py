@@ -181,3 +181,22 @@ def test_rows_are_paired_as_rotary_embedding_needs_them(heads, half, columns):
         for i in range(half):
             assert np.array_equal(paired[start + 2 * i], rows[start + i])
             assert np.array_equal(paired[start + 2 * i + 1], rows[start + half + i])
+
+
+@pytest.mark.parametrize("quantization, value, finer", [
+    ("F16", 2.0**-25, "'F32' or 'BF16'"), ("F16", -1e-8, "'F32' or 'BF16'"), ("BF16", 2.0**-135, "'F32'"),
+    ("Q8_0", 2.0**-20, "'F32' or 'BF16' or 'F16'"),
+])  # fmt: skip
+def test_a_tensor_that_would_become_zero_is_refused(tiny_llama, small_tokenizer, tmp_path, quantization, value, finer):
+    model = tiny_llama(len(small_tokenizer))
+    weight = model.model.layers[1].mlp.up_proj.weight.data
+    weight.zero_()
+    export_gguf(model, small_tokenizer, tmp_path / "zeros.gguf", quantization)  # which were zeros before
+    weight[3, 5] = value
+    what = rf"^Every value of model\.layers\.1\.mlp\.up_proj\.weight \(blk\.1\.ffn_up\.weight in the file\).*{finer}\."
+    with pytest.raises(LabError, match=what):
+        export_gguf(model, small_tokenizer, tmp_path / "no.gguf", quantization)
+    weight[3, 5] = value * 4
+    found = read_gguf(export_gguf(model, small_tokenizer, tmp_path / "yes.gguf", quantization))
+    assert found["blk.1.ffn_up.weight"][3, 5] != 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["yes.gguf", "zeros.gguf"]
