@@ -157,6 +157,11 @@ def test_an_adapter_without_a_task_is_refused_before_a_model_is_loaded(monkeypat
     (tmp_path / "record.json").write_text('{"recipe": {"task": "no such"}}')
     with pytest.raises(LabError, match="Unknown task 'no such'"):
         chat_page.load_bank({"mine": tmp_path}, task="style")
+    (tmp_path / "record.json").write_text("{")  # a task that is named needs no record
+    with pytest.raises(LabError, match=r"record\.json, line 1.*Name the task yourself"):
+        chat_page.load_bank({"mine": tmp_path})
+    with pytest.raises(LabError, match="Unknown task 'poems'"):
+        chat_page.load_bank({"mine": tmp_path}, task="poems")
 
 
 def test_the_command_passes_the_task_on(monkeypatch, tmp_path):
