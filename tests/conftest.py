@@ -1,5 +1,7 @@
 """What the tests share: no network, a CPU, one tokenizer, models to read from, and tiny models to build."""
 
+import functools
+import inspect
 import os
 import re
 
@@ -11,6 +13,7 @@ from costs import LIST, Costs
 
 SLOW_MARKERS = {"training", "notebook", "browser"}
 SLOW_FIXTURES = {"nf4_base", "trainable_base"}
+STARTERS = {"subprocess", "Popen", "multiprocessing", "mp", "fork", "AsyncKernelManager", "chromium"}
 
 
 def pytest_addoption(parser):
@@ -28,16 +31,39 @@ def slow_lines() -> set[str]:
     return {line for line in lines if line and not line.startswith("#")}
 
 
+@functools.cache
+def starts_a_process(function) -> bool:
+    """Does a test or a fixture name what starts a process, itself or in one of the helpers in tests/ that it calls?"""
+    seen, left = set(), [function]
+    while left:
+        function = left.pop()
+        function = inspect.unwrap(getattr(getattr(function, "hypothesis", None), "inner_test", function))
+        space = getattr(function, "__globals__", {})
+        if function in seen or not str(space.get("__file__", "")).startswith(str(LIST.parent)):
+            continue
+        seen.add(function)
+        names = names_in(function.__code__)
+        if not STARTERS.isdisjoint(names):
+            return True
+        left += [space[name] for name in names if inspect.isfunction(space.get(name))]
+    return False
+
+
+def names_in(code) -> set[str]:
+    """The names that a function uses, with those of the functions and comprehensions inside it."""
+    inner = [constant for constant in code.co_consts if inspect.iscode(constant)]
+    return set(code.co_names).union(*map(names_in, inner))
+
+
 def is_slow(item, lines: set[str]) -> bool:
     """Does a test load the real model, start a process, a server, a kernel or a browser, or take long?"""
     file, test = item.nodeid.partition("::")[0], item.nodeid.partition("[")[0]
-    asked = set(item.fixturenames)
+    fixtures = {name: made[-1].func for name, made in item._fixtureinfo.name2fixturedefs.items()}
     return (
         any(item.get_closest_marker(name) for name in SLOW_MARKERS)
-        or bool(asked & SLOW_FIXTURES)
-        or file in lines
-        or test in lines
-        or any(f"{file}::{name}" in lines or f"::{name}" in lines for name in asked)
+        or not SLOW_FIXTURES.isdisjoint(fixtures)
+        or any(starts_a_process(function) for function in (item.function, *fixtures.values()))
+        or not lines.isdisjoint([file, test, *(f"{file}::{name}" for name in fixtures)])
     )
 
 

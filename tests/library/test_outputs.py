@@ -38,10 +38,12 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
     assert output_folder("~/site") == tmp_path / "site" and (tmp_path / "site").is_dir()
 
 
-@pytest.mark.parametrize("part", ["file", "file/below", "a\0b"])
-def test_where_no_folder_can_be_the_reason_is_given(tmp_path, part):
+@pytest.mark.parametrize(("part", "reason"), [
+    ("file", "cannot be written"), ("file/below", "cannot be written"), ("a\0b", "holds a null character"),
+])  # fmt: skip
+def test_where_no_folder_can_be_the_reason_is_given(tmp_path, part, reason):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(LabError, match="cannot be written"):
+    with pytest.raises(LabError, match=reason):
         output_folder(tmp_path / part)
     assert (tmp_path / "file").read_text() == "mine"
 
