@@ -64,7 +64,7 @@ class Costs:
 
 def slow_names(lines: list[dict]) -> list[str]:
     """Files, tests and fixtures, as in `tests/slow.txt`, out of the lines that --costs wrote."""
-    fixtures = {line["fixture"] for line in lines if "fixture" in line and costly(line)}
+    fixtures = {line["fixture"] for line in lines if ".py::" in line.get("fixture", "") and costly(line)}
     cases = defaultdict(list)
     for line in lines:
         if "test" in line:
