@@ -17,9 +17,10 @@ from pathlib import Path
 
 from ..errors import LabError, at_least
 from ..files import user_path
+from ..finetune.run_lock import held_file
 from ..notebook.extras import how_to_install
 from ..outputs import temporary_folder
-from .trials import EVALUATED, Trial, keep, measure, missing, one_thread, read_rows
+from .trials import EVALUATED, Trial, check_evaluated, keep, measure, missing, one_thread, read_rows
 
 OBJECT_STORE_BYTES = 80 * 2**20  # only rows travel; Ray wants 75 MiB at least
 QUIET = {  # no reports to Ray's makers, no log files of trials, no tables between our lines of progress
@@ -52,13 +53,18 @@ def sweep_on_ray(trials: Iterable[Trial], table: str | Path, *, workers: int = 2
     ------
     LabError
         Ray is not installed or does not answer, or trials are left without a row: one failed twice (a worker may be
-        lost once), or the sweep was interrupted. The others' rows are in the table.
+        lost once), or the sweep was interrupted (the others' rows are in the table); or as `sweep`.
     """
-    at_least(1, workers=workers)
+    at_least(1, workers=workers, evaluated=evaluated)
     table = user_path(table)
-    waiting = missing(trials, table)
-    if not waiting:
-        return read_rows(table)
+    with held_file(table):
+        check_evaluated(table, evaluated)
+        waiting = missing(trials, table)
+        return _measure_all(waiting, table, workers, address, evaluated, progress) if waiting else read_rows(table)
+
+
+def _measure_all(waiting: list[Trial], table: Path, workers: int, address, evaluated: int, progress) -> list[dict]:
+    """Measure trials on Ray, add their rows as they come, and return the table's."""
     ray = load_ray()
     ours = not ray.is_initialized()
     if ours:

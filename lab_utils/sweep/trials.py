@@ -18,9 +18,10 @@ from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 
-from ..errors import LabError, choose
+from ..errors import LabError, at_least, choose
 from ..files import append_text, explain, read_text, user_path
 from ..finetune import Recipe
+from ..finetune.run_lock import held_file
 from ..recorded.provenance import machine
 from .study_results import difference, holm  # noqa: F401  what the evidence's runs are compared with
 
@@ -34,7 +35,8 @@ RESULTS = (
     "training_seconds", "training_cpu_seconds", "cpu_seconds", "tokens",
 )  # fmt: skip
 PROVENANCE = ("problem", "cpu", "threads", "date", "versions")
-COLUMNS = ("method", "shots", *SETTINGS, *RESULTS, *PROVENANCE)
+COLUMNS = ("method", "shots", *SETTINGS, "evaluated", *RESULTS, *PROVENANCE)
+OLD_COLUMNS = tuple(name for name in COLUMNS if name != "evaluated")  # of tables from before: all of `EVALUATED`
 EVALUATED = 80  # messages of each split
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
 
@@ -163,7 +165,7 @@ def measure(trial: Trial, *, evaluated: int = EVALUATED, on_step: Callable[[list
     except LabError as error:
         problem = str(error)
     found["cpu_seconds"] = round(time.process_time() - began, 2)
-    return {**trial.settings, **found, "problem": problem, **_here()}
+    return {**trial.settings, "evaluated": evaluated, **found, "problem": problem, **_here()}
 
 
 def _train(trial: Trial, rows, on_step) -> tuple:
@@ -219,17 +221,21 @@ def read_rows(table: str | Path) -> list[dict[str, str]]:
     if not os.path.lexists(table):
         return []
     reader = csv.reader(io.StringIO(read_text(table), newline=""))
-    rows = []
+    rows, columns = [], ()
     try:
         for fields in reader:
-            if not rows and tuple(fields) != COLUMNS:
-                break
-            if fields and len(fields) != len(COLUMNS):
+            if not rows:
+                columns = tuple(fields)
+                if columns not in (COLUMNS, OLD_COLUMNS):
+                    break
+            if fields and len(fields) != len(columns):
                 raise LabError(
-                    f"{table}, line {reader.line_num}: this row has {len(fields)} fields and not {len(COLUMNS)}. "
+                    f"{table}, line {reader.line_num}: this row has {len(fields)} fields and not {len(columns)}. "
                     "Delete it: its trial is then run again."
                 )
-            rows += [dict(zip(COLUMNS, fields, strict=True))] if fields else []
+            if fields:
+                row = {"evaluated": str(EVALUATED)} | dict(zip(columns, fields, strict=True))
+                rows.append({name: row[name] for name in COLUMNS})
     except csv.Error as error:
         raise LabError(f"{table}, line {reader.line_num}: not CSV ({error}). Move it away, or repair it.") from error
     if not rows:
@@ -247,14 +253,36 @@ def add_row(table: str | Path, row: dict) -> None:
     """
     table = user_path(table)
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     try:
+        columns = _heading(table)
+        if columns == OLD_COLUMNS:
+            row = {name: value for name, value in row.items() if name != "evaluated"}
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
         if not table.exists():
             writer.writeheader()
         writer.writerow(row)
         append_text(table, text.getvalue())
     except OSError as error:
         raise LabError(f"No row could be added to {table}: {explain(error)}") from error
+
+
+def _heading(table: Path) -> tuple[str, ...]:
+    """The columns of a table: its own if it is there."""
+    if not table.is_file():
+        return COLUMNS
+    first = read_text(table).partition("\n")[0].rstrip("\r")
+    return OLD_COLUMNS if first == ",".join(OLD_COLUMNS) else COLUMNS
+
+
+def check_evaluated(table: str | Path, evaluated: int) -> None:
+    """Raise a LabError if a row of the table was measured on another number of messages than `evaluated`."""
+    for number, row in enumerate(read_rows(table), 1):
+        if row["evaluated"] not in ("", str(evaluated)):
+            raise LabError(
+                f"{table}, row {number} was measured on {row['evaluated']} messages of each split, and "
+                f"evaluated={evaluated} is asked for: they cannot be compared. Give another table, or "
+                f"evaluated={row['evaluated']}."
+            )
 
 
 def keep(table: str | Path, row: dict, number: int, of: int) -> str:
@@ -289,11 +317,21 @@ def sweep(trials: Iterable[Trial], table: str | Path, *, processes: int = 1, eva
     Returns
     -------
     The table's rows (all of them), as `read_rows` gives them
-    """
-    if processes < 1:
-        raise LabError(f"processes={processes} is out of range: 1 or more.")
-    waiting = missing(trials, table)
 
+    Raises
+    ------
+    LabError
+        Another process measures into this table; it cannot be read or written, or has rows that were measured on
+        another number of messages; or a number is out of range.
+    """
+    at_least(1, processes=processes, evaluated=evaluated)
+    with held_file(table):
+        check_evaluated(table, evaluated)
+        return _measure_all(missing(trials, table), table, processes, evaluated, progress)
+
+
+def _measure_all(waiting: list[Trial], table, processes: int, evaluated: int, progress) -> list[dict[str, str]]:
+    """Measure trials, add their rows as they come, and return the table's."""
     if processes == 1:
         for number, trial in enumerate(waiting, 1):
             progress(keep(table, measure(trial, evaluated=evaluated), number, len(waiting)))

@@ -192,8 +192,8 @@ def test_a_table_is_read_as_utf8_with_or_without_a_bom(tmp_path, encoding, end):
 
 
 @pytest.mark.parametrize("damage, what", [
-    (lambda data: data[:-40], r"table\.csv, line 3: this row has \d+ fields and not 30"),
-    (lambda data: data[:-1] + b",1\n", r"table\.csv, line 3: this row has 31 fields and not 30"),
+    (lambda data: data[:-40], r"table\.csv, line 3: this row has \d+ fields and not 31"),
+    (lambda data: data[:-1] + b",1\n", r"table\.csv, line 3: this row has 32 fields and not 31"),
     (lambda data: data + b'"' + b"x" * 200_000, r"table\.csv, line 4: not CSV \(field larger"),
     (lambda data: data + b"\xe4\n", r"table\.csv is not UTF-8: byte \d+, in line 4, is 0xe4"),
 ])  # fmt: skip
@@ -411,3 +411,59 @@ def test_two_processes_give_the_rows_that_one_gives(tmp_path, monkeypatch):
     for one, other in zip(alone, sorted(together, key=lambda row: row["seed"]), strict=True):
         assert {k: v for k, v in one.items() if k not in timed} == {k: v for k, v in other.items() if k not in timed}
     assert len({row["validation_loss"] for row in alone}) == 2
+
+
+# One table for one measure and one process.
+
+
+def made_up(trial, *, evaluated=80):
+    return row_of(trial, evaluated=evaluated)
+
+
+def test_rows_of_another_measure_are_refused_and_stay(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "measure", made_up)
+    table = tmp_path / "table.csv"
+    rows = sweep(TRIALS[:2], table, evaluated=40, progress=len)
+    assert [row["evaluated"] for row in rows] == ["40", "40"]
+    before = table.read_bytes()
+    for trials in (TRIALS[:2], TRIALS):
+        with pytest.raises(LabError, match=r"row 1 was measured on 40 messages .*evaluated=80 is asked for"):
+            sweep(trials, table, progress=len)
+    assert table.read_bytes() == before
+    assert len(sweep(TRIALS, table, evaluated=40, progress=len)) == 4
+
+
+def test_a_table_from_before_the_column_holds_the_default_measure_and_keeps_its_heading(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "measure", made_up)
+    table, old = tmp_path / "table.csv", module.OLD_COLUMNS
+    table.write_text(",".join(old) + "\n" + ",".join(str(made_up(TRIALS[0])[name]) for name in old) + "\n")
+    before = table.read_text()
+    with pytest.raises(LabError, match=r"row 1 was measured on 80 messages .*evaluated=9 is asked for"):
+        sweep(TRIALS, table, evaluated=9, progress=len)
+    assert table.read_text() == before
+    rows = sweep(TRIALS[:2], table, progress=len)
+    assert [row["seed"] for row in rows] == ["0", "1"] and {row["evaluated"] for row in rows} == {"80"}
+    assert table.read_text().startswith(before) and rows == read_rows(table)
+
+
+@pytest.mark.parametrize("evaluated", [0, -1, 1.5, "80", None])
+def test_a_measure_out_of_range_is_named(tmp_path, evaluated):
+    with pytest.raises(LabError, match=r"evaluated=.* is out of range"):
+        sweep(TRIALS, tmp_path / "table.csv", evaluated=evaluated)
+
+
+def test_two_sweeps_at_once_on_one_table_are_refused(tmp_path, monkeypatch):
+    table, said = tmp_path / "table.csv", []
+
+    def measure_and_try(trial, *, evaluated):
+        with pytest.raises(LabError) as refused:
+            sweep(TRIALS, table, evaluated=evaluated, progress=len)
+        said.append(str(refused.value))
+        return row_of(trial, evaluated=evaluated)
+
+    monkeypatch.setattr(module, "measure", measure_and_try)
+    rows = sweep(TRIALS[:2], table, progress=len)
+    assert len(rows) == len(said) == 2
+    assert all("table.csv is in use: another process writes it" in text for text in said)
+    monkeypatch.setattr(module, "measure", made_up)
+    assert len(sweep(TRIALS, table, progress=len)) == 4
