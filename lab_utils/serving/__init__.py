@@ -1,7 +1,8 @@
 """Many adapters on one base: load, switch, mix in a batch, and measure it (page 10)."""
 
+from .adapter_records import recorded_adapter
 from .answers import answers_of
-from .bank import AdapterBank, recorded_adapter
+from .bank import AdapterBank
 from .costs import file_sizes, latency
 
 __all__ = [

@@ -7,7 +7,8 @@ from pathlib import Path
 from ..errors import LabError, choose
 from ..files import user_path
 from ..tasks import TASKS, load_task
-from .bank import AdapterBank, recorded_adapter, task_of
+from .adapter_records import recorded_adapter, task_of
+from .bank import AdapterBank
 
 BASE = "base"
 Answers = Callable[[list[str], list[str | None]], list[str]]

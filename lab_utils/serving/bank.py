@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from .. import files
 from ..decoding import check_fit
 from ..decoding import refuse_nonfinite as refuse_nonfinite_logits
 from ..errors import LabError, choose, shown
@@ -15,38 +14,18 @@ from ..finetune import take_off_adapter
 from ..finetune.conversation import decode_answer, pad_left, padding_token, stop_tokens
 from ..finetune.peft_adapters import adapter_tensors, attach, facts_for, load_tensors
 from ..finetune.supervision import prompt_ids
-from ..folders import DATA
 from ..lora.facts import Facts
-from ..lora.folders import CONFIG, WEIGHTS, AdapterFiles, read_files
+from ..lora.folders import AdapterFiles, read_files
 from ..merging.plain_copy import refuse_nonfinite
 from ..models.registry import base_model
 from ..quiet import quiet
 from ..tasks import TASKS
+from .adapter_records import task_of
 from .sums import delta, finish_sum
 
 BASE = "__base__"  # peft's word for a row without adapter
 COMBINATIONS = ("cat", "svd", "linear")
 LEFT_BY_PEFT = (ArithmeticError, AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError)
-
-
-def recorded_adapter(name: str) -> Path:
-    """The folder of an adapter that comes with the course: "bookings" or "style", trained on the embedded base in NF4.
-
-    Raises
-    ------
-    LabError
-        There is none of that name, or a file is missing.
-    """
-    found = sorted(path.name for path in (DATA / "adapters").glob("*") if path.is_dir())
-    choose("recorded adapter", name, found)
-    folder = DATA / "adapters" / name
-    missing = [file for file in (CONFIG, WEIGHTS, "record.json") if not (folder / file).is_file()]
-    if missing:
-        raise LabError(
-            f"{folder} has no {', '.join(missing)}. Restore it with `git checkout -- data/adapters`, or train it again "
-            f"with `python data/record_adapters.py --only {name}`."
-        )
-    return folder
 
 
 class AdapterBank:
@@ -399,34 +378,3 @@ def _check_prompt(prompt: object, row: int) -> None:
         raise LabError(
             f"prompts[{row}] has half a character at place {error.start} ({prompt[error.start]!r}): write it again."
         ) from error
-
-
-def task_of(folder: str | Path) -> str | None:
-    """The task that an adapter was trained on, by the record that was written with it; None if there is no record.
-
-    That is record.json in the folder, or, for the folder "adapter" of a run, the record of the run's last checkpoint.
-
-    Raises
-    ------
-    LabError
-        There is a record, and it cannot be read.
-    """
-    folder = files.user_path(folder)
-    records = [folder / "record.json"]
-    if folder.name == "adapter":
-        records += sorted(folder.parent.glob("checkpoint-*/record.json"), reverse=True)
-    for path in records:
-        if not path.is_file():
-            continue
-        try:
-            record = files.read_json(path)
-        except LabError as error:
-            raise LabError(
-                f"{error} It would say which task the adapter was trained on. Name the task yourself, as "
-                "task='bookings', and the record is not read; or delete the file."
-            ) from error
-        recipe = record.get("recipe") if isinstance(record, dict) else None
-        task = recipe.get("task") if isinstance(recipe, dict) else None
-        if isinstance(task, str):
-            return task
-    return None

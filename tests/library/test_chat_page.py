@@ -8,7 +8,7 @@ import pytest
 
 from lab_utils.errors import LabError
 from lab_utils.serving import chat_page
-from lab_utils.serving.bank import recorded_adapter
+from lab_utils.serving.adapter_records import recorded_adapter
 from lab_utils.tasks import registry as tasks
 
 

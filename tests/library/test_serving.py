@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab_utils.errors import LabError
-from lab_utils.serving.bank import AdapterBank, recorded_adapter
+from lab_utils.serving.adapter_records import recorded_adapter
+from lab_utils.serving.bank import AdapterBank
 from lab_utils.serving.costs import file_sizes, latency
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -395,10 +396,10 @@ def test_an_adapter_that_was_never_recorded():
 
 
 def test_a_recorded_adapter_with_a_file_missing(monkeypatch, tmp_path):
-    from lab_utils.serving import bank as serving
+    from lab_utils.serving import adapter_records
 
     shutil.copytree(recorded_adapter("style"), tmp_path / "adapters" / "style")
-    monkeypatch.setattr(serving, "DATA", tmp_path)
+    monkeypatch.setattr(adapter_records, "DATA", tmp_path)
     (tmp_path / "adapters" / "style" / "record.json").unlink()
     with pytest.raises(LabError, match=r"no record\.json.*--only style"):
         recorded_adapter("style")

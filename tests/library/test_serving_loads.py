@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from lab_utils.errors import LabError
 from lab_utils.finetune.peft_adapters import adapter_tensors, check_loaded, load_tensors
-from lab_utils.serving.bank import AdapterBank, task_of
+from lab_utils.serving.adapter_records import task_of
+from lab_utils.serving.bank import AdapterBank
 
 pytestmark = pefts_known_warnings
 IDS = torch.randint(3, 61, (3, 12), generator=torch.Generator().manual_seed(0))
