@@ -2,14 +2,17 @@
 
 import hashlib
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..errors import LabError
 from ..files import explain, replacing_file, user_path
 from ..finetune.optimizer import descend
+from ..finetune.run_lock import held_file
 from .drawings import COLOURS, NEW_THING, THINGS, caption, draw
 from .painter import Painter, autocast, encode, read
 
@@ -156,14 +159,12 @@ def train(painter: Painter, pictures: Sequence, captions: Sequence[str], lesson:
     Raises
     ------
     LabError
-        Nothing is trainable, pictures and captions differ in number, the loss is not finite, or `folder` cannot be
-        read or written.
+        Nothing is trainable, pictures and captions differ in number, the loss is not finite, `folder` cannot be read or
+        written, or another process trains the same there.
 
     Source: Ho et al. 2020 (DDPM), section 3, https://arxiv.org/abs/2006.11239; the clean picture as the target:
     Salimans and Ho 2022, section 4, https://arxiv.org/abs/2202.00512
     """
-    import torch
-
     models = {"unet": painter.unet, "text_encoder": painter.text_encoder}
     trained = {
         f"{part}.{name}": parameter for part, model in models.items() for name, parameter in model.named_parameters()
@@ -175,7 +176,19 @@ def train(painter: Painter, pictures: Sequence, captions: Sequence[str], lesson:
         raise LabError(f"{len(pictures)} pictures and {len(captions)} captions: give one caption a picture.")
     clean = encode(painter, pictures)
     path = user_path(folder) / f"{_fingerprint(painter, trained, clean, captions, lesson)}.pt"
-    parameters = list(trained.values())
+    with _alone(path):
+        return _learn(painter, list(trained.values()), clean, captions, lesson, path, on_step)
+
+
+def _alone(path: Path):
+    """A context in which no other process writes `path`; where nothing can be written, what is there is only read."""
+    return nullcontext() if path.exists() and not os.access(path.parent, os.W_OK) else held_file(path)
+
+
+def _learn(painter: Painter, parameters: list, clean, captions, lesson: Lesson, path: Path, on_step) -> list[dict]:
+    """Go on from the state in `path`, if there is one, to the last step; returns the history."""
+    import torch
+
     for parameter in parameters:
         parameter.data = parameter.data.float()  # in half precision small steps would be rounded away
     optimizer = torch.optim.AdamW(parameters, lr=lesson.learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
@@ -183,11 +196,13 @@ def train(painter: Painter, pictures: Sequence, captions: Sequence[str], lesson:
     scaler = torch.amp.GradScaler(painter.device.kind, enabled=painter.dtype == torch.float16)
     history = _restore(path, parameters, average, optimizer, scaler)
     started = len(history)
-    for model in models.values():
+    for model in (painter.unet, painter.text_encoder):
         model.train()
     for step in range(started, lesson.steps):
         began = time.perf_counter()
         loss = _loss(painter, clean, captions, lesson, step)
+        if not math.isfinite(value := loss.item()):
+            raise LabError(f"The loss is {value} at step {step + 1}: lower learning_rate ({lesson.learning_rate:g}).")
         optimizer.zero_grad()
         for group in optimizer.param_groups:
             group["lr"] = lesson.learning_rate_at(step)
@@ -195,8 +210,6 @@ def train(painter: Painter, pictures: Sequence, captions: Sequence[str], lesson:
         past = min(lesson.average, (step + 1) / (step + 10))
         with torch.no_grad():
             torch._foreach_lerp_(average, parameters, 1 - past)
-        if not math.isfinite(value := loss.item()):
-            raise LabError(f"The loss is {value} at step {step + 1}: lower learning_rate ({lesson.learning_rate:g}).")
         seconds = time.perf_counter() - began
         history.append({"step": step + 1, "loss": value, "seconds": seconds, "pictures": lesson.batch_size})
         if len(history) % lesson.checkpoint_every == 0 and len(history) < lesson.steps:

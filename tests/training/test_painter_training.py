@@ -102,3 +102,16 @@ def test_a_disk_that_refuses_leaves_the_old_state_and_says_why(tmp_path, monkeyp
         painter_training._save(tmp_path / "state.pt", *parts(), HISTORY)
     assert ("free some space" in str(caught.value)) == (number == errno.ENOSPC)
     assert [file.read_bytes() for file in tmp_path.iterdir()] == [before]
+
+
+def test_what_another_process_trains_is_refused_and_what_cannot_be_written_is_read(tmp_path, monkeypatch):
+    path = tmp_path / "state.pt"
+    with painter_training._alone(path):
+        with pytest.raises(LabError, match=r"state\.pt is in use"), painter_training._alone(path):
+            pass
+        with painter_training._alone(tmp_path / "other.pt"):
+            pass
+        path.write_text("")
+        monkeypatch.setattr(os, "access", lambda *_: False)
+        with painter_training._alone(path):
+            pass
