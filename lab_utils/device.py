@@ -1,6 +1,6 @@
 """The device to compute on, its dtype, and how many threads torch takes.
 
-Every choice is a plain function of a few facts, so that the choice for a GPU is tested on a machine without one.
+Each choice is a plain function of a few facts, so the choice for a GPU can be tested on a machine without one.
 """
 
 import os
@@ -22,8 +22,8 @@ class Device:
     Attributes
     ----------
     kind : "cuda" or "cpu"
-    name : the processor's own name
-    compute_dtype : "bfloat16", "float16" or "float32", the fastest in which training is sound
+    name : the processor's name
+    compute_dtype : "bfloat16", "float16" or "float32", the fastest in which training is stable
     reason : one sentence, why this dtype
     """
 

@@ -1,4 +1,4 @@
-"""What a command writes into a folder that a person chose: whole files, nothing of anyone else's, errors in words."""
+"""Writing into a folder that a person chose: whole files, never over somebody else's, and errors in words."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ from .files import explain, replacing_file, scratch_folder, user_path
 
 
 def output_folder(path: str | Path) -> Path:
-    """A folder that a person named, made if need be, in which files can be written.
+    """A folder that a person named, made if necessary, in which files can be written.
 
     Parameters
     ----------
@@ -21,7 +21,7 @@ def output_folder(path: str | Path) -> Path:
     Raises
     ------
     LabError
-        It cannot be made or written: with the reason and what to do.
+        It cannot be made or written; the text gives the reason and what to do.
     """
     folder = user_path(path)
     with explained(folder):
@@ -33,7 +33,7 @@ def output_folder(path: str | Path) -> Path:
 
 @contextmanager
 def explained(path: str | Path, done: str = "written") -> Iterator[None]:
-    """Turn what the disk says in this block into a LabError that names `path`, what was to be done, and the way out."""
+    """Turn a disk's errors in this block into a LabError that names `path`, what was to be done, and the way out."""
     try:
         yield
     except (OSError, ValueError) as error:  # ValueError: a path with a null character
@@ -49,7 +49,7 @@ def save(path: Path, content: str | bytes) -> Path:
 
 
 def refuse_others(paths: list[Path], is_ours: Callable[[bytes], bool]) -> None:
-    """Raise a LabError that names the first of `paths` where a file is whose content `is_ours` does not know."""
+    """Raise a LabError that names the first of `paths` with a file whose content `is_ours` does not recognize."""
     for path in paths:
         with explained(path):
             there = path.read_bytes() if path.is_file() else None
@@ -58,18 +58,18 @@ def refuse_others(paths: list[Path], is_ours: Callable[[bytes], bool]) -> None:
 
 
 def write_over_own(folder: Path, files: Mapping[str, bytes], is_own: Callable[[str, bytes], bool]) -> None:
-    """Write files, all of them or, where one would take the place of somebody's work, none.
+    """Write all files, or none if one would replace somebody's work.
 
     Parameters
     ----------
-    folder : made if need be; what else is in it stays
+    folder : made if necessary; other files in it stay
     files : path in `folder` -> content
-    is_own : function of such a path and the content of the file there: may it be replaced?
+    is_own : function of such a path and the present content: may it be replaced?
 
     Raises
     ------
     LabError
-        A file that is there is not what would be written, and not our own: it is named. Or the disk refuses.
+        An existing file differs from what would be written, and is not our own: it is named. Or the disk refuses.
     """
     folder = output_folder(folder)
     others = []
@@ -89,7 +89,7 @@ def write_over_own(folder: Path, files: Mapping[str, bytes], is_own: Callable[[s
 
 @contextmanager
 def temporary_folder(prefix: str) -> Iterator[Path]:
-    """A folder for the time of the block. A LabError says why if there is no place for one."""
+    """A folder for the duration of the block. A LabError says why if none can be made."""
     with ExitStack() as stack:
         with explained("A temporary folder"):
             made = stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True))
@@ -98,9 +98,9 @@ def temporary_folder(prefix: str) -> Iterator[Path]:
 
 @contextmanager
 def home_for_jupyter() -> Iterator[None]:
-    """Inside, an account without a home folder has a temporary one: Jupyter's programs do not start without any.
+    """Give an account without a home folder a temporary one in this block: Jupyter's programs do not start without.
 
-    Expand what a person wrote (`user_path`) before, so that nothing they want to keep goes there.
+    Expand paths that a person wrote (`user_path`) first, so that nothing they want to keep is put there.
     """
     try:
         Path.home()
@@ -116,7 +116,7 @@ def home_for_jupyter() -> Iterator[None]:
 
 
 def print_anything() -> None:
-    """Let this process print every character: what its terminal's encoding lacks comes as an escape, not an error."""
+    """Let this process print every character: what its terminal's encoding lacks is printed as an escape."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""Recorded data that cannot be read: one sentence on what is wrong with it, and one on how to get it back."""
+"""Recorded data that cannot be read: one sentence on what is wrong with it, and one on how to restore it."""
 
 import math
 from collections.abc import Iterator
@@ -9,12 +9,12 @@ from .errors import LabError
 
 @contextmanager
 def reading(what: str, way_out: str) -> Iterator[None]:
-    """Turn whatever damaged data cause in this block into a LabError.
+    """Turn any error that damaged data cause in this block into a LabError.
 
     Parameters
     ----------
     what : what is read, and from where, as the beginning of a sentence
-    way_out : a sentence on how to get it back
+    way_out : a sentence on how to restore it
 
     Raises
     ------
@@ -29,7 +29,7 @@ def reading(what: str, way_out: str) -> Iterator[None]:
 
 
 def restore(folder: str, script: str) -> str:
-    """The sentence for data that lies in the repository and that a script of data/ records."""
+    """The sentence for data that is in the repository and recorded by a script in data/."""
     return f"Restore it with `git checkout -- {folder}`, or record it again with `python data/{script}`."
 
 

@@ -1,6 +1,6 @@
 """Small drawings by rule: a thing, a colour, a style. A diffusion model can learn them in minutes.
 
-`caption` is what a model reads, `draw` what it sees. Every size is drawn anew from the same shapes, so that a real
+`caption` is what a model reads, `draw` what it sees. Every size is drawn again from the same shapes, so that a real
 Stable Diffusion can be given the same drawings at 512 × 512.
 """
 
@@ -16,7 +16,7 @@ COLOURS = {
     "blue": (48, 104, 214),
     "purple": (142, 68, 188),
 }
-STYLES = {  # the ground that a drawing stands on
+STYLES = {  # the background of a drawing
     "ink": (252, 249, 240),
     "chalk": (44, 54, 50),
     "neon": (12, 10, 34),
@@ -98,7 +98,7 @@ def draw(thing: str, colour: str, *, size: int = 32, seed: int | None = None, st
     colour : str, a key of COLOURS
     size : int >= 8, pixels a side
     seed : int, optional
-        Of its place and size. Default: in the middle, as the shapes stand.
+        Of its place and size. Default: in the middle, as the shapes are.
     style : "ink" (on paper), "chalk" (on a blackboard) or "neon" (glowing in the night)
 
     Returns

@@ -1,6 +1,6 @@
 """Gemma's trained weights through keras-hub: which of them a GPU takes, and loading them with advice where that fails.
 
-The names are keras-hub's own. Kaggle has the weights; it asks for an account, and for accepting Gemma's licence once.
+The names are keras-hub's own. Kaggle has the weights; it asks for an account, and for accepting Gemma's license once.
 """
 
 from types import MappingProxyType
@@ -32,7 +32,7 @@ def decide_preset(kind: str, free_bytes: int, reachable: bool) -> tuple[str | No
 
     Returns
     -------
-    (name, reason) : the largest in `PRESETS` that fits, or None if none is sensible here; one sentence
+    (name, reason) : the largest in `PRESETS` that fits, or None if none makes sense here; one sentence
     """
     if kind == "cpu":
         return None, "There is no GPU here, and the smallest preset has 268 million parameters: the tiny Gemma must do."
@@ -70,7 +70,7 @@ def load_preset(preset: str, sequence_length: int = 64):
     Raises
     ------
     LabError
-        Unknown preset, `sequence_length` out of range, or keras-hub could not load it: no account, licence not
+        Unknown preset, `sequence_length` out of range, or keras-hub could not load it: no account, license not
         accepted, no network, a package missing.
     """
     choose("preset", preset, PRESETS)
@@ -81,7 +81,7 @@ def load_preset(preset: str, sequence_length: int = 64):
     except Exception as error:  # kagglehub, requests and h5py each raise their own
         raise LabError(
             f"{preset} could not be loaded ({type(error).__name__}: {(str(error).splitlines() or [''])[0]}). Accept "
-            "Gemma's licence at https://www.kaggle.com/models/keras/gemma, make a token in your Kaggle account's "
+            "Gemma's license at https://www.kaggle.com/models/keras/gemma, make a token in your Kaggle account's "
             "settings, and set KAGGLE_USERNAME and KAGGLE_KEY, on Colab as secrets. The whole extra must be installed: "
             "pip install -e '.[keras]'."
         ) from error

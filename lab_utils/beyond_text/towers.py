@@ -40,7 +40,7 @@ def tower_of(name: str) -> str:
 
 
 def layers(model) -> dict:
-    """The layers with a matrix that an adapter could stand beside.
+    """The layers with a matrix that an adapter could be added to.
 
     Returns
     -------

@@ -43,7 +43,7 @@ def grading(arguments: list[str] | None = None) -> int:
 
 
 def _parser(command: str, description: str) -> argparse.ArgumentParser:
-    """A parser of what the two commands that write notebooks share."""
+    """A parser for the options that the two commands writing notebooks share."""
     parser = argparse.ArgumentParser(prog=f"python -m lab_utils.classroom {command}", description=description)
     parser.add_argument("--output", type=user_path, required=True, help="folder to write to")
     parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="numbers or names of notebooks, as 01 08")
@@ -76,7 +76,7 @@ COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Hand the rest of the line to the command that it begins with; returns its exit code."""
+    """Run the command that the line begins with, on the rest of the line; returns its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments and arguments[0] in COMMANDS:
         return COMMANDS[arguments[0]](arguments[1:])

@@ -1,6 +1,4 @@
-"""The index of the site that `lab_utils.classroom.course` writes: the promise, the pages, and every section to search
-in.
-"""
+"""The index of the site that `lab_utils.classroom.course` writes: the promise, the pages, and a search of sections."""
 
 import html
 import re
@@ -14,14 +12,14 @@ PROMISE = "Fine-tune a real language model in four bits on your own laptop, and 
 
 
 def reading_time(notebook) -> str:
-    """What a page says of its time: the first sentence in the row `| Time | … |` of its first cells, or ""."""
+    """What a page says about its time: the first sentence in the row `| Time | … |` of its first cells, or ""."""
     prose = "\n".join(cell.source for cell in shown(notebook).cells[:3] if cell.cell_type == "markdown")
     row = re.search(r"^\| *Time *\| *(.+?)\.? *\|", prose, flags=re.MULTILINE)
     return re.split(r"[.:;] +", row.group(1))[0] if row else ""
 
 
 def write_index(pages: list, folder: Path, *, shortened: bool = False) -> Path:
-    """Write `index.html` for pages that lie in `folder` already.
+    """Write `index.html` for pages that are in `folder` already.
 
     Parameters
     ----------
@@ -31,7 +29,7 @@ def write_index(pages: list, folder: Path, *, shortened: bool = False) -> Path:
 
     Returns
     -------
-    Path of the index: a row a page with its title, question, time and, if it failed, the cell; then all sections.
+    Path of the index: one row per page with its title, question, time and, if it failed, the cell; then all sections.
     """
     rows, items = [], []
     for page in pages:
@@ -57,11 +55,11 @@ def write_index(pages: list, folder: Path, *, shortened: bool = False) -> Path:
 
 
 def _explorer(page: str) -> str:
-    """What becomes of a page's explorers where no kernel runs, from its HTML; empty for a page without widgets."""
+    """What a page's explorers do without a kernel, from its HTML; empty for a page without widgets."""
     places = re.findall('<div class="lab-place"([^>]*)>', page)
     if any("data-asks" not in place for place in places):
         return "explorer answers here"
-    return "explorer stands still here" if places or 'class="lab-no-kernel"' in page else ""
+    return "explorer is a picture here" if places or 'class="lab-no-kernel"' in page else ""
 
 
 _SHORTENED = "<p><b>A trial build:</b> its trainings were cut short, so its scores are not those of a full run.</p>"
@@ -85,8 +83,8 @@ starts with a question, asks you to predict, runs the code and says what came ou
 <ul>
 <li>All text, code, results and figures. No page asks the network for anything: save it, and it reads the same
 offline.</li>
-<li>Explorers that compute in the browser: move their sliders with the mouse or the arrow keys. The others stand
-still, as they were when the page was saved.</li>
+<li>Explorers that compute in the browser: move their sliders with the mouse or the arrow keys. The others are
+pictures, as they were when the page was saved.</li>
 <li>Hints and solutions of the exercises, folded under each check.</li>
 </ul>
 <p>To train, to solve exercises and to move the other explorers, run the same pages as notebooks: <code>make lab</code>

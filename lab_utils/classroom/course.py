@@ -1,7 +1,7 @@
 """Run the whole course with no screen: execute every notebook, and leave an HTML site to read.
 
 `python -m lab_utils.classroom site --help`. Each notebook runs in a fresh kernel of this Python. A notebook that fails
-stops at the failing cell; the others still run, the failures stand at the end, and the exit code is 1.
+stops at the failing cell; the others still run, the failures are listed at the end, and the exit code is 1.
 """
 
 import argparse
@@ -84,7 +84,7 @@ def execute(
     Returns
     -------
     Page, with the outputs of the last pass. A cell that raises, overruns or kills its kernel ends the page and
-    stands in `.failure`; it is not raised.
+    is in `.failure`; it is not raised.
     """
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError

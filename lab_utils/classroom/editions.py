@@ -1,4 +1,4 @@
-"""Two editions of the notebooks, from one source: what students get, and what whoever teaches opens.
+"""Two editions of the notebooks from one source: for students and for instructors.
 
 `python -m lab_utils.classroom editions student|instructor|course --output DIR [--only NN ...]`. Both editions are in
 nbgrader's format: the instructor's is its source (solutions, hidden tests, points, hints, notes, slides), and the
@@ -23,9 +23,9 @@ from ..notebook.notebook_files import digest, notebook_bytes, read_notebook
 from ..outputs import explained, write_over_own
 
 POINTS = 1  # of each exercise
-STUB = "..."  # the body that stands in for a solution
+STUB = "..."  # the body in place of a solution
 FOR_TEACHING = ("notes", "hint")  # tags of cells that students do not get
-LESSON = "lesson"  # tag of a code cell that is no exercise: grading passes over it unless an exercise needs it
+LESSON = "lesson"  # tag of a code cell that is not an exercise: grading skips it unless an exercise needs it
 WRITTEN = "lora_lab"  # in an edition's metadata: file -> digest of what was written
 _NEW_SLIDE = r"## |\*\*Predict(?! first)"  # the exercises say "Predict first" within their text
 _CHECK = re.compile(r'\s*^checks\.check\("(\w+)", \1\)\s*\Z', flags=re.MULTILINE)
@@ -48,7 +48,7 @@ def instructor_edition(notebook):
     -------
     NotebookNode
         Each exercise is three cells: the stub with its solution, the check that awards POINTS, the hints (tag `hint`).
-        Notes (tag `notes`) stand open, prose is cut where a slide begins, and every cell has its type of slide.
+        Notes (tag `notes`) are unfolded, prose is split where a slide begins, and every cell has its type of slide.
 
     Raises
     ------
@@ -115,7 +115,7 @@ def _exercise_cells(cell, name: str, imported: set[str]) -> list:
 
     exercise = EXERCISES.get(name)
     if exercise is None:
-        raise LabError(f"There is no exercise {name!r} in lab_utils.checks: mend the name in its check.")
+        raise LabError(f"There is no exercise {name!r} in lab_utils.checks: correct the name in its check.")
     if needs(cell.source):  # a cell that is skipped raises nothing: nbgrader would award all points
         raise LabError(f"Exercise {name!r} must run everywhere to be graded: take the %%needs line out of its cell.")
     stub = _CHECK.sub("", cell.source)
@@ -156,15 +156,15 @@ def _solution_body(exercise: Exercise, imported: set[str]) -> list[str]:
 
 
 def _hints(exercise: Exercise) -> str:
-    """The hints and the usual mistakes of an exercise, as Markdown."""
+    """The hints and the common mistakes of an exercise, as Markdown."""
     hints = [f"{number}. {_markdown(hint)}" for number, hint in enumerate(exercise.hints, 1)]
     mistakes = [f"* *{_markdown(mistake.name)}*: {_markdown(mistake.mend)}" for mistake in exercise.mistakes]
-    usual = "**Usual mistakes**, named by the check:"
-    return "\n".join([f"**Hints: {exercise.title}**", "", *hints, "", usual, "", *mistakes])
+    common = "**Common mistakes**, named by the check:"
+    return "\n".join([f"**Hints: {exercise.title}**", "", *hints, "", common, "", *mistakes])
 
 
 def _markdown(text: str) -> str:
-    """Plain text as Markdown: what stands between backticks is code already, all else is meant as it stands."""
+    """Plain text as Markdown: text between backticks is code already, everything else is meant literally."""
     parts = text.split("`")
     return "`".join(part if number % 2 else re.sub(r"([*<])", r"\\\1", part) for number, part in enumerate(parts))
 
@@ -195,7 +195,7 @@ def _cut(cell) -> list:
 
 
 def _slide_type(cell, before) -> str:
-    """A section is a slide, a prediction the next one below; code and explanation come one press at a time."""
+    """A section is a slide, a prediction the next one below; code and explanation appear one key press at a time."""
     tags = set(cell.metadata.get("tags", []))
     if tags & set(FOR_TEACHING):
         return "notes"

@@ -28,7 +28,7 @@ c.GenerateAssignment.preprocessors.prepend(["nbconvert.preprocessors.TagRemovePr
 c.TagRemovePreprocessor.enabled = True
 c.TagRemovePreprocessor.remove_cell_tags = {"notes", "hint"}
 
-# Grading: of the lesson only what the exercises need is run, and in fast mode (`lab_utils.environment.fast_mode` knows).
+# Grading: of the lesson only what the exercises need is run, in fast mode (`lab_utils.environment.fast_mode`).
 # A cell that overruns is interrupted and earns nothing.
 c.Autograde.autograde_preprocessors.prepend(["lab_utils.classroom.nbgrader_course.skip_lesson"])
 c.Execute.timeout = 120  # seconds a cell

@@ -65,7 +65,7 @@ def page_html(notebook, *, folder: Path = Path("."), stem: str = "", titles: Map
     notebook : NotebookNode
     folder : Path, where the notebook lies: pictures that its prose names are looked for here and put in
     stem : str, the name of the notebook's file without its ending
-    titles : Mapping, the site's pages in order: stem -> title. Left out: a page that stands alone.
+    titles : Mapping, the site's pages in order: stem -> title. Left out: a page on its own.
     """
     from bs4 import BeautifulSoup
     from nbconvert import HTMLExporter

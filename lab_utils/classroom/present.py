@@ -41,7 +41,7 @@ class Shown:
     Attributes
     ----------
     name : str, of its page
-    notebook : str, the file that it stands in
+    notebook : str, the file that it is in
     title, line : str, what the index says
     whole_cells : bool, take all of the cells that it needs, where single statements would miss what functions change
     """
@@ -61,7 +61,7 @@ EXPLORERS = (
     Shown("quantizer", "05_quantization.ipynb", "Quantizer", "Weights in 2 to 8 bits, and what an outlier does."),
     Shown("codes", "06_nf4.ipynb", "Codes", "NF4, FP4 and int4 on the same weights."),
     Shown("budget", "07_memory_budget.ipynb", "Memory budget", "Does this fine-tune fit on that GPU?"),
-    Shown("sweep", "09_choosing_hyperparameters.ipynb", "Sweep", "Recorded fine-tunes: what a setting brings."),
+    Shown("sweep", "09_choosing_hyperparameters.ipynb", "Sweep", "Recorded fine-tunes: what a setting changes."),
     Shown("merge", "10_merge_and_serve.ipynb", "Merge", "What rounding leaves of an update."),
     Shown("variants", "11_lora_variants.ipynb", "Variants", "LoRA's relatives: what each trains and what it finds."),
     Shown("pictures", "12_beyond_text.ipynb", "Pictures", "A style adapter of a diffusion model: rank and strength."),
@@ -127,7 +127,7 @@ _INDEX = """<!doctype html>
 {# The cookie without which Voilà refuses to end the kernel of a page that is left: #}{% set _ = xsrf_form_html() %}
 <body data-jp-theme-light="true"><main><h1>LoRA Lab</h1><ol>LIST</ol></main>BAR<script>JS</script></body></html>
 """
-# Voilà's page less what it would fetch from elsewhere; the page's own style, bar and script besides.
+# Voilà's page without what it would download; with our own style, bar and script.
 _PAGE = """{%- extends 'voila/templates/lab/index.html.j2' -%}
 {%- block notebook_css -%}
 {{ resources.include_js("static/voila-style.js") }}
@@ -245,7 +245,7 @@ def refuse_in_list(folder: Path) -> None:
 
 
 def check_installed(package: str, name: str) -> None:
-    """A LabError if a package for whoever teaches cannot be imported."""
+    """Raise a LabError if a package for instructors cannot be imported."""
     if importlib.util.find_spec(package) is None:
         raise LabError(f"{name} is not installed: {how_to_install('instructors')}.")
 

@@ -1,9 +1,9 @@
 """A notebook as slides whose cells run: `make slides NN=01`. Needs jupyterlab-rise.
 
-The slides are those of the instructor edition (`lab_utils.classroom.editions`), in a copy: what is changed there is
-lost at the end. JupyterLab runs with settings of its own for it: large type, and a theme that fetches no fonts. An
-explorer stands on its slide as a picture (https://github.com/jupyterlab-contrib/rise/issues/126): `make present` shows
-it alive.
+The slides are those of the instructor edition (`lab_utils.classroom.editions`), in a copy: changes to it are
+lost at the end. JupyterLab runs with its own settings for this: large type, and a theme that downloads no fonts. An
+explorer is a picture on its slide (https://github.com/jupyterlab-contrib/rise/issues/126): `make present` shows it
+live.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def write_slides(path: Path, folder: Path) -> tuple[Path, Path]:
 
 @command_line
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; what it does not know goes to JupyterLab. Returns the exit code; 2 is nothing to show."""
+    """The command line; unknown options go to JupyterLab. Returns the exit code; 2 means nothing to show."""
     parser = argparse.ArgumentParser(prog="python -m lab_utils.classroom slides", description=__doc__.split("\n")[0])
     parser.add_argument("number", help="number or name of a notebook, as 01")
     options, flags = parser.parse_known_args(arguments)
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     [path] = select(NOTEBOOKS, [options.number])
     with home_for_jupyter(), temporary_folder("lora-lab-slides-") as folder:
         notebook, settings = write_slides(path, folder)
-        print("Space: on · Ctrl+Enter: run the cell · t: your notes in a window of their own · Ctrl-C here: stop")
+        print("Space: next · Ctrl+Enter: run the cell · t: your notes in a separate window · Ctrl-C here: stop")
         command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={notebook.parent}"]
         command += [f"--LabApp.default_url=/rise/{quote(notebook.name)}", "--ServerApp.log_level=CRITICAL", *flags]
         return run_server(command, {**os.environ, "JUPYTERLAB_SETTINGS_DIR": str(settings)})

@@ -80,7 +80,7 @@ def _model(view, models) -> dict:
 
 
 def _told(view, models) -> str:
-    """What a widget showed; empty where its state lacks something, so that the page is made all the same."""
+    """What a widget showed; empty where its state lacks something; the page is still made."""
     if not _model(view, models):
         return ""
     try:

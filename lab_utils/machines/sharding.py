@@ -1,6 +1,6 @@
 """Training on several processes: what each one holds, and what it sends in a step.
 
-Every process computes on its own examples; what is spread is what they would otherwise all hold alike.
+Every process computes on its own examples; what is shared out is what each would otherwise hold a copy of.
 
     strategy   weights    gradients  optimizer states   ZeRO's stage
     ddp        whole      whole      whole              0
@@ -8,9 +8,9 @@ Every process computes on its own examples; what is spread is what they would ot
     zero2      whole      shared out shared out         2
     fsdp       shared out shared out shared out         3
 
-The bytes are those of `memory.estimate`, shared out by whole bytes. PyTorch's `fully_shard` (FSDP2) cuts each tensor
-by rows and pads it to as many on every process: nothing where the rows divide evenly, up to a row of each tensor
-otherwise. tests/training/test_traffic.py holds both bytes against two real processes.
+The bytes are those of `memory.estimate`, shared out by whole bytes. PyTorch's `fully_shard` (FSDP2) splits each tensor
+by rows and pads it to the same number on every process: by nothing where the rows divide evenly, otherwise by up to a
+row of each tensor. tests/training/test_traffic.py compares both with two real processes.
 
 Sources: Rajbhandari et al. 2019 (ZeRO), sections 5 and 7, https://arxiv.org/abs/1910.02054; Zhao et al. 2023 (PyTorch
 FSDP), sections 3 and 4, https://arxiv.org/abs/2304.11277; Patarasu and Yuan 2009, "Bandwidth optimal all-reduce
@@ -52,8 +52,8 @@ class ShardedEstimate:
     Attributes
     ----------
     local : MemoryEstimate, what this process holds; `gathered_bytes` are in its begin_bytes and end_bytes
-    gathered_bytes : int, other processes' weights that are here for a while, at most; this process's own shard of
-        them counts again, for the whole tensors are copies
+    gathered_bytes : int, the most of other processes' weights that are here at one time; this process's own shard
+        counts again, because the whole tensors are copies
     """
 
     local: MemoryEstimate
@@ -83,7 +83,7 @@ class Communication:
     Raises
     ------
     LabError
-        `processes` is no whole number of 1 or more, or a collective's bytes are none of 0 or more.
+        `processes` is not a whole number of 1 or more, or a collective's bytes are not one of 0 or more.
     """
 
     processes: int
@@ -103,13 +103,13 @@ class Communication:
         """What each process sends, and receives, by the ring algorithm: on average no algorithm sends less.
 
         On a ring of N processes an all-gather or a reduce-scatter takes N - 1 rounds, in each of which every process
-        passes one N-th of the tensor to its neighbour. An all-reduce is a reduce-scatter and an all-gather.
+        passes one N-th of the tensor to its neighbor. An all-reduce is a reduce-scatter and an all-gather.
 
         Source: Patarasu and Yuan 2009, https://doi.org/10.1016/j.jpdc.2008.09.002
         """
         one_way = self.collectives["all_gather"] + self.collectives["reduce_scatter"]
-        whole = one_way + 2 * self.collectives["all_reduce"]
-        return -(-whole * (self.processes - 1) // self.processes)
+        total = one_way + 2 * self.collectives["all_reduce"]
+        return -(-total * (self.processes - 1) // self.processes)
 
     def seconds(self, bytes_per_second: float) -> float:
         """How long sending takes at `bytes_per_second` (see `LINKS`): no latency, no overlap with computing.
@@ -117,7 +117,7 @@ class Communication:
         Raises
         ------
         LabError
-            `bytes_per_second` is no finite number above 0.
+            `bytes_per_second` is not a finite number above 0.
         """
         return self.sent_bytes / real("bytes_per_second", bytes_per_second)
 
@@ -128,8 +128,8 @@ def sharded(
     """Bytes that a training step takes at its peak on each of several processes.
 
     Exact, as tensors: this process's share of weights, adapter, gradients and optimizer states (see the module for
-    padding). A 4-bit base is shared out as its packed bytes; the scales of its blocks stay whole on every process, for
-    bitsandbytes keeps them beside the tensor that FSDP cuts.
+    padding). A 4-bit base is shared out as its packed bytes; the scales of its blocks stay whole on every process,
+    because bitsandbytes keeps them beside the tensor that FSDP splits.
 
     A model: what FSDP gathers. Whole at one time are the layer that computes, the next one, which arrives meanwhile,
     and all that is outside the layers (embedding, last norm, output matrix), which `fully_shard` keeps from the forward
@@ -141,7 +141,7 @@ def sharded(
     ----------
     architecture : Architecture, or a name in `ARCHITECTURES`
     method : "full", "lora" or "qlora"
-    processes : int >= 1, each with a device of its own
+    processes : int >= 1, each with its own device
     strategy : "ddp", "zero1", "zero2" or "fsdp"
     settings : the other arguments of `memory.estimate`, by name; batch_size is that of one process
 
@@ -152,7 +152,7 @@ def sharded(
     Raises
     ------
     LabError
-        As `memory.estimate`; or a setting or the strategy is unknown, or `processes` no whole number of 1 or more.
+        As `memory.estimate`; a setting or the strategy is unknown; or `processes` is not a whole number of 1 or more.
 
     Sources: Rajbhandari et al. 2019 (ZeRO), section 5, https://arxiv.org/abs/1910.02054; Zhao et al. 2023 (PyTorch
     FSDP), section 3, https://arxiv.org/abs/2304.11277
@@ -196,9 +196,9 @@ def communication(
 
     DDP adds up the gradients of what is trained, and nothing else: with LoRA the adapters'. ZeRO-1 and ZeRO-2 add them
     up where their optimizer states are, and gather the updated weights: the same bytes. FSDP gathers every layer,
-    frozen or not, in the forward pass and again in the backward pass, for even a frozen layer's weights are needed to
-    pass the gradient on; what is outside the layers once; and adds up the gradients of what is trained. With k batches
-    an optimizer step FSDP gathers k times; DDP still adds up once, if told so (`no_sync`).
+    frozen or not, in the forward pass and again in the backward pass, because even a frozen layer's weights are needed
+    to pass the gradient on; what is outside the layers once; and adds up the gradients of what is trained. With k
+    batches per optimizer step FSDP gathers k times; DDP still adds up once, if told to (`no_sync`).
 
     Parameters
     ----------
@@ -248,7 +248,7 @@ class _Groups:
 
 
 def _groups(settings: dict) -> _Groups:
-    """A layer is what the model has more with a layer more."""
+    """A layer is the difference between the model and the same model with one more layer."""
     architecture, method = named(settings["architecture"]), settings["method"]
     layers = architecture.n_layers
     one, more = (

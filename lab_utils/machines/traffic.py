@@ -1,4 +1,4 @@
-"""What two processes on this machine really send each other in a training step, beside what `sharding` computes.
+"""What two processes on this machine send each other in a training step: measured, to compare with `sharding`.
 
 They train a small Llama (`traffic_process`), started by torchrun as on a cluster, over gloo and the loopback interface.
 """
@@ -26,8 +26,8 @@ from ..outputs import temporary_folder
 from .loopback import LOOPBACKS
 from .sharding import Communication
 
-SPREAD = ("ddp", "fsdp")  # the strategies that are measured
-CASES = tuple((method, strategy) for strategy in SPREAD for method in METHODS)
+MEASURED = ("ddp", "fsdp")  # the strategies that are measured
+CASES = tuple((method, strategy) for strategy in MEASURED for method in METHODS)
 SETTLING = 2  # steps before the traffic is the same every time: DDP orders its buckets, FSDP makes its groups
 SMALL = Architecture(
     name="small Llama", family="llama", hidden=256, n_layers=4, heads=4, kv_heads=2, head_size=64, intermediate=768,
@@ -38,7 +38,7 @@ LEARNING_RATE = 1e-3
 
 @dataclass(frozen=True)
 class Traffic:
-    """One measurement. Bytes and seconds are those of a step, per process; local bytes are of the fullest process.
+    """One measurement. Bytes and seconds are per step and process; held bytes are those of the fullest process.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class Traffic:
     processes : int
     losses : tuple of float, the mean over the processes in each step
     sent_bytes : int or None, through the loopback interface, with the frames' headers: the least of the settled steps,
-        for other programs can only add to it; None if this system does not count
+        because other programs can only add to it; None if this system does not count
     sent_each_step : tuple of int or None, of all steps
     collectives : dict of int, bytes of the whole tensors, as in `sharding.Communication`; of the last step
     weights_bytes, adapter_bytes, gradients_bytes, optimizer_bytes : int, held between steps
@@ -68,7 +68,7 @@ class Traffic:
 
 
 def gloo_bytes(communication: Communication) -> int:
-    """What each process sends over gloo, PyTorch's way for CPUs, which has no reduce-scatter of its own.
+    """What each process sends over gloo, PyTorch's backend for CPUs, which has no reduce-scatter.
 
     It adds up everything everywhere (an all-reduce) and keeps a share: twice the ring's bytes. All-reduce and
     all-gather are rings. NCCL, on GPUs, has all three.
@@ -90,7 +90,7 @@ def measure_traffic(method: str, strategy: str, **settings) -> Traffic:
     """Train a small Llama (`SMALL`, float32) for a few steps with torchrun on this machine, and count.
 
     Takes about 8 seconds on idle cores, most of them for importing torch three times; `measure_all` imports once for
-    many. The processes are new ones, so it works in a notebook too. None is left over, whatever happens.
+    many. The processes are new, so it works in a notebook too. None is left running, whatever happens.
 
     Parameters
     ----------
@@ -124,12 +124,12 @@ def measure_all(
 
     Parameters
     ----------
-    cases : of (method, strategy); default all that there are
+    cases : of (method, strategy); default all
     processes : int >= 2
     rank : int, of the adapters, on every linear layer
     steps : int above 2, optimizer steps
     batch_size, tokens : int, of each process; an example has 2 tokens or more
-    timeout_seconds : int, after which the processes are stopped
+    timeout_seconds : int, after this the processes are stopped
 
     Returns
     -------
@@ -138,11 +138,11 @@ def measure_all(
     Raises
     ------
     LabError
-        An argument is unknown or out of range, or the processes fail or take too long: with their last lines.
+        An argument is unknown or out of range, or the processes fail or take too long: the text has their last lines.
     """
     at_least(1, cases=len(cases))
     for _, strategy in cases:
-        choose("strategy", strategy, SPREAD)
+        choose("strategy", strategy, MEASURED)
     settings = _settings([method for method, _ in cases], processes, rank, steps, batch_size, tokens)
     at_least(1, timeout_seconds=timeout_seconds)
     with temporary_folder("lora-lab-traffic-") as folder:
@@ -154,7 +154,7 @@ def measure_all(
 
 
 def _traffic(case: tuple[str, str], records: list[dict]) -> Traffic:
-    """What the processes found, put together."""
+    """What the processes measured, combined."""
     sent = tuple(records[0]["sent"])  # of the one interface that all of them look at
     held = ("weights_bytes", "adapter_bytes", "gradients_bytes", "optimizer_bytes")
     return Traffic(
@@ -178,7 +178,7 @@ def losses_alone(
 
     Returns
     -------
-    tuple of float, one a step
+    tuple of float, one per step
     """
     from .traffic_process import train
 
@@ -186,14 +186,14 @@ def losses_alone(
 
 
 def _settings(methods: list[str], processes: int, rank: int, steps: int, batch_size: int, tokens: int) -> dict:
-    """What a process has to know to train, ready for JSON."""
+    """What a process needs to know to train, ready for JSON."""
     for method in methods:
         choose("method", method, METHODS)
     at_least(2, processes=processes)
     at_least(SETTLING + 1, steps=steps)
     at_least(1, batch_size=batch_size)
     at_least(2, tokens=tokens)
-    lora_parameters(SMALL, rank)  # says what is wrong with it
+    lora_parameters(SMALL, rank)  # raises what is wrong with the rank
     return {
         "shape": asdict(SMALL), "rank": rank, "learning_rate": LEARNING_RATE, "steps": steps,
         "batch_size": batch_size, "tokens": tokens, "processes": processes,
@@ -225,7 +225,7 @@ def _torchrun(settings: dict, folder: Path) -> None:
 
 
 def _stop(launcher: subprocess.Popen) -> None:
-    """End torchrun and what it has started, if they still run."""
+    """End torchrun and the processes it started, if they are still running."""
     if launcher.poll() is not None:
         return
     family: list[psutil.Process] = []
@@ -247,5 +247,5 @@ def _last_lines(folder: Path) -> str:
         lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
         lines = [line for line in (re.sub(r"^\[rank\d+\]:", "", line).strip() for line in lines) if line]
         if lines and (log.name == "stderr.log" or not found):
-            found[lines[-1]] = None  # the same of several processes stands once
+            found[lines[-1]] = None  # a line that several processes wrote appears once
     return " | ".join(found) or "nothing"

@@ -1,4 +1,4 @@
-"""Bytes that a training step's forward pass keeps for the backward pass, counted tensor by tensor on a Llama's layer.
+"""Bytes that a training step's forward pass keeps for the backward pass, counted tensor by tensor for a layer of Llama.
 
 Per token, one layer keeps
 
@@ -8,9 +8,9 @@ Per token, one layer keeps
     both branches of the gated MLP, and the activated one                         3 × intermediate
     the inputs of trained linear layers; q, k, v share one, gate and up too       hidden, width, intermediate
 
-peft's layers over a 16-bit base cast their input to the adapter's float32: a copy each. A frozen linear layer keeps
-nothing, for the gradient of its input needs its weight alone. So an adapter on few modules saves activations too.
-tests/library/test_activations.py holds all this against what autograd saves (`lab_utils.memory.saved`).
+peft's layers over a 16-bit base cast their input to the adapter's float32, one copy each. A frozen linear layer
+keeps nothing, because the gradient of its input needs only its weight. So an adapter on few modules saves activations
+too. tests/library/test_activations.py compares all this with what autograd saves (`lab_utils.memory.saved`).
 """
 
 
@@ -26,7 +26,7 @@ def kept_bytes(
     length : int, tokens of the longest example; 0 where attention weights are not stored
     hidden, width, intermediate, heads : int, the layer's shape
     size : int, bytes of a number in the compute dtype
-    inputs : int, bytes a token of the trained linear layers' inputs
+    inputs : int, bytes per token of the trained linear layers' inputs
     branches : int, intermediate-sized tensors that the MLP keeps; 1 for one without a gate
     """
     attention = length * heads * (4 if size == 4 else 4 + size)
@@ -34,7 +34,7 @@ def kept_bytes(
 
 
 def logits_bytes(supervised: int, vocabulary: int) -> int:
-    """Three float32 tensors side by side: log-probabilities, their gradient, the logits' gradient."""
+    """Three float32 tensors at the same time: log-probabilities, their gradient, the logits' gradient."""
     return 3 * 4 * supervised * vocabulary
 
 
@@ -49,10 +49,10 @@ def layer_bytes(
     record : dict, of `memory.as_record`
     targets : list of its modules that are trained or have an adapter
     tokens, length : int, as in `kept_bytes`
-    size, adapter_size : int, bytes of a number that goes from layer to layer, and of the adapter's
+    size, adapter_size : int, bytes of a number passed from layer to layer, and of one in the adapter
     method : "full", "lora" or "qlora"
     rank : int
-    lab : bool, eager attention and the lab's own 4-bit layers; else attention that stores no weights, and peft's
+    lab : bool, eager attention and the lab's 4-bit layers; else attention that stores no weights, and peft's layers
     inner_size : int, bytes of a number inside a 4-bit layer, which is `size` unless the rest is in a wider dtype
 
     Returns
@@ -62,7 +62,7 @@ def layer_bytes(
     hidden, intermediate, inner = record["hidden"], record["intermediate"], [t for t in targets if t["group"] != "head"]
     own = method == "qlora" and lab
     copied = method != "full" and size < adapter_size and not own
-    if own and size != inner_size:  # each layer casts its input for itself
+    if own and size != inner_size:  # each layer casts its own input
         inputs = inner_size * sum(one["in"] for one in inner)
     elif copied:
         inputs = adapter_size * sum(one["in"] for one in inner)

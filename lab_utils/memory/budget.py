@@ -21,10 +21,10 @@ GPUS = MappingProxyType(
         "A100, 80 GB": 80,
         "H100, 80 GB": 80,
     }
-)  # GiB as on the box; the driver keeps some of it
+)  # nominal GiB; the driver keeps some of it
 HEADROOM = 0.1  # share left to the driver, CUDA's own code, and gaps between tensors
-LARGEST = 1e12  # GiB that a number counts as at most: more than there are
-SHORTEST = 128  # tokens below which no advice to shorten goes
+LARGEST = 1e12  # GiB, an upper limit for `gpu`: no machine has more
+SHORTEST = 128  # tokens: the advice never goes below this
 
 
 @dataclass(frozen=True)
@@ -96,30 +96,30 @@ def fits(one: MemoryEstimate, gpu: str | float, headroom: float = HEADROOM) -> b
     Raises
     ------
     LabError
-        As `room_bytes`; or `one` is no estimate.
+        As `room_bytes`; or `one` is not an estimate.
     """
     if not hasattr(one, "total_bytes"):
-        raise LabError(f"{shown(one)} is no estimate: pass what `memory.estimate` returns.")
+        raise LabError(f"{shown(one)} is not an estimate: pass what `memory.estimate` returns.")
     return one.total_bytes <= room_bytes(gpu, headroom)
 
 
 def advice(gpu: str | float, headroom: float = HEADROOM, **settings) -> list[Change]:
     """What to change, in this order, until the step fits.
 
-    First what costs time alone, then what changes the training, last what changes the data: checkpointing, batch size
-    halved, LoRA for full fine-tuning and QLoRA for LoRA, 8-bit moments, length halved down to `SHORTEST`. Halvings stop
-    as soon as the step fits, and a change that turns out not to be needed is left out again.
+    First what costs only time, then what changes the training, last what changes the data: checkpointing, a halved
+    batch size, LoRA for full fine-tuning and QLoRA for LoRA, 8-bit moments, the length halved down to `SHORTEST`.
+    Halving stops as soon as the step fits, and a change that turns out not to be needed is dropped.
 
     Parameters
     ----------
     gpu, headroom : as in `room_bytes`
-    settings : the arguments of `memory.estimate`, by name. Without supervised_tokens all of the batch are supervised;
+    settings : the arguments of `memory.estimate`, by name. Without supervised_tokens the whole batch is supervised;
         with it, their share stays the same.
 
     Returns
     -------
-    list of Change: empty if the step fits as it is. If the last one's estimate does not fit either, nothing helps but
-    a smaller model or a larger GPU.
+    list of Change: empty if the step fits as it is. If the last one's estimate does not fit either, only a smaller
+    model or a larger GPU helps.
 
     Raises
     ------

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def free_memory_bytes(kind: str = "cpu") -> int:
-    """Bytes that a new tensor could take on the device, the limits of a container or of a systemd unit included."""
+    """Bytes that a new tensor could take on the device, within the limits of a container or systemd unit."""
     if kind == "cuda":
         import torch
 
@@ -28,10 +28,10 @@ def free_memory_bytes(kind: str = "cpu") -> int:
 def _free_in(group: Path, otherwise: int) -> int:
     """Bytes left below a control group's limit; `otherwise` where it has none."""
     try:
-        limit = int((group / "memory.max").read_text())  # "max" is no limit, and no number
+        limit = int((group / "memory.max").read_text())  # "max", no limit, is not a number
         used = int((group / "memory.current").read_text())
         stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        # File cache counts as used, and is given back when memory runs short.
+        # File cache counts as used, but is given back when memory runs short.
         return limit - used + int(stat.get("inactive_file", 0))
     except (OSError, ValueError):
         return otherwise
@@ -40,9 +40,9 @@ def _free_in(group: Path, otherwise: int) -> int:
 def keep_freed_memory() -> bool:
     """Tell glibc to keep large freed blocks for the next tensor instead of giving them back to the system.
 
-    A training step frees and takes the same buffers thousands of times; without this, each comes back as pages that
-    must be zeroed again. Measured in turn in one go on two Zen 4 cores: 0.83 and 0.93 of the time a token, peak memory
-    unchanged. Returns False, and does nothing, where the C library is another (macOS, Windows, musl).
+    A training step frees and takes the same buffers thousands of times; without this, each is returned as pages
+    that must be zeroed again. Measured alternately on two Zen 4 cores: 0.83 and 0.93 of the time per token, with the
+    same peak memory. Returns False, and does nothing, with another C library (macOS, Windows, musl).
     """
     import ctypes
 

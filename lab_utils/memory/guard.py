@@ -1,4 +1,4 @@
-"""Bytes that a fine-tuning step needs on top of the loaded model: asked before the step, so that it is not killed."""
+"""Bytes that a fine-tuning step needs on top of the loaded model: checked before the step, so that it is not killed."""
 
 from ..errors import flag, whole
 from .activations import kept_bytes, logits_bytes
@@ -19,7 +19,7 @@ def training_step_bytes(
     checkpointing: bool,
     fused: bool = False,
 ) -> dict[str, int]:
-    """Bytes that fine-tuning with LoRA takes on top of the loaded base model: a guard for any model and any batch.
+    """Bytes that fine-tuning with LoRA takes on top of the loaded base model: a guard for any model and batch.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def training_step_bytes(
     trainable_parameters : int, of the adapters, held in float32
     dtype_bytes : int, of the compute dtype (2 or 4)
     checkpointing : bool, activations recomputed in the backward pass
-    fused : bool, the adapters compute by `fourbit.FourBitLoRA`; else peft keeps a float32 copy of each layer's input
+    fused : bool, the adapters compute with `fourbit.FourBitLoRA`; else peft keeps a float32 copy of each layer's input
 
     Returns
     -------
@@ -39,12 +39,12 @@ def training_step_bytes(
     Raises
     ------
     LabError
-        Names the value that is no whole number of 1 or more (of `supervised_tokens` and `trainable_parameters`: of 0
+        Names the value that is not a whole number of 1 or more (for `supervised_tokens` and `trainable_parameters`: 0
         or more), or neither True nor False.
 
-    The layers are those of `memory.estimate` with adapters on every linear layer, less what takes little: x Aᵀ, the
-    last norm, one layer's work. tests/library/test_memory_guard.py holds the sum, within 25 %, against the bytes that
-    a step takes.
+    The layers are those of `memory.estimate` with adapters on every linear layer, without small parts: x Aᵀ, the
+    last norm, one layer's work. tests/library/test_memory_guard.py compares the sum with the bytes that a step takes:
+    within 25 %.
     """
     sizes = {
         "tokens": tokens, "longest": longest, "layers": layers, "hidden": hidden, "intermediate": intermediate,

@@ -1,4 +1,4 @@
-"""The most memory that a piece of code takes: seen by the operating system, by CUDA, or by torch's allocator."""
+"""The most memory that a piece of code takes: as seen by the operating system, CUDA, or torch's allocator."""
 
 import os
 import threading
@@ -14,10 +14,10 @@ def measured_peak(step: Callable[[], object], kind: str | None = None, interval_
     """Bytes that `step()` takes at its peak, on top of what was in use when it began.
 
     On CUDA that is what tensors take there, by `torch.cuda.max_memory_allocated`. On a CPU it is the growth of this
-    process's memory (of its anonymous part on Linux: files read through the page cache do not count), looked at every
-    `interval_seconds` from a second thread. It holds what libraries set up at their first call. And it tells little
-    of a step taken before: glibc keeps the memory that one freed, so the process need not grow again.
-    `data/record_memory.py` measures in a process that gives it back; elsewhere, as in a notebook, ask `tensor_peak`.
+    process's memory (of its anonymous part on Linux: files read through the page cache do not count), read every
+    `interval_seconds` from a second thread. It includes what libraries set up at their first call. And it says little
+    about a step that ran before: glibc keeps the memory which that one freed, so the process need not grow again.
+    `data/record_memory.py` measures in a process that gives it back; elsewhere, as in a notebook, use `tensor_peak`.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def measured_peak(step: Callable[[], object], kind: str | None = None, interval_
 
 
 def process_bytes() -> int:
-    """Memory of this process now, less what it shares with files and other processes where that is known (Linux)."""
+    """Memory of this process now, without what it shares with files and other processes where that is known (Linux)."""
     info = psutil.Process().memory_info()
     return info.rss - getattr(info, "shared", 0)
 
@@ -63,11 +63,11 @@ def process_bytes() -> int:
 def tensor_peak(step: Callable[[], object]) -> int:
     """Bytes that torch's CPU allocator hands out at the peak of `step()`, on top of what was in use when it began.
 
-    The twin of `torch.cuda.max_memory_allocated`: every tensor counts, inside of operators too, and nothing else does.
-    Takes `step` to the profiler, which slows it down by half or so. What was allocated before and is freed within does
-    not count as freed.
+    The counterpart of `torch.cuda.max_memory_allocated`: every tensor counts, also inside operators, and nothing else.
+    Runs `step` under the profiler, which slows it down by about half. Memory that was allocated before and is freed
+    inside does not count as freed.
     """
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's messages, written past Python
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # silences the profiler's messages, which bypass Python
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recording:

@@ -1,6 +1,6 @@
-"""What a forward pass keeps for the backward pass, seen by autograd's own hooks.
+"""What a forward pass keeps for the backward pass, seen by autograd's hooks.
 
-`lab_utils.memory.activations` computes the same for a language model before there is one.
+`lab_utils.memory.activations` computes the same for a language model that does not exist yet.
 """
 
 from collections.abc import Callable, Iterable
@@ -22,7 +22,7 @@ def quantized_state(model: nn.Module) -> list[Tensor]:
 
 
 def storage_bytes(tensors: Iterable[Tensor]) -> int:
-    """Bytes of all the memory behind tensors; what several share counts once."""
+    """Bytes of all the memory behind tensors; shared memory counts once."""
     storages = (tensor.untyped_storage() for tensor in tensors)
     return sum({storage._cdata: storage.nbytes() for storage in storages}.values())
 
@@ -43,7 +43,7 @@ def saved_tensors(model: nn.Module, forward: Callable[[], object]) -> list[Tenso
 
     Returns
     -------
-    list of Tensor, one as often as it is saved
+    list of Tensor, each as many times as it is saved
 
     Source: https://docs.pytorch.org/tutorials/intermediate/autograd_saved_tensors_hooks_tutorial.html
     """
@@ -51,7 +51,7 @@ def saved_tensors(model: nn.Module, forward: Callable[[], object]) -> list[Tenso
 
     def keep(tensor: Tensor) -> Tensor:
         if tensor.untyped_storage()._cdata not in own:
-            kept.append(tensor)  # which holds it, so that no address is used twice
+            kept.append(tensor)  # and so keeps it alive: no address is used twice
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):

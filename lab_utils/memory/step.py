@@ -1,10 +1,10 @@
-"""How many bytes training a language model takes, part by part, before it is tried.
+"""How many bytes training a language model takes, part by part, before you try it.
 
 Two moments decide the peak of a step. When the backward pass begins, every activation is there and no gradient yet;
 when it ends, every gradient is there and no activation. Weights, adapter and optimizer states are there in both.
-The step is the lab's own (`lab_utils.finetune`): logits at the supervised positions alone, one batch an update,
-gradients freed after it. tests/library/test_memory.py holds the tensors' bytes against real ones, and the peak against
-the measurements of `data/record_memory.py`.
+The step is the lab's own (`lab_utils.finetune`): logits only at the supervised positions, one batch per
+update, gradients freed after it. tests/library/test_memory.py compares the tensors' bytes with real ones, and the peak
+with the measurements of `data/record_memory.py`.
 """
 
 from collections.abc import Iterable
@@ -35,9 +35,9 @@ class MemoryEstimate:
     adapter_bytes, gradients_bytes, optimizer_bytes : int
     activations_bytes : int, what the forward pass keeps for the backward pass: of all layers, or with gradient
         checkpointing the input of each
-    begin_bytes : int, what comes on top as the backward pass begins: the logits' three float32 tensors, or one
+    begin_bytes : int, what is added as the backward pass begins: the logits' three float32 tensors, or one
         layer's work, whichever is larger
-    end_bytes : int, what is there beside the gradients as it ends
+    end_bytes : int, what is there as it ends, besides the gradients
     """
 
     weights_bytes: int
@@ -51,7 +51,7 @@ class MemoryEstimate:
 
     @property
     def resident_bytes(self) -> int:
-        """What is there all the time, from the second step on."""
+        """What is always there, from the second step on."""
         return self.weights_bytes + self.unpacked_bytes + self.adapter_bytes + self.optimizer_bytes
 
     @property
@@ -78,12 +78,12 @@ def nf4_bytes(numbers: int, double_quant: bool = True) -> int:
 
     Half a byte per number; for each block a float32 absmax. With `double_quant` the absmax is one byte, with a float32
     for each 256 of them and one float32 offset. Each matrix has its own table of 16 values, and of 256 with
-    `double_quant`: for a large one that is nothing.
+    `double_quant`: for a large one that is negligible.
 
     Raises
     ------
     LabError
-        `numbers` is no whole number of 1 or more, or `double_quant` neither True nor False.
+        `numbers` is not a whole number of 1 or more, or `double_quant` neither True nor False.
 
     Source: Dettmers et al. 2023 (QLoRA), section 3. https://arxiv.org/abs/2305.14314
     """
@@ -99,7 +99,7 @@ def moments_bytes(numbers: int, moments: str) -> int:
     Raises
     ------
     LabError
-        `numbers` is no whole number of 0 or more, or `moments` is not in `MOMENTS`.
+        `numbers` is not a whole number of 0 or more, or `moments` is not in `MOMENTS`.
     """
     numbers, moments = whole("numbers", numbers, 0), choose("moments", moments, MOMENTS)
     if moments != "8bit":
@@ -123,7 +123,7 @@ def as_record(architecture: Architecture | str) -> dict:
     """
     architecture = named(architecture)
     linears = architecture.linears()
-    last = {one.group: name for name, one in linears.items()}  # reads what its group's other modules made
+    last = {one.group: name for name, one in linears.items()}  # reads the output of its group's other modules
     return {
         "name": architecture.name,
         "hidden": architecture.hidden,

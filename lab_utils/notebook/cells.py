@@ -58,7 +58,7 @@ def used_names(source: str) -> set[str]:
     -------
     set of str
         What the cell reads and does not surely bind before, the bodies of its functions included. Builtins and what
-        IPython brings (`display`, `get_ipython`, `_`) do not count.
+        IPython provides (`display`, `get_ipython`, `_`) do not count.
     """
     names = _names_of(source)
     return names.used | (names.later - names.bound)

@@ -3,7 +3,7 @@
     python -m lab_utils.notebook.colab            which notebooks have an old badge or first cell
     python -m lab_utils.notebook.colab --write    put both into every notebook
 
-The address of the repository stands in pyproject.toml, and what the lab installs there in `colab_packages`.
+The address of the repository is in pyproject.toml, and what the lab installs there in `colab_packages`.
 """
 
 import argparse

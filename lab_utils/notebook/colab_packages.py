@@ -1,7 +1,7 @@
-"""The packages of a Colab runtime: what the lab lacks there, and how to install it without harm to what is there.
+"""The packages of a Colab runtime: what the lab lacks there, and how to install it without harming the rest.
 
-Colab brings its own torch, its own Jupyter kernel and what is built against them; nothing here replaces those. What the
-lab needs stands in pyproject.toml, and the versions that its tests ran with in constraints.txt.
+Colab ships its own torch, its own Jupyter kernel and packages built against them; nothing here replaces those. What the
+lab needs is in pyproject.toml, and the versions that its tests ran with are in constraints.txt.
 """
 
 import importlib
@@ -32,12 +32,8 @@ REFUSED_BELOW = {"torchao": "0.16"}
 STACK = ("transformers", "peft", "accelerate", "trl", "bitsandbytes", "tokenizers", "safetensors", "huggingface-hub")
 
 
-
-
-
-
 def missing(find: Callable[[str], str | None] = version_here) -> list[str]:
-    """What pip has to install, for what pyproject.toml asks and Colab has not, or in a version out of range.
+    """What pip has to install: what pyproject.toml asks for and Colab lacks, or has in a version out of range.
 
     Parameters
     ----------
@@ -129,7 +125,7 @@ def _pip(*arguments: str) -> None:
         raise LabError(
             f"pip could not {arguments[0]} what the lab needs changed: {reason.removeprefix('ERROR: ')} "
             "If the network failed, run this cell again. If it goes on failing: Runtime ▸ Disconnect and delete "
-            "runtime, then open the page anew."
+            "runtime, then open the page again."
         )
 
 

@@ -1,16 +1,15 @@
 """Packages that not everyone has: which part of the course needs them, and how a page goes on without them.
 
-`pip install -e .` brings what every page needs; the rest stands in pyproject.toml as extras. A cell whose first line is
+`pip install -e .` installs what every page needs; the rest are extras in pyproject.toml. A cell whose first line is
 
     %%needs pictures
 
 runs as if that line were a comment where the extra (or the package) of that name is installed, so that its errors,
-names and output are those of a plain cell. Elsewhere it prints one line on how to install it, and binds none of its
-names: the later cells of that part carry the same first line.
+names and output are those of a plain cell. Elsewhere it prints one line on how to install it, and binds no names: the
+later cells of that part have the same first line.
 
 `import lab_utils`, which every page's first cell does, is enough for that, and a kernel as `make lab` sets it up knows
-the line from the start (`stranded`). By hand: `%load_ext lab_utils.notebook.extras`, which says so when it is run
-twice.
+the line from the start (`name_errors`). By hand: `%load_ext lab_utils.notebook.extras`, which may be run twice.
 """
 
 import importlib.util
@@ -25,7 +24,7 @@ from ..errors import LabError
 from ..files import read_text
 from ..folders import ROOT
 
-EXTRAS = {  # the extras of pyproject.toml that are no development tools -> what is imported of each
+EXTRAS = {  # the extras of pyproject.toml that are not development tools -> what is imported of each
     "pictures": ("diffusers",),
     "keras": ("keras", "keras_hub"),
     "serve": ("gradio",),
@@ -51,7 +50,7 @@ def project() -> dict:
 
 
 def version_here(name: str) -> str | None:
-    """The version of an installed package, None if there is none."""
+    """The version of a package, None if it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -69,7 +68,7 @@ def missing(name: str) -> str:
     Returns
     -------
     str, one sentence without its full stop; "" if every package can be found, and those of an extra in a version that
-    pyproject.toml allows (Colab brings older ones of some). Nothing is imported to find out.
+    pyproject.toml allows (Colab has older versions of some). Nothing is imported to find out.
     """
     importlib.invalidate_caches()  # a package that was installed since the kernel was started is found too
     gone = [package for package in EXTRAS.get(name, (name,)) if not _found(package)]
@@ -86,10 +85,10 @@ def require(name: str, who: str = "") -> None:
 
 
 def how_to_install(name: str) -> str:
-    """The line that installs an extra, or a package, and where to run it: not a sentence of its own."""
+    """The line that installs an extra, or a package, and where to run it: not a whole sentence."""
     if "google.colab" in sys.modules:
         wanted = project()["optional-dependencies"].get(name, [name.replace("_", "-")])
-        return f"in a cell of its own, run `%pip install {shlex.join(wanted)}`"
+        return f"in a new cell, run `%pip install {shlex.join(wanted)}`"
     python = Path(sys.executable)
     python = python.relative_to(ROOT) if python.is_relative_to(ROOT) else python
     what = f"-e '.[{name}]'" if name in EXTRAS else name.replace("_", "-")
@@ -97,7 +96,7 @@ def how_to_install(name: str) -> str:
 
 
 def extra_of(package: str) -> str | None:
-    """The extra that brings a package, by the name it is imported with; None if there is none."""
+    """The extra that installs a package, by the name it is imported with; None if there is none."""
     return next((name for name, packages in EXTRAS.items() if package in packages), None)
 
 
@@ -109,7 +108,10 @@ def needs(source: str) -> list[str]:
 
 def skipped(source: str) -> str:
     """Why a cell is skipped here: `missing` of the first thing that it needs and that is not there; "" if it runs."""
-    return next(filter(None, map(missing, needs(source))), "")
+    for name in needs(source):
+        if why := missing(name):
+            return why
+    return ""
 
 
 def load_ipython_extension(shell) -> None:

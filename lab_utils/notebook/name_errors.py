@@ -1,11 +1,11 @@
 """After a NameError in a notebook one paragraph says which cell makes the missing name.
 
 Cells run out of order, or after the kernel was restarted, fail with a bare `NameError: name 'photo' is not defined`.
-`install` adds a paragraph below IPython's own traceback: the cell to run, the heading it stands under, and the quick
-way. It does so too for a package that is missing, and for a cell that was interrupted.
+`install` adds a paragraph below IPython's own traceback: the cell to run, the heading it is under, and the quick way.
+It does the same for a missing package and for an interrupted cell.
 
-It is there in three ways. `import lab_utils`, which every page's first cell does, installs it in whatever notebook
-it runs in; outside of IPython that does nothing. For cells run before any import, a fresh kernel loads it as an
+It is there in three ways. `import lab_utils`, which every page's first cell does, installs it in the notebook
+it runs in; outside IPython it does nothing. For cells run before any import, a fresh kernel loads it as an
 extension of IPython: `python -m lab_utils.notebook.name_errors` writes that into this Python's environment, and `make
 lab` calls it. By hand: `%load_ext lab_utils.notebook.name_errors`.
 """
@@ -23,7 +23,7 @@ from ..outputs import explained, print_anything
 from .cells import bound_names, maker
 from .extras import extra_of, missing, needs, skipped
 
-OLD_EXTENSION = 'c.InteractiveShellApp.extensions.append("lab_utils.stranded")'  # as environments have it still
+OLD_EXTENSION = 'c.InteractiveShellApp.extensions.append("lab_utils.stranded")'  # still in existing environments
 EXTENSION = 'c.InteractiveShellApp.extensions.append("lab_utils.notebook.name_errors")'
 
 
@@ -37,7 +37,7 @@ def install(shell=None) -> bool:
 
     Returns
     -------
-    bool, False where there is no IPython, or where it has another handler of exceptions already: that one stays
+    bool, False without IPython, or if it has another handler of exceptions already: that one stays
     """
     if shell is None:
         ipython = sys.modules.get("IPython")  # if it runs this code it has been imported
@@ -61,7 +61,7 @@ def unload_ipython_extension(shell) -> None:
 
 
 def at_every_start(folder: str | Path | None = None) -> Path:
-    """Have every new kernel of this Python load the extension.
+    """Make every new kernel of this Python load the extension.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def at_every_start(folder: str | Path | None = None) -> Path:
     Raises
     ------
     LabError
-        The file cannot be read or written, or is not UTF-8: it is as before.
+        The file cannot be read or written, or is not UTF-8; it is unchanged.
 
     Source: https://ipython.readthedocs.io/en/stable/config/intro.html
     """
@@ -92,7 +92,7 @@ def at_every_start(folder: str | Path | None = None) -> Path:
     lines = [EXTENSION] if before.strip() else ["c = get_config()", EXTENSION]
     try:
         distribution("lora-lab")
-    except PackageNotFoundError:  # a clone that is no installed package
+    except PackageNotFoundError:  # a clone that is not installed as a package
         lines.insert(-1, f"__import__('sys').path.append({str(ROOT)!a})")
     with explained(path):
         append_text(path, "\n".join(lines) + "\n")
@@ -114,7 +114,7 @@ def _show(shell, kind, error, trace, tb_offset=None) -> None:
         lines = [line.rstrip("\n") for line in traceback.format_exception(kind, error, trace)]
     try:
         advice = _advice(shell, error, trace)
-    except Exception:  # whatever is odd about the session: the traceback is what matters
+    except Exception:  # whatever is wrong with the session: the traceback is what matters
         advice = None
     shell._showtraceback(kind, error, [*lines, "", advice] if advice else lines)
 
@@ -130,13 +130,13 @@ def _advice(shell, error: BaseException, trace) -> str | None:
     name = getattr(error, "name", None)
     in_page = trace.tb_frame.f_globals is shell.user_global_ns
     if type(error) is not NameError or name is None or not in_page:
-        return None  # a fault inside a library, or a variable of a function: no cell would mend it
+        return None  # a fault inside a library, or a local variable: no cell would fix it
     ran = [text.strip() for text in shell.history_manager.input_hist_raw[1:]]
     return _name_advice(name, ran[-1] if ran else "", ran[:-1])
 
 
 def _package_advice(error: ImportError) -> str | None:
-    """What to do about a package that is not there."""
+    """What to do about a missing package."""
     name = (error.name or "").partition(".")[0]
     if name == "lab_utils":
         return (
@@ -148,11 +148,11 @@ def _package_advice(error: ImportError) -> str | None:
     if extra := extra_of(name):
         return f"{missing(extra)}. Then run this cell again."
     if "google.colab" in sys.modules:
-        mend = "Run the page's first code cell: it installs what Colab lacks of the course's packages."
+        fix = "Run the page's first code cell: it installs what Colab lacks of the course's packages."
     else:
-        mend = "Stop JupyterLab and start it with `make lab` in the course's folder: it installs the course's packages."
-    mend += f" If {name} is no part of the course: `%pip install {name}`, then restart the kernel."
-    return f"The package {name} is not installed in this kernel's Python ({sys.executable}). {mend}"
+        fix = "Stop JupyterLab and start it with `make lab` in the course's folder: it installs the course's packages."
+    fix += f" If {name} is not part of the course: `%pip install {name}`, then restart the kernel."
+    return f"The package {name} is not installed in this kernel's Python ({sys.executable}). {fix}"
 
 
 def _name_advice(name: str, failed: str, ran: list[str]) -> str:
@@ -175,7 +175,7 @@ def _name_advice(name: str, failed: str, ran: list[str]) -> str:
         index, where, quick = maker(sources, name, len(sources)), "further down", ""
     if index is None:
         return (
-            f"No cell of {path.name} makes `{name}`: is it spelled right? If it is from a cell of your own, run that "
+            f"No cell of {path.name} makes `{name}`: is it spelled right? If it is from your own cell, run that "
             f"one first{quick}."
         )
     source, heading = cells[index]
@@ -198,7 +198,7 @@ def _find_page(failed: str, ran: list[str]) -> tuple[Path, list[tuple[str, str]]
         try:
             cells = _code_cells(path)
         except (LabError, LookupError, TypeError, AttributeError):
-            continue  # no notebook, or one that is being written
+            continue  # not a notebook, or one that is being written
         sources = {source.strip() for source, _ in cells}
         rank = (failed in sources, path == own, len(sources.intersection(ran)))
         if rank > best_rank:
@@ -207,7 +207,7 @@ def _find_page(failed: str, ran: list[str]) -> tuple[Path, list[tuple[str, str]]
 
 
 def _code_cells(path: Path) -> list[tuple[str, str]]:
-    """(source, the heading it stands under) of each code cell of a notebook file."""
+    """(source, the heading it is under) of each code cell of a notebook file."""
     found, heading = [], ""
     for cell in read_json(path)["cells"]:
         source = cell["source"] if isinstance(cell["source"], str) else "".join(cell["source"])

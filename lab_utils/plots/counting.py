@@ -24,7 +24,7 @@ def parameter_bars(numbers: dict[str, int], title: str):
 
 
 def layer_to_scale(shapes: dict[str, tuple[int, int]], rank: int, title: str):
-    """Figure of a layer's matrices side by side, all on one scale, each with B at its left and A on its top.
+    """Figure of a layer's matrices side by side, all on one scale, each with B to its left and A above it.
 
     Parameters
     ----------

@@ -7,7 +7,7 @@ def many_machines(
     rows: dict[str, dict[str, int]], room: int, title: str, seconds: dict[str, list[float]], links: list[str],
     chosen: str, wire: str,
 ):  # fmt: skip
-    """Figure of the memory on each of several GPUs by strategy, and of the seconds that a step's sending takes by link.
+    """Figure of the memory on each of several GPUs by strategy, and of the seconds of sending per step, by link.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def many_machines(
     dots.set_xscale("log")
     dots.set_yticks(range(len(links)), links)
     dots.invert_yaxis()
-    dots.set_xlabel("seconds a step", fontsize=14)
+    dots.set_xlabel("seconds per step", fontsize=14)
     dots.set_title(wire, fontsize=14, loc="left")
     if dots.lines:
         dots.legend(fontsize=12, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.4, -0.2))

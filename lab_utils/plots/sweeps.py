@@ -9,7 +9,7 @@ def with_errors(
     named: dict, xlabel: str, ylabel: str, *,
     marks: dict | None = None, title: str = "", logx: int = 0, logy: bool = False,
 ):  # fmt: skip
-    """Figure of means with their standard errors as bars, one line a series, and single marks besides.
+    """Figure of means with their standard errors as bars, one line per series, and single marks.
 
     Parameters
     ----------

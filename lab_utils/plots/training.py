@@ -10,7 +10,7 @@ def smooth(values: Sequence[float], weight: float = 0.8) -> list[float]:
 
     Parameters
     ----------
-    values : floats, one a step
+    values : floats, one per step
     weight : float in [0, 1), how much of the past stays
 
     Returns
@@ -24,7 +24,7 @@ def smooth(values: Sequence[float], weight: float = 0.8) -> list[float]:
     return result
 
 
-def draw_loss(axes, history: list[dict], steps: int, unit: str = "nats a token") -> None:
+def draw_loss(axes, history: list[dict], steps: int, unit: str = "nats per token") -> None:
     """Draw loss, in `unit`, against step on `axes`: each step as a dot, the moving average as a line."""
     axes.clear()
     style_axes(axes)
@@ -70,7 +70,7 @@ def compare_losses(histories: dict[str, list[dict]]):
         )
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("step", fontsize=15)
-    axes.set_ylabel("loss, nats a token", fontsize=15)
+    axes.set_ylabel("loss, nats per token", fontsize=15)
     axes.legend(fontsize=14, frameon=False)
     return figure
 

@@ -1,4 +1,4 @@
-"""Recorded results: of the embedded model, of the variants, and pictures; data/README.md says how each was made."""
+"""Recorded results of the embedded model, the variants and pictures; data/README.md says how each was made."""
 
 from .bits import perplexity_by_bits
 from .memory import memory_measurements

@@ -23,7 +23,7 @@ class FormatRecord:
     bits : int, of a code: 16, 8, 4, 3 or 2
     bits_per_parameter : float, absmax values and other constants included, in the embedded model's layers
     perplexity : float, of the embedded model on data/prose/prose.txt, as `evaluate.perplexity` gives it
-    loss_change : float, how much a token of that text costs more than with bfloat16 weights, mean, in nats
+    loss_change : float, mean increase of the loss over bfloat16 weights on that text, in nats per token
     loss_change_error : float, standard error of that mean; the change is noise if it is not well above it
     digits_accuracy : float in [0, 1], of the reader on 597 digits
     encoder_cosine : float, mean cosine between the encoder's vectors of sentences and those of its float32 weights
@@ -57,11 +57,11 @@ class BitsRecord:
     ----------
     formats : dict name -> FormatRecord: "bf16", "int8 by channel", "int8 by tensor", "nf4", "nf4 double", "fp4",
         "q4_1", "int4 block 64", "int4 by channel", "int3 block 64", "int2 zero-point block 64", "int2 block 64"
-    llm_int8 : dict of "perplexity", "loss_change", "loss_change_error": bitsandbytes' 8-bit layers, which round what
-        goes into a layer too
-    values_in_a_block : dict model -> int, the most different values among any 32 weights in a row: 16 after Q4_1
+    llm_int8 : dict of "perplexity", "loss_change", "loss_change_error": bitsandbytes' 8-bit layers, which also
+        round a layer's input
+    values_in_a_block : dict model -> int, the most different values among any 32 consecutive weights: 16 after Q4_1
     twice : dict model -> dict of "q4_1", "nf4", "nf4 after q4_1, against q4_1", "nf4 after q4_1, against the original"
-        -> float, relative errors of models that never were 4-bit
+        -> float, relative errors of models that were never in 4 bits
     text : dict of "sha256", "words", "tokens", "sentences", "window", "stride"
     provenance : dict, command, date, processor, threads, compute dtype, seconds, encoder, versions
     """
@@ -84,7 +84,7 @@ def perplexity_by_bits(folder: str | Path = BITS) -> BitsRecord:
     Raises
     ------
     LabError
-        The file is missing or damaged, or a part of it is missing, as after `--quick`.
+        The file is missing or damaged, or incomplete, as after `--quick`.
     """
     with reading(f"The recorded bits in {folder}", restore("data/bits", "record_bits.py")):
         record = read_json(Path(folder) / "bits.json")

@@ -17,10 +17,10 @@ def memory_measurements(file: str | Path = MEMORY) -> dict:
     dict: "provenance" (dict), and "measurements", a list of dicts with
         arguments : of `memory.estimate`, by name
         resident_bytes : dict of int, tensors that stay between steps: weights, unpacked, adapter, optimizer
-        tensor_peak_bytes : int, these and what torch's allocator handed out besides, at the peak of a step
+        tensor_peak_bytes : int, these and what else torch's allocator handed out, at the peak of a step
         process_peak_bytes : int, these and what the process grew by in a step
-        overhead_bytes : int, what the process held between two steps besides tensors: Python's objects, libraries
-        seconds : float, with loading
+        overhead_bytes : int, what the process held between two steps apart from tensors: Python objects, libraries
+        seconds : float, including loading
 
     Raises
     ------
@@ -33,12 +33,12 @@ def memory_measurements(file: str | Path = MEMORY) -> dict:
 
 
 def _measurements(recorded: list[dict]) -> list[dict]:
-    """Each measurement as `memory_measurements` hands it out."""
+    """Each measurement as `memory_measurements` returns it."""
     rows = []
     for row in recorded:
         settings, measured = dict(row["settings"]), row["measured"]
         resident = sum(number(value, 0) for value in measured["resident_bytes"].values())
-        answer = min(settings.pop("answer"), settings["sequence_length"] - 1)  # the first token is nobody's target
+        answer = min(settings.pop("answer"), settings["sequence_length"] - 1)  # the first token is never a target
         full = settings["method"] == "full"
         rows.append(
             {

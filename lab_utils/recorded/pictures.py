@@ -20,17 +20,17 @@ FOLDER = DATA / "pictures"
 
 @dataclass(frozen=True)
 class Samples:
-    """The sheet, and what stands on it.
+    """The sheet, and what is on it.
 
     Attributes
     ----------
-    size : int, pixels a side of one picture
+    size : int, pixels per side of one picture
     ranks : tuple of int, ascending
     strengths : tuple of float, ascending: the weight of the adapter; 0 is the base alone
-    prompts : tuple of str, one a column
+    prompts : tuple of str, one per column
     adapters : dict rank -> {"trainable_parameters": int, "file_bytes": int, "loss": float (of the training),
         "seconds": float (of the training)}
-    sheet : uint8 array (ranks · strengths · size, prompts · size, 3), RGB: for each rank a row of pictures a strength
+    sheet : uint8 array (ranks · strengths · size, prompts · size, 3), RGB: per rank one row of pictures per strength
     """
 
     size: int
@@ -41,7 +41,7 @@ class Samples:
     sheet: np.ndarray
 
     def pictures(self, rank: int, strength: float) -> np.ndarray:
-        """Those of one rank at one strength: uint8 array (prompts, size, size, 3). A LabError if there are none."""
+        """Pictures of one rank at one strength: uint8 array (prompts, size, size, 3). LabError if there are none."""
         choose("rank", rank, self.ranks)
         choose("strength", strength, self.strengths)
         row = self.ranks.index(rank) * len(self.strengths) + self.strengths.index(strength)

@@ -12,7 +12,7 @@ def machine(*packages: str) -> dict:
 
     Parameters
     ----------
-    packages : names as pip knows them, whose versions count
+    packages : names as pip knows them, whose versions are recorded
 
     Returns
     -------

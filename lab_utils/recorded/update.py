@@ -28,10 +28,10 @@ class WeightUpdate:
     singular_values : dict module -> float32 Tensor (min(out, in),), of ΔW, descending
     weight_singular_values : the same of W_before, rounded to float16's eleven bits
     relative_norm : dict module -> float, ‖ΔW‖ / ‖W_before‖, Frobenius
-    delta : dict module -> float32 Tensor (out, in), the whole ΔW of a few matrices, rounded to eleven bits an entry
-    loss_by_rank : dict rank -> float, loss on held-out messages, in nats an answer token, when every ΔW is cut to
+    delta : dict module -> float32 Tensor (out, in), the whole ΔW of a few matrices, each entry rounded to eleven bits
+    loss_by_rank : dict rank -> float, loss on held-out messages, in nats per answer token, when every ΔW is cut to
         its best fit of that rank; 0 is the base, None the whole ΔW
-    exact_by_rank : dict rank -> float in [0, 1], exact match on held-out messages, likewise, for a few ranks
+    exact_by_rank : dict rank -> float in [0, 1], exact match on held-out messages, in the same way, for a few ranks
     energy : dict of "update", "weight", "random" -> dict rank -> float in [0, 1], share of the squared singular values
         in the first `rank` directions, mean over ΔW, over W_before, over Gaussian matrices of the same shapes
     recipe : dict, how it was trained, and "test_examples", "exact_examples": how many messages it was measured on
@@ -50,7 +50,7 @@ class WeightUpdate:
 
 
 def weight_update(folder: str | Path = FOLDER) -> WeightUpdate:
-    """The recorded update. Read once a process: change copies of its tensors only.
+    """The recorded update. It is read once per process: change only copies of its tensors.
 
     Parameters
     ----------

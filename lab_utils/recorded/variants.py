@@ -19,11 +19,11 @@ def load_variants(file: str | Path = FILE):
 
     Returns
     -------
-    (runs, recipe) : a pandas DataFrame with a row a run, and a dict. Columns: variant, seed, learning_rate,
+    (runs, recipe) : a pandas DataFrame with one row per run, and a dict. Columns: variant, seed, learning_rate,
         trainable_parameters, optimizer_bytes, saved_activation_bytes, cpu_seconds_a_step, training_losses (list, nats
-        an answer token, one a step), relative_update (‖W' − W‖ / ‖W‖), validation_loss, validation_exact, test_loss,
-        test_exact (NaN where not measured), settings, cpu, threads, date, versions; and `chosen`: is this the learning
-        rate that did better on the validation messages
+        per answer token, one per step), relative_update (‖W' − W‖ / ‖W‖), validation_loss, validation_exact, test_loss,
+        test_exact (NaN where not measured), settings, cpu, threads, date, versions; and `chosen`: whether this is the
+        learning rate that did better on the validation messages
 
     Raises
     ------

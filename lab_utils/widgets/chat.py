@@ -116,7 +116,7 @@ def chat(answers: Answers, adapters: Iterable[str], message: str = "", examples:
     names = list(adapters)
     for name in names:
         if names.count(name) > 1 or name == BASE:
-            raise LabError(f"The name {name!r} would stand over two columns: give each adapter a name of its own.")
+            raise LabError(f"The name {name!r} would be over two columns: give each adapter its own name.")
     widget = Chat(answers, names, examples)
     if message:
         widget.ask(message)

@@ -144,7 +144,7 @@ function render({ model, el }) {
     wire.draw(bytes, method, link);
     view.say(`${name}, ${method}${method === "full" ? "" : ` of rank ${rank}`}, ${strategy} on ${n === 1 ? "1 process" : `${n} processes`}: `
       + `${gib(now.total)} GiB on each; there is room for ${gib(room)} (${gpu}): it ${fits ? "fits" : "does not fit"}. `
-      + (mine ? `Each sends ${bytesText(mine)} a step: ${timeText(mine / options.speeds[links.indexOf(link)])} over ${link}.` : "Nothing is sent."));
+      + (mine ? `Each sends ${bytesText(mine)} per step: ${timeText(mine / options.speeds[links.indexOf(link)])} over ${link}.` : "Nothing is sent."));
   });
   return view.end;
 }

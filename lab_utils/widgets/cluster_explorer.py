@@ -41,7 +41,7 @@ class ClusterExplorer(Explorer):
     model : str, a name in `MODELS`
     method : "full", "lora" or "qlora"
     strategy : "ddp", "zero1", "zero2" or "fsdp"
-    processes : int, one of `PROCESSES`, each with a GPU of its own
+    processes : int, one of `PROCESSES`, each with its own GPU
     rank : int, one of `RANKS`
     link : str, a name in `lab_utils.machines.sharding.LINKS`
     gpu : str, a name in `lab_utils.memory.budget.GPUS`
@@ -98,7 +98,7 @@ class ClusterExplorer(Explorer):
         wire = "Nothing is sent."
         if sent.sent_bytes:
             seconds = sent.seconds(LINKS[self.link])
-            wire = f"Each sends {_size(sent.sent_bytes)} a step: {_time(seconds)} over {self.link}."
+            wire = f"Each sends {_size(sent.sent_bytes)} per step: {_time(seconds)} over {self.link}."
         return (
             f"{self.model}, {self.method}{rank}, {self.strategy} on {many}: {three(total / GIB)} GiB on each; there "
             f"is room for {three(room / GIB)} ({self.gpu}): it {'fits' if total <= room else 'does not fit'}. {wire}"
@@ -124,7 +124,7 @@ def _records() -> dict:
 
 
 def _record(model: str, method: str, rank: int) -> dict[str, int]:
-    """Bytes on one process; those of fsdp where they do not simply get divided; and what fsdp gathers in a step."""
+    """Bytes on one process; those of fsdp where they are not simply divided; and what fsdp gathers in a step."""
     whole = estimate(model, method, rank=rank, **STEP)
     # On as many processes as there are bytes, one byte is left of whatever is shared out.
     fsdp = sharded(model, method, whole.weights_bytes, "fsdp", rank=rank, **STEP)

@@ -6,16 +6,16 @@ import ipywidgets
 
 from ..plots import draw_loss, new_figure, png
 
-LOSSES = {"tokens": "nats a token", "pictures": "mean square error"}  # what is counted -> the loss is in
+LOSSES = {"tokens": "nats per token", "pictures": "mean square error"}  # what is counted -> unit of the loss
 
 
 class LiveLoss:
-    """One image that is redrawn in place; never a second one.
+    """One image that is redrawn in place, never a second one.
 
     Parameters
     ----------
     steps : int, steps of the whole run
-    every_seconds : float, at most one redraw in that time (the last step is always drawn)
+    every_seconds : float, at most one redraw in that time; the last step is always drawn
     unit : str, a key of LOSSES: what a history's rows count
 
     Use it as `finetune(..., on_step=live)` after `display(live.widget)`.

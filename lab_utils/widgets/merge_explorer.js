@@ -20,7 +20,7 @@ function largest(values, from) {
   return absmax;
 }
 
-/** name -> function that rounds `values` (float32) to codes (what is stored) and floats (what that stands for), all in float32. */
+/** name -> function that rounds `values` (float32) to codes (what is stored) and floats (what that means), all in float32. */
 function makeFormats(numbers) {
   const code = Float32Array.from(numbers), scratch = new Float32Array(1), bits = new Uint32Array(scratch.buffer);
   const middles = Float32Array.from(code.slice(1), (value, index) => Math.fround(value + code[index]) / 2);

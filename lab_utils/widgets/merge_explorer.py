@@ -37,7 +37,7 @@ def _bfloat16(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return rounded.view(torch.int16), rounded.float()
 
 
-# float32 Tensor (n,), n a multiple of 64 -> what is stored for each weight, and the float32 value that it stands for
+# float32 Tensor (n,), n a multiple of 64 -> what is stored for each weight, and the float32 value that it means
 FORMATS = {"NF4": _nf4, "int8": _int8, "bfloat16": _bfloat16, "float32": lambda weight: (weight, weight)}
 
 

@@ -32,7 +32,7 @@ class ParameterExplorer(Explorer):
     Raises
     ------
     LabError
-        Unknown model or target, or a rank that is no whole number of 1 or more.
+        Unknown model or target, or a rank that is not a whole number of 1 or more.
     """
 
     _esm = script("parameter_explorer")

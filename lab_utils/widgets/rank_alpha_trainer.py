@@ -1,4 +1,4 @@
-"""The rank and alpha trainer: every move of a slider trains a small LoRA again, for real, in a fraction of a second."""
+"""The rank and alpha trainer: every move of a slider really trains a small LoRA again, in a fraction of a second."""
 
 import asyncio
 import math
@@ -76,7 +76,7 @@ class RankAlphaTrainer(Explorer):
         if name in ("task", "rule"):
             choose(name, value, ("mirrored", "turned") if name == "task" else RULES)
         elif name == "rank" and not 1 <= value <= 64:
-            raise LabError(f"rank={value} is out of range: 1 to 64, for the layers are 64 × 64.")
+            raise LabError(f"rank={value} is out of range: 1 to 64, because the layers are 64 × 64.")
         elif name != "rank" and not 0 < value < math.inf:
             raise LabError(f"{name}={value} is out of range: above 0.")
         return value

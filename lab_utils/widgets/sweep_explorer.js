@@ -224,7 +224,7 @@ function render({ model, el }) {
   view.on(["x", "y", "colour", "held", "references"], () => {
     controls.forEach((control) => control.show());
     levels.show();
-    const focused = document.activeElement; // a select that is put in anew would lose it
+    const focused = document.activeElement; // a select that is inserted again would lose it
     build();
     if (held.contains(focused)) focused.focus();
     if (model.get("at") > Math.max(1, points.length)) {

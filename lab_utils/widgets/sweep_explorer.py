@@ -14,7 +14,7 @@ QUESTION = (
 
 
 class SweepExplorer(Explorer):
-    """Choices of what stands on the axes and of what is held, and a slider that walks through the points.
+    """Choices of the axes and of what is held fixed, and a slider that walks through the points.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ class SweepExplorer(Explorer):
         return value
 
     def points(self) -> list[dict]:
-        """The points on screen, of `sweep_points.group`, with "mean", "error" and "n" of what stands on the y axis."""
+        """The points on screen, of `sweep_points.group`, with "mean", "error" and "n" of what is on the y axis."""
         points = sweep.group(self.runs, self.x, self.colour, self.held)
         return [point | self._quality(point["runs"]) for point in points]
 

@@ -41,7 +41,7 @@ def runs_of(rows: Sequence[dict]) -> tuple[list[dict], list[dict]]:
 
     An adapter is a dict with the keys of `CENTRE`, those of `NUMBERS`, "seed" and "alpha_over_r", its scaling times its
     rank. Its "alpha" is a list of all rules that lead to its scaling at its rank (see `_rules`): a run belongs to each,
-    for only the scaling counts in training. Others are dicts with "name", "order", "seed" and `NUMBERS`.
+    because only the scaling matters in training. Others are dicts with "name", "order", "seed" and `NUMBERS`.
 
     Raises
     ------
@@ -82,7 +82,7 @@ def runs_of(rows: Sequence[dict]) -> tuple[list[dict], list[dict]]:
 def _rules(recipes) -> dict:
     """How alpha was set across ranks, name -> scaling as a function of the rank: "2r"; "16", over r; "5.66 over √r".
 
-    An alpha that was tried at a single rank besides is no rule.
+    An alpha that was tried at only one rank is not a rule.
     """
     rules, ranks = {"2r": lambda rank: 2.0}, {"2r": {0, 1}}
     for recipe in recipes:
@@ -104,7 +104,7 @@ def free_settings(x: str, colour: str) -> tuple[str, ...]:
 
 
 def group(adapters: Sequence[dict], x: str, colour: str, held: dict) -> list[dict]:
-    """Runs that differ in nothing but their seed, together; one entry a point, from left to right.
+    """Runs that differ in nothing but their seed, together; one entry per point, from left to right.
 
     Parameters
     ----------
@@ -115,8 +115,8 @@ def group(adapters: Sequence[dict], x: str, colour: str, held: dict) -> list[dic
 
     Returns
     -------
-    list of {"settings": dict, "x": float, "runs": list of dict}; x is the runs' median. The same run stands in several
-    of them only where ranks differ, alpha is the colour, and several rules come to the same scaling at its rank.
+    list of {"settings": dict, "x": float, "runs": list of dict}; x is the runs' median. A run is in several
+    of them only if ranks differ, alpha is the color, and several rules give the same scaling at its rank.
     """
     free, fixed, found = free_settings(x, colour), CENTRE | held, {}
     for run in adapters:
@@ -142,7 +142,7 @@ def order(value) -> tuple:
 
 
 def references(others: Sequence[dict]) -> list[dict]:
-    """What adapters are held against, {"name", "runs"}: a full fine-tune, and the prompt with the most examples in it.
+    """What adapters are compared with, {"name", "runs"}: a full fine-tune, and the prompt with the most examples in it.
 
     Of several full fine-tunes that with the most seeds is taken; among those, the one with the lowest validation loss.
     """
@@ -163,7 +163,7 @@ def references(others: Sequence[dict]) -> list[dict]:
 
 
 def as_list(value) -> list:
-    """A run's alpha rules as they are, any other setting in a list of its own."""
+    """A run's alpha rules as they are, any other setting in its own list."""
     return value if isinstance(value, list) else [value]
 
 

@@ -15,7 +15,7 @@ def try_it(answer_before, answer_after, message: str):
     Parameters
     ----------
     answer_before, answer_after : functions, str -> str
-    message : str, what stands in the box at first
+    message : str, what is in the box at first
 
     Returns
     -------

@@ -78,7 +78,7 @@ def test_students_get_the_page_as_it_is_and_nothing_to_copy_from(path):
     page, edition = read(path), student_edition(read(path))
     nbformat.validate(edition)
     text = "\n".join(cell.source for cell in edition.cells)
-    assert not re.search("BEGIN|END (SOLUTION|HIDDEN)|checks.grade|Usual mistakes", text)
+    assert not re.search("BEGIN|END (SOLUTION|HIDDEN)|checks.grade|Common mistakes", text)
     assert not any({"notes", "hint"} & set(tags(cell)) for cell in edition.cells)
     stubs, tests = graded(edition, "solution"), graded(edition, "grade")
     for name, source in stubs_of(path).items():

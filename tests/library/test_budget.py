@@ -124,5 +124,5 @@ def test_targets_that_can_be_read_once_last_through_the_advice():
 
 
 def test_what_is_no_estimate_is_refused():
-    with pytest.raises(LabError, match="5 is no estimate"):
+    with pytest.raises(LabError, match="5 is not an estimate"):
         fits(5, 8)

@@ -119,7 +119,7 @@ def test_the_transcript_reads_as_text(answers):
 
 @pytest.mark.parametrize("adapters", [["a", "a"], ["base"], ["a", "b", "a"]])
 def test_two_columns_of_one_name_are_refused(answers, adapters):
-    with pytest.raises(LabError, match="a name of its own"):
+    with pytest.raises(LabError, match="give each adapter its own name"):
         chat(answers, adapters)
 
 

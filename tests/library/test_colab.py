@@ -77,11 +77,11 @@ def test_extras_that_colab_brings_in_older_versions_are_named(on_colab, monkeypa
     monkeypatch.setattr(extras, "version_here", brings.get)
     assert extras.missing("pictures") == ""
     assert extras.missing("serve") == (
-        "gradio 5.50.0 is here and <7,>=6.31 is needed: in a cell of its own, run `%pip install 'gradio>=6.31,<7'`"
+        "gradio 5.50.0 is here and <7,>=6.31 is needed: in a new cell, run `%pip install 'gradio>=6.31,<7'`"
     )
     assert extras.missing("keras") == (
         "keras 3.13.2 is here and <4,>=3.15 is needed, keras-hub 0.26.0 is here and <0.33,>=0.32 is needed: "
-        "in a cell of its own, run `%pip install 'keras>=3.15,<4' 'keras-hub>=0.32,<0.33'`"
+        "in a new cell, run `%pip install 'keras>=3.15,<4' 'keras-hub>=0.32,<0.33'`"
     )
 
 
