@@ -5,9 +5,10 @@ import math
 import signal
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
 
 class TooLong(BaseException):
@@ -60,7 +61,8 @@ class Printed(io.StringIO):
 def plain(result, depth: int = 0):
     """A result that later calls cannot change, and that has no code of its own: plain tensors, tuples and lists."""
     if isinstance(result, torch.Tensor):
-        with torch._C.DisableTorchFunctionSubclass():  # a subclass may answer comparisons itself
+        modes = _disable_current_modes() if torch._C._len_torch_dispatch_stack() else nullcontext()
+        with torch._C.DisableTorchFunction(), modes:  # a subclass or a mode may answer itself
             copied = result.detach().clone()
             return copied if type(copied) is torch.Tensor else copied.as_subclass(torch.Tensor)
     if isinstance(result, (tuple, list)) and depth < 3:

@@ -2,17 +2,19 @@
 
 Of the modules that a check relies on, and of their classes, what was replaced or deleted comes back; what was added
 stays, for a module may load parts of itself when they are first asked for. Of the learner's own module everything comes
-back, and every value in it that the function reaches by name holds again what it held: lists, dicts, sets, tensors,
-arrays, models, and objects and classes of the learner's own.
+back, and every value that the function reaches by name, as a default or in its closure holds again what it held: lists,
+dicts, sets, tensors, arrays, models, random generators, and objects and classes of the learner's own. An iterator
+cannot be put back: what was read from it is gone.
 """
 
 import collections
 import inspect
+import random
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from operator import is_
-from types import CodeType, FunctionType
+from types import CellType, CodeType, FunctionType, MappingProxyType
 
 import numpy as np
 import torch
@@ -22,9 +24,20 @@ MODULES = (
     "numpy", "numpy.linalg", "numpy.random", "operator", "os", "os.path", "random", "re", "signal", "statistics", "sys",
     "tempfile", "time", "traceback", "warnings", "torch", "torch.autograd", "torch.autograd.grad_mode", "torch.cuda",
     "torch.fft", "torch.func", "torch.linalg", "torch.nn", "torch.nn.functional", "torch.nn.init", "torch.random",
-    "torch.special", "torch.testing", "torch._tensor", "torch._C", "hypothesis", "hypothesis.strategies",
+    "torch.special", "torch.testing", "torch._tensor", "torch._C", "hypothesis", "hypothesis.strategies", "torch.amp",
+    "torch.backends.cuda", "torch.nn.modules.module", "torch.nn.utils", "torch.optim", "torch.optim.lr_scheduler",
+    "torch.optim.optimizer", "torch.overrides", "torch.utils._python_dispatch", "torch.utils.data",
 )  # fmt: skip
-CLASSES = (torch.Tensor, torch._C.TensorBase, torch.nn.Parameter, torch.nn.Module, torch.nn.Linear)
+HOOKS = ("torch.nn.modules.module", "torch.optim.optimizer")  # they hold the hooks of all modules and all optimizers
+PUBLIC = ("torch.nn", "torch.optim", "torch.autograd")  # modules whose classes are kept, as the following are
+CLASSES = (torch.Tensor, torch._C.TensorBase)
+GENERATORS = (  # random generators: kind, and how their state is read and set
+    (torch.Generator, torch.Generator.get_state, torch.Generator.set_state),
+    (np.random.RandomState, np.random.RandomState.get_state, np.random.RandomState.set_state),
+    (np.random.Generator, lambda one: one.bit_generator.state, lambda one, to: setattr(one.bit_generator, "state", to)),
+    (np.random.BitGenerator, lambda one: one.state, lambda one, to: setattr(one, "state", to)),
+    (random.Random, random.Random.getstate, random.Random.setstate),
+)
 MOST_VALUES, MOST_BYTES = 20_000, 16 * 2**20  # that are copied of the learner's values
 MADE_BY_PYTHON = {"__annotations__", "__annotations_cache__", "__annotate__", "__annotate_func__"}
 
@@ -44,13 +57,14 @@ class Kept:
         own |= {id(vars(module)): vars(module) for module in [sys.modules.get("__main__")] if module}
         lab = [module for name, module in sys.modules.items() if name.partition(".")[0] == "lab_utils"]
         shared = [vars(module) for module in (*map(sys.modules.get, MODULES), *lab) if module]
-        owners = [*CLASSES, *more, *(one for module in lab for one in _classes(module))]
+        owners = [*_torch_classes(), *more, *(one for module in lab for one in _classes(module)), *_lab_objects(lab)]
         self._parts: list = [_Held(one) if isinstance(one, FunctionType) else _Attributes(one) for one in owners]
         self._parts += [_Names(names, whole=True) for names in own.values()]
         self._parts += [_Names(names) for names in (sys.modules, *shared) if id(names) not in own]
-        holders = [*lab, torch.nn.modules.module]  # the last has the hooks of all modules
+        holders = [*lab, *(sys.modules[name] for name in HOOKS)]
         self._parts += [_Held(one) for module in holders for one in vars(module).values() if _is_container(one)]
-        self._parts += _values(functions, {names.get("__name__") for names in own.values()})
+        start = [*functions, *_arguments(function)]
+        self._parts += _values(start, {names.get("__name__") for names in own.values()})
 
     def restore(self) -> None:
         """Put back, names before the values that they lead to. What refuses does not keep the rest from it."""
@@ -92,6 +106,27 @@ class _Attributes:
             self.base.__setattr__(self.owner, name, self.before[name])
         for name in added:
             self.base.__delattr__(self.owner, name)
+
+
+class _Cell:
+    """What a variable of an enclosing function holds."""
+
+    def __init__(self, cell: CellType):
+        self.cell, self.value = cell, cell.cell_contents
+
+    def restore(self) -> None:
+        self.cell.cell_contents = self.value
+
+
+class _State:
+    """Where a random generator is."""
+
+    def __init__(self, generator: object):
+        read, self.put = next((read, put) for kind, read, put in GENERATORS if isinstance(generator, kind))
+        self.generator, self.state = generator, read(generator)
+
+    def restore(self) -> None:
+        self.put(self.generator, self.state)
 
 
 class _Held:
@@ -142,12 +177,12 @@ def _bytes_of(value: torch.Tensor) -> torch.Tensor:
 
 def _same(now, before: dict) -> bool:
     """The same names in the same order, with the same objects behind them?"""
-    return len(now) == len(before) and all(map(is_, now, before)) and all(map(is_, now.values(), before.values()))
+    return list(now) == list(before) and all(map(is_, now.values(), before.values()))
 
 
-def _values(functions: list, modules: set) -> list:
-    """A part to restore for each value that can be reached by name from functions of `modules`."""
-    parts, seen, bytes_left, waiting = [], {}, MOST_BYTES, list(functions)
+def _values(start: list, modules: set) -> list:
+    """A part to restore for each value that can be reached from `start`: functions of `modules`, and what they hold."""
+    parts, seen, bytes_left, waiting = [], {}, MOST_BYTES, list(start)
     while waiting and len(seen) < MOST_VALUES:
         value = waiting.pop()
         if id(value) in seen:
@@ -158,10 +193,22 @@ def _values(functions: list, modules: set) -> list:
             continue
         bytes_left -= size
         with suppress(Exception):
-            plain = not isinstance(value, (torch.Tensor, np.ndarray, FunctionType)) and not _is_container(value)
-            parts.append(_Attributes(value) if plain else _Held(value))
+            if kind := _part(value):
+                parts.append(kind(value))
             waiting.extend(_leads_to(value))
     return parts
+
+
+def _part(value: object) -> type | None:
+    """What keeps a value; None for what cannot change itself, but may lead to what can."""
+    if isinstance(value, (tuple, MappingProxyType)):
+        return None
+    if isinstance(value, CellType):
+        return _Cell
+    if isinstance(value, tuple(kind for kind, _, _ in GENERATORS)):
+        return _State
+    held = isinstance(value, (torch.Tensor, np.ndarray, FunctionType)) or _is_container(value)
+    return _Held if held else _Attributes
 
 
 def _size(value: object, modules: set) -> int | None:
@@ -173,6 +220,8 @@ def _size(value: object, modules: set) -> int | None:
         return value.nbytes
     if _is_container(value):
         return 8 * len(value)
+    if _part(value) is not _Attributes and not isinstance(value, FunctionType):
+        return 0
     kind = value if isinstance(value, (type, FunctionType)) else type(value)
     own = kind.__module__ in modules or isinstance(value, torch.nn.Module)
     return 0 if own and hasattr(value, "__dict__") else None
@@ -190,15 +239,47 @@ def _leads_to(value: object) -> Iterator[object]:
             code = codes.pop()
             yield from (value.__globals__[name] for name in code.co_names if name in value.__globals__)
             codes += [part for part in code.co_consts if isinstance(part, CodeType)]
-    elif _is_container(value):
-        yield from value.values() if isinstance(value, dict) else () if isinstance(value, bytearray) else value
-    elif not isinstance(value, (torch.Tensor, np.ndarray)):
+        yield from (value.__defaults__ or (), value.__kwdefaults__ or {}, *(value.__closure__ or ()))
+    elif isinstance(value, CellType):
+        yield value.cell_contents
+    elif isinstance(value, (dict, MappingProxyType)):
+        yield from value.values()
+    elif isinstance(value, (tuple, list, set, collections.deque)):
+        yield from value
+    elif _part(value) is _Attributes:
         yield from vars(value).values()
 
 
 def _classes(module) -> Iterator[type]:
     """The classes that a module defines."""
     return (one for one in vars(module).values() if isinstance(one, type) and one.__module__ == module.__name__)
+
+
+def _torch_classes() -> list[type]:
+    """Tensors, and the classes that pages find in `torch.nn`, `torch.optim` and `torch.autograd`."""
+    found = {one: None for name in PUBLIC for one in vars(sys.modules[name]).values() if isinstance(one, type)}
+    return list(found | dict.fromkeys(CLASSES))
+
+
+def _lab_objects(lab: list) -> list:
+    """Objects of the lab's own classes that its modules hold, such as tasks and exercises, and those within them."""
+    found, waiting = {}, [value for module in lab for value in vars(module).values()]
+    while waiting and len(found) < MOST_VALUES:
+        value = waiting.pop()
+        own = type(value).__module__.startswith("lab_utils.") and hasattr(value, "__dict__")
+        if own and id(value) not in found:
+            found[id(value)] = value
+        elif own or not isinstance(value, (dict, MappingProxyType, tuple, list)):
+            continue
+        waiting.extend(_leads_to(value))
+    return list(found.values())
+
+
+def _arguments(function: Callable) -> Iterator[object]:
+    """What a partial function or a method was made with, and an object that can be called."""
+    for one in _unwrapped(function):
+        yield from (getattr(one, name, None) for name in ("args", "keywords", "__self__"))
+        yield one
 
 
 def _unwrapped(function: Callable) -> list:

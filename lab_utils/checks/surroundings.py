@@ -37,11 +37,14 @@ class Surroundings:
 
     def __init__(self, function: Callable, *more: object):
         """Look at everything once."""
+        self._modes = _modes()
         self._settings = [(put, read, read()) for read, put in _settings()]
         self._kept = Kept(function, *more)
 
     def restore(self) -> None:
-        """Put back what has changed since. Names come first: a function that was replaced might be needed here."""
+        """Put back what has changed since: first torch's modes, which see all that follows, then names and values."""
+        with suppress(Exception):
+            _leave_modes(self._modes)
         self._kept.restore()
         for put, read, before in self._settings:
             with suppress(Exception):  # one setting that cannot be put back must not keep the others from it
@@ -86,7 +89,7 @@ def _settings() -> list[tuple[Callable, Callable]]:
     """(read, put) of each setting."""
     pairs = [
         (torch.get_default_dtype, torch.set_default_dtype), (_default_device, torch.set_default_device),
-        (_modes, _leave_modes), (torch.is_grad_enabled, torch.set_grad_enabled),
+        (_saved_hooks, _set_saved_hooks), (torch.is_grad_enabled, torch.set_grad_enabled),
         (torch.get_num_threads, torch.set_num_threads),
         (_deterministic, _set_deterministic), (torch.is_warn_always_enabled, torch.set_warn_always),
         (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly), (_flushes, torch.set_flush_denormal),
@@ -96,12 +99,20 @@ def _settings() -> list[tuple[Callable, Callable]]:
         (np.get_printoptions, lambda kept: np.set_printoptions(**kept)),
         (lambda: decimal.getcontext().copy(), lambda kept: decimal.setcontext(kept.copy())),
         (lambda: dict(os.environ), _set_environment), (_folder, os.chdir),
-        (lambda: list(warnings.filters), _set_filters), (lambda: list(sys.path), partial(_fill, sys.path)),
+        (lambda: list(warnings.filters), _set_filters),
         (gc.get_threshold, lambda kept: gc.set_threshold(*kept)), (socket.getdefaulttimeout, socket.setdefaulttimeout),
         (sys.getrecursionlimit, sys.setrecursionlimit), (gc.isenabled, lambda on: gc.enable() if on else gc.disable()),
         (sys.getswitchinterval, sys.setswitchinterval), (sys.gettrace, sys.settrace), (sys.getprofile, sys.setprofile),
         (lambda: logging.root.manager.disable, logging.disable), (lambda: logging.root.level, logging.root.setLevel),
-        (lambda: list(logging.root.handlers), partial(_fill, logging.root.handlers)),
+    ]  # fmt: skip
+    lists = sys.path, sys.meta_path, sys.path_hooks, sys.argv, logging.root.handlers
+    pairs += [(partial(list, one), partial(_fill, one)) for one in lists]
+    cuda = torch.backends.cuda  # which ways to compute attention are allowed
+    pairs += [
+        (cuda.math_sdp_enabled, cuda.enable_math_sdp), (cuda.flash_sdp_enabled, cuda.enable_flash_sdp),
+        (cuda.mem_efficient_sdp_enabled, cuda.enable_mem_efficient_sdp),
+        (cuda.cudnn_sdp_enabled, cuda.enable_cudnn_sdp),
+        (torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled),
     ]  # fmt: skip
     for kind in ("cpu", "cuda"):
         pairs += [
@@ -184,7 +195,19 @@ def _leave_modes(kept: tuple[int, int]) -> None:
     while torch._C._len_torch_function_stack() > kept[0]:
         torch._C._pop_torch_function_stack()
     while torch._C._len_torch_dispatch_stack() > kept[1]:
-        torch._C._pop_torch_dispatch_stack()
+        torch._C._pop_torch_dispatch_stack(None)
+
+
+def _saved_hooks() -> tuple[Callable, Callable] | None:
+    """What autograd does with the tensors that it saves: the innermost hooks."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(True)
+
+
+def _set_saved_hooks(kept: tuple[Callable, Callable] | None) -> None:
+    while _saved_hooks() not in (None, kept):
+        torch._C._autograd._pop_saved_tensors_default_hooks()
+    if kept is not None and _saved_hooks() is None:
+        torch._C._autograd._push_saved_tensors_default_hooks(*kept)
 
 
 def _flushes() -> bool:
