@@ -15,7 +15,7 @@ import pytest
 TESTS = Path(__file__).parents[1]
 LIST = TESTS / "slow.txt"
 STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "os.exec", "socket.bind"}
-ONE_TEST, ALL_CASES = 0.8, 3.0  # processor seconds of one test; of all cases of one function
+ONE_TEST, ALL_CASES = 0.3, 0.8  # processor seconds of one test; of all cases of one function
 
 HEAD = """\
 # Tests and shared fixtures that `make quick` leaves out, beside those that tests/conftest.py knows by their markers and
@@ -83,7 +83,7 @@ def slow_names(lines: list[dict]) -> list[str]:
 
 def costly(line: dict) -> bool:
     """Did it start something, or take long? The clock counts less: another process on the machine disturbs it."""
-    return line["starts"] > 0 or line["processor"] > ONE_TEST or line["seconds"] > 3 * ONE_TEST
+    return line["starts"] > 0 or line["processor"] > ONE_TEST or line["seconds"] > 10 * ONE_TEST
 
 
 if __name__ == "__main__":
