@@ -23,6 +23,7 @@ import torch
 
 from lab_utils.errors import LabError, choose
 from lab_utils.evaluate import answer_losses
+from lab_utils.files import replacing_file
 from lab_utils.finetune import Recipe, attach_adapter, build_optimizer, build_supervised, take_off_adapter
 from lab_utils.finetune.full import load_full, matrices
 from lab_utils.locks import wait_for_tests
@@ -213,10 +214,8 @@ def take_apart(model, tokenizer, run: Run, rows, file: Path) -> dict:
         for split, some in splits.items():
             losses, _ = scored(model, tokenizer, some, run.recipe, torch.bfloat16)
             by_rank[split][str(rank)] = round(statistics.fmean(losses), 5)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_suffix(".writing")
-    save_file(tensors, new)
-    os.replace(new, file)
+    with replacing_file(file) as new:
+        save_file(tensors, new)
     return {"loss_by_rank": by_rank, "spectra": file.name}
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import LabError, choose
-from ..files import append_text, read_text
+from ..files import append_text, read_text, replacing_file
 from ..finetune import Recipe
 from ..folders import DATA
 from ..locks import locked
@@ -220,6 +220,6 @@ def merge_tables(source: str | Path, target: str | Path) -> int:
         count += sum(add_row(target / table.name, row) for row in read_table(table))
     for path in sorted(source.glob("*.safetensors")):
         if not (target / path.name).exists():
-            (target / f".{path.name}.writing").write_bytes(path.read_bytes())
-            (target / f".{path.name}.writing").replace(target / path.name)
+            with replacing_file(target / path.name) as new:
+                new.write_bytes(path.read_bytes())
     return count

@@ -1,6 +1,5 @@
 """Training for a record: an interrupted run goes on from its checkpoint, and what it took is measured."""
 
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from ..files import replacing_file
 from ..finetune.full import training_steps
 from .evidence import Run, packed
 
@@ -26,11 +26,9 @@ class Checkpoint:
 
     def save(self, parameters, optimizer, losses: list[float], seconds: list[float]) -> None:
         """Written whole or not at all."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        new = self.path.with_suffix(f".{os.getpid()}")
         state = {"parameters": [one.detach() for one in parameters], "optimizer": optimizer.state_dict()}
-        torch.save(state | {"losses": losses, "seconds": seconds}, new)
-        os.replace(new, self.path)
+        with replacing_file(self.path) as new:
+            torch.save(state | {"losses": losses, "seconds": seconds}, new)
 
     def restore(self, parameters, optimizer) -> tuple[list[float], list[float]]:
         """Put everything in place; returns (losses, seconds), empty if there is nothing that can be read."""
