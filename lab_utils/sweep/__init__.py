@@ -1,9 +1,14 @@
-"""Trials of many settings: run, recorded, compared (page 09)."""
+"""Trials of many settings: run, recorded, compared (page 09); and the studies of `data/evidence`, with their tests.
 
+`difference` compares groups of `sweep.csv`; runs of a study are compared by `study_results.difference`.
+"""
+
+from .differences import holm
+from .study_results import load_study
 from .summary import CENTRE, TABLE, cheapest_within_one_error, difference, load_sweep, pick, summarize
 from .trials import Trial, measure, missing, read_rows, sweep
 
 __all__ = [
-    "CENTRE", "TABLE", "Trial", "cheapest_within_one_error", "difference", "load_sweep", "measure", "missing",
-    "pick", "read_rows", "summarize", "sweep",
+    "CENTRE", "TABLE", "Trial", "cheapest_within_one_error", "difference", "holm", "load_study", "load_sweep",
+    "measure", "missing", "pick", "read_rows", "summarize", "sweep",
 ]  # fmt: skip

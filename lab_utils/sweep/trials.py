@@ -23,7 +23,6 @@ from ..files import append_text, explain, read_text, user_path
 from ..finetune import Recipe
 from ..finetune.run_lock import held_file
 from ..recorded.provenance import machine
-from .study_results import difference, holm  # noqa: F401  what the evidence's runs are compared with
 
 METHODS = ("adapter", "full", "prompt")
 SETTINGS = (  # what tells one trial from another: `method`, `shots`, and these fields of its recipe

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from lab_utils.errors import LabError
-from lab_utils.sweep import trials as sweep
 from lab_utils.sweep.differences import compare
 from lab_utils.sweep.evidence import Recorded, Run, add_row, table_of
 from lab_utils.sweep.rate_search import rate
@@ -135,7 +134,6 @@ def test_a_difference_is_that_of_the_losses_paired_by_seed_and_message(folder):
     assert right == compare(*shares)
     family = holm({arm: rates.difference(FULL, arm) for arm in (EIGHT, SIXTY_FOUR)})
     assert all(one.family == 2 for one in family.values())
-    assert sweep.difference is difference and sweep.holm is holm
 
 
 def test_a_difference_needs_to_be_told_what_is_compared(folder):
