@@ -15,6 +15,7 @@ from types import ModuleType, SimpleNamespace
 import nbformat
 import pytest
 import torch
+from checkpoints import save
 from packaging.requirements import Requirement
 
 from lab_utils.errors import LabError
@@ -278,19 +279,11 @@ def test_the_address_stands_in_one_place(monkeypatch):
 # Drive
 
 
-class Adapter:
-    """What a checkpoint needs of a model."""
-
-    def save_pretrained(self, folder: Path) -> None:
-        (folder / "adapter").write_text("weights")
-
-
 def test_a_run_on_drive_is_found_again_by_the_next_runtime(on_colab, monkeypatch):
     recipe = Recipe(model="smollm2-135m", steps=20)
     assert colab.use_drive("course") == colab.DRIVE / "MyDrive" / "course" / "runs"
     folder = finetune.run_folder(recipe)
-    history = [{"step": step, "loss": 0.5} for step in range(1, 11)]
-    checkpoint.save_checkpoint(folder, 10, recipe, Adapter(), {"step": 10}, history)
+    save(folder, 10, recipe)
 
     monkeypatch.setenv("LORA_LAB_RUNS", "runs")  # a new runtime knows nothing
     assert checkpoint.latest_record(finetune.run_folder(recipe), recipe) is None

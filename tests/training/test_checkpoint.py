@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from checkpoints import Adapter, save
 
 import lab_utils.finetune.checkpoint as checkpoint
 from lab_utils.errors import LabError
@@ -15,31 +16,9 @@ from lab_utils.finetune.checkpoint import (
     checkpoints,
     latest_record,
     refuse_in_the_way,
-    save_checkpoint,
     set_aside,
 )
 from lab_utils.finetune.recipe import Recipe
-
-
-class Adapter:
-    """Stands for a peft model: saves one tensor through safetensors, or fails as it is told."""
-
-    def __init__(self, error: Exception | None = None):
-        self.error = error
-
-    def save_pretrained(self, folder: Path) -> None:
-        from safetensors.torch import save_file
-
-        save_file({"lora_A": torch.ones(2, 3)}, folder / "adapter_model.safetensors")
-        if self.error:
-            raise self.error
-
-
-def save(folder: Path, step: int, recipe: Recipe | None = None, model: Adapter | None = None) -> Path:
-    history = [{"step": i + 1, "loss": 1.0} for i in range(step)]
-    state = {"step": torch.tensor(step), "optimizer": {"state": {}, "param_groups": []}, "scaler": None}
-    state |= {"random": [torch.get_rng_state()], "random_cuda": []}
-    return save_checkpoint(folder, step, recipe or Recipe(), model or Adapter(), state, history)
 
 
 def everything(folder: Path) -> dict[str, bytes]:

@@ -94,7 +94,8 @@ def test_prompts_are_read_as_text(tiny_llama, tokenizer):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"prompts": "one text"}, "a list of texts"), ({"prompts": 5}, "a list of texts"), ({"prompts": [None]}, "user message is null"),
+        ({"prompts": "one text"}, "a list of texts"), ({"prompts": 5}, "a list of texts"),
+        ({"prompts": [None]}, "user message is null"),
         ({"prompts": ["a", 3]}, "user message is 3"), ({"prompts": ["\ud83d"]}, "half a character"),
         ({"max_new_tokens": 0}, "max_new_tokens=0"), ({"max_new_tokens": 1.5}, "max_new_tokens=1.5"),
         ({"batch_size": 0}, "batch_size=0"), ({"task": "poems"}, "Unknown task 'poems'"),
