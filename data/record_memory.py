@@ -40,7 +40,7 @@ CASES = [
     {"method": "qlora", "dtype": "float32", "sequence_length": 256, "answer": 20, "gradient_checkpointing": True},
 ]
 FILE = Path(__file__).parent / "memory" / "measurements.json"
-# One thread, for each has buffers of its own. Every block of 8 KiB and more comes from the system, and goes back to it
+# One thread, for each has its own buffers. Every block of 8 KiB and more comes from the system, and goes back to it
 # when it is freed: glibc otherwise keeps freed blocks, and its own cleverness would be measured.
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1", "LORA_LAB_THREADS": "1", "LORA_LAB_DEVICE": "cpu", "HF_HUB_OFFLINE": "1",
@@ -54,7 +54,7 @@ def prepare(model, case: dict):
 
     from lab_utils.finetune import IGNORED, Recipe, attach_adapter, build_supervised, speed_up
 
-    for parameter in model.parameters():  # into memory of its own: the loaded file may be shared with others
+    for parameter in model.parameters():  # into its own memory: the loaded file may be shared with others
         if parameter.dtype.is_floating_point:
             parameter.data = parameter.data.clone()
     if case["method"] == "full":

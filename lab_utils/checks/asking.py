@@ -75,7 +75,7 @@ def grade(name: str, function: Callable | None = None) -> None:
     Raises
     ------
     NotSolved
-        With the report's text, the name of the mistake and its mend in it.
+        With the report's text, the name of the mistake and its fix in it.
     """
     report = check(name, function, seconds=GRADE_SECONDS)
     if not report.passed:

@@ -59,7 +59,7 @@ class Printed(io.StringIO):
 
 
 def plain(result, depth: int = 0):
-    """A result that later calls cannot change, and that has no code of its own: plain tensors, tuples and lists."""
+    """A result that later calls cannot change, and that brings no code: plain tensors, tuples and lists."""
     if isinstance(result, torch.Tensor):
         modes = _disable_current_modes() if torch._C._len_torch_dispatch_stack() else nullcontext()
         with torch._C.DisableTorchFunction(), modes:  # a subclass or a mode may answer itself

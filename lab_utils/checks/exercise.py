@@ -15,17 +15,17 @@ BITS = st.sampled_from([2, 3, 4, 8])
 
 @dataclass(frozen=True)
 class Mistake:
-    """A usual mistake: its name, one sentence on the mend, and how to recognise it.
+    """A common mistake: its name, one sentence on the fix, and how to recognise it.
 
     Parameters
     ----------
-    name, mend : str
+    name, fix : str
     wrong : functions that make this mistake, each in its own way
     when : function(inputs, results) -> bool, instead of `wrong` where results are random
     """
 
     name: str
-    mend: str
+    fix: str
     wrong: tuple[Callable, ...] = ()
     when: Callable | None = None
 
@@ -49,7 +49,7 @@ class Exercise:
     view : function(result) -> what of a right-shaped result is compared
     picture : function(result) -> vector or matrix to draw; None for no picture
     judge : function(inputs, results) -> {aspect: problem or None}, instead of the comparison with `solution`
-    aspects : dict aspect -> sentence when right, for a judge of its own
+    aspects : dict aspect -> sentence when right, for a judge that the exercise brings
     calls : int, calls with each input
     any_width : bool, is any data type of the right kind (floating-point, or whole numbers) right
     """

@@ -53,7 +53,7 @@ class Report:
     status : "right", "wrong" or "open" (nothing solved yet)
     lines : list of (status, sentence), what is right and what is not
     mistake : str or None, the name of the mistake if it was recognised
-    mend : str, what to do about it
+    fix : str, what to do about it
     example : list of (label, text), the smallest failing example
     note : str, the reward, or what to do next
     printed : str, what the function printed
@@ -67,7 +67,7 @@ class Report:
     status: str = "open"
     lines: list[tuple[str, str]] = field(default_factory=list)
     mistake: str | None = None
-    mend: str = ""
+    fix: str = ""
     example: list[tuple[str, str]] = field(default_factory=list)
     note: str = ""
     printed: str = ""
@@ -88,7 +88,7 @@ class Report:
         parts = [f"{MARKS[self.status]} {self.verdict}"]
         parts += [f"  {MARKS[status]} {sentence}" for status, sentence in self.lines]
         if self.mistake:
-            parts.append(f"This looks like a usual mistake: {self.mistake}. {self.mend}")
+            parts.append(f"This looks like a common mistake: {self.mistake}. {self.fix}")
         if self.example:
             parts.append("The smallest example that fails:\n" + textwrap.indent(self._example(), "    "))
         if self.printed:
@@ -108,7 +108,7 @@ class Report:
             parts.append(f'<ul class="lab-lines">{items}</ul>')
         if self.mistake:
             parts.append(
-                f'<p class="lab-mistake">This looks like a usual mistake: <b>{e(self.mistake)}</b>. {e(self.mend)}</p>'
+                f'<p class="lab-mistake">This looks like a common mistake: <b>{e(self.mistake)}</b>. {e(self.fix)}</p>'
             )
         if self.example:
             parts.append(f"<div><b>The smallest example that fails</b><pre>{e(self._example())}</pre></div>")
@@ -168,7 +168,7 @@ def write_report(exercise: Exercise, function, outcome: Attempt) -> Report:
     return Report(
         verdict, status, lines,
         mistake=outcome.mistake.name if outcome.mistake else None,
-        mend=outcome.mistake.mend if outcome.mistake else "",
+        fix=outcome.mistake.fix if outcome.mistake else "",
         example=_example(exercise, function, outcome.smallest) if outcome.smallest else [],
         note=note, picture=picture, alt=alt, folded=[spec, *folded], unfolded=1 if outcome.unsolved else 0,
         printed=outcome.trials[0].printed.strip()[:2000] if outcome.trials else "",

@@ -158,7 +158,7 @@ def _solution_body(exercise: Exercise, imported: set[str]) -> list[str]:
 def _hints(exercise: Exercise) -> str:
     """The hints and the common mistakes of an exercise, as Markdown."""
     hints = [f"{number}. {_markdown(hint)}" for number, hint in enumerate(exercise.hints, 1)]
-    mistakes = [f"* *{_markdown(mistake.name)}*: {_markdown(mistake.mend)}" for mistake in exercise.mistakes]
+    mistakes = [f"* *{_markdown(mistake.name)}*: {_markdown(mistake.fix)}" for mistake in exercise.mistakes]
     common = "**Common mistakes**, named by the check:"
     return "\n".join([f"**Hints: {exercise.title}**", "", *hints, "", common, "", *mistakes])
 

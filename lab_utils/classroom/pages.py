@@ -87,7 +87,7 @@ def page_html(notebook, *, folder: Path = Path("."), stem: str = "", titles: Map
     }
     body, _ = exporter.from_notebook_node(notebook, resources=resources)
     soup = BeautifulSoup(body, features="html.parser")
-    _mend(soup)
+    _repair(soup)
     if titles:
         _relink(soup, titles)
         soup.header.append(BeautifulSoup(_sections_of_page(body), features="html.parser"))
@@ -155,7 +155,7 @@ def _sections_of_page(page: str) -> str:
     )
 
 
-def _mend(soup) -> None:
+def _repair(soup) -> None:
     """Put right in place what nbconvert's page makes hard to read with a keyboard or by ear."""
     for part in soup.select(".jp-Cell-inputWrapper[tabindex]"):
         del part["tabindex"]  # a stop at every cell leads nowhere; site.js keeps those that scroll

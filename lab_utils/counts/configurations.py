@@ -36,7 +36,7 @@ def from_config(config: Mapping | str | Path | object, name: str | None = None) 
         `MODEL_TYPES`; the model is a mixture of experts, of which only some are read at each token: the counts of this
         lab would mislead there; or it holds more than one network, as models that see do.
 
-    A checkpoint can hold more than its configuration says, such as a head of its own under `tie_word_embeddings`.
+    A checkpoint can hold more than its configuration says, such as its own head under `tie_word_embeddings`.
     """
     keys = _Keys(*_read(config))
     kind = keys.data.get("model_type")

@@ -35,7 +35,7 @@ def facts_for(base, found: AdapterFiles) -> Facts:
     ------
     LabError
         The adapter has a layer that the base lacks, or another shape (both are named), no tensors for a layer of the
-        base that its config means, or weights of its own in place of the base's; or as `lora.facts.read_facts`.
+        base that its config means, or its own weights in place of the base's; or as `lora.facts.read_facts`.
     """
     facts = read_facts(found.config, found.state, found.where)
     trained_on = found.config.get("base_model_name_or_path")
@@ -100,7 +100,7 @@ def _check_whole(base, facts: Facts, found: AdapterFiles) -> None:
             continue
         has = "has other numbers" if name in own else "has no tensor of that name"
         why = whole_in_words(found.config) or (
-            "It was saved with tables of its own, as after training them or changing the vocabulary. "
+            "It was saved with its own tables, as after training them or changing the vocabulary. "
         )
         raise LabError(
             f"The adapter in {found.folder} holds {name} ({'×'.join(map(str, tensor.shape))}), and this base {has}. "

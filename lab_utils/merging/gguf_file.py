@@ -45,7 +45,7 @@ def check_llama(model) -> None:
 
 
 def entries(model, quantization: str) -> list[Entry]:
-    """Every tensor that the file gets; a head that is the embedding is left out, one with values of its own is not.
+    """Every tensor that the file gets; a head that is the embedding is left out, one with its own values is not.
 
     Raises
     ------

@@ -12,7 +12,7 @@ WRITTEN_BY = "LoRA Lab, export_merged"
 
 
 def write(folder: Path) -> None:
-    """List every file in a folder, at any depth, in a file of its own.
+    """List every file in a folder, at any depth, in its own file.
 
     Parameters
     ----------

@@ -46,7 +46,7 @@ def reply(answers: Answers, message: str, adapters: Sequence[str | None]) -> dic
 
 
 def answers_of(bank, base_task: str | None = None) -> Answers:
-    """A bank's answers with a system message for the rows of the base, which has no task of its own.
+    """A bank's answers with a system message for the rows of the base, which has no task.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def adapter_folders(texts: Sequence[str]) -> dict[str, Path]:
         if not (name and folder):
             raise LabError(f"--adapter {text} is not understood: write name=folder, as --adapter mine=runs/08/adapter.")
         if name in folders:
-            raise LabError(f"--adapter {name} is given twice: each adapter needs a name of its own.")
+            raise LabError(f"--adapter {name} is given twice: each adapter needs its own name.")
         path = user_path(folder)  # a shell expands ~ only where a word begins
         if not path.is_dir():
             raise LabError(f"--adapter {text}: there is no folder {path.resolve()}.")

@@ -331,7 +331,7 @@ class AdapterBank:
         before, mixed = self.active, len(set(chosen)) > 1
         for one in set(chosen) - {None} if mixed else ():
             if self.model.peft_config[one].use_dora:
-                raise LabError(f"{one} is a DoRA adapter, which peft cannot mix: give it batches of its own.")
+                raise LabError(f"{one} is a DoRA adapter, which peft cannot mix: give it its own batches.")
         self.use(next((one for one in chosen if one), None))
         try:
             yield {"adapter_names": [one or BASE for one in chosen]} if mixed else {}

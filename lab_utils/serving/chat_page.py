@@ -166,7 +166,7 @@ def main(arguments: list[str] | None = None) -> int:
         named = [options.task] if options.task else []
         bank = load_bank(adapter_folders(options.adapter), options.model, *named)
         task = next(iter(bank.tasks.values()))
-        note = f"The base gets the system message of {task}, “{TASKS[task].system}”, each adapter that of its own task."
+        note = f"The base gets the system message of {task}, “{TASKS[task].system}”, each adapter that of its task."
         page = build(answers_of(bank, task), bank.names, example_messages(bank.tasks.values()), note)
         print(f"The chat page is at {serve(page, options.port, options.host)} (Ctrl-C ends it).", flush=True)
         page.block_thread()

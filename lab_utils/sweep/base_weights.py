@@ -22,7 +22,7 @@ def plain_base(model: str):
 
 @cache
 def weights_of(model: str, quantization: str) -> dict[str, torch.Tensor]:
-    """name -> bfloat16 Tensor (out, in) of the layers' matrices, as a base stands for them; from a base of its own,
+    """name -> bfloat16 Tensor (out, in) of the layers' matrices, as a base stands for them; from its own base,
     for the one that is trained on is given other weights.
     """
     loaded, _ = load_base(model, quantization, verbose=False)

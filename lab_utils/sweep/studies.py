@@ -1,4 +1,4 @@
-"""What the evidence asks: studies of several arms, each an arm with a learning rate of its own.
+"""What the evidence asks: studies of several arms, each an arm with its own learning rate.
 
 The order is the order of recording. `data/record_evidence.py` runs them, `lab_utils.sweep.study_results` reads them.
 """

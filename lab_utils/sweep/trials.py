@@ -309,7 +309,7 @@ def sweep(trials: Iterable[Trial], table: str | Path, *, processes: int = 1, eva
     ----------
     trials : of Trial
     table : path of a CSV file with the columns `COLUMNS`
-    processes : int >= 1, trials at once; above 1 each runs in a process of its own with one thread
+    processes : int >= 1, trials at once; above 1 each runs in its own process with one thread
     evaluated : int >= 1, as in `measure`
     progress : function of a line of text
 

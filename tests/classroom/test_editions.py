@@ -102,7 +102,7 @@ def test_the_instructor_finds_solutions_points_hints_and_open_notes(path):
     for name, hint in zip(tests, hints, strict=True):
         plain = hint.replace("\\", "")
         assert all(text in plain for text in EXERCISES[name].hints)
-        assert all(mistake.mend in plain for mistake in EXERCISES[name].mistakes)
+        assert all(mistake.fix in plain for mistake in EXERCISES[name].mistakes)
     notes = [cell for cell in page.cells if "notes" in tags(cell)]
     opened = [cell for cell in edition.cells if "notes" in tags(cell)]
     for folded, cell in zip(notes, opened, strict=True):

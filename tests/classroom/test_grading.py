@@ -31,7 +31,7 @@ TIMEOUT_SECONDS = 30  # of a cell: an endless loop costs the test so much
 
 
 def mistake(name: str, number: int) -> str | None:
-    """A cell whose function makes a usual mistake."""
+    """A cell whose function makes a common mistake."""
     if number < len(EXERCISES[name].mistakes):
         return f"def {name}(*inputs):\n    return checks.EXERCISES[{name!r}].mistakes[{number}].wrong[0](*inputs)"
 
@@ -127,12 +127,12 @@ def test_the_gradebook_has_the_points_of_the_right_functions_and_no_others(stude
 
 
 @pytest.mark.parametrize("number", range(MISTAKES))
-def test_the_feedback_names_each_mistake_and_its_mend(number, course):
+def test_the_feedback_names_each_mistake_and_its_fix(number, course):
     text = feedback(course, f"mistake-{number}")
     for name, exercise in EXERCISES.items():
         if mistake(name, number):
             made = exercise.mistakes[number]
-            assert f"This looks like a usual mistake: {made.name}. {made.mend}" in text
+            assert f"This looks like a common mistake: {made.name}. {made.fix}" in text
 
 
 def test_the_feedback_says_what_else_went_wrong(course):
@@ -193,7 +193,7 @@ def test_what_earns_nothing_says_why_and_no_solution(name):
     shown = "\n".join(caught.value._render_traceback_())
     assert shown == str(caught.value) and "✗ Not solved so far" in shown and "smallest example" in shown
     assert max(map(len, shown.splitlines())) <= WIDTH
-    told = f"This looks like a usual mistake: {exercise.mistakes[0].name}. {exercise.mistakes[0].mend}"
+    told = f"This looks like a common mistake: {exercise.mistakes[0].name}. {exercise.mistakes[0].fix}"
     assert told in " ".join(shown.split())
     assert not any(hint in shown for hint in exercise.hints) and "checks.solution" not in shown
 

@@ -218,7 +218,7 @@ def test_provenance_is_complete_and_the_file_is_small(record):
     assert (BITS / "bits.json").stat().st_size <= 100_000
 
 
-def test_a_missing_damaged_or_partial_file_is_refused_with_the_mend(tmp_path):
+def test_a_missing_damaged_or_partial_file_is_refused_with_the_fix(tmp_path):
     with pytest.raises(LabError, match=r"git checkout -- data/bits.*record_bits\.py"):
         perplexity_by_bits(tmp_path)
     whole = json.loads((BITS / "bits.json").read_text())

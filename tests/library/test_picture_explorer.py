@@ -63,7 +63,7 @@ def test_the_change_is_the_mean_distance_from_the_base():
     (lambda record: record["adapters"]["4"].update(loss=float("nan")), "rank 4 has loss nan"),
     (lambda record: record.pop("size"), "size"),
 ])  # fmt: skip
-def test_a_damaged_record_is_named_with_its_mend(folder, change, words):
+def test_a_damaged_record_is_named_with_its_fix(folder, change, words):
     file = folder / "samples.json"
     record = json.loads(file.read_text())
     change(record)

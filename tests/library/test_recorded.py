@@ -133,7 +133,7 @@ def test_files_are_small_and_are_read_once(update):
     assert weight_update() is update
 
 
-def test_a_missing_or_damaged_file_is_refused_with_the_mend(tmp_path):
+def test_a_missing_or_damaged_file_is_refused_with_the_fix(tmp_path):
     for name in ("update.json", "update.safetensors"):
         folder = tmp_path / name.replace(".", "-")
         shutil.copytree(FOLDER, folder)

@@ -76,7 +76,7 @@ def test_every_exercise_is_complete(name):
     assert name == exercise.name == exercise.solution.__name__
     assert exercise.reward and len(exercise.hints) == 3 and len(set(exercise.hints)) == 3
     names = [mistake.name for mistake in exercise.mistakes]
-    assert len(names) == len(set(names)) >= 3 and all(mistake.mend.endswith(".") for mistake in exercise.mistakes)
+    assert len(names) == len(set(names)) >= 3 and all(mistake.fix.endswith(".") for mistake in exercise.mistakes)
     assert 10 <= len(examples(exercise)) <= EXAMPLES
     tensors = [value for inputs in examples(exercise) for value in inputs if isinstance(value, torch.Tensor)]
     widths = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}

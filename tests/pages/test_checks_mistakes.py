@@ -1,4 +1,4 @@
-"""Every usual mistake is called by its name, as a learner would make it, with the smallest example that shows it."""
+"""Every common mistake is called by its name, as a learner would make it, with the smallest example that shows it."""
 
 import math
 import re
@@ -63,7 +63,7 @@ def test_every_exercise_has_its_learners():
 def test_a_learners_mistake_is_named_with_an_example(name, mistake, wrong):
     report = checks.check(name, wrong)
     assert not report.passed and report.status == "wrong"
-    assert report.mistake == mistake and f"usual mistake: {mistake}" in report.text
+    assert report.mistake == mistake and f"common mistake: {mistake}" in report.text
     assert "smallest example that fails" in report.text and "yours" in dict(report.example)
     assert ("expected" in dict(report.example)) == (name != "initial_adapter")
     assert report.text.count("✗") >= 2  # the verdict and at least one line

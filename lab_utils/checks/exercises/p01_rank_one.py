@@ -138,7 +138,7 @@ EXERCISES = (
             ),
             Mistake(
                 "inner product",
-                "You summed the products to one number. Here nothing is summed: every pair gets a place of its own.",
+                "You summed the products to one number. Here nothing is summed: every pair gets its own place.",
                 wrong=(
                     lambda column, row: column @ row, lambda column, row: row @ column,
                     lambda column, row: (column * row).sum(), lambda column, row: (row * column).sum(),

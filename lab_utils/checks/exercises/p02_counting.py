@@ -159,7 +159,7 @@ EXERCISES = (
         mistakes=(
             Mistake(
                 "layers forgotten",
-                "`shapes` is one layer. Every layer has adapters of its own: times n_layers.",
+                "`shapes` is one layer. Every layer has its own adapters: times n_layers.",
                 wrong=(lambda shapes, n, r, targets: r * sum(sum(shapes[t]) for t in targets),),
             ),
             Mistake(

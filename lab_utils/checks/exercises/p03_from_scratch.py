@@ -203,7 +203,7 @@ EXERCISES = (
             "values": "All numbers are finite.",
             "B": "B is zero, so that the adapter starts as no change at all.",
             "A": "A is not zero, so that B gets a gradient.",
-            "random": "A is drawn anew on every call.",
+            "random": "A is drawn again on every call.",
         },
         mistakes=(
             Mistake(
@@ -223,7 +223,7 @@ EXERCISES = (
             ),
             Mistake(
                 "A the same on every call",
-                "No fixed numbers and no seed in here: every layer needs directions of its own.",
+                "No fixed numbers and no seed in here: every layer needs its own directions.",
                 when=_start(lambda A, B, again: A.any() and torch.equal(A, again)),
             ),
             Mistake(

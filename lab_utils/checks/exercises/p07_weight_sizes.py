@@ -92,7 +92,7 @@ EXERCISES = (
                 ),
             ),
             Mistake(
-                "absmax kept in 32 bits all the same",
+                "absmax still kept in 32 bits",
                 "Double quantization takes the place of the 32 bits of an absmax: 8 remain.",
                 wrong=(
                     _bits(_plain, lambda size: 32 / size + 8 / size), _bits(_plain, _plain),

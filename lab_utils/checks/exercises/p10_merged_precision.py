@@ -128,12 +128,12 @@ EXERCISES = (
         mistakes=(
             Mistake(
                 "the old absmax for the new weights",
-                "The merged weights are quantized anew: a block whose largest weight has changed has another absmax.",
+                "The merged weights are quantized again: a block whose largest weight has changed has another absmax.",
                 wrong=(_counted(_differ, after=lambda w, d: (w + d) / w.abs().amax(dim=1, keepdim=True)),),
             ),
             Mistake(
                 "the update quantized by itself",
-                "Add it to the weights first. Alone it would get scales of its own, and lose nothing.",
+                "Add it to the weights first. Alone it would get its own scales, and lose nothing.",
                 wrong=(
                     _counted(_differ, after=lambda w, d: _scaled(d)),
                     _counted(_differ, after=lambda w, d: d / w.abs().amax(dim=1, keepdim=True)),
@@ -166,7 +166,7 @@ EXERCISES = (
             ),
             Mistake(
                 "how far instead of how many",
-                "An index may move by more than one, and counts once all the same.",
+                "An index may move by more than one, and still counts once.",
                 wrong=(
                     _counted(lambda old, new: int((old - new).abs().sum())),
                     _counted(lambda old, new: abs(int((old - new).sum()))),

@@ -165,7 +165,7 @@ EXERCISES = (
         ),
         hints=(
             "Which of W, A, B, d and b are trained? How many numbers has each of those?",
-            "Each adapted matrix of each layer has a d (rank numbers) and a b (out numbers) of its own.",
+            "Each adapted matrix of each layer has its own d (rank numbers) and b (out numbers).",
             "n_layers times the sum of rank + out over the matrices.",
         ),
         reward="The first example has 38,400 at rank 256. LoRA at rank 1 already has 57,600 there.",

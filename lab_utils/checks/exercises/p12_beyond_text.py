@@ -86,7 +86,7 @@ EXERCISES = (
             ),
             Mistake(
                 "everything that ends with proj",
-                "In the vision tower, proj is a layer of its own, and the first one even a convolution.",
+                "In the vision tower, proj is its own layer, and the first one even a convolution.",
                 wrong=(
                     _chosen(lambda name: name.endswith("proj")),
                     _chosen(lambda name: name.endswith((*_ATTENTION, *_MLP, ".proj"))),

@@ -216,7 +216,7 @@ EXERCISES = (
         hints=(
             "A is a convolution into `rank` channels, B mixes these without looking at their neighbours. What does B "
             "do to A's kernels?",
-            "Each place of the kernel is a matrix product of its own. With the axes after the first laid flat they are "
+            "Each place of the kernel is its own matrix product. With the axes after the first laid flat they are "
             "all done in one.",
             "scaling * (lora_B.flatten(1) @ lora_A.flatten(1)), which is (out, in · height · width), and then .view.",
         ),

@@ -1,4 +1,4 @@
-// An exported page has no Jupyter: this gives every explorer a model of its own, filled from the saved state.
+// An exported page has no Jupyter: this gives every explorer its own model, filled from the saved state.
 const states = JSON.parse(document.getElementById("lab-states").textContent);
 const models = {};
 
