@@ -1,5 +1,6 @@
 """The worked examples in docstrings: numbers in, numbers out. Every public function of the lowest rooms has one."""
 
+import builtins
 import doctest
 import importlib
 import inspect
@@ -12,6 +13,12 @@ SOME_HAVE_ONE = (
     "variants.lora_plus", "variants.pissa", "variants.vera", "variants.whole_model",
 )  # fmt: skip
 FINDER = doctest.DocTestFinder(exclude_empty=True)
+
+
+@pytest.fixture(autouse=True)
+def last_value(monkeypatch):
+    """doctest leaves the last value in `builtins._`, where IPython takes it for somebody's own name."""
+    monkeypatch.setattr(builtins, "_", None, raising=False)
 
 
 def module(name: str):
