@@ -66,8 +66,6 @@ def put_on(model, config):
     return model.train()
 
 
-
-
 def take_off_adapter(model):
     """The base model without any peft layers, in place; peft puts its layers into the base itself.
 

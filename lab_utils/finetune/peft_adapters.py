@@ -19,6 +19,7 @@ from ..lora.peft_config import whole_in_words
 from ..lora.targets import check_complete
 from ..models.registry import base_model
 from ..quiet import quiet
+from .adapter import sides_of
 
 PARTS = (*MATRICES, "lora_magnitude_vector")
 
@@ -77,11 +78,10 @@ def _check_shape(key: Key, tensor: Tensor, modules: Mapping, what: str, source: 
 
 def _sizes(layer) -> tuple[int, int] | None:
     """(out, in) of a layer that LoRA can adapt, peft's layers included; None for any other."""
-    if hasattr(layer, "in_features") and hasattr(layer, "out_features"):
-        return layer.out_features, layer.in_features
     if isinstance(layer, torch.nn.Embedding):
         return layer.embedding_dim, layer.num_embeddings
-    return tuple(layer.weight.shape[::-1]) if type(layer).__name__ == "Conv1D" and hasattr(layer, "nf") else None
+    sides = sides_of(layer)
+    return sides and sides[::-1]
 
 
 def _check_whole(base, facts: Facts, found: AdapterFiles) -> None:

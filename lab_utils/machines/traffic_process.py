@@ -140,8 +140,6 @@ def held_bytes(tensors) -> int:
     return sum(own_part(tensor).nbytes for tensor in tensors)
 
 
-
-
 def train(settings: dict, method: str, strategy: str = "ddp", processes: int = 1, process: int = 0) -> dict:
     """A few steps of this process on its share of the batches; alone on the whole of them."""
     shape = Architecture(**settings["shape"])

@@ -142,14 +142,6 @@ def _gradio():
     return gradio
 
 
-
-
-
-
-
-
-
-
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code: 0 the page was served, 2 it could not be."""
     parser = argparse.ArgumentParser(prog="python -m lab_utils.serving.chat_page", description=__doc__.splitlines()[0])

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import tiny_runs
 import torch
+from run_folders import RECIPE, everything, finished_run, trainer_in
 from safetensors.torch import load_file, save_file
 
 from lab_utils.errors import LabError
@@ -20,17 +21,11 @@ from lab_utils.finetune.checkpoint import checkpoints
 from lab_utils.folders import ROOT
 from lab_utils.tasks.registry import load_task
 
-RECIPE = replace(tiny_runs.RECIPE, quantization="none", gradient_checkpointing=False, max_length=128)
-
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     """A folder with the tiny model, and a finished run of three steps in `run`."""
-    folder = tmp_path_factory.mktemp("home")
-    tiny_runs.save_tiny(folder / "tiny")
-    with tiny_runs.as_tiny(folder):
-        module.finetune(RECIPE, folder / "run", progress=False)
-    return folder
+    return finished_run(tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture
@@ -44,17 +39,7 @@ def run(home, tmp_path):
 @pytest.fixture
 def train(home):
     """`finetune` with the tiny model for the embedded one."""
-
-    def call(folder, recipe=RECIPE, **options):
-        with tiny_runs.as_tiny(home):
-            return module.finetune(recipe, folder, progress=False, **options)
-
-    return call
-
-
-def everything(folder: Path) -> dict[str, bytes]:
-    paths = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+    return trainer_in(home)
 
 
 def weights(folder: Path) -> bytes:
