@@ -14,8 +14,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..counts.architectures import Architecture
@@ -32,65 +31,27 @@ WHOLE = {  # torch's operator -> our name, and which argument is the whole tenso
 }
 
 
-class Layer(nn.Module):
-    """A layer of a Llama, with the names that it has in transformers."""
+def small_llama(shape: Architecture) -> nn.Module:
+    """transformers' Llama with the sizes of `shape` and random weights; its output matrix is the embedding."""
+    from transformers import LlamaConfig, LlamaForCausalLM
 
-    def __init__(self, shape: Architecture):
-        super().__init__()
-        self.heads, self.head_size = shape.heads, shape.head_size
-        self.input_layernorm, self.post_attention_layernorm = (nn.RMSNorm(shape.hidden) for _ in range(2))
-        for name, linear in shape.linears().items():
-            self.add_module(name, nn.Linear(linear.in_features, linear.out_features, bias=False))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (batch, tokens, hidden) -> the same shape."""
-        h = self.input_layernorm(x)
-        q, k, v = (
-            projection(h).unflatten(-1, (-1, self.head_size)).transpose(1, 2)  # (batch, heads, tokens, head_size)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        mixed = F.scaled_dot_product_attention(turn(q), turn(k), v, is_causal=True, enable_gqa=True)
-        x = x + self.o_proj(mixed.transpose(1, 2).flatten(2))
-        h = self.post_attention_layernorm(x)
-        return x + self.down_proj(F.silu(self.gate_proj(h)) * self.up_proj(h))
+    return LlamaForCausalLM(LlamaConfig(
+        vocab_size=shape.vocabulary, hidden_size=shape.hidden, intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.n_layers, num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads,
+        head_dim=shape.head_size, initializer_range=shape.hidden**-0.5, tie_word_embeddings=True, use_cache=False,
+        pad_token_id=None, bos_token_id=None, eos_token_id=None,
+    ))  # fmt: skip
 
 
-def turn(x: Tensor) -> Tensor:
-    """Rotary positions: pairs of numbers of x (…, tokens, head_size), turned by an angle that grows with the token."""
-    half = x.shape[-1] // 2
-    angles = torch.arange(x.shape[-2])[:, None] * 10_000.0 ** (-torch.arange(half) / half)
-    a, b = x[..., :half], x[..., half:]
-    return torch.cat([a * angles.cos() - b * angles.sin(), b * angles.cos() + a * angles.sin()], -1)
-
-
-class SmallLlama(nn.Module):
-    """Random weights, always the same; the output matrix is the embedding."""
-
-    def __init__(self, shape: Architecture):
-        super().__init__()
-        self.embed_tokens = nn.Embedding(shape.vocabulary, shape.hidden)
-        nn.init.normal_(self.embed_tokens.weight, std=shape.hidden**-0.5)
-        self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.n_layers))
-        self.norm = nn.RMSNorm(shape.hidden)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """tokens int64 (batch, tokens) -> the mean loss of each next one."""
-        x = self.embed_tokens(tokens)
-        for layer in self.layers:
-            x = layer(x)
-        logits = F.linear(self.norm(x), self.embed_tokens.weight)
-        return F.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
-
-
-def build(method: str, shape: Architecture, rank: int) -> SmallLlama:
+def build(method: str, shape: Architecture, rank: int) -> nn.Module:
     """The model, its linear layers in NF4 if `method` is "qlora", with adapters unless it is "full"."""
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers go on as they would have
         torch.manual_seed(0)
-        model = SmallLlama(shape)
+        model = small_llama(shape)
         if method == "qlora":
-            for layer in model.layers:
-                for name in shape.linears():
-                    layer.set_submodule(name, four_bit(layer.get_submodule(name)))
+            for name, module in list(model.model.layers.named_modules()):
+                if isinstance(module, nn.Linear):
+                    model.model.layers.set_submodule(name, four_bit(module))
         return model if method == "full" else inject(model, list(shape.linears()), rank, 2 * rank)
 
 
@@ -107,15 +68,16 @@ def four_bit(linear: nn.Linear) -> nn.Linear:
     return layer.to("cpu")  # quantizes
 
 
-def spread(model: SmallLlama, strategy: str) -> nn.Module:
+def distribute(model: nn.Module, strategy: str) -> nn.Module:
     """The model as `strategy` trains it: "ddp" or "fsdp"."""
     if strategy == "ddp":
-        return nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
+        # Its one buffer, the rotary angles, is the same everywhere.
+        return nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True, broadcast_buffers=False)
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
-    for layer in model.layers:
+    for layer in model.model.layers:
         fully_shard(layer, mesh=mesh)
     return fully_shard(model, mesh=mesh)
 
@@ -144,7 +106,7 @@ def train(settings: dict, method: str, strategy: str = "ddp", processes: int = 1
     """A few steps of this process on its share of the batches; alone on the whole of them."""
     shape = Architecture(**settings["shape"])
     model = build(method, shape, settings["rank"])
-    trained = model if processes == 1 else spread(model, strategy)
+    trained = model if processes == 1 else distribute(model, strategy)
     optimizer = torch.optim.AdamW(trainable_parameters(model), lr=settings["learning_rate"], weight_decay=0.0)
     generator, size = torch.Generator().manual_seed(1), settings["batch_size"]
     whole = size * settings["processes"], settings["tokens"]
@@ -157,7 +119,7 @@ def train(settings: dict, method: str, strategy: str = "ddp", processes: int = 1
         before, began = loopback_bytes(), time.perf_counter()
         wait(processes)  # nobody begins before all have looked
         with Counter() as counter:
-            loss = trained(own)
+            loss = trained(input_ids=own, labels=own).loss
             loss.backward()
             optimizer.step()
         wait(processes)
