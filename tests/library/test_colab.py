@@ -17,6 +17,7 @@ import pytest
 import torch
 from checkpoints import save
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from lab_utils.errors import LabError
 from lab_utils.finetune import checkpoint
@@ -61,13 +62,18 @@ def on_colab(monkeypatch, tmp_path):
 # What is installed
 
 
+def by_name(specs: list[str]) -> dict[str, str]:
+    """Version by name, written with hyphens, of texts such as "rouge_score==0.1.2"."""
+    return {canonicalize_name(name): version for name, version in (spec.split("==") for spec in specs)}
+
+
 def test_of_what_colab_brings_only_this_is_missing_or_too_old():
     specs = colab_packages.missing(recorded().get)
     assert [spec.split("==")[0] for spec in specs] == [
-        "accelerate", "bitsandbytes", "gguf", "hypothesis", "peft", "transformers", "trl",
+        "accelerate", "bitsandbytes", "datasketch", "gguf", "hypothesis", "peft", "rouge_score", "transformers", "trl",
     ]  # fmt: skip
     ranges = {one.name: one.specifier for one in map(Requirement, colab_packages.project()["dependencies"])}
-    for name, version in (spec.split("==") for spec in specs):
+    for name, version in by_name(specs).items():
         assert version in ranges[name] and recorded().get(name) not in ranges[name]
 
 
@@ -87,7 +93,7 @@ def test_extras_that_colab_brings_in_older_versions_are_named(on_colab, monkeypa
 
 
 def test_what_is_installed_leaves_nothing_missing():
-    after = recorded() | dict(spec.split("==") for spec in colab_packages.missing(recorded().get))
+    after = recorded() | by_name(colab_packages.missing(recorded().get))
     assert colab_packages.missing(after.get) == []
     assert colab_packages.missing() == []  # this environment has all of it
 
