@@ -1,7 +1,11 @@
-"""The fine-tuning tasks and their data (pages 08, 09)."""
+"""The fine-tuning tasks and their data, those of the pages and your own (pages 08, 09, 14)."""
 
+from .arguments import add_arguments, from_arguments
+from .conversations import last_turn, rows_text, with_system
+from .own_data import OwnTask, from_description, own
 from .registry import TASKS, Task, load_task
 
 __all__ = [
-    "TASKS", "Task", "load_task",
+    "TASKS", "OwnTask", "Task", "add_arguments", "from_arguments", "from_description", "last_turn", "load_task", "own",
+    "rows_text", "with_system",
 ]  # fmt: skip

@@ -24,8 +24,8 @@ def strict_json(text: str) -> object:
         character, a key that occurs twice, or more than 100 levels of nesting. A JSONDecodeError says where.
     """
     try:
-        found = json.loads(text, object_pairs_hook=_once_each)
-        flaw = _flaw(found, "")
+        found = json.loads(text, object_pairs_hook=once_each)
+        flaw = json_flaw(found)
     except RecursionError as error:
         raise ValueError(TOO_DEEP) from error
     if flaw:
@@ -33,13 +33,18 @@ def strict_json(text: str) -> object:
     return found
 
 
-def _once_each(pairs: list[tuple[str, object]]) -> dict:
+def once_each(pairs: list[tuple[str, object]]) -> dict:
     """An object's members as a dict; a key may occur once."""
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
         raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!a} occurs twice")
     return found
+
+
+def json_flaw(value: object) -> str:
+    """What Python's reader lets through and JSON does not, in words; "" if there is nothing."""
+    return _flaw(value, "")
 
 
 def _flaw(value: object, path: str, level: int = 0) -> str:
@@ -95,13 +100,13 @@ def placed_lines(path: str | Path) -> list[tuple[str, dict]]:
     if whole.startswith(UTF_16) or b"\0" in whole[:4]:
         raise LabError(f"{path} is UTF-16, or another encoding of two or four bytes a character. Save it as UTF-8.")
     lines = ((f"{path}, line {number}", line) for number, line in enumerate(whole.splitlines(), 1))
-    rows = [(place, _object(line, place)) for place, line in lines if line.removeprefix(BOM.encode()).strip()]
+    rows = [(place, object_in(line, place)) for place, line in lines if line.removeprefix(BOM.encode()).strip()]
     if not rows:
         raise LabError(f"{path} holds no example. Restore it (`git checkout -- data`) or choose another split.")
     return rows
 
 
-def _object(line: bytes, place: str) -> dict:
+def object_in(line: bytes, place: str) -> dict:
     """The object in a line of a data file."""
     try:
         found = strict_json(line.decode("utf-8").removeprefix(BOM))

@@ -147,13 +147,14 @@ def find_task(task: str | Task) -> Task:
     return TASKS[choose("task", task, TASKS)]
 
 
-def load_task(name: str, folder: str | Path | None = None):
+def load_task(name: str | Task, folder: str | Path | None = None):
     """Load a task.
 
     Parameters
     ----------
     name : str
-        A name in `TASKS`. "dolly" comes from the Hugging Face hub and needs a network, unless `folder` is given.
+        A name in `TASKS`. "dolly" comes from the Hugging Face hub and needs a network, unless `folder` is given. Of
+        one's own task (`own`), the data that it holds.
     folder : path, optional
         Read the JSON Lines files from here; default `data/<name>`.
 
@@ -167,6 +168,8 @@ def load_task(name: str, folder: str | Path | None = None):
     LabError
         Unknown task, missing or empty file, corrupt line (named by file, line and column), hub out of reach.
     """
+    if getattr(name, "data", None) is not None and isinstance(name, Task):
+        return name.data
     task = TASKS[choose("task", name, TASKS)]
     from datasets import Dataset, DatasetDict
 

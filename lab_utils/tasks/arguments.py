@@ -1,0 +1,38 @@
+"""A person's own data on a command line: the same flags for every command."""
+
+from .own_data import OwnTask, own
+
+FLAGS = {
+    "data": "your own data: a .csv, .tsv, .json, .jsonl or .parquet file, or a folder with train, validation and test",
+    "prompt": "the column that is asked; several, separated by commas, are joined",
+    "answer": "the column that is answered; several become one JSON object",
+    "messages": "or the column of conversations",
+    "system": "the system message (default: none)",
+    "group": "a column whose rows of one value stay in one split",
+    "encoding": "of a text file (default: utf-8)",
+}
+
+
+def add_arguments(parser) -> None:
+    """Add the flags of one's own data to a parser of argparse."""
+    group = parser.add_argument_group("your own data")
+    for name, help in FLAGS.items():
+        group.add_argument(f"--{name}", help=help)
+
+
+def from_arguments(values: dict) -> OwnTask | None:
+    """The task of a command line, its flags taken out of `values`; None without --data.
+
+    Raises
+    ------
+    LabError
+        As `own`.
+    """
+    given = {name: values.pop(name, None) for name in FLAGS}
+    data = given.pop("data")
+    if data is None:
+        return None
+    for name in ("prompt", "answer"):
+        if given[name] and "," in given[name]:
+            given[name] = tuple(given[name].split(","))
+    return own(data, **{name: value for name, value in given.items() if value is not None})

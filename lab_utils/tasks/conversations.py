@@ -1,0 +1,134 @@
+"""Conversations as data: turns in one form, whatever form they came in, and what a reader of rows asks of them."""
+
+import json
+from collections.abc import Mapping, Sequence
+
+from ..errors import LabError, shown
+from .data_lines import half_character
+
+ROLES = {
+    "system": "system", "developer": "system",
+    "user": "user", "human": "user", "prompter": "user", "customer": "user",
+    "assistant": "assistant", "gpt": "assistant", "bot": "assistant", "model": "assistant", "chatgpt": "assistant",
+    "ai": "assistant", "agent": "assistant",
+    "tool": "tool", "function": "tool", "observation": "tool", "ipython": "tool", "tool_response": "tool",
+}  # fmt: skip
+ROLE_KEYS, CONTENT_KEYS = ("role", "from", "speaker"), ("content", "value", "text")
+REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+PASSED_ON = ("tool_calls", "tool_call_id", "name")
+
+
+def turns_of(value: object, place: str) -> list[dict]:
+    """A conversation in the lab's form.
+
+    Parameters
+    ----------
+    value : list of turns, each with a role ("role" or "from") and a text ("content" or "value"); or that as JSON text
+    place : str, with the column's name, for messages
+
+    Returns
+    -------
+    list of {"role": "system", "user", "assistant" or "tool", "content": str}, with "reasoning_content", "tool_calls",
+    "tool_call_id" and "name" where the data have them
+
+    Raises
+    ------
+    LabError
+        It is something else: the place, the turn and the value are named.
+    """
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            raise LabError(f"{place}: expected a list of turns, found the text {shown(value)}.") from error
+    if isinstance(value, Mapping) or not hasattr(value, "__iter__"):
+        raise LabError(f"{place}: expected a list of turns, found {shown(value)}.")
+    return [_turn(one, f"{place}, turn {number}") for number, one in enumerate(value, 1)]
+
+
+def _turn(turn: object, place: str) -> dict:
+    if not isinstance(turn, Mapping):
+        raise LabError(f"{place}: expected {{'role': …, 'content': …}}, found {shown(turn)}.")
+    role = next((turn[key] for key in ROLE_KEYS if turn.get(key) is not None), None)
+    if not isinstance(role, str) or role.lower() not in ROLES:
+        known = "system, user, assistant and tool (or human and gpt)"
+        raise LabError(f"{place}: the role is {shown(role)}; known are {known}. Correct that turn.")
+    found = {"role": ROLES[role.lower()]}
+    said = next((turn[key] for key in CONTENT_KEYS if turn.get(key) is not None), None)
+    found["content"] = _content(said, place, optional=bool(turn.get("tool_calls")))
+    if reasoning := next((turn[key] for key in REASONING_KEYS if turn.get(key)), None):
+        found["reasoning_content"] = _content(reasoning, f"{place}, reasoning")
+    found |= {key: turn[key] for key in PASSED_ON if turn.get(key)}
+    return found
+
+
+def _content(said: object, place: str, optional: bool = False) -> str:
+    """A turn's text; a list of parts is joined where all of them are texts."""
+    if said is None and optional:
+        return ""
+    if isinstance(said, (list, tuple)):
+        parts = [_part(one) for one in said]
+        if not all(isinstance(one, str) for one in parts):
+            raise LabError(f"{place}: a part of the content is not text: {shown(said)}. Only text can be trained on.")
+        said = "".join(parts)
+    if said is None:
+        return ""
+    if not isinstance(said, str):
+        raise LabError(f"{place}: the content is {shown(said)}, not a text. Correct that turn.")
+    if half := half_character(said):
+        raise LabError(f"{place}: the content holds {half}. Correct that turn.")
+    return said
+
+
+def _part(part: object) -> object:
+    """The text of one part of a content; of a picture, the part itself."""
+    is_text = isinstance(part, Mapping) and part.get("type") in (None, "text")
+    return part.get("text") if is_text else part
+
+
+def check_conversation(messages: object, place: str) -> list[dict]:
+    """`turns_of`, and there must be an answer to learn from: an assistant's turn with a text or a call of a tool."""
+    turns = turns_of(messages, place)
+    if not has_answer(turns):
+        raise LabError(f"{place}: no turn of the assistant says anything, so there is nothing to learn from.")
+    return turns
+
+
+def has_answer(messages: Sequence[Mapping]) -> bool:
+    """Does the assistant say something, or call a tool?"""
+    return any(_answers(one) for one in messages)
+
+
+def _answers(turn: Mapping) -> bool:
+    return turn["role"] == "assistant" and bool(turn["content"].strip() or turn.get("tool_calls"))
+
+
+def with_system(task, messages: Sequence[dict]) -> list[dict]:
+    """The conversation with the task's system message first, if it has none itself and the task has one."""
+    has = bool(messages) and messages[0]["role"] == "system"
+    return list(messages) if has or not task.system else [{"role": "system", "content": task.system}, *messages]
+
+
+def last_turn(messages: Sequence[dict]) -> tuple[list[dict], str]:
+    """What comes before the assistant's last turn that has a text, and that text: what a score asks for.
+
+    Raises
+    ------
+    LabError
+        There is no such turn.
+    """
+    for number in range(len(messages) - 1, -1, -1):
+        if messages[number]["role"] == "assistant" and messages[number]["content"].strip():
+            return list(messages[:number]), messages[number]["content"]
+    raise LabError("A conversation has no turn in which the assistant says something: there is nothing to score.")
+
+
+def rows_text(row: Mapping) -> tuple[str, str]:
+    """(prompt, answer) of a row, for a table: of a conversation, what the user said last and what was answered."""
+    if "messages" not in row:
+        return row["prompt"], row["answer"]
+    if not any(one["role"] == "assistant" and one["content"].strip() for one in row["messages"]):
+        return next((one["content"] for one in row["messages"] if one["role"] == "user"), ""), ""
+    context, answer = last_turn(row["messages"])
+    asked = [one["content"] for one in context if one["role"] == "user"]
+    return (asked[-1] if asked else ""), answer

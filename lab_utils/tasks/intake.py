@@ -1,0 +1,203 @@
+"""A person's rows, read once: written to the disk as Arrow, counted and digested on the way."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import weakref
+from array import array
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import LabError
+from .layouts import Layout, LeftOut, as_text
+from .sources import Source
+
+KEPT = 5  # places that are kept of each finding
+MOST_LABELS = 2000  # more different answers than this are no labels
+
+
+class Scratch:
+    """A folder that is deleted when nobody needs it any more: when its owner goes, or at the end of the process."""
+
+    def __init__(self):
+        self.path = Path(tempfile.mkdtemp(prefix="lora-lab-data-"))
+        weakref.finalize(self, _remove, self.path, os.getpid())
+
+    def __reduce__(self):
+        return (str, (str(self.path),))  # a copy in another process reads it, and does not delete it
+
+
+def _remove(path: Path, owner: int) -> None:
+    if os.getpid() == owner:  # not in a process that was forked from the owner's
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@dataclass
+class Tally:
+    """How often something occurs, and where first.
+
+    Attributes
+    ----------
+    count : int
+    first : list of int, the numbers of the first rows
+    """
+
+    count: int = 0
+    first: list[int] = field(default_factory=list)
+
+    def add(self, number: int) -> None:
+        """Count one more."""
+        self.count += 1
+        if len(self.first) < KEPT:
+            self.first.append(number)
+
+
+@dataclass
+class Intake:
+    """What is known of one source after it was read.
+
+    Attributes
+    ----------
+    where : str, the place of a row with {} for its number: "tickets.csv, line {}"
+    path : Path of the Arrow file; its columns are those of `columns_of`
+    rows, read : int, examples written, and rows read
+    left_out : dict reason -> Tally
+    types : dict column -> dict name of a type -> Tally
+    answers : Counter answer -> int, or None if there are more than `MOST_LABELS`
+    json_fields : dict, the keys of answers that are all JSON objects, in order; None if one is not
+    longest : int, UTF-8 bytes of the longest answer
+    groups : array of int, one per example; rows without a group have one each
+    ungrouped : Tally of those
+    digest : str, hexadecimal, of all examples
+    """
+
+    where: str
+    path: Path
+    rows: int = 0
+    read: int = 0
+    left_out: dict[str, Tally] = field(default_factory=dict)
+    types: dict[str, dict[str, Tally]] = field(default_factory=dict)
+    answers: Counter | None = field(default_factory=Counter)
+    json_fields: dict | None = field(default_factory=dict)
+    longest: int = 0
+    groups: array = field(default_factory=lambda: array("q"))
+    ungrouped: Tally = field(default_factory=Tally)
+    digest: str = ""
+
+    def place(self, number: int) -> str:
+        """Where a row is, for a message."""
+        return self.where.format(number)
+
+    def data(self):
+        """The examples as a datasets.Dataset, read from the disk as they are needed."""
+        from datasets import Dataset
+
+        found = Dataset.from_file(str(self.path))
+        return found.with_transform(decoded) if "messages" in found.column_names else found
+
+
+def take_in(source: Source, layout: Layout, group: str | None, path: Path) -> Intake:
+    """Read a source to its end, and write its examples to `path`.
+
+    Raises
+    ------
+    LabError
+        A row is broken: its place and column are named. Or the disk is full.
+    """
+    from datasets.arrow_writer import ArrowWriter
+
+    found, digest = Intake(source.where, path), hashlib.sha256()
+    try:
+        with ArrowWriter(path=str(path), features=_features(layout, group), writer_batch_size=500) as writer:
+            for number, row in source.rows():
+                found.read += 1
+                if example := _example(found, layout, row, number):
+                    digest.update(json.dumps(example, sort_keys=True, default=str).encode())
+                    if group is not None:
+                        example["group"] = _group(found, row, group, number)
+                    writer.write(_encoded(example))
+            if found.rows:
+                writer.finalize()
+    except OSError as error:
+        raise LabError(f"The data cannot be kept in {path.parent}: {error}. Free some space, or set TMPDIR.") from error
+    found.digest = digest.hexdigest()
+    return found
+
+
+def _features(layout: Layout, group: str | None):
+    from datasets import Features, Value
+
+    texts = ["prompt", "answer"] if layout.kind == "answers" else ["messages", "tools"]
+    texts += ["group"] if group is not None else []
+    return Features({name: Value("string") for name in texts} | {"line": Value("int64")})
+
+
+def _example(found: Intake, layout: Layout, row: Mapping, number: int) -> dict | None:
+    """The example of a row, counted; None if there is nothing to learn from it."""
+    for column in (one for columns in layout.columns.values() for one in columns):
+        if (value := row.get(column)) is not None:
+            found.types.setdefault(column, {}).setdefault(type(value).__name__, Tally()).add(number)
+    try:
+        example = layout.convert(row, found.place(number))
+    except LeftOut as reason:
+        found.left_out.setdefault(str(reason), Tally()).add(number)
+        return None
+    found.rows += 1
+    if layout.kind == "answers":
+        _count_answer(found, example["answer"])
+    else:
+        answers = [one["content"] for one in example["messages"] if one["role"] == "assistant"]
+        found.longest = max(found.longest, *(len(text.encode()) for text in answers))
+    return {**example, "line": number}
+
+
+def _count_answer(found: Intake, answer: str) -> None:
+    found.longest = max(found.longest, len(answer.encode()))
+    if found.answers is not None:
+        found.answers[answer] += 1
+        if len(found.answers) > MOST_LABELS:
+            found.answers = None
+    if found.json_fields is not None:
+        value = _object(answer)
+        found.json_fields = None if value is None else found.json_fields | dict.fromkeys(value)
+
+
+def _object(text: str) -> dict | None:
+    if not text.lstrip().startswith("{"):
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _group(found: Intake, row: Mapping, group: str, number: int) -> str | None:
+    """A row's group as text; None, and a group of its own, where the column is empty."""
+    text = as_text(row.get(group), found.place(number), group)
+    if not text:
+        found.ungrouped.add(number)
+        found.groups.append(-len(found.groups) - 1)
+        return None
+    found.groups.append(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "big"))
+    return text
+
+
+def _encoded(example: dict) -> dict:
+    """An example as Arrow keeps it: turns of unlike keys have no common columns, so they are JSON text there."""
+    if "messages" not in example:
+        return example
+    texts = {name: json.dumps(example[name], ensure_ascii=False, default=str) for name in ("messages", "tools")}
+    return {**example, **texts}
+
+
+def decoded(batch: dict) -> dict:
+    """The examples of a batch with their turns as lists again: what `Dataset.with_transform` calls."""
+    return {
+        name: [json.loads(text) for text in values] if name in ("messages", "tools") else values
+        for name, values in batch.items()
+    }

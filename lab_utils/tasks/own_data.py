@@ -1,0 +1,295 @@
+"""A task of your own: your file, which of its columns is asked and which is answered, and its splits."""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ..errors import LabError, choose, listed, shown, whole
+from ..files import user_path
+from .intake import Intake, Scratch, take_in
+from .layouts import Layout, choose_layout
+from .registry import Task
+from .sources import Source, open_source
+from .splitting import SPLITS, check_shares, cut
+
+METRICS = ("exact", "labels", "fields", "text")
+LONGEST_LABEL = 80  # characters
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Is a text one of these labels?"""
+
+    labels: frozenset
+
+    def __call__(self, text: str) -> bool:
+        return text.strip() in self.labels
+
+
+@dataclass(frozen=True, eq=False)
+class OwnTask(Task):
+    """A task made of a person's own data; it goes wherever a Task or a task's name goes.
+
+    Attributes
+    ----------
+    name : str, for folders: "tickets"
+    kind : "answers" (rows of prompt and answer) or "conversations" (rows of messages)
+    data : datasets.DatasetDict, read from the disk as it is needed; each row has its place in the file, "line"
+    metric : "exact", "labels", "fields", "text", or the person's function (output, answer) -> bool, or float in [0, 1]
+    labels : tuple of str, the labels if the metric is "labels"
+    notes : tuple of str, what was recognised, and what was left out
+    settings : dict, the arguments of `own`
+    data_digest : str, hex digits that differ for other examples
+    intakes : tuple of Intake, what was seen while reading, one per file
+    """
+
+    name: str = field(default="data", kw_only=True)
+    kind: str = field(default="answers", kw_only=True)
+    data: object = field(default=None, kw_only=True, repr=False)
+    metric: str | Callable = field(default="exact", kw_only=True)
+    labels: tuple[str, ...] = field(default=(), kw_only=True, repr=False)
+    notes: tuple[str, ...] = field(default=(), kw_only=True, repr=False)
+    settings: dict = field(default_factory=dict, kw_only=True, repr=False)
+    data_digest: str = field(default="", kw_only=True)
+    intakes: tuple[Intake, ...] = field(default=(), kw_only=True, repr=False)
+    scratch: Scratch | None = field(default=None, kw_only=True, repr=False)
+
+    @property
+    def key(self) -> str:
+        """Name and twelve hex digits that differ for other data, splits, system message or metric."""
+        parts = [self.data_digest, self.system, *self.fields, metric_name(self.metric), *map(str, self.splits)]
+        parts += [self.settings.get(name) for name in ("split", "group", "seed")]
+        return f"{self.name}-{hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:12]}"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, OwnTask) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __deepcopy__(self, memo: dict) -> "OwnTask":
+        return self
+
+    def __str__(self) -> str:
+        sizes = ", ".join(f"{len(rows):,} in {split}" for split, rows in self.data.items())
+        return f"{self.name}: {sizes}. " + " ".join(self.notes)
+
+    def __getitem__(self, split: str):
+        return self.data[choose("split", split, self.data)]
+
+    def is_right(self, text: str, answer: str) -> bool:
+        """As of a Task; by the person's own function if there is one, which calls an answer right by True or 1."""
+        return bool(self.metric(text, answer) >= 1) if callable(self.metric) else super().is_right(text, answer)
+
+    def description(self) -> dict:
+        """What a run's record keeps of the task, ready for JSON: `from_description` makes the task of it again."""
+        return {
+            **self.settings, "own": self.settings.get("own"), "key": self.key, "name": self.name, "kind": self.kind,
+            "data_digest": self.data_digest, "system": self.system, "fields": list(self.fields),
+            "metric": metric_name(self.metric), "max_new_tokens": self.max_new_tokens,
+            "rows": {split: len(rows) for split, rows in self.data.items()},
+        }  # fmt: skip
+
+
+def metric_name(metric: str | Callable) -> str:
+    """A metric's name; of a function, the function's."""
+    return metric if isinstance(metric, str) else getattr(metric, "__name__", type(metric).__name__)
+
+
+def own(
+    source, *, prompt=None, answer=None, messages=None, system: str | None = None, fields=(), split=(0.8, 0.1, 0.1),
+    group: str | None = None, seed: int = 0, metric=None, max_new_tokens: int | None = None, name: str | None = None,
+    encoding: str = "utf-8",
+) -> OwnTask:  # fmt: skip
+    """Make a task of your own data. What was recognised is printed, and so is what was left out.
+
+    Parameters
+    ----------
+    source : path of a .csv, .tsv, .json, .jsonl or .parquet file, or of a folder with train, validation and test; a
+        list of dicts; a pandas table; a datasets.Dataset or DatasetDict; or a dict of these by split
+    prompt, answer : the column that is asked and the one that is answered; several prompts are joined by a blank line,
+        several answers become one JSON object. Not needed where the data have a form that is recognised.
+    messages : or a column of conversations, each a list of {"role", "content"} or of ShareGPT's {"from", "value"}
+    system : str, the system message; "" or None for none
+    fields : names of the answer's JSON fields, to be scored one by one (default: those that are found)
+    split : shares of training, validation and test, if the source has no splits itself
+    group : a column whose rows of one value stay in one split, such as the customer
+    seed : int, of the split
+    metric : "exact", "labels", "fields" or "text"; or a function (output, answer) -> bool, or a float in [0, 1]
+        Default: by what the answers look like.
+    max_new_tokens : int, room for the longest answer (default: by the longest there is)
+    name : str, for folders (default: the file's)
+    encoding : str, of a text file
+
+    Returns
+    -------
+    OwnTask
+
+    Raises
+    ------
+    LabError
+        An argument is out of range, or the data are broken: file, line and column are named.
+    """
+    shares, seed = check_shares(split), whole("seed", seed, 0, 2**32 - 1)
+    parts = open_source(source, encoding)
+    first = next(iter(parts.values()))
+    if not (peek := first.peek()):
+        raise LabError(f"{_file(first)} holds no row. Give at least one example.")
+    layout = choose_layout(peek, _file(first), prompt, answer, messages, first.label_names)
+    _check_group(group, peek, first)
+    scratch = Scratch()
+    intakes = {
+        part: take_in(one, layout, group, scratch.path / f"{part or 'rows'}.arrow") for part, one in parts.items()
+    }
+    _refuse_empty(intakes, layout)
+    data = _splits(intakes, shares, seed, group)
+    path = _path(source)
+    made = OwnTask(
+        system or "", dict, splits=tuple(data), name=_name(name, path), kind=layout.kind, data=data,
+        data_digest=hashlib.sha256("".join(one.digest for one in intakes.values()).encode()).hexdigest()[:16],
+        intakes=tuple(intakes.values()), scratch=scratch,
+        settings={
+            "own": path, "prompt": prompt, "answer": answer, "messages": messages, "split": list(shares),
+            "group": group, "seed": seed, "encoding": encoding,
+        },
+    )  # fmt: skip
+    made = _with_metric(made, layout, fields, metric, max_new_tokens)
+    made = replace(made, notes=_notes(made, layout, parts))
+    print(made)
+    return made
+
+
+def from_description(description: dict, metric=None) -> OwnTask:
+    """The task that a run's record describes, its file read again.
+
+    Parameters
+    ----------
+    description : of `OwnTask.description`
+    metric : the person's function, if the record names one
+
+    Raises
+    ------
+    LabError
+        The data were in memory, the file is gone, or it holds other data now.
+    """
+    path = description.get("own")
+    if not path:
+        raise LabError(
+            f"The data of {description.get('name')!r} were in memory, not in a file: pass them again, to tasks.own(…)."
+        )
+    names = ("prompt", "answer", "messages", "system", "fields", "split", "group", "seed", "encoding", "name")
+    options = {name: description[name] for name in names if description.get(name) is not None}
+    known = description.get("metric") if description.get("metric") in METRICS else None
+    found = own(path, **options, metric=metric or known, max_new_tokens=description.get("max_new_tokens"))
+    if found.data_digest != description.get("data_digest", found.data_digest):
+        raise LabError(f"{path} holds other data than when the run was made. Restore it, or train again.")
+    return found
+
+
+def _file(source: Source | Intake) -> str:
+    """What a message calls a source: its file, or "the data"."""
+    return source.where.rpartition(", ")[0] or "the data"
+
+
+def _path(source: object) -> str | None:
+    if not (isinstance(source, str) or hasattr(source, "__fspath__")):
+        return None
+    return str(Path(user_path(source)).absolute())
+
+
+def _name(name: str | None, path: str | None) -> str:
+    text = name if name is not None else Path(path).stem if path else "data"
+    if not isinstance(text, str):
+        raise LabError(f"name={shown(name)} is out of range: a short text, such as 'tickets'.")
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40] or "data"
+
+
+def _check_group(group: object, peek: list[dict], source: Source) -> None:
+    if group is not None:
+        columns = dict.fromkeys(key for row in peek for key in row)
+        choose(f"column of {_file(source)} for group", group, columns)
+
+
+def _refuse_empty(intakes: dict[str, Intake], layout: Layout) -> None:
+    for one in intakes.values():
+        if not one.rows:
+            why = ", ".join(f"{tally.count} with {reason}" for reason, tally in one.left_out.items()) or "it is empty"
+            raise LabError(f"{_file(one)} holds no example that can be learnt from: {why} ({layout.said}).")
+
+
+def _splits(intakes: dict[str, Intake], shares, seed: int, group: str | None):
+    """The examples by split, cut by a seed unless the source was cut already."""
+    import numpy as np
+    from datasets import DatasetDict
+
+    if "" not in intakes:
+        return DatasetDict({name: intakes[name].data() for name in SPLITS if name in intakes})
+    one = intakes[""]
+    groups = np.array(one.groups, dtype=np.int64) if group is not None else None
+    data = one.data()
+    return DatasetDict({name: data.select(rows) for name, rows in cut(one.rows, shares, seed, groups).items()})
+
+
+def _with_metric(made: OwnTask, layout: Layout, fields, metric, max_new_tokens) -> OwnTask:
+    """The task with what its answers are compared by: as the person said, or by what they look like."""
+    if metric is not None and not callable(metric):
+        choose("metric", metric, METRICS)
+    longest = max(one.longest for one in made.intakes)
+    room = min(512, max(16, math.ceil(longest / 2) + 8)) if max_new_tokens is None else whole(
+        "max_new_tokens", max_new_tokens, 1, 100_000
+    )  # fmt: skip
+    labels, found_fields = _labels(made.intakes), _fields(made.intakes, layout)
+    named = listed(fields) if fields else ()
+    if named is None or not all(isinstance(one, str) for one in named):
+        raise LabError(f"fields={shown(fields)} is out of range: names of the answer's JSON fields.")
+    if metric is None:
+        metric = "fields" if named or found_fields else "labels" if labels else "text"
+    if metric == "fields" and not (named or found_fields):
+        raise LabError("metric='fields' compares JSON objects, and not every answer is one. Take 'exact' or 'text'.")
+    is_labels = metric == "labels"
+    if is_labels and made.kind == "conversations":
+        raise LabError("metric='labels' is for data with prompt and answer; conversations take 'text' or 'exact'.")
+    labels = labels or tuple(sorted({answer for one in made.intakes for answer in one.answers or ()}))
+    return replace(
+        made, metric=metric, fields=(named or found_fields) if metric == "fields" else (), max_new_tokens=room,
+        labels=labels if is_labels else (), in_form=OneOf(frozenset(labels)) if is_labels else bool,
+    )  # fmt: skip
+
+
+def _labels(intakes: tuple[Intake, ...]) -> tuple[str, ...]:
+    """The answers if they are labels: few and short, each twice on average; else none."""
+    if any(one.answers is None for one in intakes):
+        return ()
+    found = sorted({answer for one in intakes for answer in one.answers})
+    rows = sum(one.rows for one in intakes)
+    few = 0 < len(found) <= 200 and 2 * len(found) <= rows
+    return tuple(found) if few and max(map(len, found)) <= LONGEST_LABEL else ()
+
+
+def _fields(intakes: tuple[Intake, ...], layout: Layout) -> tuple[str, ...]:
+    """The keys of the answers, if every answer is a JSON object."""
+    if layout.kind != "answers" or any(not one.json_fields for one in intakes):
+        return ()
+    return tuple(dict.fromkeys(key for one in intakes for key in one.json_fields))
+
+
+def _notes(made: OwnTask, layout: Layout, parts: dict[str, Source]) -> tuple[str, ...]:
+    """What was recognised and what was left out, in sentences."""
+    form = next(iter(parts.values())).form
+    notes = [f"Read as {form}; {layout.said}."]
+    if made.metric == "labels":
+        notes.append(f"{len(made.labels)} labels.")
+    for one in made.intakes:
+        for reason, tally in one.left_out.items():
+            more = " …" if tally.count > len(tally.first) else ""
+            rows = "row" if tally.count == 1 else "rows"
+            first = ", ".join(map(str, tally.first))
+            notes.append(f"Left out: {tally.count:,} {rows} with {reason} ({one.where.format(first)}{more}).")
+    if made.settings["group"] is not None:
+        groups = "the file's own splits are kept" if "" not in parts else "each in one split"
+        notes.append(f"Groups from {made.settings['group']!r}: {groups}.")
+    return tuple(notes)

@@ -1,0 +1,209 @@
+"""Text files of data, read row by row: CSV, TSV, JSON Lines and JSON. What is wrong in one is named by line and column.
+
+Each function yields (line number, row), the first line being 1. A file is never held in memory as a whole, but for JSON
+that is one array.
+"""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import LabError
+from ..files import explain
+from .data_lines import BOM, UTF_16, json_flaw, object_in, once_each
+
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+LONGEST_FIELD = 2**31 - 1  # characters; csv's own limit is 131,072, less than one long conversation
+
+Rows = Iterator[tuple[int, dict]]
+
+
+def text_lines(path: Path, encoding: str = "utf-8") -> Iterator[str]:
+    """A file's lines with their ends, without a BOM.
+
+    Raises
+    ------
+    LabError
+        The file cannot be read, or has another encoding: line, column and byte are named.
+    """
+    try:
+        with open(path, "rb") as file:
+            _refuse_wide(path, file.read(64), encoding)
+            file.seek(0)
+            if encoding.lower().replace("_", "-").startswith(("utf-16", "utf-32")):
+                yield from _decoded(path, file.read(), encoding, 1).splitlines(keepends=True)
+                return
+            number = 0
+            for chunk in file:
+                for line in chunk.splitlines(keepends=True):  # of bytes: \r ends a line too, U+2028 does not
+                    number += 1
+                    yield _decoded(path, line, encoding, number)
+    except OSError as error:
+        raise LabError(f"{path} cannot be read: {explain(error)}") from error
+
+
+def _decoded(path: Path, line: bytes, encoding: str, number: int) -> str:
+    try:
+        return line.decode(encoding).removeprefix(BOM)
+    except UnicodeDecodeError as error:
+        column = len(line[: error.start].decode(encoding, "replace").removeprefix(BOM)) + 1
+        raise LabError(
+            f"{path}, line {number}, column {column}: byte 0x{line[error.start]:02x} is not {encoding.upper()}. Save "
+            "the file as UTF-8, or name its encoding: encoding='cp1252' is what Excel writes in Western Europe."
+        ) from error
+    except LookupError as error:
+        raise LabError(f"Unknown encoding {encoding!r}. Common ones: utf-8, cp1252, latin-1, utf-16.") from error
+
+
+def _refuse_wide(path: Path, head: bytes, encoding: str) -> None:
+    wide = head.startswith(UTF_16) or b"\0" in head
+    if wide and not encoding.lower().replace("_", "-").startswith(("utf-16", "utf-32")):
+        raise LabError(
+            f"{path}, line 1, column 1: the file is UTF-16, or not text at all. Save it as UTF-8, or pass "
+            "encoding='utf-16'."
+        )
+
+
+# Comma-separated values.
+
+
+def separator(path: Path, encoding: str) -> str:
+    """What separates the columns: the character that cuts the first line into most fields. A .tsv has tabs."""
+    if path.suffix.lower() in (".tsv", ".tab"):
+        return "\t"
+    first = next((line for line in text_lines(path, encoding) if line.strip()), "")
+    counts = {one: len(next(csv.reader([first], delimiter=one), [])) for one in SEPARATORS}
+    return max(counts, key=lambda one: counts[one])  # the first of equals: a comma
+
+
+def read_csv(path: Path, encoding: str = "utf-8") -> Rows:
+    """The rows of a CSV or TSV file whose first line names the columns.
+
+    Raises
+    ------
+    LabError
+        A line has more or fewer fields than the first, a quote is not closed, or a column occurs twice.
+    """
+    csv.field_size_limit(LONGEST_FIELD)
+    reader = csv.reader(text_lines(path, encoding), delimiter=separator(path, encoding), strict=True)
+    names, begins = None, 1
+    while True:
+        begins = reader.line_num + 1
+        try:
+            fields = next(reader, None)
+        except csv.Error as error:
+            raise LabError(_quoting(path, begins, reader.line_num, str(error))) from error
+        if fields is None:
+            return
+        if not fields or (len(fields) == 1 and not fields[0].strip()):
+            continue
+        if names is None:
+            names = _header(path, begins, fields)
+            continue
+        if len(fields) != len(names):
+            raise LabError(_uneven(path, begins, fields, names))
+        yield begins, dict(zip(names, fields, strict=True))
+
+
+def _header(path: Path, line: int, fields: list[str]) -> list[str]:
+    """The columns' names; a nameless one, as pandas writes for its index, is called by its number."""
+    names = [name.strip() or f"column {number}" for number, name in enumerate(fields, 1)]
+    for number, name in enumerate(names, 1):
+        if name in names[: number - 1]:
+            raise LabError(
+                f"{path}, line {line}, column {number}: the name {name!r} occurs twice in the header. Rename one."
+            )
+    return names
+
+
+def _uneven(path: Path, line: int, fields: list[str], names: list[str]) -> str:
+    said = f"{len(fields)} field{'s' if len(fields) != 1 else ''} where the header has {len(names)}"
+    if len(fields) < len(names):
+        return (
+            f"{path}, line {line}, column {len(fields) + 1}: {said}: nothing for {names[len(fields)]!r}. Add what is "
+            "missing, or delete that line."
+        )
+    return (
+        f"{path}, line {line}, column {len(names) + 1}: {said}: {fields[len(names)][:40]!r} is one too many. A text "
+        'that holds the separator needs quotes around it: "a, b".'
+    )
+
+
+def _quoting(path: Path, begins: int, ends: int, error: str) -> str:
+    """What a csv.Error means: almost always a quote that was not closed, or not doubled."""
+    if "unexpected end of data" in error:
+        what = "a quote is opened and never closed"
+    elif "expected after" in error:
+        what = f"a quote inside a text (seen in line {ends})" if ends > begins else "a quote inside a text"
+    else:
+        what = error
+    return (
+        f"{path}, line {begins}, in the row that begins there: {what}. Inside quotes, write a quote twice: "
+        '"she said ""no"" twice".'
+    )
+
+
+# JSON.
+
+
+def read_json_lines(path: Path, encoding: str = "utf-8") -> Rows:
+    """The objects of a JSON Lines file; blank lines are left out, and count."""
+    for number, line in enumerate(text_lines(path, encoding), 1):
+        if line.removeprefix(BOM).strip():
+            yield number, object_in(line.encode("utf-8", "surrogatepass"), f"{path}, line {number}")
+
+
+def read_array(path: Path, text: str, start: int = 0) -> Rows:
+    """The objects of a JSON array that begins at `start`, one by one.
+
+    Raises
+    ------
+    LabError
+        It is not JSON, or an element is not an object: line and column are named.
+    """
+    decoder = json.JSONDecoder(object_pairs_hook=once_each)
+    place, line, counted = _after_blanks(text, start + 1), 1, 0
+    while text[place : place + 1] != "]":
+        line, counted = line + text.count("\n", counted, place), place
+        value, end = decode_at(decoder, path, text, place)
+        if not isinstance(value, dict):
+            raise LabError(f"{where(path, text, place)}: expected an object {{...}}, found {type(value).__name__}.")
+        yield line, value
+        place = _after_blanks(text, end)
+        if text[place : place + 1] not in (",", "]"):
+            what = "the array is not closed: the file was cut off" if place >= len(text) else "a comma is missing"
+            raise LabError(f"{where(path, text, place)}: not JSON ({what}). Correct that place.")
+        if text[place] == ",":
+            place = _after_blanks(text, place + 1)
+    if rest := text[place + 1 :].strip():
+        raise LabError(f"{where(path, text, text.index(rest, place + 1))}: not JSON (text after the array). Delete it.")
+
+
+def decode_at(decoder: json.JSONDecoder, path: Path, text: str, place: int) -> tuple[object, int]:
+    """The JSON value that begins at `place`, and where it ends; a LabError names the line and column of a flaw."""
+    try:
+        value, end = decoder.raw_decode(text, place)
+        flaw = json_flaw(value)
+    except json.JSONDecodeError as error:
+        raise LabError(f"{where(path, text, error.pos)}: not JSON ({error.msg}). Correct that place.") from error
+    except RecursionError as error:
+        raise LabError(f"{where(path, text, place)}: not JSON (it is nested too deeply).") from error
+    except ValueError as error:
+        raise LabError(f"{where(path, text, place)}: not JSON ({error}). Correct that place.") from error
+    if flaw:
+        raise LabError(f"{where(path, text, place)}: not JSON ({flaw}). Correct that place.")
+    return value, end
+
+
+def where(path: Path, text: str, place: int) -> str:
+    """A place in a text, as "file, line 3, column 7"."""
+    place = min(place, len(text))
+    begins = text.rfind("\n", 0, place) + 1
+    return f"{path}, line {text.count(chr(10), 0, place) + 1}, column {place - begins + 1}"
+
+
+def _after_blanks(text: str, place: int) -> int:
+    while text[place : place + 1].isspace():
+        place += 1
+    return place

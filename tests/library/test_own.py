@@ -1,0 +1,344 @@
+"""own: any usual file becomes a task, what was recognised is said, splits keep groups whole, and nothing is raw."""
+
+import copy
+import json
+import pickle
+
+import datasets
+import numpy as np
+import pandas as pd
+import pytest
+
+from lab_utils import tasks
+from lab_utils.errors import LabError
+from lab_utils.tasks.registry import find_task
+from lab_utils.tasks.splitting import counts_of, cut
+
+PAIRS = [{"message": f"ticket {number}", "category": ("login", "billing")[number % 2]} for number in range(20)]
+TURNS = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+
+
+def rows_of(own) -> list[dict]:
+    """All rows in the order of the file."""
+    rows = (row for split in own.splits for row in own[split])
+    return sorted(rows, key=lambda row: row["line"])
+
+
+# One table of data, however it is kept.
+
+
+def as_csv(folder, mark=","):
+    path = folder / "some.csv"
+    path.write_text("\n".join([f"message{mark}category", *(f"{r['message']}{mark}{r['category']}" for r in PAIRS)]))
+    return path
+
+
+def written(folder, name, text):
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def as_parquet(folder):
+    pd.DataFrame(PAIRS).to_parquet(folder / "some.parquet")
+    return folder / "some.parquet"
+
+
+LINES = "".join(json.dumps(row) + "\n" for row in PAIRS)
+COLUMNS = {name: [row[name] for row in PAIRS] for name in ("message", "category")}
+SOURCES = {
+    "csv": (as_csv, "CSV, separated by commas"),
+    "semicolons": (lambda folder: as_csv(folder, ";"), "separated by semicolons"),
+    "tsv": (lambda folder: as_csv(folder, "\t").rename(folder / "some.tsv"), "TSV, separated by tabs"),
+    "jsonl": (lambda folder: written(folder, "some.jsonl", LINES), "JSON Lines"),
+    "lines in .json": (lambda folder: written(folder, "some.json", LINES), "JSON Lines"),
+    "array": (lambda folder: written(folder, "some.json", json.dumps(PAIRS, indent=1)), "JSON array"),
+    "array in .jsonl": (lambda folder: written(folder, "some.jsonl", json.dumps(PAIRS)), "JSON array"),
+    "rows under a key": (lambda folder: written(folder, "some.json", json.dumps({"data": PAIRS})), "under 'data'"),
+    "columns": (lambda folder: written(folder, "some.json", json.dumps(COLUMNS)), "list for each column"),
+    "parquet": (as_parquet, "Parquet"),
+    "list": (lambda folder: PAIRS, "list of dicts"),
+    "generator": (lambda folder: iter(PAIRS), "list of dicts"),
+    "dict of columns": (lambda folder: COLUMNS, "dict of columns"),
+    "pandas": (lambda folder: pd.DataFrame(PAIRS), "pandas table"),
+    "Dataset": (lambda folder: datasets.Dataset.from_list(PAIRS), "Dataset of datasets"),
+}
+
+
+@pytest.mark.parametrize("kind", list(SOURCES))
+def test_every_source_gives_the_same_examples_and_says_what_it_was(tmp_path, capsys, kind):
+    make, said = SOURCES[kind]
+    own = tasks.own(make(tmp_path), prompt="message", answer="category", system="Sort it.")
+    found = [(row["prompt"], row["answer"]) for row in rows_of(own)]
+    assert found == [(row["message"], row["category"]) for row in PAIRS]
+    assert said in capsys.readouterr().out and said in " ".join(own.notes)
+    assert own.metric == "labels" and own.labels == ("billing", "login") and own.system == "Sort it."
+    assert own.is_valid(" login ") and not own.is_valid("Login")
+
+
+def test_splits_of_the_source_are_kept(tmp_path):
+    for name, rows in (("train", PAIRS[:15]), ("valid", PAIRS[15:])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    both = {"train": PAIRS[:15], "dev": tmp_path / "valid.jsonl"}
+    for source in (tmp_path, both, datasets.DatasetDict({n: datasets.Dataset.from_list(r) for n, r in
+                                                         (("train", PAIRS[:15]), ("validation", PAIRS[15:]))})):
+        own = tasks.own(source, prompt="message", answer="category")
+        assert own.splits == ("train", "validation") and own["train"]["prompt"][:] == COLUMNS["message"][:15]
+        assert own["validation"]["line"][:] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("rows", "said", "example"),
+    [
+        ([{"messages": TURNS}], "chat format", TURNS),
+        ([{"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]}], "ShareGPT", TURNS),
+        ([{"messages": json.dumps(TURNS)}], "chat format", TURNS),
+        ([{"instruction": "add", "input": "1 2", "output": "3"}], "Alpaca", ("add\n\n1 2", "3")),
+        ([{"instruction": "add", "input": "", "output": "3"}], "Alpaca", ("add", "3")),
+        ([{"question": "a", "answer": 7}], "prompt from 'question'", ("a", "7")),
+        ([{"Prompt": "a", "Completion": "b"}], "prompt from 'Prompt'", ("a", "b")),
+    ],
+)
+def test_common_forms_are_recognised(capsys, rows, said, example):
+    own = tasks.own(rows)
+    row = own["train"][0]
+    assert said in capsys.readouterr().out
+    assert (row["messages"] if own.kind == "conversations" else (row["prompt"], row["answer"])) == example
+
+
+def test_turns_keep_what_a_template_needs():
+    call = [{"type": "function", "function": {"name": "weather", "arguments": {"city": "Oslo"}}}]
+    turns = [
+        {"role": "developer", "content": "Be kind."},
+        {"role": "user", "content": [{"type": "text", "text": "Rain?"}]},
+        {"role": "assistant", "content": None, "tool_calls": call},
+        {"role": "tool", "content": "no", "name": "weather"},
+        {"role": "assistant", "content": "No.", "reasoning": "the tool says so"},
+    ]
+    tools = [{"type": "function", "function": {"name": "weather"}}]
+    own = tasks.own([{"messages": turns, "tools": tools}])
+    row = own["train"][0]
+    assert [one["role"] for one in row["messages"]] == ["system", "user", "assistant", "tool", "assistant"]
+    assert row["messages"][1]["content"] == "Rain?" and row["messages"][2]["content"] == ""
+    assert row["messages"][2]["tool_calls"] == call and row["tools"] == tools
+    assert row["messages"][4]["reasoning_content"] == "the tool says so"
+    context, answer = tasks.last_turn(row["messages"])
+    assert len(context) == 4 and answer == "No."
+    assert tasks.rows_text(row) == ("Rain?", "No.")
+
+
+def test_a_task_has_a_system_message_where_the_conversation_has_none():
+    own = tasks.own([{"messages": TURNS}], system="Be kind.")
+    assert tasks.with_system(own, TURNS) == [{"role": "system", "content": "Be kind."}, *TURNS]
+    theirs = [{"role": "system", "content": "Be brief."}, *TURNS]
+    assert tasks.with_system(own, theirs) == theirs
+    assert tasks.with_system(tasks.own([{"messages": TURNS}]), TURNS) == TURNS
+
+
+def test_several_answers_are_one_json_object_with_fields():
+    rows = [{"text": f"{n} tents", "qty": n, "item": "tents"} for n in range(1, 4)]
+    own = tasks.own(rows, prompt="text", answer=("qty", "item"))
+    assert own.fields == ("qty", "item") and own.metric == "fields"
+    assert rows_of(own)[0]["answer"] == '{"qty":1,"item":"tents"}'
+    assert own.is_right('{"item": "tents", "qty": 1}', rows_of(own)[0]["answer"])
+
+
+def test_classes_are_called_by_their_names():
+    rows = datasets.Dataset.from_dict(
+        {"text": ["a", "b"], "label": [1, 0]},
+        features=datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=["no", "yes"])),
+    )
+    assert [row["answer"] for row in rows_of(tasks.own(rows))] == ["yes", "no"]
+
+
+@pytest.mark.parametrize("nothing", [None, "", "  \n", float("nan"), pd.NA, pd.NaT])
+def test_an_empty_answer_is_left_out_and_that_is_said(capsys, nothing):
+    own = tasks.own([{"text": "a", "label": "x"}, {"text": "b", "label": nothing}, {"text": nothing, "label": "y"}])
+    assert [row["prompt"] for row in rows_of(own)] == ["a"]
+    said = capsys.readouterr().out
+    assert "1 row with no label (row 2)" in said and "1 row with no text (row 3)" in said
+
+
+# A task like any other.
+
+
+def test_an_own_task_goes_where_a_task_goes():
+    own = tasks.own(PAIRS, prompt="message", answer="category")
+    assert isinstance(own, tasks.Task) and find_task(own) is own and tasks.load_task(own) is own.data
+    assert copy.deepcopy(own) is own and pickle.loads(pickle.dumps(own)) == own
+    with pytest.raises(LabError, match=r"Unknown split 'dev'. Choose one of: train, validation, test"):
+        own["dev"]
+
+
+def test_a_key_tells_data_and_settings_apart_and_nothing_else():
+    def key(rows=PAIRS, **other):
+        return tasks.own(rows, prompt="message", answer="category", **other).key
+
+    assert key() == key(pd.DataFrame(PAIRS)) and key().startswith("data-")
+    others = [key(system="s"), key(seed=1), key(split=(0.5, 0.25, 0.25)), key(PAIRS[:-1]), key(PAIRS[::-1])]
+    assert len({key(), *others}) == 6
+
+
+def test_a_description_makes_the_task_again(tmp_path):
+    own = tasks.own(as_csv(tmp_path), prompt="message", answer="category", system="s", seed=3)
+    kept = json.loads(json.dumps(own.description()))
+    assert tasks.from_description(kept) == own
+    as_csv(tmp_path, ";")
+    assert tasks.from_description(kept) == own  # the same examples in another form
+    (tmp_path / "some.csv").write_text("message,category\na,b\n")
+    with pytest.raises(LabError, match=r"some\.csv holds other data"):
+        tasks.from_description(kept)
+    with pytest.raises(LabError, match="were in memory"):
+        tasks.from_description(tasks.own(PAIRS, prompt="message", answer="category").description())
+
+
+def test_the_persons_own_function_decides_what_is_right():
+    own = tasks.own(PAIRS, prompt="message", answer="category", metric=lambda output, answer: output[0] == answer[0])
+    assert own.is_right("l", "login") and not own.is_right("b", "login")
+
+
+# Splits.
+
+
+@pytest.mark.parametrize("rows", range(1, 41))
+def test_counts_add_up_and_training_always_has_rows(rows):
+    for shares in ((0.8, 0.1, 0.1), (0.5, 0.5, 0), (1, 0, 0), (0.1, 0, 0.9)):
+        counts = counts_of(rows, shares)
+        assert sum(counts) == rows and counts[0] >= 1 and min(counts) >= 0
+        assert all(count == 0 for count, share in zip(counts[1:], shares[1:], strict=True) if not share)
+
+
+def test_a_split_is_a_partition_that_the_seed_decides():
+    one = cut(100, (0.8, 0.1, 0.1), 0)
+    assert sorted(np.concatenate(list(one.values()))) == list(range(100))
+    again, other = cut(100, (0.8, 0.1, 0.1), 0), cut(100, (0.8, 0.1, 0.1), 1)
+    assert all((one[name] == again[name]).all() for name in one) and (one["test"] != other["test"]).any()
+    assert {name: len(part) for name, part in one.items()} == {"train": 80, "validation": 10, "test": 10}
+
+
+def test_a_group_is_in_one_split_and_shares_are_near():
+    rows = [{"text": f"t{n}", "label": "ab"[n % 2], "customer": f"c{n // 5}"} for n in range(200)]
+    own = tasks.own(rows, group="customer", seed=1)
+    where = {}
+    for split in own.splits:
+        for row in own[split]:
+            where.setdefault(row["group"], set()).add(split)
+    assert len(where) == 40 and all(len(splits) == 1 for splits in where.values())
+    assert {split: len(own[split]) for split in own.splits} == {"train": 160, "validation": 20, "test": 20}
+
+
+def test_rows_without_a_group_are_no_group():
+    rows = [{"text": f"t{n}", "label": "ab"[n % 2], "customer": None} for n in range(20)]
+    assert len(tasks.own(rows, group="customer").splits) == 3
+
+
+# What is broken is named by file, line and column.
+
+HEAD = "message,category\n"
+BROKEN = {  # file, content, options, what is said
+    "too few fields": ("a.csv", HEAD + "x,y\nz\n", "a.csv, line 3, column 2: 1 field where the header has 2"),
+    "too many fields": ("a.csv", HEAD + "x,y\nz, and more,y\n", "a.csv, line 3, column 3: 3 fields"),
+    "an open quote": ("a.csv", HEAD + 'x,y\n"z,y\nq,y\n', "a.csv, line 3, in the row that begins there: a quote"),
+    "a quote inside": ("a.csv", HEAD + '"x "no" z",y\n', "a.csv, line 2, in the row that begins there: a quote inside"),
+    "a quote after lines": ("a.csv", HEAD + '"x\nz" q,y\n', "a quote inside a text (seen in line 3)"),
+    "a name twice": ("a.csv", "message,message\nx,y\n", "a.csv, line 1, column 2: the name 'message' occurs twice"),
+    "cp1252 csv": ("a.csv", HEAD.encode() + "x,y\ncafé,y\n".encode("cp1252"), "a.csv, line 3, column 4: byte 0xe9"),
+    "utf-16 csv": ("a.csv", (HEAD + "x,y\n").encode("utf-16"), "a.csv, line 1, column 1: the file is UTF-16"),
+    "a zip": ("a.csv", b"PK\3\4\0\0\0\0", "a.csv, line 1, column 1: the file is UTF-16, or not text"),
+    "only a header": ("a.csv", HEAD, "a.csv holds no row"),
+    "an empty file": ("a.csv", "", "a.csv holds no row"),
+    "no answers": ("a.csv", HEAD + "x,\ny,\n", "a.csv holds no example that can be learnt from: 2 with no category"),
+    "another column": ("a.csv", "mesage,category\nx,y\n", "'mesage', 'category'. Did you mean 'mesage'?"),
+    "a cut line": ("a.jsonl", '{"message": "x"}\n{"message": "x', "a.jsonl, line 2: not JSON (column 13"),
+    "a list in a line": ("a.jsonl", '{"message": "x", "category": "y"}\n[1]\n', "a.jsonl, line 2: expected an object"),
+    "a key twice": ("a.jsonl", '{"message": "x", "message": "y"}\n', "a.jsonl, line 1: not JSON (the key 'message'"),
+    "NaN": ("a.jsonl", '{"message": NaN, "category": "y"}\n', "a.jsonl, line 1: not JSON (message is nan"),
+    "half a character": ("a.jsonl", '{"message": "\\ud83d"}\n', "a.jsonl, line 1: not JSON (message holds half"),
+    "a prompt in a list": ("a.jsonl", '{"message": "x", "category": "y"}\n{"message": ["x"], "category": "y"}\n',
+                           "a.jsonl, line 2, column 'message': expected a text, found ['x']"),
+    "latin-1 jsonl": ("a.jsonl", '{"message": "é"}\n'.encode("latin-1"), "a.jsonl, line 1, column 14: byte 0xe9"),
+    "a cut array": ("a.json", '[{"message": "x"}\n', "a.json, line 2, column 1: not JSON (the array is not closed"),
+    "no comma": ("a.json", '[{"message": "x"}\n {"message": "y"}]', "a.json, line 2, column 2: not JSON (a comma"),
+    "a bad value": ("a.json", '[{"message": "x"},\n {"message": x}]', "a.json, line 2, column 14: not JSON (Expecting"),
+    "a number in an array": ("a.json", '[{"message": "x"},\n 3]', "a.json, line 2, column 2: expected an object"),
+    "text after an array": ("a.json", '[{"message": "x", "category": "y"}]\n]', "a.json, line 2, column 1: not JSON ("),
+    "a text": ("a.json", '"x"', "a.json, line 1, column 1: expected rows, found str"),
+    "no parquet": ("a.parquet", b"PAR1 and no more", "a.parquet cannot be read as Parquet"),
+    "a spreadsheet": ("a.xlsx", b"", "a.xlsx is not a kind of file that can be read as data. Save it as CSV"),
+}
+
+
+@pytest.mark.parametrize("case", list(BROKEN))
+def test_a_broken_file_is_named_by_file_line_and_column(tmp_path, case):
+    name, content, said = BROKEN[case]
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(LabError) as caught:
+        tasks.own(path, prompt="message", answer="category")
+    assert said in str(caught.value) and name in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("turns", "said"),
+    [
+        ("hello", "line 2, column 'messages': expected a list of turns, found the text 'hello'"),
+        ({"role": "user"}, "expected a list of turns, found {'role': 'user'}"),
+        (["hello"], "turn 1: expected {'role': …, 'content': …}, found 'hello'"),
+        ([{"role": "narrator", "content": "x"}], "turn 1: the role is 'narrator'; known are system"),
+        ([*TURNS, {"content": "x"}], "turn 3: the role is None"),
+        ([{"role": "user", "content": {"a": 1}}], "turn 1: the content is {'a': 1}, not a text"),
+        ([{"role": "user", "content": [{"type": "image"}]}], "turn 1: a part of the content is not text"),
+    ],
+)
+def test_a_broken_conversation_is_named_by_its_turn(tmp_path, turns, said):
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"messages": one}) + "\n" for one in (TURNS, turns)))
+    with pytest.raises(LabError) as caught:
+        tasks.own(path, messages="messages")
+    assert said in str(caught.value) and f"{path}, line 2, column 'messages'" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "said"),
+    [
+        (7, {}, "The data are 7, of type int. Pass the path of a file"),
+        (b"text", {}, "of type bytes"),
+        ([1, 2], {}, "row 1: expected a dict {column: value}, found 1"),
+        ([], {}, "the data holds no row"),
+        ({"a": 1}, {}, "a dict with the keys a: these are neither splits"),
+        ({"train": {"train": PAIRS}}, {}, "The split 'train' has splits itself"),
+        ({"val": PAIRS, "dev": PAIRS}, {}, "are both 'validation'"),
+        ("no such.csv", {}, "There is no file no such.csv"),
+        ([{"text": "only"}], {}, "which column is asked and which is answered? It has: 'text'"),
+        ([{"prompt": "a", "chosen": "b", "rejected": "c"}], {}, "prompt='prompt', answer='chosen'"),
+        (PAIRS, {"prompt": "message"}, "answer= is missing. Name both columns, of: message, category"),
+        (PAIRS, {"prompt": 3, "answer": "category"}, "prompt=3 is out of range"),
+        (PAIRS, {"messages": "message", "prompt": "message"}, "either messages=, or prompt= and answer="),
+        (PAIRS, {"prompt": "message", "answer": "category", "split": (0.5, 0.5)}, "three shares that add up to 1"),
+        (PAIRS, {"prompt": "message", "answer": "category", "split": (0, 0.5, 0.5)}, "the first is above 0"),
+        (PAIRS, {"prompt": "message", "answer": "category", "group": "client"}, "Unknown column of the data for group"),
+        (PAIRS, {"prompt": "message", "answer": "category", "metric": "bleu"}, "Unknown metric 'bleu'"),
+        (PAIRS, {"prompt": "message", "answer": "category", "metric": "fields"}, "compares JSON objects"),
+        (PAIRS, {"prompt": "message", "answer": "category", "seed": -1}, "seed=-1"),
+        (PAIRS, {"prompt": "message", "answer": "category", "name": 3}, "name=3 is out of range"),
+    ],
+)
+def test_what_is_no_data_is_refused_with_the_way_out(source, options, said):
+    with pytest.raises(LabError) as caught:
+        tasks.own(source, **options)
+    assert said in str(caught.value)
+
+
+def test_another_encoding_is_read_when_it_is_named(tmp_path):
+    for encoding in ("cp1252", "utf-16", "utf-8-sig"):
+        (tmp_path / "a.csv").write_text("message,category\ncafé,bar\n", encoding=encoding)
+        own = tasks.own(tmp_path / "a.csv", prompt="message", answer="category", encoding=encoding)
+        assert own["train"][0]["prompt"] == "café"
+    with pytest.raises(LabError, match="Unknown encoding 'utf-9'"):
+        tasks.own(tmp_path / "a.csv", prompt="message", answer="category", encoding="utf-9")
+
+
+def test_lines_are_those_of_the_file_though_texts_have_breaks(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b'message,category\r\n"one\r\ntwo",x\r\n\r\nthree,y\r\n')
+    own = tasks.own(tmp_path / "a.csv", prompt="message", answer="category")
+    assert [(row["prompt"], row["line"]) for row in rows_of(own)] == [("one\r\ntwo", 2), ("three", 5)]
