@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, fields
 from numbers import Real
 
 from ..errors import LabError, choose, flag, shown, whole
-from ..models import MODELS
 from ..models.registry import QUANTIZATIONS
+from ..models.sources import model_name
 from ..tasks import TASKS
 
 TARGETS = {
@@ -25,7 +25,8 @@ class Recipe:
 
     Parameters
     ----------
-    model : str, a name in `lab_utils.models.MODELS`, or "auto": embedded on CPU, by free memory on a GPU
+    model : str, a name in `lab_utils.models.MODELS`, a folder with a model in it, owner/name on the Hugging Face hub, or
+        "auto": the embedded model, or the base that a run was given
     task : str, a name in `lab_utils.tasks.TASKS`
     quantization : "nf4", "fp4", "int8" or "none"
     rank : int, 1 to 1024, at most the smaller side of every adapted layer
@@ -74,7 +75,8 @@ class Recipe:
     checkpoint_every: int = 10
 
     def __post_init__(self):
-        for name, allowed in (("model", ("auto", *MODELS)), ("task", TASKS), ("quantization", QUANTIZATIONS)):
+        self._set("model", model_name(self.model))
+        for name, allowed in (("task", TASKS), ("quantization", QUANTIZATIONS)):
             self._set(name, choose(name, getattr(self, name), allowed))
         self._targets()
         self._whole("rank", 1, 1024)

@@ -5,11 +5,14 @@ from pathlib import Path
 
 
 def free_memory_bytes(kind: str = "cpu") -> int:
-    """Bytes that a new tensor could take on the device, within the limits of a container or systemd unit."""
+    """Bytes that a new tensor could take on the device, within the limits of a container or systemd unit.
+
+    On a GPU that includes what torch holds in its cache: freed tensors, whose blocks it gives to the next ones.
+    """
     if kind == "cuda":
         import torch
 
-        return torch.cuda.mem_get_info()[0]
+        return torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
     import psutil
 
     free = psutil.virtual_memory().available
@@ -23,6 +26,13 @@ def free_memory_bytes(kind: str = "cpu") -> int:
         if folder.is_relative_to(root):
             free = min(free, _free_in(folder, free))
     return max(free, 0)
+
+
+def total_memory_bytes() -> int:
+    """Bytes of the current GPU's whole memory, whoever uses it."""
+    import torch
+
+    return torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
 
 
 def _free_in(group: Path, otherwise: int) -> int:

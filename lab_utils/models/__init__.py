@@ -1,9 +1,13 @@
-"""Base models: the registry, loading and quantizing one, what this machine can do (pages 00, 08)."""
+"""Base models, by name, from a folder or the hub: loading, quantizing, what this machine can do (pages 00, 08)."""
 
 from .capabilities import report, require_four_bit
-from .registry import MODELS, default_model, footprint, four_bit_problem, load_base, load_tokenizer, quantization_config
+from .catalogue import MODELS, default_model, learning_rate
+from .choice import larger_model
+from .footprint import footprint
+from .registry import four_bit_problem, load_base, load_tokenizer, quantization_config
+from .sources import name_of
 
 __all__ = [
-    "MODELS", "default_model", "footprint", "four_bit_problem", "load_base", "load_tokenizer",
-    "quantization_config", "report", "require_four_bit",
+    "MODELS", "default_model", "footprint", "four_bit_problem", "larger_model", "learning_rate", "load_base",
+    "load_tokenizer", "name_of", "quantization_config", "report", "require_four_bit",
 ]  # fmt: skip

@@ -10,10 +10,11 @@ from ..device import GIB, find_device, use_threads
 from ..errors import LabError
 from ..memory import estimate
 from ..memory.budget import fits
-from ..memory.free import free_memory_bytes
+from ..memory.free import free_memory_bytes, total_memory_bytes
+from .choice import decide_larger
 from .embedded import FOLDER, cache_folder
 from .hub import hub_reachable
-from .registry import default_model, four_bit_problem
+from .registry import four_bit_problem
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "accelerate", "trl", "ipywidgets", "anywidget")
 MIN_FREE_BYTES = 3 * GIB  # notebook 08 at its default settings peaks at about two
@@ -64,15 +65,19 @@ def _packages():
 def _processor():
     device, threads = find_device(), use_threads()
     if device.kind == "cuda":
-        import torch
-
-        total = torch.cuda.get_device_properties(0).total_memory
-        hint = gpu_hint(total / GIB, device.compute_dtype, default_model(device))
+        total = total_memory_bytes()
+        name, _ = decide_larger("cuda", total, device.compute_dtype, hub_reachable())
+        hint = gpu_hint(total / GIB, device.compute_dtype, name)
         return "device", f"{device}; {total / GIB:.1f} GiB", True, hint
     advice = (
         f"{threads} thread(s). Everything runs here; a GPU is not needed. "
         "If other programs share these cores, LORA_LAB_THREADS=1 may be faster."
     )
+    if device.unused_gpu:
+        advice += (
+            f" To use the {device.unused_gpu}, install a torch that was built for it: the builds for CUDA 12.6 have "
+            "code for the oldest cards, see https://pytorch.org/get-started/previous-versions."
+        )
     return "device", str(device), True, advice
 
 
@@ -161,7 +166,7 @@ def _hub():
     reachable = hub_reachable()
     advice = "Not needed: the embedded model works offline."
     if reachable:
-        advice = f"Larger models can be loaded; the default here is {default_model()}."
+        advice = "Not needed: the embedded model is the default. `models.larger_model()` says what a larger one takes."
     return "Hugging Face hub", "reachable" if reachable else "not reachable", True, advice
 
 

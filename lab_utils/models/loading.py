@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..errors import LabError
 from ..files import explain
+from .sources import Source
 from .weights import refuse_nonfinite, tensors_in, tensors_of
 
 OF_THE_DISK = (
@@ -13,37 +14,43 @@ OF_THE_DISK = (
 )  # fmt: skip
 
 
-def not_loaded(name: str, where: str, gated: bool, error: Exception) -> str:
+def not_loaded(source: Source, error: Exception) -> str:
     """Why a model or a tokenizer could not be loaded, and what to do: the hub is blamed for its own failures only.
 
     Parameters
     ----------
-    name : str, in `models.MODELS`
-    where : str, folder (of the embedded model) or hub repository
-    gated : bool, the hub asks for an accepted license
+    source : Source of the model
     error : what transformers, the hub, the network, the disk or CUDA raised
 
     Returns
     -------
     str, some sentences
     """
+    name, where = source.name, source.where
     text = (str(error).splitlines() or [""])[0].removesuffix(".") or type(error).__name__
     if ran_out(error):
         return f"{name} does not fit into memory ({text}). Load it with quantization='nf4', or take a smaller model."
-    if Path(where).is_dir():
-        return (
-            f"The model folder {where} cannot be read ({text}). Delete that folder and run again: "
-            "it is made again in about a minute."
-        )
+    if source.kind != "hub":
+        return f"The model folder {where} cannot be read ({text}). {_way_out(source)}"
     if getattr(error, "errno", None) in OF_THE_DISK:
         return f"{name} ({where}) cannot be kept on this machine: {explain(error)}"
     license = (
-        f" The model is gated: accept its license at https://huggingface.co/{where} and set HF_TOKEN." if gated else ""
-    )
+        f" The model is gated: accept its license at https://huggingface.co/{where} and set HF_TOKEN."
+        if source.gated else ""
+    )  # fmt: skip
     return (
         f"{name} ({where}) could not be loaded from the Hugging Face hub: {text}.{license} "
         "Without a network use the embedded model, load_base('smollm2-135m')."
     )
+
+
+def _way_out(source: Source) -> str:
+    """What to do about damaged files of a model."""
+    if source.kind == "embedded":
+        return "Delete that folder and run again: it is made again in about a minute."
+    if source.kind == "folder":
+        return "Copy the model there again, as its save_pretrained writes it, or name another folder."
+    return "Delete it from the hub's cache (`hf cache ls` shows where that is) and load it again."
 
 
 def ran_out(error: Exception) -> bool:
@@ -53,7 +60,7 @@ def ran_out(error: Exception) -> bool:
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "not enough memory" in str(error)
 
 
-def refuse_damaged(name: str, where: str, model, missing: Collection[str], quantized: bool) -> None:
+def refuse_damaged(source: Source, model, missing: Collection[str], quantized: bool) -> None:
     """Raise a LabError that names the first weight that is missing, NaN or infinite, and its place.
 
     Quantizing hides it: on a GPU NaN becomes a number, on a CPU one NaN spoils a whole matrix. So of a model that was
@@ -61,7 +68,7 @@ def refuse_damaged(name: str, where: str, model, missing: Collection[str], quant
 
     Parameters
     ----------
-    name, where : as in `not_loaded`
+    source : Source of the model
     model : transformers model, as loaded from there
     missing : names of weights that no file has, and that transformers made up
     quantized : bool, by bitsandbytes
@@ -71,11 +78,8 @@ def refuse_damaged(name: str, where: str, model, missing: Collection[str], quant
     LabError
         A weight is missing or not finite.
     """
-    files = _weight_files(where) if quantized else []
-    way_out = "Delete that folder and run again: it is made again in about a minute."
-    if not Path(where).is_dir():
-        way_out = "Delete it from the hub's cache (`hf cache ls` shows where that is) and load it again."
-    whose = f"{name}, from {where}, is damaged"
+    files = _weight_files(source.where) if quantized else []
+    way_out, whose = _way_out(source), f"{source.name}, from {source.where}, is damaged"
     if missing:
         raise LabError(f"{whose}: no file has {sorted(missing)[0]} ({len(missing)} such). {way_out}")
     refuse_nonfinite(tensors_in(*files) if files else tensors_of(model), whose, way_out)

@@ -1,81 +1,18 @@
-"""The registry of base models, and one function that loads any of them, quantized or not."""
+"""One function that loads any base model with its tokenizer, quantized or not."""
 
-from dataclasses import dataclass
-from types import MappingProxyType
+from pathlib import Path
 
-from ..device import GIB, Device, find_device
+from ..device import Device, find_device
 from ..errors import LabError, choose
-from ..memory.free import free_memory_bytes
 from ..quiet import quiet
-from .hub import hub_reachable
+from .catalogue import MODELS as MODELS  # handed on
+from .catalogue import default_model, float16_warning
 from .loading import not_loaded, refuse_damaged
+from .sources import Source, find_source
+from .sources import base_model as base_model  # handed on
+from .sources import name_of as name_of
 
 QUANTIZATIONS = ("none", "nf4", "fp4", "int8")
-
-
-@dataclass(frozen=True)
-class BaseModel:
-    """One entry of the registry.
-
-    Attributes
-    ----------
-    source : "embedded", or the repository on the Hugging Face hub
-    parameters : int, as the model has them (tied embeddings counted once)
-    min_gpu_gib : float, free GPU memory from which this model is a sensible default for 4-bit fine-tuning
-        (weights, a batch of 8 short examples, and room); None: never a default
-    gated : bool, the hub requires an accepted license and an access token
-    note : str, what a reader should know
-    """
-
-    source: str
-    parameters: int
-    min_gpu_gib: float | None
-    gated: bool = False
-    note: str = ""
-
-
-MODELS = MappingProxyType(
-    {
-        "smollm2-135m": BaseModel(
-            "embedded", 134_515_008, 0, note="embedded; its weights went through 4 bits (GGUF Q4_1) once already"
-        ),
-        "smollm2-360m": BaseModel("HuggingFaceTB/SmolLM2-360M-Instruct", 361_821_120, 3),
-        "qwen2.5-0.5b": BaseModel("Qwen/Qwen2.5-0.5B-Instruct", 494_032_768, 5),
-        "qwen2.5-1.5b": BaseModel("Qwen/Qwen2.5-1.5B-Instruct", 1_543_714_304, 8),
-        "smollm2-1.7b": BaseModel("HuggingFaceTB/SmolLM2-1.7B-Instruct", 1_711_376_384, 12),
-        "llama-3.2-1b": BaseModel("meta-llama/Llama-3.2-1B-Instruct", 1_235_814_400, None, gated=True),
-        "mistral-7b": BaseModel("mistralai/Mistral-7B-Instruct-v0.3", 7_248_023_552, None, gated=True),
-    }
-)
-
-
-def decide_model(kind: str, free_bytes: int, hub: bool) -> str:
-    """The default model for a device.
-
-    Parameters
-    ----------
-    kind : "cuda" or "cpu"
-    free_bytes : int, free memory of the device
-    hub : bool, the hub can be reached
-
-    Returns
-    -------
-    A name in `MODELS`: the embedded one on a CPU or without the hub, else the largest that fits.
-    """
-    if kind == "cpu" or not hub:
-        return "smollm2-135m"
-    fitting = {
-        name: model for name, model in MODELS.items()
-        if model.min_gpu_gib is not None and model.min_gpu_gib * GIB <= free_bytes
-    }
-    return max(fitting, key=lambda name: fitting[name].min_gpu_gib)
-
-
-def default_model(device: Device | None = None) -> str:
-    """The default model here and now (see `decide_model`)."""
-    device = device or find_device()
-    on_gpu = device.kind == "cuda"
-    return decide_model(device.kind, free_memory_bytes(device.kind), on_gpu and hub_reachable())
 
 
 def four_bit_problem() -> str | None:
@@ -116,18 +53,18 @@ def quantization_config(quantization: str, device: Device, sharded: bool = False
     )
 
 
-def load_base(name: str | None = None, quantization: str | None = None, device: Device | None = None,
+def load_base(name: str | Path | None = None, quantization: str | None = None, device: Device | str | None = None,
               verbose: bool = True, *, sharded: bool = False):
     """Load a base model and its tokenizer.
 
     Parameters
     ----------
-    name : str, optional
-        A name in `MODELS`. Default: the embedded model; on a GPU with network access, the largest that fits.
+    name : str or Path, optional
+        A name in `MODELS`, a folder, or owner/name on the hub. Default: the embedded model. See `larger_model`.
     quantization : "none", "nf4", "fp4" or "int8", optional
         How bitsandbytes stores the linear layers. Default "none": the device's compute dtype.
         nf4 and fp4 use double quantization.
-    device : Device, optional
+    device : Device, "cpu" or "cuda", optional
         Default: this machine's (`lab_utils.device.find_device`).
     verbose : bool
         Print which model, device and dtype are used.
@@ -136,7 +73,8 @@ def load_base(name: str | None = None, quantization: str | None = None, device: 
 
     Returns
     -------
-    (model, tokenizer) : transformers model in eval mode on the device, tokenizer that pads on the right.
+    (model, tokenizer) : transformers model in eval mode on the device, tokenizer that pads on the right. The model
+        decodes greedily unless it is told otherwise, whatever generation settings its authors recommend.
 
     Raises
     ------
@@ -144,48 +82,49 @@ def load_base(name: str | None = None, quantization: str | None = None, device: 
         Unknown name or quantization, no bitsandbytes, no network for a hub model, a gated model, too little memory; a
         weight is NaN or infinite.
     """
-    device = device or find_device()
-    name = name or default_model(device)
-    choose("model", name, MODELS)
+    device = device if isinstance(device, Device) else find_device(device)
     config = quantization_config(quantization or "none", device, sharded)
+    source = find_source(default_model() if name is None else name)
     if verbose:
-        print(f"{name}, {quantization or 'none'}, on {device}.")
-        if MODELS[name].note:
-            print(f"Note: {MODELS[name].note}.")
-    model, tokenizer = _load(name, config, device, decide_place(device.kind, sharded))
+        print(f"{source.name}, {quantization or 'none'}, on {device}.")
+        if source.note:
+            print(f"Note: {source.note}.")
+    model, tokenizer = _load(source, config, device, decide_place(device.kind, sharded))
     keep_weights_trainable(model)
+    model.lab_model = source.name
+    if verbose and (warning := float16_warning(source.name, _model_type(model), device.compute_dtype)):
+        print(f"Warning: {warning}")
     return model, tokenizer
 
 
-def load_tokenizer(name: str = "smollm2-135m"):
-    """Only the tokenizer of a model in `MODELS`; takes a fraction of a second.
+def load_tokenizer(name: str | Path = "smollm2-135m"):
+    """Only the tokenizer of a base model, as `load_base` gives it; takes a fraction of a second.
 
     Raises
     ------
     LabError
         Unknown name, no network for a hub model, a gated model, a damaged folder.
     """
-    choose("model", name, MODELS)
-    where = _where(name)
+    source = find_source(name)
     try:
-        return _tokenizer(where)
+        return _tokenizer(source.where)
     except Exception as error:
-        raise LabError(not_loaded(name, where, MODELS[name].gated, error)) from error
+        raise LabError(not_loaded(source, error)) from error
 
 
 def _tokenizer(where: str):
+    """A tokenizer that pads on the right; with the end of text, where it has no token to pad with."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(where, padding_side="right")
+    tokenizer = AutoTokenizer.from_pretrained(where, padding_side="right", trust_remote_code=False)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
 
 
-def _where(name: str) -> str:
-    """Folder or hub repository of a model."""
-    if MODELS[name].source != "embedded":
-        return MODELS[name].source
-    from .embedded import embedded_folder
-
-    return str(embedded_folder())
+def _model_type(model) -> str:
+    """transformers' name of a model's architecture."""
+    return str(getattr(getattr(model, "config", None), "model_type", ""))
 
 
 def decide_place(kind: str, sharded: bool) -> str | int:
@@ -195,34 +134,42 @@ def decide_place(kind: str, sharded: bool) -> str | int:
     return "cpu" if sharded or kind == "cpu" else torch.cuda.current_device()
 
 
-def _load(name: str, config, device: Device, place: str | int):
+def _load(source: Source, config, device: Device, place: str | int):
     """Load with transformers; its failures and the hub's become advice."""
     from transformers import AutoModelForCausalLM
 
-    where = _where(name)
     try:
         with quiet():
-            tokenizer = _tokenizer(where)
+            tokenizer = _tokenizer(source.where)
             model, found = AutoModelForCausalLM.from_pretrained(
-                where,
+                source.where,
                 quantization_config=config,
                 dtype=device.torch_dtype,
                 device_map={"": place},
                 # eager: SDPA's bfloat16 backward with a padding mask is slow on CPUs (see tests/bench/bench.py).
                 attn_implementation="eager" if device.kind == "cpu" else "sdpa",
                 output_loading_info=True,
+                trust_remote_code=False,
             )
     except Exception as error:  # transformers, safetensors, the hub, its network library and CUDA can raise anything
-        raise LabError(not_loaded(name, where, MODELS[name].gated, error)) from error
-    refuse_damaged(name, where, model, found["missing_keys"], quantized=config is not None)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+        raise LabError(not_loaded(source, error)) from error
+    refuse_damaged(source, model, found["missing_keys"], quantized=config is not None)
+    _own_generation(model, tokenizer)
     return model, tokenizer
 
 
-def base_model(model):
-    """The transformers model itself, whether or not peft wraps it."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+def _own_generation(model, tokenizer) -> None:
+    """Leave of a model's recommended generation settings only which tokens begin, end and fill up.
+
+    A repetition penalty works without sampling too: greedy decoding would then not take the likeliest token.
+    """
+    from transformers import GenerationConfig
+
+    theirs = model.generation_config
+    pad = tokenizer.pad_token_id if theirs.pad_token_id is None else theirs.pad_token_id
+    model.generation_config = GenerationConfig(
+        bos_token_id=theirs.bos_token_id, eos_token_id=theirs.eos_token_id, pad_token_id=pad
+    )
 
 
 def keep_weights_trainable(model) -> None:
@@ -235,47 +182,3 @@ def keep_weights_trainable(model) -> None:
     for module in model.modules():
         if type(module).__name__ == "Linear4bit" and hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
-
-
-def footprint(model) -> dict[str, int]:
-    """Bytes of a model's tensors by part, tied tensors counted once.
-
-    Returns
-    -------
-    dict of int: "4-bit linears" (packed codes and their absmax, as quantized), "8-bit linears", "other linears",
-    "embeddings and head", "norms and buffers", "adapter"; parts that the model lacks are left out
-    """
-    parts = dict.fromkeys(
-        ("4-bit linears", "8-bit linears", "other linears", "embeddings and head", "norms and buffers", "adapter"), 0
-    )
-    seen = set()
-    for name, module in model.named_modules():
-        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
-            if id(tensor) in seen:
-                continue
-            seen.add(id(tensor))
-            parts[_part(name, module, tensor)] += tensor.numel() * tensor.element_size() + _state_bytes(tensor)
-    return {part: count for part, count in parts.items() if count}
-
-
-def _part(name: str, module, tensor) -> str:
-    """Which part of `footprint` a tensor belongs to."""
-    kind = type(module).__name__
-    if "lora_" in name:
-        return "adapter"
-    if hasattr(tensor, "quant_state"):
-        return "4-bit linears"
-    if kind == "Linear8bitLt":
-        return "8-bit linears"
-    if kind == "Embedding" or name.endswith("lm_head"):
-        return "embeddings and head"
-    return "other linears" if "Linear" in kind else "norms and buffers"
-
-
-def _state_bytes(tensor) -> int:
-    """Bytes of a 4-bit tensor's absmax, its double quantization included; 0 for any other tensor."""
-    state = getattr(tensor, "quant_state", None)
-    if state is None:
-        return 0
-    held = [state.absmax] + ([state.state2.absmax] if state.nested else [])
-    return sum(one.numel() * one.element_size() for one in held)

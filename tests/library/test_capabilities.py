@@ -69,11 +69,12 @@ def pretend_gpu(monkeypatch, name, gib, has_bf16, hub):
         "is_available": lambda: True,
         "get_device_name": lambda: name,
         "is_bf16_supported": lambda including_emulation=True: including_emulation or has_bf16,
+        "current_device": lambda: 0,
         "get_device_properties": lambda device: SimpleNamespace(total_memory=bytes_),
         "mem_get_info": lambda: (bytes_ - 2**28, bytes_),
     }.items():
         monkeypatch.setattr(torch.cuda, attribute, value)
-    monkeypatch.setattr("lab_utils.models.registry.hub_reachable", lambda: hub)
+    monkeypatch.setattr("lab_utils.models.capabilities.hub_reachable", lambda: hub)
 
 
 @pytest.mark.parametrize(
@@ -118,6 +119,16 @@ def test_a_tiny_gpu_is_told_so():
 def test_every_default_model_has_a_batch_to_name():
     defaults = [name for name, model in MODELS.items() if model.min_gpu_gib is not None]
     assert set(defaults) <= {name.lower() for name in ARCHITECTURES}
+
+
+def test_a_card_that_torch_was_not_built_for_is_in_the_table(monkeypatch):
+    pretend_gpu(monkeypatch, "Tesla P100-PCIE-16GB", 15.9, False, hub=True)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80", "sm_90"])
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (6, 0))
+    row = by_name()["device"]
+    assert row["ok"] and row["found"].startswith("cpu")
+    assert "Tesla P100-PCIE-16GB (compute capability 6.0) is not used" in row["found"]
+    assert "built for sm_75, sm_80, sm_90 only" in row["found"] and "CUDA 12.6" in row["advice"]
 
 
 def test_a_setting_that_is_refused_is_a_row_and_not_the_end(monkeypatch, tmp_path):

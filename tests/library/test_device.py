@@ -2,7 +2,7 @@
 
 import pytest
 
-from lab_utils.device import Device, decide_dtype, find_device, use_threads
+from lab_utils.device import Device, decide_dtype, find_device, is_built_for, use_threads
 from lab_utils.errors import LabError
 
 
@@ -59,6 +59,75 @@ def test_cpu_computes_in_bfloat16_only_where_the_hardware_does(monkeypatch, capa
     found = find_device()
     assert (found.kind, found.name, found.compute_dtype) == ("cpu", "Some processor", dtype)
     assert found.mixed_precision == "no"  # autocast belongs to CUDA
+
+
+def test_a_torch_that_does_not_know_the_processor_still_computes(monkeypatch):
+    """Before release 2.11 there is no `get_capabilities`."""
+    import torch
+
+    pretend_cpu(monkeypatch)
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    monkeypatch.setattr(torch._C._cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
+    assert find_device().compute_dtype == "bfloat16"
+    monkeypatch.delattr(torch._C._cpu, "_is_avx512_bf16_supported")
+    found = find_device()
+    assert (found.kind, found.compute_dtype) == ("cpu", "float32") and "does not tell" in found.reason
+
+
+CUDA_12_8, CUDA_13 = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"], ["sm_75", "sm_120", "compute_120"]
+
+
+@pytest.mark.parametrize(
+    ("capability", "built", "runs"),
+    [
+        ((6, 0), CUDA_12_8, False),  # P100
+        ((7, 0), CUDA_12_8, False),  # V100
+        ((7, 5), CUDA_12_8, True),  # T4
+        ((8, 9), CUDA_12_8, True),  # L4, by what was made for 8.0
+        ((8, 7), CUDA_12_8, False),  # Jetson Orin
+        ((8, 7), ["sm_87"], True),
+        ((8, 0), ["sm_86"], False),  # an older minor number
+        ((12, 1), CUDA_12_8, True),
+        ((13, 0), CUDA_12_8, False),
+        ((13, 0), CUDA_13, True),  # compiled by the driver
+        ((9, 0), ["sm_90a"], True),
+        ((10, 0), ["sm_90a", "compute_90a"], False),  # for that one kind
+        ((10, 3), ["sm_100f"], True),
+        ((9, 0), ["gfx90a", "gfx942"], True),  # AMD's names say nothing of it
+    ],
+)
+def test_code_runs_on_the_cards_that_nvidia_promises(capability, built, runs):
+    assert is_built_for(capability, built) is runs
+
+
+def test_a_card_that_torch_was_not_built_for_is_left_alone_and_that_is_said(monkeypatch):
+    """torch sees it, and the first operation on it fails."""
+    import torch
+
+    pretend_gpu(monkeypatch, "Tesla V100-SXM2-16GB", 70)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: CUDA_12_8)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 0))
+    found = find_device()
+    assert (found.kind, found.unused_gpu) == ("cpu", "Tesla V100-SXM2-16GB")
+    assert "Tesla V100-SXM2-16GB (compute capability 7.0) is not used, because" in found.reason
+    assert "was built for sm_75, sm_80" in str(found)
+    monkeypatch.setenv("LORA_LAB_DEVICE", "cuda")
+    with pytest.raises(LabError, match=r"LORA_LAB_DEVICE=cuda, and the GPU Tesla V100.*was built for sm_75"):
+        find_device()
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
+    assert find_device().kind == "cuda" and not find_device().unused_gpu
+
+
+def test_a_kind_that_is_asked_for_comes_before_the_environment(monkeypatch):
+    pretend_gpu(monkeypatch, "Tesla T4", 75)
+    assert find_device("cpu").kind == "cpu" and find_device("cuda").kind == "cuda"
+    monkeypatch.setenv("LORA_LAB_DEVICE", "cuda")
+    assert find_device("cpu").kind == "cpu"
+    with pytest.raises(LabError, match="Unknown device 'gpu'"):
+        find_device("gpu")
+    pretend_cpu(monkeypatch)
+    with pytest.raises(LabError, match="device='cuda', and torch sees no GPU"):
+        find_device("cuda")
 
 
 def test_a_cpu_without_a_name_still_has_one(monkeypatch):

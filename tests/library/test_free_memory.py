@@ -66,6 +66,10 @@ def test_free_memory_of_a_gpu(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (7, 16))
     assert free_memory_bytes("cuda") == 7
+    # 5 bytes taken from the driver, 2 of them in use: torch gives the other 3 to the next tensor.
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 5)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 2)
+    assert free_memory_bytes("cuda") == 10
 
 
 def test_keeping_freed_memory_is_harmless_everywhere(monkeypatch):

@@ -1,24 +1,21 @@
-"""models: the registry, the choice of a default, and what lies in memory after loading."""
+"""models: the catalogue, the default and a larger choice, and what lies in memory after loading."""
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import lab_utils.models.registry as models
-from lab_utils.device import GIB, find_device
+from lab_utils.device import GIB, Device, find_device
 from lab_utils.errors import LabError
 from lab_utils.finetune.adapter import attach_adapter
 from lab_utils.finetune.recipe import Recipe
-from lab_utils.models.registry import (
-    MODELS,
-    decide_model,
-    default_model,
-    footprint,
-    four_bit_problem,
-    load_base,
-    load_tokenizer,
-)
+from lab_utils.models import choice, footprint
+from lab_utils.models.catalogue import MODELS, default_model, learning_rate
+from lab_utils.models.choice import decide_larger, larger_model, training_bytes
+from lab_utils.models.registry import four_bit_problem, load_base, load_tokenizer
+from lab_utils.models.sources import Source, name_of
 
 # The embedded model's shape (SmolLM2-135M): 30 layers of width 576, 3 of 9 heads for keys and values, MLP 1536.
 LAYER = {
@@ -65,31 +62,82 @@ def test_one_model_is_embedded_and_gated_ones_are_no_default():
 
 
 @pytest.mark.parametrize(("kind", "hub"), [("cpu", True), ("cpu", False), ("cuda", False)])
-def test_on_a_cpu_or_without_the_hub_the_default_is_embedded(kind, hub):
-    assert decide_model(kind, 80 * GIB, hub) == "smollm2-135m"
+def test_on_a_cpu_or_without_the_hub_no_larger_one_is_chosen(kind, hub):
+    assert decide_larger(kind, 80 * GIB, "bfloat16", hub)[0] == "smollm2-135m"
 
 
 @pytest.mark.parametrize(
-    ("gib", "name"),
+    ("gib", "name", "in_float16"),
     [
-        (0, "smollm2-135m"), (2.9, "smollm2-135m"), (3, "smollm2-360m"), (6, "qwen2.5-0.5b"), (8, "qwen2.5-1.5b"),
-        (11.9, "qwen2.5-1.5b"), (14.5, "smollm2-1.7b"), (79, "smollm2-1.7b"),
+        (0, "smollm2-135m", "smollm2-135m"), (2.9, "smollm2-135m", "smollm2-135m"), (3, "smollm2-360m", "smollm2-360m"),
+        (6, "qwen2.5-0.5b", "smollm2-360m"), (8, "qwen2.5-1.5b", "smollm2-360m"),
+        (11.9, "qwen2.5-1.5b", "smollm2-360m"), (14.5, "smollm2-1.7b", "smollm2-1.7b"),
+        (79, "smollm2-1.7b", "smollm2-1.7b"),
     ],
 )
-def test_on_a_gpu_the_default_follows_its_free_memory(gib, name):
-    assert decide_model("cuda", int(gib * GIB), hub=True) == name
+def test_on_a_gpu_the_larger_one_follows_its_whole_memory_and_dtype(gib, name, in_float16):
+    """Without bfloat16 there is no Qwen, which float16 gives NaN: and that is said."""
+    assert decide_larger("cuda", int(gib * GIB), "bfloat16", hub=True)[0] == name
+    chosen, why = decide_larger("cuda", int(gib * GIB), "float16", hub=True)
+    assert chosen == in_float16 and "in float16 Qwen is known to give NaN (https://" in why
 
 
-def test_default_model_asks_for_the_hub_only_on_a_gpu(monkeypatch):
-    from lab_utils.device import Device
+def pretend_gpu(monkeypatch, total: int, free: int, hub: bool) -> None:
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=total))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, total))
+    monkeypatch.setattr(choice, "hub_reachable", lambda: hub)
 
-    monkeypatch.setattr(models, "free_memory_bytes", lambda kind: 14 * GIB)
-    monkeypatch.setattr(models, "hub_reachable", lambda: pytest.fail("asked the network"))
-    assert default_model(Device("cpu", "x", "float32", "y")) == "smollm2-135m"
-    monkeypatch.setattr(models, "hub_reachable", lambda: True)
-    assert default_model(Device("cuda", "x", "float16", "y")) == "smollm2-1.7b"
-    monkeypatch.setattr(models, "hub_reachable", lambda: False)
-    assert default_model(Device("cuda", "x", "float16", "y")) == "smollm2-135m"
+
+@pytest.mark.parametrize("free", [14 * GIB, 6 * GIB])
+def test_the_default_is_the_embedded_model_whatever_a_gpu_has_free(monkeypatch, free):
+    """Free memory changes from call to call, and with it a name that a checkpoint keeps."""
+    pretend_gpu(monkeypatch, 15 * GIB, free, hub=True)
+    assert default_model() == "smollm2-135m"
+    assert larger_model(device=Device("cuda", "x", "float16", "y")) == "smollm2-1.7b"
+
+
+def test_a_larger_model_says_what_it_takes_before_anything_is_fetched(monkeypatch, capsys):
+    """Its download is two bytes for each parameter: 1,543,714,304 make 3.1 GB."""
+    pretend_gpu(monkeypatch, 15 * GIB, 15 * GIB, hub=True)
+    assert larger_model("qwen2.5-1.5b", Device("cuda", "x", "float16", "y")) == "qwen2.5-1.5b"
+    said = capsys.readouterr().out
+    assert "download: 3.1 GB from huggingface.co/Qwen/Qwen2.5-1.5B-Instruct" in said and "this GPU has 15.0" in said
+    assert f"memory: about {training_bytes('qwen2.5-1.5b', 'float16') / GIB:.1f} GiB" in said
+    assert "learning rate: 0.0002 (" in said and "known to give NaN in float16" in said
+    assert larger_model("qwen2.5-1.5b", Device("cuda", "x", "bfloat16", "y")) and "NaN" not in capsys.readouterr().out
+    pretend_gpu(monkeypatch, 8 * GIB, 8 * GIB, hub=True)
+    larger_model("mistral-7b", Device("cuda", "x", "bfloat16", "y"))
+    said = capsys.readouterr().out
+    assert "It does not fit" in said and "accepted its license" in said
+    monkeypatch.setattr(choice, "hub_reachable", lambda: pytest.fail("asked the network"))
+    assert larger_model(device=Device("cpu", "x", "float32", "y")) == "smollm2-135m"
+    assert "there is no GPU" in capsys.readouterr().out
+
+
+def test_every_model_has_a_learning_rate_that_was_tested_or_is_cited():
+    assert learning_rate("smollm2-135m") == Recipe().learning_rate
+    for name, one in MODELS.items():
+        assert "https://" in one.rate_source or "tested in this course" in one.rate_source, name
+        assert 0 < learning_rate(name) <= 2e-3
+    assert learning_rate("somebody/else") == 2e-4
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_the_shapes_that_memory_is_estimated_from_are_the_models(name):
+    assert choice.SHAPES[name].total_parameters() == MODELS[name].parameters
+
+
+def test_a_loaded_base_knows_its_name(nf4_base, tiny_llama):
+    assert name_of(nf4_base) == "smollm2-135m"
+    assert name_of(tiny_llama()) is None  # built in memory
+    model = tiny_llama()
+    for path, name in {
+        "/models/own": "/models/own", "somebody/else": "somebody/else", "Qwen/Qwen2.5-0.5B-Instruct": "qwen2.5-0.5b",
+        "/anywhere/smollm2-135m-instruct-q4_1-bf16": "smollm2-135m",
+    }.items():
+        model.name_or_path = path
+        assert name_of(model) == name
 
 
 # What goes wrong is said.
@@ -139,7 +187,7 @@ def test_a_damaged_model_folder_says_which_to_delete(monkeypatch, tmp_path, dama
     if damage == "truncated weights":
         with open(source / "model.safetensors", "rb") as file:
             (tmp_path / "model.safetensors").write_bytes(file.read(1_000_000))
-    monkeypatch.setattr(models, "_where", lambda name: str(tmp_path))
+    monkeypatch.setattr(models, "find_source", lambda name: Source(name, str(tmp_path), "embedded"))
     with pytest.raises(LabError) as caught:
         load_base("smollm2-135m", verbose=False)
     assert f"The model folder {tmp_path} cannot be read" in str(caught.value) and "Delete that" in str(caught.value)
@@ -150,7 +198,7 @@ def tiny_folder(monkeypatch, tmp_path, tiny_llama):
     """A folder with a tiny model, which `load_base` takes for the embedded one."""
     tiny_llama(49152).save_pretrained(tmp_path)
     load_tokenizer().save_pretrained(tmp_path)
-    monkeypatch.setattr(models, "_where", lambda name: str(tmp_path))
+    monkeypatch.setattr(models, "find_source", lambda name: Source(name, str(tmp_path), "embedded"))
     return tmp_path
 
 
