@@ -14,13 +14,14 @@ from lab_utils.folders import NOTEBOOKS, ROOT
 PACKAGE = ROOT / "lab_utils"
 FLOORS = (
     "errors folders quiet finite locks",
-    "replacing",
+    "replacing pretended",
     "files",
     "recorded_files outputs lowrank environment",
     "device",
-    "counts lora quantize recorded notebook tasks",
+    "counts lora quantize recorded notebook",
     "memory nf4 variants plots",
     "models checks",
+    "tasks",
     "finetune classroom",
     "merging machines beyond_text",
     "decoding",
@@ -30,8 +31,8 @@ FLOORS = (
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
 DOORS = {
-    "checks", "counts", "finetune", "lora", "memory", "merging", "models", "nf4", "plots", "recorded", "serving",
-    "sweep", "tasks", "variants",
+    "checks", "counts", "finetune", "lora", "memory", "merging", "models", "nf4", "plots", "pretended", "recorded",
+    "serving", "sweep", "tasks", "variants",
 }  # fmt: skip
 # Old addresses that are written outside of the repository, in environments and course folders: kept for one release.
 OLD_ADDRESSES = {"stranded", "nbgrader_course"}
