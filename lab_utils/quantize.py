@@ -289,5 +289,9 @@ def _pair(weight: Tensor, approximation: Tensor) -> tuple[Tensor, Tensor]:
     if weight.shape != approximation.shape:
         shapes = f"{tuple(weight.shape)} and approximation {tuple(approximation.shape)}"
         raise LabError(f"weight has shape {shapes}: they must be equal.")
+    if weight.device != approximation.device:
+        raise LabError(
+            f"weight is on {weight.device} and approximation on {approximation.device}: move one, as with .cpu()."
+        )
     weight = weight.detach().double()
     return weight, approximation.detach().double() - weight

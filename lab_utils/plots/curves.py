@@ -1,6 +1,6 @@
 """Lines and histograms."""
 
-from .style import BLUE, GREEN, GREY, ORANGE, empty_figure, label_axes, new_figure
+from .style import BLUE, GREEN, GREY, ORANGE, empty_figure, label_axes, new_figure, plain
 
 
 def lines(
@@ -19,7 +19,8 @@ def lines(
     figure, axes = new_figure()
     looks = zip((BLUE, ORANGE, GREEN, GREY, "#7c3aed", "#111111"), ("-", "--", "-.", ":", "-", "--"), strict=True)
     for (label, (x, y)), (color, dashes) in zip(named.items(), looks, strict=False):
-        axes.plot(x, y, dashes, color=color, linewidth=3, marker="o" if marks else None, markersize=8, label=label)
+        look = {"color": color, "linewidth": 3, "marker": "o" if marks else None, "markersize": 8}
+        axes.plot(plain(x), plain(y), dashes, label=label, **look)
     label_axes(axes, xlabel, ylabel, title=title, logx=2 if logx else 0, logy=logy)
     if len(named) > 1:
         axes.legend(fontsize=14, frameon=False)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from .matrices import paint
-from .style import BLUE, GREY, ORANGE, empty_figure, style_axes
+from .style import BLUE, GREY, ORANGE, empty_figure, plain, style_axes
 
 MOST_WITH_NUMBERS = 8  # rows and columns of a matrix whose entries are written out
 
@@ -17,6 +17,7 @@ def target_and_yours(target, yours=None, title: str = ""):
     yours : the same, or None where there is nothing to show yet
     title : str
     """
+    target, yours = plain(target), plain(yours)
     figure = empty_figure(9.0, 3.8)
     limit = float(np.nanmax(np.abs(np.asarray(target, dtype=float)), initial=0)) or 1.0
     for place, name, values in zip(figure.subplots(1, 2), ("target", "yours"), (target, yours), strict=True):

@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from .style import BLUE, ORANGE, empty_figure, new_figure, style_axes
+from .style import BLUE, ORANGE, empty_figure, new_figure, plain, style_axes
 
 
 @cache
@@ -16,7 +16,7 @@ def signed_colors():
 def paint(axes, values, limit: float, title: str, grey: bool = False):
     """Paint a matrix on `axes`: signed from -limit to limit, or grey from 0 to limit; returns the image."""
     lowest, colors = (0, "gray") if grey else (-limit, signed_colors())
-    image = axes.imshow(values, cmap=colors, vmin=lowest, vmax=limit, interpolation="nearest")
+    image = axes.imshow(plain(values), cmap=colors, vmin=lowest, vmax=limit, interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks([])
     axes.grid(False)
@@ -94,7 +94,7 @@ def grid(values, rows, columns, xlabel: str, ylabel: str):
     """
     figure, axes = new_figure(8, 4.6)
     logs = values.log()
-    axes.imshow(logs, cmap="cividis", aspect="auto")
+    axes.imshow(plain(logs), cmap="cividis", aspect="auto")
     middle = float(logs.min() + logs.max()) / 2
     for row, line in enumerate(values.tolist()):
         for column, value in enumerate(line):
@@ -126,7 +126,7 @@ def moved(named: dict):
         rows, columns = mask.shape
         start = left + (slot - columns) / 2
         axes.imshow(
-            mask, cmap=ListedColormap(["#d1d5db", BLUE]), vmin=0, vmax=1, interpolation="nearest",
+            plain(mask), cmap=ListedColormap(["#d1d5db", BLUE]), vmin=0, vmax=1, interpolation="nearest",
             extent=(start, start + columns, rows, 0),
         )
         axes.text(

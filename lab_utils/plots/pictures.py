@@ -2,7 +2,7 @@
 
 import textwrap
 
-from .style import empty_figure
+from .style import empty_figure, plain
 
 
 def picture_rows(rows: dict, captions, title: str = ""):
@@ -18,7 +18,7 @@ def picture_rows(rows: dict, captions, title: str = ""):
     axes = figure.subplots(len(rows), len(captions), squeeze=False)
     for line, (name, pictures) in zip(axes, rows.items(), strict=True):
         for one, picture in zip(line, pictures, strict=True):
-            one.imshow(picture, interpolation="bicubic")
+            one.imshow(plain(picture), interpolation="bicubic")
             one.set_xticks([])
             one.set_yticks([])
         line[0].set_ylabel(name, fontsize=14)

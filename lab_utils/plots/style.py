@@ -8,6 +8,14 @@ STACKED = (  # colour and hatching of the parts of a stacked bar
 )  # fmt: skip
 
 
+def plain(values):
+    """Numbers as matplotlib takes them: a torch tensor of any device and dtype as an array, all else as it is."""
+    if not hasattr(values, "detach"):
+        return values
+    values = values.detach().cpu()
+    return (values.double() if values.is_floating_point() else values).numpy()
+
+
 def empty_figure(width: float, height: float):
     """A white Figure of `width` × `height` inches without any Axes yet."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

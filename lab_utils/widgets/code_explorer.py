@@ -8,12 +8,13 @@ from ..errors import LabError, choose
 from ..lowrank import relative_error
 from ..nf4 import dequantize_4bit, fp4_code, nf4_code, quantize_4bit
 from ..quantize import dequantize_absmax, quantize_absmax
-from .explorer import Explorer, encode, script
+from .explorer import Explorer, encode, on_cpu, script
 
 QUESTION = (
     "Which of the codes has the smallest error on real weights in blocks of 64? "
     "By how much does it beat the evenly spaced one?"
 )
+SHOWN = 16_384  # of the weights that are given
 BLOCKSIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 
 
@@ -27,7 +28,7 @@ class CodeExplorer(Explorer):
 
     Parameters
     ----------
-    weights : dict name -> float Tensor of any shape; the first 16,384 numbers are shown
+    weights : dict name -> Tensor of any shape, dtype and device; the first 16,384 numbers are shown
     code : "NF4", "FP4" or "int4"
     blocksize : int, one of 32, 64, … 4096
 
@@ -38,7 +39,7 @@ class CodeExplorer(Explorer):
     Raises
     ------
     LabError
-        No weights, or a name or block size that is not there.
+        No weights, none that can be read (see `on_cpu`), or a name or block size that is not there.
     """
 
     _esm = script("code_explorer")
@@ -56,7 +57,7 @@ class CodeExplorer(Explorer):
     ):  # fmt: skip
         if not weights:
             raise LabError("CodeExplorer needs at least one layer's weights, as {'a name': tensor}.")
-        shown = {name: weight.detach().flatten()[:16384].float() for name, weight in weights.items()}
+        shown = {name: on_cpu(weight, name, first=SHOWN) for name, weight in weights.items()}
         self._weights = {name: values / values.abs().max().clamp_min(1e-30) for name, values in shown.items()}
         super().__init__(
             weights=[{"name": name, "values": encode(values)} for name, values in self._weights.items()],

@@ -8,6 +8,8 @@ import anywidget
 import numpy as np
 import traitlets
 
+from ..errors import LabError
+
 FOLDER = Path(__file__).parent
 STYLE = (FOLDER / "explorer.css").read_text(encoding="utf-8")
 _explorers = weakref.WeakSet()  # all that were made and are still in use
@@ -18,8 +20,41 @@ def script(name: str) -> str:
     return "\n".join((FOLDER / f"{part}.js").read_text(encoding="utf-8") for part in ("explorer", name))
 
 
+def on_cpu(values, name: str, first: int | None = None):
+    """What an explorer computes with, of numbers in any dtype on any device.
+
+    Parameters
+    ----------
+    values : Tensor, array or nested list of numbers
+    name : str, whose they are, for the message
+    first : int, take so many of them only, in reading order
+
+    Returns
+    -------
+    float32 Tensor on the CPU, without gradient; (first,) or the shape of `values`
+
+    Raises
+    ------
+    LabError
+        They are not numbers, are on the device "meta", which has none, or are the codes of a quantized weight.
+    """
+    import torch
+
+    if any(getattr(values, mark, None) is not None for mark in ("quant_state", "CB")):  # bitsandbytes' 4 and 8 bits
+        raise LabError(
+            f"{name} holds quantized codes, not weights: take the layer of a base loaded with quantization='none'."
+        )
+    try:
+        values = torch.as_tensor(values).detach()
+        return (values if first is None else values.flatten()[:first]).cpu().float()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise LabError(f"{name} cannot be read as numbers: {error}") from error
+
+
 def encode(values) -> str:
     """Numbers in [-1, 1] (a tensor or array of any shape) as base64 of int16, row by row; a step is 1/32767."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu().double().numpy()
     numbers = np.clip(np.asarray(values, dtype=np.float64), -1, 1)
     return base64.b64encode(np.round(numbers * 32767).astype("<i2").tobytes()).decode("ascii")
 

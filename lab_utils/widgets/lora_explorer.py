@@ -5,7 +5,7 @@ import traitlets
 
 from .. import plots
 from ..errors import LabError
-from .explorer import Explorer, encode, script
+from .explorer import Explorer, encode, on_cpu, script
 
 QUESTION = "Before the first step: how many entries of W + scaling · B · A differ from W? And after the first step?"
 
@@ -15,8 +15,8 @@ class LoraExplorer(Explorer):
 
     Parameters
     ----------
-    weight : float Tensor, shape (out, in), the frozen W
-    history : list of (A, B), float Tensors of shapes (rank, in) and (out, rank), one pair a recorded step
+    weight : Tensor, shape (out, in), the frozen W; this and the others of any dtype and device
+    history : list of (A, B), Tensors of shapes (rank, in) and (out, rank), one pair a recorded step
     alpha : float > 0, the one trained with
     losses : list of float, as long as `history`, or nothing
 
@@ -28,7 +28,7 @@ class LoraExplorer(Explorer):
     Raises
     ------
     LabError
-        Shapes that do not fit, or no history.
+        Shapes that do not fit, no history, or a tensor that cannot be read (see `on_cpu`).
     """
 
     _esm = script("lora_explorer")
@@ -46,8 +46,8 @@ class LoraExplorer(Explorer):
     ):  # fmt: skip
         if not history or (losses and len(losses) != len(history)):
             raise LabError(f"LoraExplorer needs one loss a recorded step: {len(history)} steps, {len(losses)} losses.")
-        self._weight = torch.as_tensor(weight).detach().float()
-        self._A, self._B = (torch.stack([pair[side].detach().float() for pair in history]) for side in (0, 1))
+        self._weight = on_cpu(weight, "weight")
+        self._A, self._B = (torch.stack([on_cpu(pair[side], "AB"[side]) for pair in history]) for side in (0, 1))
         (rows, columns), rank = self._weight.shape, self._A.shape[1]
         if self._A.shape[1:] != (rank, columns) or self._B.shape[1:] != (rows, rank):
             raise LabError(

@@ -10,7 +10,7 @@ from ..errors import LabError, choose
 from ..lowrank import best_rank_r, relative_error
 from ..nf4 import dequantize_4bit, nf4_code, quantize_4bit
 from ..quantize import dequantize_absmax, quantize_absmax
-from .explorer import Explorer, script
+from .explorer import Explorer, on_cpu, script
 
 QUESTION = "NF4, and an update of 0.4 % of W, about as large as real ones: how many of a block's 64 codes change?"
 BLOCK, SAMPLE = 64, 2**14  # weights that share an absmax; and how many are looked at, at most
@@ -81,9 +81,9 @@ class MergeExplorer(Explorer):
 
     Parameters
     ----------
-    weight : float Tensor, shape (out, in), with a multiple of 64 numbers in a row; taken in bfloat16, as models are
-        shipped. Looked at are as many of its rows, spread evenly, as hold 16,384 numbers.
-    update : float Tensor, shape of `weight`, not zero, of a real fine-tune; its best fit of rank `rank` is one of the
+    weight : Tensor of any dtype and device, shape (out, in), with a multiple of 64 numbers in a row; taken in bfloat16,
+        as models are shipped. Looked at are as many of its rows, spread evenly, as hold 16,384 numbers.
+    update : Tensor, shape of `weight`, not zero, of a real fine-tune; its best fit of rank `rank` is one of the
         two directions, a random product of that rank the other
     rank : int >= 1
     into : "NF4", "int8", "bfloat16" or "float32"
@@ -97,7 +97,7 @@ class MergeExplorer(Explorer):
     Raises
     ------
     LabError
-        Shapes that do not fit, or a value that is not there.
+        Shapes that do not fit, tensors that cannot be read (see `on_cpu`), or a value that is not there.
     """
 
     _esm = script("merge_explorer")
@@ -120,7 +120,7 @@ class MergeExplorer(Explorer):
         self, weight, update, rank: int = 8, into: str = "NF4", percent: float = 10, question: str = QUESTION,
         choices=("none", "about 6", "about 30"),
     ):  # fmt: skip
-        weight, update = (torch.as_tensor(values).detach() for values in (weight, update))
+        weight, update = on_cpu(weight, "weight"), on_cpu(update, "update")
         if weight.dim() != 2 or weight.shape[1] % BLOCK or update.shape != weight.shape or not bool(update.any()):
             raise LabError(
                 f"MergeExplorer needs a weight (out, in), in a multiple of {BLOCK}, and an update as large that is not "
@@ -130,7 +130,7 @@ class MergeExplorer(Explorer):
         sample = torch.linspace(0, len(weight) - 1, rows).round().long()
         original = weight[sample].bfloat16()
         self._weight = original.float().view(-1)
-        self._factors = _factors(update.float(), sample, rank, float(self._weight.double().norm()))
+        self._factors = _factors(update, sample, rank, float(self._weight.double().norm()))
         self._updates = {name: (B.double() @ A.double()).float().view(-1) for name, (B, A) in self._factors.items()}
         super().__init__(
             weight=_bytes(original.view(torch.int16), "<i2"), code=nf4_code().tolist(),
@@ -138,7 +138,7 @@ class MergeExplorer(Explorer):
                 {"name": name, "B": _bytes(B, "<f4"), "A": _bytes(A, "<f4")} for name, (B, A) in self._factors.items()
             ],
             sizes={"rows": rows, "columns": weight.shape[1], "rank": rank, "blocks": self._weight.numel() // BLOCK},
-            real_percent=100 * float(update.float().norm() / weight.float().norm()),
+            real_percent=100 * float(update.norm() / weight.norm()),
             into=into, update=next(iter(self._updates)), percent=percent, question=question, choices=list(choices),
         )  # fmt: skip
 

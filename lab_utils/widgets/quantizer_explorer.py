@@ -6,7 +6,7 @@ import traitlets
 from .. import plots, quantize
 from ..errors import LabError, choose
 from ..lowrank import relative_error
-from .explorer import Explorer, encode, script
+from .explorer import Explorer, encode, on_cpu, script
 
 QUESTION = (
     "4 bits, one block for all weights. One single weight becomes 32 times as large as usual. "
@@ -25,7 +25,7 @@ class QuantizerExplorer(Explorer):
 
     Parameters
     ----------
-    weights : dict name -> float Tensor of any shape with at least 2,048 numbers; the first 2,048 are shown
+    weights : dict name -> Tensor of any shape, dtype and device, with 2,048 numbers or more; the first 2,048 are shown
     bits : int, 2 to 8
     blocksize : int, one of 64, 128, … 2048
     method : "absmax" or "zero-point"
@@ -38,7 +38,7 @@ class QuantizerExplorer(Explorer):
     Raises
     ------
     LabError
-        No weights, too few, or a value that is not there.
+        No weights, too few, none that can be read (see `on_cpu`), or a value that is not there.
     """
 
     _esm = script("quantizer_explorer")
@@ -56,9 +56,9 @@ class QuantizerExplorer(Explorer):
         self, weights: dict, bits: int = 4, blocksize: int = 2048, method: str = "absmax", outlier: float = 0.0,
         question: str = QUESTION, choices=("nothing", "it doubles", "nearly all become 0"),
     ):  # fmt: skip
-        if not weights or any(weight.numel() < COUNT for weight in weights.values()):
+        shown = {name: on_cpu(weight, name, first=COUNT) for name, weight in weights.items()}
+        if not weights or any(len(values) < COUNT for values in shown.values()):
             raise LabError(f"QuantizerExplorer needs weights, as {{'a name': tensor}}, with {COUNT:,} numbers or more.")
-        shown = {name: weight.detach().flatten()[:COUNT].float() for name, weight in weights.items()}
         self._scales = {name: float(values.abs().max()) or 1.0 for name, values in shown.items()}
         self._weights = shown
         super().__init__(

@@ -6,7 +6,7 @@ import traitlets
 from .. import plots
 from ..errors import LabError, choose
 from ..lowrank import best_rank_r, singular_values
-from .explorer import Explorer, encode, script
+from .explorer import Explorer, encode, on_cpu, script
 
 QUESTION = "From which rank on is the error of the first matrix below 6 %? And on the others: earlier or later?"
 
@@ -16,7 +16,7 @@ class RankExplorer(Explorer):
 
     Parameters
     ----------
-    matrices : dict name -> float Tensor, shape (rows, columns); without negative values it is painted as a grey picture
+    matrices : dict name -> Tensor (rows, columns) of any dtype and device; one without negative values is painted grey
     rank : int >= 0, to start with
 
     Attributes
@@ -27,7 +27,7 @@ class RankExplorer(Explorer):
     Raises
     ------
     LabError
-        No matrix, or a rank or name that is not there.
+        No matrix, none that can be read (see `on_cpu`), or a rank or name that is not there.
     """
 
     _esm = script("rank_explorer")
@@ -39,7 +39,7 @@ class RankExplorer(Explorer):
     def __init__(self, matrices: dict, rank: int = 1, question: str = QUESTION, choices=("2", "7", "40")):
         if not matrices:
             raise LabError("RankExplorer needs at least one matrix, as {'a name': tensor}.")
-        self._weights = {name: torch.as_tensor(weight).detach().float() for name, weight in matrices.items()}
+        self._weights = {name: on_cpu(weight, name) for name, weight in matrices.items()}
         self._values = {name: singular_values(weight) for name, weight in self._weights.items()}
         super().__init__(
             matrices=[_record(name, weight, self._values[name]) for name, weight in self._weights.items()],

@@ -19,6 +19,7 @@ from lab_utils.widgets.cluster_explorer import ClusterExplorer
 from lab_utils.widgets.code_explorer import CodeExplorer
 from lab_utils.widgets.explorer import encode
 from lab_utils.widgets.lora_explorer import LoraExplorer
+from lab_utils.widgets.merge_explorer import MergeExplorer
 from lab_utils.widgets.parameter_explorer import ParameterExplorer
 from lab_utils.widgets.quantizer_explorer import QuantizerExplorer
 from lab_utils.widgets.rank_alpha_trainer import RankAlphaTrainer
@@ -117,6 +118,42 @@ def test_rank_explorer_says_what_the_library_computes():
     error = lowrank.relative_error(explorer._weights["picture"], B @ A)
     assert f"relative error {error:.1%}" in explorer.summary()
     assert "63 numbers instead of 108" in explorer.summary()  # 3 · (12 + 9), 12 · 9
+
+
+def of_one_tensor(weight) -> list:
+    """Every explorer that takes tensors, with this one as what it takes."""
+    rows, columns = np.shape(weight)
+    history = [(weight[:2], weight[:, :2]), (weight[2:4], weight[:, 2:4])]
+    return [
+        RankExplorer({"w": weight}), CodeExplorer({"w": weight}), QuantizerExplorer({"w": weight}),
+        LoraExplorer(weight, history, alpha=2), MergeExplorer(weight, weight, rank=2),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "float16", "float64", "parameter", "array"])
+def test_explorers_take_numbers_of_any_dtype(kind):
+    """The same state as for the same numbers in float32."""
+    weight = torch.randn(16, 128, generator=torch.Generator().manual_seed(0)).bfloat16()  # exact in each of them
+    given = {"parameter": torch.nn.Parameter(weight), "array": weight.float().numpy()}.get(kind)
+    given = weight.to(getattr(torch, kind)) if given is None else given
+    assert torch.equal(torch.as_tensor(given).float(), weight.float())
+    for one, plain in zip(of_one_tensor(given), of_one_tensor(weight.float()), strict=True):
+        assert one.summary() == plain.summary()
+        for name in plain.keys:
+            if name not in ("_model_id", "layout", "comm"):
+                assert getattr(one, name) == getattr(plain, name), name
+
+
+def test_an_explorer_refuses_what_holds_no_weights():
+    packed = torch.zeros(2048, 1, dtype=torch.uint8)
+    packed.quant_state = "of bitsandbytes"
+    for values, message in (
+        (packed, "w holds quantized codes, not weights"), (torch.empty(2048, 4, device="meta"), "w cannot be read"),
+        ("words", "w cannot be read as numbers"),
+    ):  # fmt: skip
+        for make in (RankExplorer, CodeExplorer, QuantizerExplorer):
+            with pytest.raises(LabError, match=message):
+                make({"w": values})
 
 
 def test_a_picture_is_grey_and_signed_numbers_are_not():

@@ -93,6 +93,29 @@ def test_lines_and_spread_draw_what_they_are_given():
     assert steps.get_xy()[:, 1].max() == pytest.approx(2 / 3 / 0.025)  # two of three values in a bin of 2/80
 
 
+@pytest.mark.parametrize("kind", ["bfloat16", "float16", "float32", "trained"])
+def test_tensors_of_any_dtype_are_drawn(kind):
+    """matplotlib itself knows neither bfloat16 nor a tensor with a gradient."""
+    one = torch.tensor([[0.5, 0.25], [1.0, 2.0]])  # exact in each of them
+    given = one.clone().requires_grad_() if kind == "trained" else one.to(getattr(torch, kind))
+    painted = {
+        "matrices": plots.matrices({"w": given}), "grid": plots.grid(given, [0, 1], [0, 1], "x", "y"),
+        "yours": plots.target_and_yours(given, given),
+    }  # fmt: skip
+    for name, figure in painted.items():
+        [image, *_] = figure.axes[0].get_images()
+        wanted = one.log() if name == "grid" else one
+        assert image.get_array().tolist() == pytest.approx(wanted.tolist(), abs=1e-2), name
+    [line] = plots.lines({"a": (given[0], given[1])}, "x", "y").axes[0].get_lines()
+    assert line.get_xdata().tolist() == [0.5, 0.25] and line.get_ydata().tolist() == [1.0, 2.0]
+
+
+def test_a_picture_of_bytes_stays_one():
+    pixels = torch.tensor([[[200, 100, 0]]], dtype=torch.uint8)
+    [image] = plots.picture_rows({"": [pixels]}, ["red"]).axes[0].get_images()
+    assert image.get_array().tolist() == pixels.tolist()
+
+
 def test_fits_show_every_run_and_its_accuracy():
     shared = {"losses": [2.0, 1.0], "before": 0.4}
     runs = [{"rank": 1, "accuracy": 0.7, **shared}, {"rank": 4, "accuracy": None, **shared}]
