@@ -13,11 +13,11 @@ FLAGS = {
 }
 
 
-def add_arguments(parser) -> None:
-    """Add the flags of one's own data to a parser of argparse."""
+def add_arguments(parser, positional: bool = False) -> None:
+    """Add the flags of one's own data to a parser of argparse; `positional`: the file is named without --data."""
     group = parser.add_argument_group("your own data")
     for name, help in FLAGS.items():
-        group.add_argument(f"--{name}", help=help)
+        group.add_argument(name if positional and name == "data" else f"--{name}", help=help)
 
 
 def from_arguments(values: dict) -> OwnTask | None:

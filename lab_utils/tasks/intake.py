@@ -1,5 +1,6 @@
 """A person's rows, read once: written to the disk as Arrow, counted and digested on the way."""
 
+import bisect
 import hashlib
 import json
 import os
@@ -43,17 +44,18 @@ class Tally:
     Attributes
     ----------
     count : int
-    first : list of int, the numbers of the first rows
+    first : list, the lowest numbers of rows, in order
     """
 
     count: int = 0
-    first: list[int] = field(default_factory=list)
+    first: list = field(default_factory=list)
 
-    def add(self, number: int) -> None:
+    def add(self, number) -> None:
         """Count one more."""
         self.count += 1
-        if len(self.first) < KEPT:
-            self.first.append(number)
+        if len(self.first) < KEPT or number < self.first[-1]:
+            bisect.insort(self.first, number)
+            del self.first[KEPT:]
 
 
 @dataclass

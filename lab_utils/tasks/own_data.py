@@ -85,6 +85,22 @@ class OwnTask(Task):
         """As of a Task; by the person's own function if there is one, which calls an answer right by True or 1."""
         return bool(self.metric(text, answer) >= 1) if callable(self.metric) else super().is_right(text, answer)
 
+    def report(self, tokenizer=None, max_length: int = 256):
+        """What is wrong or strange in the data, with counts and the first lines: print it. Nothing is changed.
+
+        Parameters
+        ----------
+        tokenizer : of transformers, to count tokens with (default: the embedded model's)
+        max_length : int >= 8, the recipe's: longer examples would be left out
+
+        Returns
+        -------
+        findings.Report
+        """
+        from .linter import lint
+
+        return lint(self, tokenizer, max_length)
+
     def description(self) -> dict:
         """What a run's record keeps of the task, ready for JSON: `from_description` makes the task of it again."""
         return {
