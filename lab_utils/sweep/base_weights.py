@@ -9,6 +9,7 @@ from functools import cache, partial
 
 import torch
 
+from ..errors import LabError
 from ..finetune.fourbit import FourBitLoRA, dequantize
 from ..finetune.full import matrices
 from ..models import load_base
@@ -41,11 +42,26 @@ def as_floats(layer) -> torch.Tensor:
 
 
 def put_weights(model, weights: dict[str, torch.Tensor]) -> None:
-    """Give the base of `model`, with or without adapters on it, these weights."""
-    for name, module in matrices(model).items():
-        name = name.removeprefix("base_model.model.").replace(".base_layer", "")
-        if name in weights:
-            module.weight = torch.nn.Parameter(weights[name], requires_grad=False)
+    """Give the base of `model`, with or without adapters on it, these weights.
+
+    Raises
+    ------
+    LabError
+        The model has no layer of a name in `weights`; then it is unchanged.
+    """
+    layers = {_plain_name(name): module for name, module in matrices(model).items()}
+    if missing := sorted(weights.keys() - layers.keys()):
+        raise LabError(
+            f"{len(missing)} of {len(weights)} weights belong to no layer of the model, such as {missing[0]!r}. Take "
+            "weights and model from the same base, without an adapter on it."
+        )
+    for name, weight in weights.items():
+        layers[name].weight = torch.nn.Parameter(weight, requires_grad=False)
+
+
+def _plain_name(name: str) -> str:
+    """A layer's name as it is without an adapter."""
+    return name.removeprefix("base_model.model.").replace(".base_layer", "")
 
 
 class PlainWeight:

@@ -10,7 +10,7 @@ from datasets import DatasetDict
 
 from lab_utils.errors import LabError
 from lab_utils.evaluate import answer_losses
-from lab_utils.finetune.adapter import attach_adapter
+from lab_utils.finetune.adapter import attach_adapter, take_off_adapter
 from lab_utils.finetune.fourbit import speed_up
 from lab_utils.finetune.full import matrices, train_full
 from lab_utils.sweep import base_weights
@@ -226,10 +226,12 @@ def test_the_arithmetic_is_that_of_the_labs_4_bit_layers(trainable_base, tokeniz
     """The same numbers whether a base holds codes, or the matrices that they stand for."""
     from lab_utils.models.registry import load_base
 
-    model, _ = trainable_base
+    model = take_off_adapter(trainable_base[0])  # another test may have left one
     recipe = adapter(rank=4, alpha=8.0).recipe
     weights = {name: as_floats(module).clone() for name, module in matrices(model).items()}
     coded = attach_adapter(model, recipe)
+    with pytest.raises(LabError, match=r"630 of 630 weights belong to no layer of the model, such as '.*base_layer'"):
+        put_weights(coded, {name: as_floats(module) for name, module in matrices(coded).items()})
     assert speed_up(coded) == 210
     plain, _ = load_base("smollm2-135m", "none", verbose=False)
     put_weights(plain, weights)
