@@ -13,12 +13,13 @@ from typing import Any
 
 from ..device import Device, find_device
 from ..errors import LabError, at_least, choose
-from ..models.hub import hub_reachable
+from ..models.loading import ran_out
 from ..notebook.extras import require
 from ..quiet import quiet
 from .drawings import COLOURS, STYLES, THINGS
+from .larger import STABLE_DIFFUSION, announce
 
-PAINTERS = {"tiny": None, "stable-diffusion": "stable-diffusion-v1-5/stable-diffusion-v1-5"}
+PAINTERS = {"tiny": None, "stable-diffusion": STABLE_DIFFUSION}
 WORDS = ("<pad>", "<unknown>", "a", "an", *COLOURS, *THINGS, ",", *STYLES)
 MAX_WORDS = 8
 SIZE, PATCH = 32, 2  # pixels a side, of a picture and of what becomes one place of the U-Net's grid
@@ -57,17 +58,12 @@ class Painter:
     ready: bool
 
 
-def choose_painter(kind: str, online: bool) -> str:
-    """Stable Diffusion on a GPU that can reach the hub, the tiny one anywhere else. `kind` is "cpu" or "cuda"."""
-    return "stable-diffusion" if kind == "cuda" and online else "tiny"
-
-
-def load_painter(name: str | None = None, *, seed: int = 0, device: Device | None = None) -> Painter:
-    """The painter for this machine; the tiny one comes untrained.
+def load_painter(name: str = "tiny", *, seed: int = 0, device: Device | None = None) -> Painter:
+    """A painter; the tiny one comes untrained, and what Stable Diffusion takes is printed before it is downloaded.
 
     Parameters
     ----------
-    name : str, optional, a key of PAINTERS; default by `choose_painter`
+    name : str, a key of PAINTERS
     seed : int, of the tiny one's random weights
     device : Device, optional, default this machine's
 
@@ -78,18 +74,30 @@ def load_painter(name: str | None = None, *, seed: int = 0, device: Device | Non
     Raises
     ------
     LabError
-        An unknown name, no diffusers, or the hub does not answer.
+        An unknown name, no diffusers, the hub does not answer, or the painter does not fit into memory.
     """
     device = device or find_device()
-    name = name or choose_painter(device.kind, device.kind == "cuda" and hub_reachable())
     choose("painter", name, PAINTERS)
     require("pictures")
     painter = _tiny(seed, device) if name == "tiny" else _stable_diffusion(name, device)
     with quiet():
         for model in (painter.unet, painter.text_encoder, painter.vae):
             if model is not None:
-                model.requires_grad_(False).eval().to(device.kind, painter.dtype)
+                _move(model, painter)
     return painter
+
+
+def _move(model, painter: Painter) -> None:
+    """Freeze one part of a painter and put it on the device, in the painter's dtype."""
+    try:
+        model.requires_grad_(False).eval().to(painter.device.kind, painter.dtype)
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out(error):
+            raise
+        raise LabError(
+            f"The painter {painter.name} does not fit into the memory of {painter.device.name}. Restart other "
+            "notebooks' kernels, which hold memory, or take load_painter('tiny')."
+        ) from error
 
 
 def _tiny(seed: int, device: Device) -> Painter:
@@ -133,18 +141,20 @@ def _tiny(seed: int, device: Device) -> Painter:
 
 def _stable_diffusion(name: str, device: Device) -> Painter:
     """Stable Diffusion's parts, for the adapter calls and the loops of this page."""
+    announce(name, PAINTERS[name], device)
     with quiet():
         from diffusers import DDIMScheduler, StableDiffusionPipeline
 
     try:
         # The weights get their type later: older versions of diffusers have another name for the argument.
         pipe = StableDiffusionPipeline.from_pretrained(
-            PAINTERS[name], safety_checker=None, requires_safety_checker=False
+            PAINTERS[name].source, safety_checker=None, requires_safety_checker=False
         )
     except Exception as error:  # OSError, ValueError, but also what safetensors and the network's libraries raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise LabError(
-            f"{PAINTERS[name]} could not be loaded: {reason}. Is the hub reachable? load_painter('tiny') needs none."
+            f"{PAINTERS[name].source} could not be loaded: {reason}. Is the hub reachable? load_painter('tiny') needs "
+            "none."
         ) from error
     scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
     size = pipe.unet.config.sample_size * pipe.vae_scale_factor

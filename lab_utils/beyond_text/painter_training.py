@@ -14,6 +14,7 @@ from ..files import explain, replacing_file, user_path
 from ..finetune.optimizer import descend
 from ..finetune.run_lock import held_file
 from .drawings import COLOURS, NEW_THING, THINGS, caption, draw
+from .larger import STABLE_DIFFUSION
 from .painter import Painter, autocast, encode, read
 
 # Pairs that the tiny painter never sees: each of their words it knows from other pairs.
@@ -134,7 +135,7 @@ def adapter_lesson(painter: Painter, steps: int = 150) -> Lesson:
     """How to train an adapter: the tiny painter with large steps, Stable Diffusion with small ones, two at a time."""
     if painter.name == "tiny":
         return Lesson(steps=steps, learning_rate=5e-3, average=0.95)
-    return Lesson(steps=steps, learning_rate=1e-4, batch_size=2, average=0.95)
+    return Lesson(steps=steps, learning_rate=STABLE_DIFFUSION.learning_rate, batch_size=2, average=0.95)
 
 
 def train(painter: Painter, pictures: Sequence, captions: Sequence[str], lesson: Lesson, folder: str | Path, *,

@@ -1,4 +1,4 @@
-"""A model that sees: Qwen2.5-VL, tiny with random weights, real on a GPU, or as an empty shape.
+"""A model that sees: Qwen2.5-VL, tiny with random weights, the real one, or the real one's empty shape.
 
 A vision tower reads patches of the picture, a merger joins four of them to one token, and a language model reads these
 tokens among those of the text.
@@ -8,18 +8,18 @@ import tempfile
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from ..device import GIB, Device, find_device
-from ..errors import LabError
+from ..device import Device, find_device
+from ..errors import LabError, choose
 from ..finetune.control_tokens import ControlTokens
-from ..memory.free import free_memory_bytes
 from ..models import quantization_config
-from ..models.hub import hub_reachable
+from ..models.loading import ran_out
 from ..models.registry import decide_place, keep_weights_trainable
 from ..quiet import quiet
 from .drawings import COLOURS, THINGS
+from .larger import QWEN, announce
 
-REAL = "Qwen/Qwen2.5-VL-3B-Instruct"
-MIN_GPU_GIB = 8  # an estimate: 2.2 GiB of weights with NF4, counted from the shapes, and room for activations
+SIGHTED = {"tiny": None, "qwen2.5-vl-3b": QWEN}
+RATES = {"tiny": 5e-3, "qwen2.5-vl-3b": QWEN.learning_rate}  # of an adapter, to begin with
 SPECIAL = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",
     "<|video_pad|>", "<|unknown|>",
@@ -113,13 +113,14 @@ def _tiny_reader() -> Reader:
     return Reader(PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named), Qwen2VLImageProcessorPil())
 
 
-def decide_sight(kind: str, free_bytes: int, hub: bool) -> str:
-    """Which model to take: `REAL` on a GPU with room for it where the hub answers, else "tiny"."""
-    return REAL if kind == "cuda" and hub and free_bytes >= MIN_GPU_GIB * GIB else "tiny"
+def load_sighted(name: str = "tiny", *, quantization: str = "nf4", device: Device | None = None):
+    """A model that sees, and its Reader; what the real one takes is printed before it is downloaded.
 
-
-def load_sighted(device: Device | None = None, quantization: str = "nf4"):
-    """The model for this machine (see `decide_sight`), and its Reader; prints which one it is.
+    Parameters
+    ----------
+    name : str, a key of SIGHTED
+    quantization : "nf4" (with double quantization), "fp4", "int8" or "none", of every linear layer but the head
+    device : Device, default this machine's
 
     Returns
     -------
@@ -128,24 +129,29 @@ def load_sighted(device: Device | None = None, quantization: str = "nf4"):
     Raises
     ------
     LabError
-        No bitsandbytes for a quantized model, or the hub does not give the real one.
+        Unknown name, no bitsandbytes for a quantized model, or the hub does not give the real one.
     """
+    choose("model", name, SIGHTED)
     device = device or find_device()
-    on_gpu = device.kind == "cuda"
-    name = decide_sight(device.kind, free_memory_bytes(device.kind), on_gpu and hub_reachable())
-    print(f"Qwen2.5-VL, {'tiny and random' if name == 'tiny' else name}, {quantization}, on {device.kind}.")
     if name == "tiny":
+        print(f"Qwen2.5-VL, tiny and random, {quantization}, on {device.kind}.")
         return tiny_model(quantization=quantization, device=device)
+    announce(name, SIGHTED[name], device)
+    where = SIGHTED[name].source
     from transformers import AutoTokenizer
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, padding_side="right")
-        return _load(name, quantization, device), Reader(tokenizer, Qwen2VLImageProcessorPil.from_pretrained(name))
-    except OSError as error:
+        tokenizer = AutoTokenizer.from_pretrained(where, padding_side="right")
+        return _load(where, quantization, device), Reader(tokenizer, Qwen2VLImageProcessorPil.from_pretrained(where))
+    except LabError:
+        raise
+    except Exception as error:  # transformers, safetensors, the hub, its network library and CUDA can raise anything
+        reason = (str(error).splitlines() or [""])[0].removesuffix(".") or type(error).__name__
+        if ran_out(error):
+            raise LabError(f"{where} does not fit into memory ({reason}). load_sighted('tiny') does.") from error
         raise LabError(
-            f"{name} could not be loaded from the Hugging Face hub: {str(error).splitlines()[0]}. "
-            "tiny_model() needs no network."
+            f"{where} could not be loaded from the Hugging Face hub: {reason}. load_sighted('tiny') needs no network."
         ) from error
 
 
@@ -166,7 +172,7 @@ def _load(where: str, quantization: str, device: Device):
 
 
 def real_shape():
-    """`REAL` without its numbers, on torch's meta device: every name and shape, in a second and no memory."""
+    """The real 3B model without its numbers, on torch's meta device: names and shapes, in a second and no memory."""
     import torch
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 

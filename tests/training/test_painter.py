@@ -11,7 +11,8 @@ import torch
 from peft import LoraConfig
 
 from lab_utils.beyond_text.drawings import COLOURS, NEW_THING, THINGS, caption, draw
-from lab_utils.beyond_text.painter import PAINTERS, Painter, choose_painter, decode, encode, load_painter, paint, read
+from lab_utils.beyond_text.larger import STABLE_DIFFUSION
+from lab_utils.beyond_text.painter import PAINTERS, Painter, decode, encode, load_painter, paint, read
 from lab_utils.beyond_text.painter_training import (
     HELD_OUT,
     PARTS,
@@ -80,10 +81,12 @@ def largest_step(one: list, other: list) -> int:
 # --- the painter ---
 
 
-def test_the_painter_is_chosen_by_device_and_network():
-    assert [choose_painter(*facts) for facts in (("cpu", True), ("cuda", False), ("cuda", True))] == [
-        "tiny", "tiny", "stable-diffusion",
-    ]  # fmt: skip
+def test_nobody_gets_the_real_one_without_naming_it(monkeypatch):
+    """Whatever the device is: tests/pages/test_pretended_pages.py asks on a card."""
+    from diffusers import StableDiffusionPipeline
+
+    monkeypatch.setattr(StableDiffusionPipeline, "from_pretrained", lambda *_, **__: pytest.fail("downloads"))
+    assert load_painter(device=CPU).name == "tiny"
     with pytest.raises(LabError, match=r"Unknown painter 'dall-e'\. Choose one of: tiny, stable-diffusion"):
         load_painter("dall-e", device=CPU)
 
@@ -97,7 +100,45 @@ def test_the_real_one_that_cannot_be_loaded_says_so(monkeypatch):
     monkeypatch.setattr(StableDiffusionPipeline, "from_pretrained", no_network)
     with pytest.raises(LabError, match=r"could not be loaded: cannot reach the hub.*load_painter\('tiny'\)"):
         load_painter("stable-diffusion", device=CPU)
-    assert PAINTERS["stable-diffusion"].startswith("stable-diffusion-v1-5/")  # where the articles' one went
+    assert PAINTERS["stable-diffusion"].source.startswith("stable-diffusion-v1-5/")  # where the articles' one went
+
+
+def test_what_the_real_one_takes_is_counted_and_printed_before_it_is_fetched(monkeypatch, capsys):
+    """Its parts by their sizes alone: diffusers' and transformers' defaults, apart from what is given here."""
+    from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    with torch.device("meta"):
+        parts = (
+            UNet2DConditionModel(sample_size=64, cross_attention_dim=768),
+            CLIPTextModel(CLIPTextConfig(
+                hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)),
+            AutoencoderKL(
+                block_out_channels=(128, 256, 512, 512), layers_per_block=2,
+                down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4),
+        )  # fmt: skip
+    numbers = sum(parameter.numel() for part in parts for parameter in part.parameters())
+    assert (STABLE_DIFFUSION.download_bytes, STABLE_DIFFUSION.weights_bytes) == (4 * numbers, 2 * numbers)
+    monkeypatch.setattr(StableDiffusionPipeline, "from_pretrained", lambda *_, **__: print("fetched"))
+    with pytest.raises(AttributeError):  # the stand-in gave nothing
+        load_painter("stable-diffusion", device=CPU)
+    said = capsys.readouterr().out
+    wanted = ("download: 4.3 GB", "memory: 2.0 GiB", f"learning rate of an adapter: {1e-4:g} (diffusers", "fetched")
+    places = [said.find(one) for one in wanted]
+    assert -1 not in places and places == sorted(places), said
+
+
+def test_a_card_without_room_is_named(monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.nn.Module, "to", full)
+    with pytest.raises(LabError, match="The painter tiny does not fit into the memory of a processor"):
+        load_painter("tiny", device=CPU)
+
+
+def test_an_adapter_of_the_real_one_is_taught_at_the_rate_that_was_printed(painter):
+    assert adapter_lesson(replace(painter, name="stable-diffusion")).learning_rate == STABLE_DIFFUSION.learning_rate
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +149,7 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture(params=["bfloat16", "float16"])
 def real(request, checkpoint, monkeypatch, capfd):
     """A tiny Stable Diffusion of random weights, loaded as the real one is, in a GPU's half precision."""
-    monkeypatch.setitem(PAINTERS, "stable-diffusion", checkpoint)
+    monkeypatch.setitem(PAINTERS, "stable-diffusion", replace(STABLE_DIFFUSION, source=checkpoint))
     loaded = load_painter("stable-diffusion", device=replace(CPU, compute_dtype=request.param))
     said = "".join(capfd.readouterr())
     assert "float32" not in said and "torchvision" not in said, said
@@ -127,7 +168,7 @@ def test_it_paints_what_its_own_pipeline_paints(checkpoint, monkeypatch):
     """In float32: guidance, schedule, noise and autoencoder are diffusers' to a rounding."""
     from diffusers import DDIMScheduler, StableDiffusionPipeline
 
-    monkeypatch.setitem(PAINTERS, "stable-diffusion", checkpoint)
+    monkeypatch.setitem(PAINTERS, "stable-diffusion", replace(STABLE_DIFFUSION, source=checkpoint))
     mine = paint(load_painter("stable-diffusion", device=CPU), ASKED, steps=5, seed=3)
     pipe = StableDiffusionPipeline.from_pretrained(checkpoint, safety_checker=None, requires_safety_checker=False)
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)

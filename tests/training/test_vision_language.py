@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import re
 
 import numpy as np
 import pytest
@@ -13,8 +12,9 @@ from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.processing_utils import ProcessorMixin
 
-from lab_utils.beyond_text import picture_questions, vision_language
+from lab_utils.beyond_text import larger, picture_questions, vision_language
 from lab_utils.beyond_text.drawings import draw
+from lab_utils.beyond_text.larger import QWEN
 from lab_utils.beyond_text.picture_questions import (
     QUESTION,
     accuracy,
@@ -26,10 +26,9 @@ from lab_utils.beyond_text.picture_questions import (
 )
 from lab_utils.beyond_text.towers import LANGUAGE_ONLY, add_adapters, layers, targeted, tower_of, towers
 from lab_utils.beyond_text.vision_language import (
-    MIN_GPU_GIB,
-    REAL,
+    RATES,
+    SIGHTED,
     SPECIAL,
-    decide_sight,
     load_sighted,
     real_shape,
     tiny_model,
@@ -283,11 +282,17 @@ def test_training_that_blows_up_is_stopped(sighted):
 # The choice of model, dtype and optimizer, on a machine that has no GPU
 
 
-def test_the_real_model_is_taken_where_there_is_a_gpu_with_room_and_a_network():
-    room = MIN_GPU_GIB * GIB
-    assert decide_sight("cuda", room, True) == REAL
-    for facts in (("cuda", room - 1, True), ("cuda", room, False), ("cpu", room, True)):
-        assert decide_sight(*facts) == "tiny"
+def test_what_the_real_model_takes_is_counted_from_its_shape():
+    """Two bytes a number to download; on a GPU, 4.127 bits (page 06) in every linear layer but the head."""
+    shape = real_shape()
+    numbers = sum(parameter.numel() for parameter in shape.parameters())
+    head = shape.get_output_embeddings()
+    packed = sum(
+        one.weight.numel() for one in layers(shape).values() if isinstance(one, torch.nn.Linear) and one is not head
+    )
+    assert QWEN.download_bytes == 2 * numbers
+    assert QWEN.weights_bytes == round(packed * (4 + 8 / 64 + 32 / (64 * 256)) / 8) + 2 * (numbers - packed)
+    assert RATES["qwen2.5-vl-3b"] == QWEN.learning_rate and RATES.keys() == SIGHTED.keys()
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -304,20 +309,22 @@ def test_on_a_gpu_the_real_model_is_loaded_in_nf4_in_the_gpus_dtype(monkeypatch,
 
     monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
     monkeypatch.setattr(vision_language, "find_device", lambda: Device("cuda", "a GPU", dtype, "pretended"))
-    monkeypatch.setattr(vision_language, "free_memory_bytes", lambda kind: 15 * GIB)
-    monkeypatch.setattr(vision_language, "hub_reachable", lambda: True)
+    monkeypatch.setattr(larger, "total_memory_bytes", lambda: 15 * GIB)
     monkeypatch.setattr(Qwen2_5_VLForConditionalGeneration, "from_pretrained", from_pretrained)
     monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", tokenizer)
     processor = "transformers.models.qwen2_vl.image_processing_pil_qwen2_vl.Qwen2VLImageProcessorPil.from_pretrained"
     monkeypatch.setattr(processor, lambda where: f"processor of {where}")
-    _, reader = load_sighted()
+    _, reader = load_sighted("qwen2.5-vl-3b")
     where, settings = asked["model"]
     config = settings["quantization_config"]
-    assert where == asked["tokenizer"] == REAL and reader.image_processor == f"processor of {REAL}"
+    assert where == asked["tokenizer"] == QWEN.source and reader.image_processor == f"processor of {QWEN.source}"
     assert config.load_in_4bit and config.bnb_4bit_quant_type == "nf4" and config.bnb_4bit_use_double_quant
     assert config.bnb_4bit_compute_dtype == settings["dtype"] == getattr(torch, dtype)
     assert settings["device_map"] == {"": 0} and settings["attn_implementation"] == "sdpa"
-    assert re.fullmatch(rf"Qwen2.5-VL, {REAL}, nf4, on cuda\.", capsys.readouterr().out.strip())
+    said = capsys.readouterr().out
+    for line in ("download: 7.5 GB", "memory: 2.2 GiB of weights", "this GPU has 15.0 GiB", "adapter: 0.0002 (QLoRA"):
+        assert line in said
+    assert ("known to give NaN" in said) == (dtype == "float16")
 
 
 @pytest.fixture(scope="module")
@@ -342,8 +349,8 @@ def checkpoint(tmp_path_factory):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_a_checkpoint_from_the_hub_is_read_taught_and_asked_in_half_precision(checkpoint, monkeypatch, dtype):
     monkeypatch.setattr(vision_language, "find_device", lambda: Device("cpu", "a processor", dtype, "pretended"))
-    monkeypatch.setattr(vision_language, "decide_sight", lambda *facts: str(checkpoint))
-    model, reader = load_sighted()
+    monkeypatch.setitem(SIGHTED, "qwen2.5-vl-3b", dataclasses.replace(QWEN, source=str(checkpoint)))
+    model, reader = load_sighted("qwen2.5-vl-3b")
     batch = prepare(reader, PICTURES[:1], [QUESTION], ["red"])
     asked = picture_questions.PROMPT.format(image=4 * "<|image_pad|>", question=QUESTION)
     assert reader.tokenizer.decode(batch["input_ids"][0]) == f"{asked}red<|im_end|>"
@@ -376,11 +383,12 @@ def test_a_hub_that_does_not_answer_is_said(monkeypatch):
         raise OSError("no connection\nand much more")
 
     monkeypatch.setattr(vision_language, "find_device", lambda: Device("cuda", "a GPU", "bfloat16", "pretended"))
-    monkeypatch.setattr(vision_language, "free_memory_bytes", lambda kind: 15 * GIB)
-    monkeypatch.setattr(vision_language, "hub_reachable", lambda: True)
+    monkeypatch.setattr(larger, "total_memory_bytes", lambda: 15 * GIB)
     monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", refuse)
-    with pytest.raises(LabError, match=r"3B-Instruct could not be loaded.*no connection\. tiny_model"):
-        load_sighted()
+    with pytest.raises(LabError, match=r"3B-Instruct could not be loaded.*no connection\. load_sighted\('tiny'\)"):
+        load_sighted("qwen2.5-vl-3b")
+    with pytest.raises(LabError, match=r"Unknown model 'gpt'\. Choose one of: tiny, qwen2\.5-vl-3b"):
+        load_sighted("gpt")
 
 
 def test_the_optimizer_is_the_devices(sighted, monkeypatch):
@@ -395,7 +403,7 @@ def test_the_optimizer_is_the_devices(sighted, monkeypatch):
     assert [id(p) for p in optimizer.param_groups[0]["params"]] == [id(p) for p in trained]
 
 
-def test_without_a_gpu_the_tiny_one_in_float32_is_loaded(monkeypatch, capsys):
+def test_nobody_gets_the_real_one_without_naming_it_and_a_cpu_computes_in_float32(monkeypatch, capsys):
     monkeypatch.setattr(vision_language, "find_device", lambda: Device("cpu", "a CPU", "bfloat16", "pretended"))
     model, reader = load_sighted(quantization="none")
     assert "tiny and random, none, on cpu" in capsys.readouterr().out
