@@ -22,7 +22,7 @@ FLOORS = (
     "memory nf4 variants plots",
     "models checks",
     "tasks",
-    "finetune classroom",
+    "finetune classroom scores",
     "merging machines beyond_text",
     "decoding",
     "serving evaluate",
@@ -32,7 +32,7 @@ FLOORS = (
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
 DOORS = {
     "checks", "counts", "finetune", "lora", "memory", "merging", "models", "nf4", "plots", "pretended", "recorded",
-    "serving", "sweep", "tasks", "variants",
+    "scores", "serving", "sweep", "tasks", "variants",
 }  # fmt: skip
 # Old addresses that are written outside of the repository, in environments and course folders: kept for one release.
 OLD_ADDRESSES = {"stranded", "nbgrader_course"}

@@ -1,0 +1,12 @@
+"""How good are answers, in numbers with an interval: labels, fields, texts, or a function of your own (page 14)."""
+
+from .baselines import few_shots, majority, majority_outputs
+from .intervals import Measure, bootstrap_mean, difference, perplexity, wilson
+from .labels import Confusion
+from .measuring import Measured, measure, measure_names
+from .text_overlap import rouge_l, token_f1
+
+__all__ = [
+    "Confusion", "Measure", "Measured", "bootstrap_mean", "difference", "few_shots", "majority", "majority_outputs",
+    "measure", "measure_names", "perplexity", "rouge_l", "token_f1", "wilson",
+]  # fmt: skip
