@@ -203,18 +203,23 @@ def check_rows(rows: Iterable, what: str = "example", blank: bool = False) -> li
     except TypeError as error:
         raise LabError(f"Expected rows of {{'prompt': text, 'answer': text}}, found {_shown(rows)}.") from error
     for number, row in enumerate(rows, 1):
-        if not isinstance(row, Mapping):
-            raise LabError(f"{what} {number}: expected {{'prompt': text, 'answer': text}}, found {_shown(row)}.")
-        for column in ("prompt", "answer"):
-            if column not in row:
-                raise LabError(
-                    f"{what} {number} has no column {column!r}; it has {', '.join(map(str, row)) or 'none'}. "
-                    "Rename the columns to 'prompt' and 'answer'."
-                )
-            wrong = _wrong_text(column, row[column])
-            if wrong and not (blank and wrong.endswith("is empty")):
-                raise LabError(f"{what} {number}: {wrong}. Correct it or leave that row out.")
+        check_row(row, f"{what} {number}", blank)
     return rows
+
+
+def check_row(row: object, place: str, blank: bool = False) -> None:
+    """Raise a LabError that names `place` unless a row is {"prompt": str, "answer": str}; `blank`: perhaps empty."""
+    if not isinstance(row, Mapping):
+        raise LabError(f"{place}: expected {{'prompt': text, 'answer': text}}, found {_shown(row)}.")
+    for column in ("prompt", "answer"):
+        if column not in row:
+            raise LabError(
+                f"{place} has no column {column!r}; it has {', '.join(map(str, row)) or 'none'}. "
+                "Rename the columns to 'prompt' and 'answer'."
+            )
+        wrong = _wrong_text(column, row[column])
+        if wrong and not (blank and wrong.endswith("is empty")):
+            raise LabError(f"{place}: {wrong}. Correct it or leave that row out.")
 
 
 def check_text(what: str, text: object) -> None:
