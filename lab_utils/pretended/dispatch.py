@@ -78,6 +78,8 @@ def compute(func, args: tuple, kwargs: dict, tensors: list, target: int | None):
     """Run an operation on the CPU: random ones with the card's numbers, float16 products summed in float32."""
     if target is None:
         return func(*args, **kwargs)
+    if func.overloadpacket in PRODUCTS and func._overloadname.startswith("dtype"):
+        return with_out_dtype(func, args, kwargs)
     if func.overloadpacket in SUMMED_IN_FLOAT32 and tensors[0].dtype == torch.float16:
         return in_float32(func, args, kwargs)
     if torch.Tag.nondeterministic_seeded in func.tags and card_of(kwargs.get("generator")) is None:
@@ -105,3 +107,13 @@ def in_float32(func, args: tuple, kwargs: dict):
         return tensor.half() if tensor.dtype == torch.float32 else tensor
 
     return tree_map_only(torch.Tensor, narrow, out)
+
+
+def with_out_dtype(func, args: tuple, kwargs: dict):
+    """A product whose `out_dtype` is not that of its factors, which only CUDA has: computed in float32."""
+    names = [argument.name for argument in func._schema.arguments]
+    named = dict(zip(names, args, strict=False)) | kwargs
+    dtype, out = named.pop("out_dtype"), named.pop("out", None)
+    wide = {name: one.float() if isinstance(one, torch.Tensor) else one for name, one in named.items()}
+    result = func.overloadpacket.default(**wide).to(dtype)
+    return result if out is None else out.copy_(result)

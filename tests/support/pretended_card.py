@@ -56,7 +56,7 @@ def main(checks: dict[str, Callable[[], object]]) -> None:
     from lab_utils.pretended import enable, enabled
 
     torch.set_num_threads(1)
-    found = {"before": [torch.cuda.is_available(), enabled()]}
+    found = {"before": [torch.cuda.is_available(), enabled() is not None]}
     enable(sys.argv[1])
     found |= {name: answer(check) for name, check in checks.items()}
     print(f"\n{MARK}{json.dumps(found)}")

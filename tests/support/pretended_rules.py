@@ -128,6 +128,34 @@ def float16_sum():
     return [float(ones @ ones.T), float(out), float(torch.zeros_like(out).addmm_(ones, ones.T)), str(out.device)]
 
 
+def float32_results():
+    """Products of float16 with `out_dtype`, which only CUDA has: [value, dtype] of mm, bmm and addmm; then of out=."""
+    ones = torch.ones(1, 4096, dtype=torch.float16, device="cuda")
+    kind, one = torch.float32, torch.ones(1, 1, device="cuda")
+    results = [torch.mm(ones, ones.T, kind), torch.bmm(ones[None], ones.T[None], kind)]
+    results.append(torch.addmm(0 * one, ones, ones.T, out_dtype=kind))
+    torch.addmm(one, ones, ones.T, out_dtype=kind, out=one)
+    return [[[float(result), str(result.dtype)] for result in results], float(one), str(one.dtype)]
+
+
+def saved_for_backward():
+    """The devices that a pack hook of autograd sees."""
+    seen = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda one: seen.append(device_name(one)) or one, lambda one: one):
+        (card(3, requires_grad=True) ** 2).sum()
+    return sorted({*seen})
+
+
+def fused():
+    """torch's fused AdamW on the card: its moments' and its step's device, and whether the weight moved."""
+    weight = nn.Parameter(card(4))
+    optimizer, before = torch.optim.AdamW([weight], fused=True), weight.detach().clone()
+    weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    state = optimizer.state[weight]
+    return [device_name(state["exp_avg"]), device_name(state["step"]), not torch.equal(before, weight.detach())]
+
+
 def dtypes(kind: str, on: str):
     """What a product and a softmax are computed in under autocast for `kind`, of tensors on `on`."""
     x, w = torch.ones(2, 3, device=on), torch.ones(4, 3, device=on)
@@ -221,6 +249,9 @@ ALLOWED = {
     "the card's generator": lambda: device_name(card(3, generator=torch.Generator("cuda").manual_seed(1))),
     "float32 unscaled": lambda: scaled(torch.float32),
     "float16 sums": float16_sum,
+    "float32 results of float16": float32_results,
+    "saved for backward": saved_for_backward,
+    "fused AdamW": fused,
     "autocast on the card": lambda: dtypes("cuda", "cuda"),
     "the CPU's autocast on the card": lambda: dtypes("cpu", "cuda"),
     "the card's autocast on the CPU": lambda: dtypes("cuda", "cpu"),
