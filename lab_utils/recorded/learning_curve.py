@@ -1,0 +1,128 @@
+"""The recorded learning curve of page 14; `data/record_learning_curve.py` measured it, see data/README.md."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from ..errors import choose
+from ..files import read_text
+from ..folders import DATA
+from ..recorded_files import number, reading, restore
+
+FOLDER = DATA / "learning_curve"
+TASKS = ("tickets", "chats")
+RATE = 2e-3  # of the curve; the others were tried with 128 examples
+SIZES, SEEDS = (8, 32, 128, 512, 2000), (0, 1, 2)  # what is to be recorded
+
+
+@dataclass(frozen=True)
+class CurveRun:
+    """One adapter, trained on so many examples.
+
+    Attributes
+    ----------
+    task : "tickets" or "chats"
+    examples, steps, seed : int
+    learning_rate : float
+    validation_loss, test_loss : float, mean over the examples, in nats per answer token
+    test_exact : float in [0, 1], share of the 200 test examples whose (last) answer would be written as it should be
+    next_month_exact : float or None, the same share of the 60 tickets written by hand; None for chats
+    provenance : dict, "cpu", "threads", "date", "versions", "cpu_seconds"
+    """
+
+    task: str
+    examples: int
+    steps: int
+    seed: int
+    learning_rate: float
+    validation_loss: float
+    test_loss: float
+    test_exact: float
+    next_month_exact: float | None
+    provenance: dict
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """What is recorded of one size.
+
+    Attributes
+    ----------
+    examples : int
+    exact : tuple of float, each seed's share of right test answers
+    next_month : tuple of float, each seed's share of right answers to the tickets written by hand; () for chats
+    loss : tuple of float, each seed's test loss
+    """
+
+    examples: int
+    exact: tuple[float, ...]
+    next_month: tuple[float, ...]
+    loss: tuple[float, ...]
+
+    @property
+    def error(self) -> float:
+        """Mean share of wrong test answers."""
+        return 1 - fmean(self.exact)
+
+
+def load_learning_curve(task: str, folder: str | Path = FOLDER) -> list[CurveRun]:
+    """The recorded runs of a task, by size, rate and seed; an empty list where none is recorded yet.
+
+    Parameters
+    ----------
+    task : "tickets" or "chats"
+    folder : path, holds `<task>.jsonl`
+
+    Raises
+    ------
+    LabError
+        The task is unknown, or a line is damaged.
+    """
+    path = Path(folder) / f"{choose('task', task, TASKS)}.jsonl"
+    if not path.exists():
+        return []
+    with reading(f"The recorded learning curve in {path}", restore("data/learning_curve", "record_learning_curve.py")):
+        rows = [json.loads(line) for line in read_text(path).splitlines() if line.strip()]
+        runs = {row["key"]: _run(task, row) for row in rows}
+    return sorted(runs.values(), key=lambda run: (run.examples, run.learning_rate, run.seed))
+
+
+def _run(task: str, row: dict) -> CurveRun:
+    choices, measured = row["choices"], ("validation_loss", "test_loss", "test_exact")
+    return CurveRun(
+        task=task, learning_rate=number(choices["learning_rate"], 0),
+        **{name: choices[name] for name in ("examples", "steps", "seed")},
+        **{name: number(row[name], 0) for name in measured},
+        next_month_exact=number(row["next_month_exact"], 0) if task == "tickets" else None,
+        provenance={name: row[name] for name in ("cpu", "threads", "date", "versions", "cpu_seconds")},
+    )
+
+
+def curve_points(runs: Sequence[CurveRun], learning_rate: float = RATE) -> list[CurvePoint]:
+    """The runs at one learning rate, size by size.
+
+    Parameters
+    ----------
+    runs : of one task
+    learning_rate : float
+    """
+    sizes: dict[int, list[CurveRun]] = {}
+    for run in runs:
+        if run.learning_rate == learning_rate:
+            sizes.setdefault(run.examples, []).append(run)
+    return [
+        CurvePoint(
+            size, tuple(run.test_exact for run in found),
+            tuple(run.next_month_exact for run in found if run.next_month_exact is not None),
+            tuple(run.test_loss for run in found),
+        )
+        for size, found in sorted(sizes.items())
+    ]  # fmt: skip
+
+
+def missing(runs: Sequence[CurveRun]) -> int:
+    """How many of a task's fifteen runs at the curve's rate are not recorded yet."""
+    there = {(run.examples, run.seed) for run in runs if run.learning_rate == RATE}
+    return sum((size, seed) not in there for size in SIZES for seed in SEEDS)
