@@ -5,7 +5,10 @@ from collections.abc import Iterable
 from .errors import LabError, shown, whole
 from .finetune.conversation import decode_answer, pad_left, padding_token, stop_tokens
 from .finetune.fit import check_fit
+from .finetune.greedy import greedy
 from .finetune.supervision import prompt_ids
+from .memory.free import free_memory_bytes
+from .models.registry import base_model
 from .tasks import Task
 from .tasks.registry import find_task
 
@@ -14,7 +17,8 @@ def generate(model, tokenizer, prompts: list[str], task: str | Task = "bookings"
              max_new_tokens: int | None = None) -> list[str]:
     """Greedy answers to prompts, in batches sorted by length, each stopped at its end of turn.
 
-    On a CPU a 4-bit model is decoded through `merging.dequantized_copy`: same weights, a third of the time.
+    A 4-bit model is decoded through `merging.dequantized_copy` where that fits into memory: same weights, on a CPU a
+    third of the time. Settings that the model's files recommend do not count: see `finetune.greedy`.
 
     Parameters
     ----------
@@ -35,37 +39,55 @@ def generate(model, tokenizer, prompts: list[str], task: str | Task = "bookings"
     """
     import torch
 
-    from .merging import dequantized_copy
-
     task = find_task(task)
     batch_size = whole("batch_size", batch_size)
     room = whole("max_new_tokens", task.max_new_tokens if max_new_tokens is None else max_new_tokens)
     rows = [prompt_ids(tokenizer, task, prompt) for prompt in texts("prompts", prompts)]
     check_fit(model, rows, room)
+    stops, padding = stop_tokens(tokenizer), padding_token(tokenizer)
     was_training = model.training
     device = next(model.parameters()).device
-    four_bit = any(type(module).__name__ == "Linear4bit" for module in model.modules())
-    decoder = dequantized_copy(model) if device.type == "cpu" and four_bit else model.eval()
+    decoder = quick_decoder(model)
     order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
     outputs = [""] * len(rows)
     try:
         for start in range(0, len(order), batch_size):
             indices = order[start : start + batch_size]
             batch = {name: one.to(device) for name, one in pad_left(tokenizer, [rows[i] for i in indices]).items()}
-            with torch.no_grad():
-                tokens = decoder.generate(
-                    **batch,
-                    max_new_tokens=room,
-                    do_sample=False,
-                    eos_token_id=stop_tokens(tokenizer),
-                    pad_token_id=padding_token(tokenizer),
-                    logits_processor=[refuse_nonfinite],
-                )
+            with torch.no_grad(), greedy(decoder, room=room, stops=stops, padding=padding) as settings:
+                tokens = decoder.generate(**batch, **settings, logits_processor=[refuse_nonfinite])
             for index, answer in zip(indices, tokens[:, batch["input_ids"].shape[1] :].tolist(), strict=True):
                 outputs[index] = decode_answer(tokenizer, answer)
     finally:
         model.train(was_training)
     return outputs
+
+
+def quick_decoder(model):
+    """The model to decode with, in eval mode: a plain copy of one in 4 bits where that fits, else the model itself.
+
+    A 4-bit layer dequantizes its whole weight for every token of a batch; the copy has done it once. On a CPU it is
+    always made. On a GPU half as much again has to be free for the keys and values of a batch.
+
+    Parameters
+    ----------
+    model : transformers model or peft model, in 4 bits or not
+    """
+    from .merging import dequantized_copy
+
+    states = [one.quant_state for one in model.parameters() if getattr(one, "quant_state", None) is not None]
+    if not states:
+        return model.eval()
+    kind, size = kind_of(model), base_model(model).dtype.itemsize
+    copy_bytes = size * sum(state.shape.numel() for state in states)
+    if kind == "cpu" or 1.5 * copy_bytes <= free_memory_bytes(kind):
+        return dequantized_copy(model)
+    return model.eval()
+
+
+def kind_of(model) -> str:
+    """The kind of device that a model is on."""
+    return next(model.parameters()).device.type
 
 
 def texts(name: str, values: object) -> list:

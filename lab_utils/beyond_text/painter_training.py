@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..errors import LabError
 from ..files import explain, replacing_file, user_path
-from ..finetune.optimizer import descend
+from ..finetune.optimizer import descend, set_rate
 from ..finetune.run_lock import held_file
 from .drawings import COLOURS, NEW_THING, THINGS, caption, draw
 from .larger import STABLE_DIFFUSION
@@ -205,8 +205,7 @@ def _learn(painter: Painter, parameters: list, clean, captions, lesson: Lesson, 
         if not math.isfinite(value := loss.item()):
             raise LabError(f"The loss is {value} at step {step + 1}: lower learning_rate ({lesson.learning_rate:g}).")
         optimizer.zero_grad()
-        for group in optimizer.param_groups:
-            group["lr"] = lesson.learning_rate_at(step)
+        set_rate(optimizer, lesson.learning_rate_at(step))
         descend(loss, optimizer, scaler)
         past = min(lesson.average, (step + 1) / (step + 10))
         with torch.no_grad():

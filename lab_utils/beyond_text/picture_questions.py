@@ -9,7 +9,8 @@ from functools import partial
 from ..device import find_device
 from ..errors import LabError, at_least
 from ..finetune import Encoded, Recipe, build_optimizer, collate, plan_batches
-from ..finetune.optimizer import descend
+from ..finetune.greedy import greedy
+from ..finetune.optimizer import descend, set_rate
 from .drawings import THINGS, draw
 from .vision_language import Reader
 
@@ -169,8 +170,7 @@ def train(
         began = time.perf_counter()
         batch = prepare(reader, *zip(*(_parts(examples[index]) for index in indices), strict=True))
         rate = recipe.learning_rate_at(step)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        set_rate(optimizer, rate)
         optimizer.zero_grad()
         loss = training_step(model, optimizer, batch, scaler=scaler, max_grad_norm=recipe.max_grad_norm)
         seconds = time.perf_counter() - began
@@ -208,10 +208,9 @@ def ask(model, reader: Reader, picture, question: str = QUESTION, *, max_new_tok
     batch = {name: tensor.to(model.device) for name, tensor in prepare(reader, [picture], [question]).items()}
     was_training = model.training
     model.eval()
-    with torch.inference_mode():
-        tokens = model.generate(
-            **batch, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=reader.tokenizer.pad_token_id
-        )
+    ends = {"stops": [reader.tokenizer.eos_token_id], "padding": reader.tokenizer.pad_token_id}
+    with torch.inference_mode(), greedy(model, room=max_new_tokens, **ends) as settings:
+        tokens = model.generate(**batch, **settings)
     model.train(was_training)
     return reader.tokenizer.decode(tokens[0, batch["input_ids"].shape[1] :], skip_special_tokens=True).strip()
 

@@ -17,6 +17,7 @@ from .supervision import (
     plan_batches,
     prompt_text,
 )  # fmt: skip
+from .trl_trainer import float32_adapters, one_card
 
 __all__ = [
     "IGNORED",
@@ -31,6 +32,8 @@ __all__ = [
     "encode",
     "encode_split",
     "finetune",
+    "float32_adapters",
+    "one_card",
     "plan_batches",
     "prompt_text",
     "run_folder",

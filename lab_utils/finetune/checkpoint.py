@@ -187,6 +187,18 @@ def latest_record(
     return None
 
 
+def model_on_record(output_dir: Path) -> str | None:
+    """The model that the run in a folder trains, by its newest checkpoint that can be read; None if there is none."""
+    for path in reversed(checkpoints(output_dir)):
+        try:
+            recipe = read_json(path / RECORD)["recipe"]
+            if isinstance(recipe["model"], str):
+                return recipe["model"]
+        except (LabError, LookupError, TypeError):  # damaged: `latest_record` says so
+            continue
+    return None
+
+
 def _refuse_other_recipe(output_dir: Path, path: Path, recipe: Recipe) -> None:
     """Raise a LabError if a checkpoint's record can be read, and is another recipe's."""
     try:

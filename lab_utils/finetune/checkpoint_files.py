@@ -12,6 +12,7 @@ from .identity import is_identity, is_number
 
 ADAPTER, CONFIG, STATE, RECORD = "adapter_model.safetensors", "adapter_config.json", "state.pt", "record.json"
 PIECE = 2**20  # bytes that are read at a time
+SOMETIMES = {"skipped", "validation_loss"}  # of a history's rows: not of every run, or not of every step
 
 
 class Damaged(Exception):
@@ -75,7 +76,7 @@ def _record(folder: Path) -> dict:
     if len(history) != step:
         raise Damaged(f"{RECORD} has a history of {len(history)} steps instead of {step}")
     for number, row in enumerate(history, 1):
-        if not _is_row(row) or row.keys() != history[0].keys():
+        if not _is_row(row) or row.keys() - SOMETIMES != history[0].keys() - SOMETIMES:
             raise Damaged(f"{RECORD}: step {number} of its history is not as it was written")
     identity = record.get("identity", {})
     if not isinstance(identity, dict) or not is_identity(identity):

@@ -8,6 +8,7 @@ from ..models import load_base
 from ..tasks import TASKS
 from .conversation import padding_token
 from .fit import check_fit, check_values
+from .optimizer import descend, set_rate
 from .recipe import Recipe
 from .supervision import build_supervised, collate, encode_split, plan_batches
 from .training_rows import training_rows
@@ -45,7 +46,7 @@ def training_steps(
     ----------
     model, tokenizer, recipe, rows : as in `train_full`
     optimizer : of torch, with the parameters to train; each group's "lr" is its peak, the recipe's schedule scales all
-    autocast : torch.dtype that the forward pass computes in on a CPU; default the weights' own
+    autocast : torch.dtype that the forward pass computes in, on whichever device the model is; default the weights' own
     before_step, after_step : functions of the model, around the optimizer's step (see `lab_utils.variants`)
     done : int, steps that an interrupted run has taken; model and optimizer are as they were after them
 
@@ -66,29 +67,29 @@ def training_steps(
     check_values(model)
     check_fit(model, [*(example.input_ids for example in examples), [padding]], way_out="Lower max_length.")
     plan = plan_batches([len(e.input_ids) for e in examples], recipe.batch_size, recipe.steps, recipe.seed)
-    shares = [group.setdefault("share", group["lr"] / recipe.learning_rate) for group in optimizer.param_groups]
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for group in optimizer.param_groups:
+        group.setdefault("share", group["lr"] / recipe.learning_rate)
+    place = next(model.parameters()).device
+    scaler = torch.amp.GradScaler(place.type, enabled=autocast == torch.float16)
     supervised = build_supervised(model.train())
-    for step in range(done, recipe.steps):
-        indices = plan[step]
-        batch = collate([examples[index] for index in indices], padding)
-        with torch.autocast("cpu", autocast, enabled=autocast is not None):
-            loss = supervised(**batch) / (batch["labels"] >= 0).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm)
-        for group, share in zip(optimizer.param_groups, shares, strict=True):
-            group["lr"] = share * recipe.learning_rate_at(step)
-        if before_step:
-            before_step(model)
-        optimizer.step()
-        if after_step:
-            after_step(model)
-        for what, value in (("loss", loss.item()), ("gradient", float(norm))):
-            if not math.isfinite(value):
-                rate = f"learning_rate ({recipe.learning_rate:g})"
-                raise LabError(f"The {what} is {value} at step {step + 1}: lower {rate}.")
-        yield loss.item()
+    hooks = [optimizer.register_step_pre_hook(lambda *_: before_step(model))] if before_step else []
+    hooks += [optimizer.register_step_post_hook(lambda *_: after_step(model))] if after_step else []
+    try:
+        for step in range(done, recipe.steps):
+            batch = collate([examples[index] for index in plan[step]], padding)
+            batch = {name: tensor.to(place) for name, tensor in batch.items()}
+            with torch.autocast(place.type, autocast, enabled=autocast is not None):
+                loss = supervised(**batch) / (batch["labels"] >= 0).sum()
+            blame = f" at step {step + 1}: lower learning_rate ({recipe.learning_rate:g})."
+            if not math.isfinite(value := loss.item()):
+                raise LabError(f"The loss is {value}{blame}")
+            optimizer.zero_grad()
+            set_rate(optimizer, recipe.learning_rate_at(step))
+            descend(loss, optimizer, scaler, recipe.max_grad_norm, blame)
+            yield value
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def train_full(

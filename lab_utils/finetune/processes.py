@@ -13,25 +13,44 @@ from .fsdp import put_in_place
 def accelerate(device: Device, plugin=None) -> Iterator:
     """accelerate's view of this process: alone, or one of several under torchrun; with FSDP's `plugin`, sharded.
 
-    Its state is shared in a process, precision included: another trainer (TRL's, say) may have left its own, and gets
-    an error where ours is left behind.
+    Its state is shared in a process, precision and device included: another trainer (TRL's, say) may have left its own,
+    and gets an error where ours is left behind.
     """
+    kept = {name: os.environ.get(name) for name in ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_CPU")}
     if device.kind == "cpu":
-        os.environ.setdefault("ACCELERATE_USE_CPU", "true")
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+    elif kept["ACCELERATE_USE_CPU"]:
+        del os.environ["ACCELERATE_USE_CPU"]
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
-    AcceleratorState._reset_state()
-    launched = os.environ.get("ACCELERATE_USE_FSDP")
     try:
+        AcceleratorState._reset_state(reset_partial_state=_is_of_another_device(device))
         accelerator = Accelerator(cpu=device.kind == "cpu", mixed_precision=device.mixed_precision, fsdp_plugin=plugin)
         if plugin:
             put_in_place(accelerator, plugin)
         yield accelerator
     finally:
         AcceleratorState._reset_state()
-        if launched is None:  # accelerate sets it
-            os.environ.pop("ACCELERATE_USE_FSDP", None)
+        for name, value in kept.items():  # accelerate sets the first, and the second decides for other trainers
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _is_of_another_device(device: Device) -> bool:
+    """Has accelerate kept a device of another kind, from before `LORA_LAB_DEVICE` was changed in this process?
+
+    Processes that were launched together keep what they agreed on: their group can be made only once.
+    """
+    import torch
+    from accelerate.state import PartialState
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return False
+    state = PartialState._shared_state
+    return bool(state) and state["device"].type != device.kind
 
 
 def on_main(accelerator, act: Callable[[], object]) -> None:

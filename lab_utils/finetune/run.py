@@ -19,12 +19,14 @@ from ..files import user_path
 from ..memory.free import keep_freed_memory
 from ..models import default_model, load_base
 from ..models.loading import ran_out
+from ..models.sources import base_model, name_of
 from ..models.weights import refuse_nonfinite, tensors_of
 from ..tasks import TASKS, load_task
 from .adapter import attach_adapter
 from .checkpoint import (
     checkpoints,
     latest_record,
+    model_on_record,
     refuse_in_the_way,
     save_adapter,
     set_aside,
@@ -34,11 +36,13 @@ from .conversation import padding_token
 from .fit import check_fit, check_values
 from .fsdp import WholeAdapter, launched_sharded, read_plugin
 from .identity import base_identity, data_digest, refuse_other, tokens_digest
+from .optimizer import optimizer_of
 from .processes import accelerate, on_main
 from .recipe import Recipe
+from .resume import load_adapter, restore, save
 from .run_lock import held
 from .supervision import encode_split
-from .trainer import Trainer, load_adapter
+from .trainer import Trainer
 from .training_rows import training_rows
 
 
@@ -103,7 +107,8 @@ def finetune(
         Go on with the checkpoints in `output_dir` (a finished run is loaded at once). False starts again and moves
         the old run to `previous/`, or `previous-2/` and so on.
     base : (model, tokenizer), optional
-        What `load_base` returned for this recipe, to save loading it again. An adapter on it is taken off.
+        What `load_base` returned for this recipe, to save loading it again. An adapter on it is taken off. A recipe
+        with model="auto" takes the base's name.
     dataset : optional
         Rows with "prompt" and "answer", both text: a datasets.DatasetDict or a dict with the split "train", a
         datasets.Dataset, or a list of dicts. Default: `load_task(recipe.task)`.
@@ -122,7 +127,8 @@ def finetune(
     Raises
     ------
     LabError
-        The checkpoints are of another recipe, other data or another base; another process trains in the folder, or
+        The checkpoints are of another recipe, other data or another base; the recipe names another model than the
+        base; another process trains in the folder, or
         something that is not this run's is in the way there; a row of the data or a weight of the base is none; the
         base has no embedding or no position for a token; the step would not fit into memory, the adapter does not move,
         loss or gradient are not finite, a checkpoint cannot be written, or the run cannot be sharded.
@@ -141,9 +147,9 @@ def finetune(
     plugin = read_plugin(fsdp, device) if fsdp or launched_sharded() else None
     with accelerate(device, plugin) as accelerator, ExitStack() as until_the_end:
         main = accelerator.is_main_process
-        if recipe.model == "auto":  # by free memory, which may differ between GPUs: the first process decides
-            recipe = replace(recipe, model=broadcast_object_list([default_model(device)])[0])
         on_main(accelerator, lambda: until_the_end.enter_context(held(output_dir)))
+        named = _model_name(recipe, base, output_dir if resume else None)
+        recipe = replace(recipe, model=broadcast_object_list([named])[0])  # the first process decides
         on_main(accelerator, lambda: refuse_in_the_way(output_dir))
         if not resume:
             on_main(accelerator, lambda: set_aside(output_dir))
@@ -163,10 +169,11 @@ def finetune(
         model = attach_adapter(model, recipe)
         if found:
             load_adapter(model, found[0])
-        trainer = Trainer(recipe, device, accelerator, model, examples, padding)
+        written_by = optimizer_of(found[2]["optimizer"]) if found else None
+        trainer = Trainer(recipe, device, accelerator, model, examples, padding, written_by)
         history: list[dict] = []
         if found:
-            history = trainer.restore(*found)
+            history = restore(trainer, *found)
             if main:
                 print(f"Going on from {found[0].name} of {recipe.steps} steps.")
         run = Run(recipe, output_dir, history, model, tokenizer, resumed_from=len(history))
@@ -190,6 +197,25 @@ def _check_arguments(recipe, output_dir, base) -> None:
     if base is not None and not (pair and hasattr(base[0], "named_parameters") and callable(base[1])):
         kind = f"({', '.join(type(one).__name__ for one in base)})" if pair else type(base).__name__
         raise LabError(f"base={kind} is out of range: the pair (model, tokenizer) that load_base returns.")
+
+
+def _model_name(recipe: Recipe, base, output_dir: Path | None) -> str:
+    """The name of the model that is trained: of the base that is given, else of the run's record, else the default.
+
+    Raises
+    ------
+    LabError
+        The recipe names another model than the base that is given.
+    """
+    if recipe.model == "auto":
+        return (base and name_of(base[0])) or (output_dir and model_on_record(output_dir)) or default_model()
+    loaded = getattr(base_model(base[0]), "lab_model", None) if base else None  # the name that load_base was given
+    if loaded not in (None, recipe.model):
+        raise LabError(
+            f"recipe.model is {recipe.model!r} and base is {loaded!r}: the run's record would name a model that was "
+            f"not trained. Pass load_base({recipe.model!r}, ...), or a recipe with model={loaded!r}."
+        )
+    return recipe.model
 
 
 def _find(output_dir: Path, recipe: Recipe, identity: dict, accelerator) -> tuple[Path, dict, dict] | None:
@@ -217,9 +243,9 @@ def _train(trainer: Trainer, run: Run, identity: dict, on_step, progress: bool) 
         for step in range(len(run.history), steps):
             row = trainer.take_step(step)
             run.history.append(row)
-            trainer.check_moves()
+            trainer.check_moves(row)
             if row["step"] % run.recipe.checkpoint_every == 0 or row["step"] == steps:
-                trainer.save(run, identity)
+                save(trainer, run, identity)
             bar.set_postfix_str(f"loss {row['loss']:.3f}, {row['tokens'] / row['seconds']:.0f} tokens/s", refresh=False)
             bar.update()
             if on_step and trainer.accelerator.is_main_process:

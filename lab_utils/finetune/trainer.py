@@ -1,27 +1,35 @@
-"""One process's share of a run: its part of every batch, the optimizer, checkpoints out and in."""
+"""One process's share of a run: its part of every batch, the optimizer, one step after the other."""
 
 import math
 import time
-from pathlib import Path
 
 from ..errors import LabError
 from ..memory.free import free_memory_bytes
 from ..memory.step import training_step_bytes
-from .checkpoint import save_checkpoint
-from .checkpoint_files import STATE
-from .fsdp import WholeAdapter, check_shardable, mark_layers, own_part, share_out, whole
+from .fsdp import check_shardable, mark_layers, own_part, whole
 from .model_sizes import model_sizes
-from .optimizer import build_optimizer
-from .processes import on_main
+from .optimizer import build_optimizer, set_rate
 from .supervision import IGNORED, build_supervised, collate, plan_batches
 
 SMALLEST_SCALE = 2**-14  # of the loss in float16: from 2**16, after thirty steps in a row that overflowed
+MANY_SKIPPED = 10  # steps in a row; at the start one or two are usual, until the scale of the loss is found
 
 
 class Trainer:
-    """One process's share of a run: the wrapped model, the optimizer, the plan of batches."""
+    """One process's share of a run: the wrapped model, the optimizer, the plan of batches.
 
-    def __init__(self, recipe, device, accelerator, model, examples, pad_token_id):
+    Parameters
+    ----------
+    recipe : Recipe
+    device : Device
+    accelerator : of `processes.accelerate`
+    model : peft model
+    examples : list of Encoded
+    pad_token_id : int
+    optimizer : str, the name in `OPTIMIZERS` of a resumed run's; default as `decide_optimizer` says
+    """
+
+    def __init__(self, recipe, device, accelerator, model, examples, pad_token_id, optimizer: str | None = None):
         import torch
 
         from .fourbit import speed_up
@@ -31,7 +39,7 @@ class Trainer:
         self.rank, self.world = accelerator.process_index, accelerator.num_processes
         if recipe.batch_size < self.world:
             raise LabError(f"batch_size={recipe.batch_size} cannot be shared by {self.world} processes: raise it.")
-        self.moved, self.gradient_norm = False, 0.0
+        self.moved, self.gradient_norm, self.skipped_in_a_row = False, 0.0, 0
         lengths = [len(example.input_ids) for example in examples]
         self.plan = plan_batches(lengths, recipe.batch_size, recipe.steps, recipe.seed)
         self._check_plan()
@@ -44,11 +52,13 @@ class Trainer:
             check_shardable(model, device.torch_dtype)
             mark_layers(loss, model)
         self.fused = not sharded and speed_up(model) > 0  # the fast way holds on to whole weights
-        optimizer = build_optimizer(
-            model, recipe.learning_rate, device, weight_decay=recipe.weight_decay, sharded=sharded
-        )
-        self.loss, self.optimizer = accelerator.prepare(loss, optimizer, device_placement=[False, True])
         self.parameters = [p for p in model.parameters() if p.requires_grad]
+        optimizer = build_optimizer(
+            model, recipe.learning_rate, device, weight_decay=recipe.weight_decay, sharded=sharded,
+            fits=sum(self.step_need().values()) <= free_memory_bytes(device.kind), name=optimizer,
+        )  # fmt: skip
+        self.loss, self.optimizer = accelerator.prepare(loss, optimizer, device_placement=[False, True])
+        self.parameters = [p for p in model.parameters() if p.requires_grad]  # cut up, if the run is sharded
         torch.manual_seed(recipe.seed + 1 + self.rank)  # dropout differs from process to process
 
     def _check_plan(self) -> None:
@@ -80,16 +90,15 @@ class Trainer:
         if self.accelerator.sync_gradients:
             norm = self.accelerator.clip_grad_norm_(self.parameters, self.recipe.max_grad_norm)
         rate = self.recipe.learning_rate_at(step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
+        set_rate(self.optimizer, rate)
+        skipped = self._update()
         self.optimizer.zero_grad()
         mean_loss = float(self.accelerator.reduce(loss.detach().float(), "mean"))
         self.gradient_norm = float(whole(norm))
         self._check_finite(step, mean_loss)
         if self.device.kind == "cuda":
             torch.cuda.synchronize()
-        return {
+        row = {
             "step": step + 1,
             "loss": mean_loss,
             "learning_rate": rate,
@@ -97,6 +106,25 @@ class Trainer:
             "supervised_tokens": supervised,
             "seconds": time.perf_counter() - began,
         }
+        return row | ({"skipped": int(skipped)} if self.accelerator.scaler else {})
+
+    def _update(self) -> bool:
+        """The optimizer's step; True if GradScaler left it out, because a gradient overflowed in float16.
+
+        Its scale tells: it is lowered after such a step and no other. A fused optimizer is called even then.
+        """
+        scaler = self.accelerator.scaler
+        before = scaler.get_scale() if scaler else 0.0
+        self.optimizer.step()
+        skipped = bool(scaler) and scaler.get_scale() < before
+        self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
+        if self.skipped_in_a_row == MANY_SKIPPED and self.accelerator.is_main_process:
+            print(
+                f"Note: {MANY_SKIPPED} steps in a row were left out, because a gradient overflowed in float16. If that "
+                f"goes on, lower learning_rate ({self.recipe.learning_rate:g}), take another base, or a GPU with "
+                "bfloat16."
+            )
+        return skipped
 
     def _check_finite(self, step: int, loss: float) -> None:
         """Raise a LabError if a step's loss or gradient is NaN or infinite: its update has spoilt the adapter."""
@@ -115,10 +143,10 @@ class Trainer:
             )
         raise LabError(f"{what}: training has blown up. Lower {rate}; the last checkpoint is from before.")
 
-    def check_memory(self) -> None:
-        """Stop with advice if the largest batch would not fit, instead of being killed half-way."""
+    def step_need(self) -> dict[str, int]:
+        """Bytes that the largest batch takes on top of the loaded model, part by part; moments in float32."""
         shares = [[self.examples[index] for index in batch[self.rank :: self.world]] for batch in self.plan]
-        need = training_step_bytes(
+        return training_step_bytes(
             tokens=max(len(share) * max(len(e.input_ids) for e in share) for share in shares),
             longest=max(len(example.input_ids) for share in shares for example in share),
             supervised_tokens=max(sum(len(e.input_ids) - e.prompt_length for e in share) for share in shares),
@@ -128,6 +156,10 @@ class Trainer:
             checkpointing=self.recipe.gradient_checkpointing,
             fused=self.fused,
         )
+
+    def check_memory(self) -> None:
+        """Stop with advice if the largest batch would not fit, instead of being killed half-way."""
+        need = self.step_need()
         free = free_memory_bytes(self.device.kind)
         if sum(need.values()) > free:
             largest = max(need, key=need.get)
@@ -144,15 +176,20 @@ class Trainer:
             "gradient_checkpointing=True, or close other programs and notebooks."
         )
 
-    def check_moves(self) -> None:
-        """After the first step some B must have left zero: else the adapter is not being trained."""
-        if self.moved or self.accelerator.optimizer_step_was_skipped:  # an overflow in float16: the next step tells
+    def check_moves(self, row: dict) -> None:
+        """After the first step that was applied some B must have left zero: else the adapter is not being trained.
+
+        Parameters
+        ----------
+        row : of the history, as `take_step` returned it
+        """
+        if self.moved or row.get("skipped"):
             return
         parts = [own_part(p.detach()) for name, p in self.model.named_parameters() if "lora_B" in name]
         if any(bool(part.any()) for part in parts):
             self.moved = True
             return
-        what = "The adapter did not move in step 1: every lora_B is still zero."
+        what = f"The adapter did not move in step {row['step']}: every lora_B is still zero."
         if self.gradient_norm > 0:
             raise LabError(
                 f"{what} A gradient of {self.gradient_norm:.3g} reached it, so the step was too small: raise "
@@ -162,77 +199,3 @@ class Trainer:
             f"{what} No gradient reaches it; "
             "reload the base model (it may have been used under no_grad before) and run again."
         )
-
-    def save(self, run, identity: dict) -> None:
-        """Write a checkpoint from the main process, every process's random state in it."""
-        import torch
-        from accelerate.utils import gather_object
-
-        state = {
-            "optimizer": whole(self.optimizer.optimizer.state_dict()),
-            "random": gather_object([torch.get_rng_state()]),
-            "random_cuda": gather_object([torch.cuda.get_rng_state()]) if self.device.kind == "cuda" else [],
-            "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else None,
-        }
-        adapter, step = WholeAdapter(self.model), len(run.history)
-        on_main(
-            self.accelerator,
-            lambda: save_checkpoint(run.output_dir, step, self.recipe, adapter, state, run.history, identity),
-        )
-
-    def restore(self, folder: Path, record: dict, state: dict) -> list[dict]:
-        """Put a checkpoint's optimizer and random state in place; returns its history."""
-        if len(state["random"]) != self.world:
-            raise LabError(
-                f"{folder} was written by {len(state['random'])} processes and this run has {self.world}. "
-                "Start as many, or take another output_dir."
-            )
-        if bool(state["random_cuda"]) != (self.device.kind == "cuda"):
-            raise LabError(
-                f"{folder} was written on a {'GPU' if state['random_cuda'] else 'CPU'} and this run is on a "
-                f"{self.device.kind.upper()}: their optimizers keep other numbers. Go on there, or take another "
-                "output_dir."
-            )
-        self.moved = True
-        try:
-            self._put(state)
-        except (LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-            raise LabError(
-                f"{folder / STATE} does not fit this run ({type(error).__name__}: {error}). Delete {folder.name}: the "
-                "run then goes on from the checkpoint before it."
-            ) from error
-        return record["history"]
-
-    def _put(self, state: dict) -> None:
-        """Put optimizer and random state in place."""
-        import torch
-
-        self.optimizer.optimizer.load_state_dict(share_out(state["optimizer"], self.parameters))
-        torch.set_rng_state(state["random"][self.rank])
-        if state["random_cuda"]:
-            torch.cuda.set_rng_state(state["random_cuda"][self.rank])
-        if state["scaler"] and self.accelerator.scaler:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-
-
-def load_adapter(model, folder: Path) -> None:
-    """Put a checkpoint's adapter on a model; every tensor of either has its counterpart, or nothing is loaded.
-
-    Raises
-    ------
-    LabError
-        They do not fit: the first tensor that does not is named.
-    """
-    from peft import get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
-
-    saved = load_peft_weights(str(folder), device="cpu")
-    wanted = get_peft_model_state_dict(model, save_embedding_layers=False)
-    there, here = ({name: tuple(one.shape) for name, one in tensors.items()} for tensors in (saved, wanted))
-    wrong = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
-    if wrong:
-        name = wrong[0]
-        raise LabError(
-            f"{folder} has {len(there)} tensors and this model's adapter {len(here)}; {name} is {there.get(name)} "
-            f"there and {here.get(name)} here. It is another model's: take another output_dir, or pass resume=False."
-        )
-    set_peft_model_state_dict(model, saved)

@@ -12,6 +12,7 @@ from ..decoding import refuse_nonfinite as refuse_nonfinite_logits
 from ..errors import LabError, choose, shown
 from ..finetune import take_off_adapter
 from ..finetune.conversation import decode_answer, pad_left, padding_token, stop_tokens
+from ..finetune.greedy import greedy
 from ..finetune.peft_adapters import adapter_tensors, attach, facts_for, load_tensors
 from ..finetune.supervision import prompt_ids
 from ..lora.facts import Facts
@@ -294,11 +295,10 @@ class AdapterBank:
         room = max_new_tokens or max(TASKS[one].max_new_tokens for one in named)
         check_fit(self._base, rows, room)
         batch = {name: one.to(self._base.device) for name, one in pad_left(self.tokenizer, rows).items()}
-        with torch.no_grad(), self._rows(chosen, len(prompts)) as extra:
-            tokens = self.model.generate(
-                **batch, **extra, do_sample=False, max_new_tokens=room, eos_token_id=stop_tokens(self.tokenizer),
-                pad_token_id=padding_token(self.tokenizer), logits_processor=[refuse_nonfinite_logits],
-            )  # fmt: skip
+        ends = {"stops": stop_tokens(self.tokenizer), "padding": padding_token(self.tokenizer)}
+        decoding = greedy(self.model, room=room, **ends)
+        with torch.no_grad(), self._rows(chosen, len(prompts)) as extra, decoding as settings:
+            tokens = self.model.generate(**batch, **extra, **settings, logits_processor=[refuse_nonfinite_logits])
         return [decode_answer(self.tokenizer, row) for row in tokens[:, batch["input_ids"].shape[1] :].tolist()]
 
     def _task_for(self, adapter: str | None, task: str | None) -> str:

@@ -1,12 +1,14 @@
 """decoding: batches against one prompt at a time and against a loop by hand, and where an answer ends."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from chat_tokenizers import FAMILIES, family
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from lab_utils import decoding
 from lab_utils.decoding import generate
 from lab_utils.errors import LabError
 from lab_utils.evaluate import answer_losses, token_losses
@@ -42,6 +44,35 @@ def test_decoding_is_greedy(tiny_llama, tokenizer):
             ids = torch.cat([ids, model(input_ids=ids).logits[:, -1:].argmax(-1)], dim=1)
     expected = tokenizer.decode(ids[0, length:], skip_special_tokens=True)
     assert generate(model, tokenizer, PROMPTS[:1], task="style", max_new_tokens=6) == [expected]
+
+
+def test_what_a_models_files_recommend_does_not_count(tiny_llama, tokenizer):
+    """Each of these changes greedy decoding where it is left in `generation_config`; afterwards it is there again."""
+    from transformers import GenerationConfig
+
+    model = tiny_llama(49152)
+    expected = generate(model, tokenizer, PROMPTS[:2], max_new_tokens=8)
+    first = tokenizer(expected[0], add_special_tokens=False)["input_ids"][0]
+    recommended = GenerationConfig(
+        repetition_penalty=3.0, no_repeat_ngram_size=1, num_beams=2, suppress_tokens=[first], min_new_tokens=7,
+        do_sample=True, temperature=5.0, max_length=3,
+    )  # fmt: skip
+    model.generation_config = recommended
+    assert generate(model, tokenizer, PROMPTS[:2], max_new_tokens=8) == expected
+    assert model.generation_config is recommended
+
+
+@pytest.mark.parametrize(("kind", "free", "copied"), [("cpu", 0, True), ("cuda", 3000, True), ("cuda", 2000, False)])
+def test_a_four_bit_model_is_copied_where_that_fits(monkeypatch, kind, free, copied):
+    """1,024 weights in bfloat16 are 2,048 bytes, and half of that is wanted for keys and values."""
+    weight = torch.nn.Parameter(torch.zeros(2), requires_grad=False)
+    weight.quant_state = SimpleNamespace(shape=torch.Size([32, 32]))
+    model = torch.nn.Module()
+    model.weight, model.dtype = weight, torch.bfloat16
+    monkeypatch.setattr(decoding, "free_memory_bytes", lambda asked: free + 72)
+    monkeypatch.setattr("lab_utils.merging.dequantized_copy", lambda model: "the copy")
+    monkeypatch.setattr(decoding, "kind_of", lambda model: kind)
+    assert (decoding.quick_decoder(model) == "the copy") is copied
 
 
 class Constant(torch.nn.Module):

@@ -1,6 +1,7 @@
 """A run's folder: whose it is, what it was trained on, and what is done with a damaged one; with a tiny model."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from lab_utils.finetune import run as module
 from lab_utils.finetune import trainer
 from lab_utils.finetune.adapter import take_off_adapter
 from lab_utils.finetune.checkpoint import checkpoints
+from lab_utils.finetune.resume import load_adapter
 from lab_utils.folders import ROOT
 from lab_utils.tasks.registry import load_task
 
@@ -138,17 +140,17 @@ def test_a_tensor_that_the_model_has_no_place_for_is_named(home, run):
 
     model = attach_adapter(tiny_runs.load_tiny(home / "tiny", "none")[0], RECIPE)
     folder = run / "checkpoint-000003"
-    trainer.load_adapter(model, folder)
+    load_adapter(model, folder)
     tensors = load_file(folder / "adapter_model.safetensors")
     name = min(tensors)
     for changed in ({**tensors, name: tensors[name][:-1]}, {**tensors, "lora_C.weight": torch.ones(2)}):
         save_file(changed, folder / "adapter_model.safetensors")
         with pytest.raises(LabError, match=r"28 tensors .* there and .* here" if len(changed) == 28 else "29 tensors"):
-            trainer.load_adapter(model, folder)
+            load_adapter(model, folder)
     del tensors[name]
     save_file(tensors, folder / "adapter_model.safetensors")
     with pytest.raises(LabError, match=f"27 tensors and this model's adapter 28; {name} is None there"):
-        trainer.load_adapter(model, folder)
+        load_adapter(model, folder)
 
 
 def test_no_number_that_is_none_is_saved(train, tmp_path, monkeypatch):
@@ -178,8 +180,8 @@ def test_no_number_that_is_none_is_saved(train, tmp_path, monkeypatch):
 def test_an_adapter_with_nan_is_never_a_checkpoint(train, tmp_path, monkeypatch):
     check = trainer.Trainer.check_moves
 
-    def spoil(self):
-        check(self)
+    def spoil(self, row):
+        check(self, row)
         with torch.no_grad():
             self.parameters[5][0, 0] = float("nan")
 
@@ -257,16 +259,92 @@ def test_a_step_too_small_is_not_blamed_on_the_base(train, tmp_path, monkeypatch
         train(tmp_path)
 
 
-def test_a_step_that_float16_left_out_is_no_fault(train, tmp_path, monkeypatch):
-    """Loss scaling begins too high, and the first steps may overflow: the first one that is taken tells."""
-    from accelerate import Accelerator
+@pytest.fixture
+def overflowing(monkeypatch):
+    """A function: gradients overflow in so many first steps, under a scaler as float16 has one on a GPU."""
 
-    skipped = iter([True, True, False])
-    monkeypatch.setattr(Accelerator, "optimizer_step_was_skipped", property(lambda self: next(skipped)))
+    def overflow(steps: int):
+        begin = trainer.Trainer.__init__
+
+        def with_a_scaler(self, *arguments):
+            begin(self, *arguments)
+            scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+            self.accelerator.scaler = scaler
+            self.optimizer = type(self.optimizer)(self.optimizer.optimizer, device_placement=False, scaler=scaler)
+            take_step, now = self.take_step, [0]
+            self.parameters[0].register_hook(lambda gradient: gradient * (math.inf if now[0] < steps else 1.0))
+
+            def counted(step):
+                now[0] = step
+                return take_step(step)
+
+            self.take_step = counted
+
+        monkeypatch.setattr(trainer.Trainer, "__init__", with_a_scaler)
+
+    return overflow
+
+
+def test_a_step_that_float16_left_out_is_no_fault_and_is_on_record(train, tmp_path, overflowing):
+    """Loss scaling begins too high, and the first steps may overflow: the first one that is applied tells."""
+    overflowing(2)
+    run = train(tmp_path)
+    assert [row["skipped"] for row in run.history] == [1, 1, 0]
+    assert train(tmp_path).history == run.history
+
+
+def test_not_moving_is_blamed_on_the_step_that_was_applied(train, tmp_path, overflowing, monkeypatch):
+    overflowing(2)
     monkeypatch.setattr(type(RECIPE), "learning_rate_at", lambda self, step: 0.0)
-    with pytest.raises(LabError, match="every lora_B is still zero"):
+    with pytest.raises(LabError, match=r"did not move in step 3: every lora_B is still zero"):
         train(tmp_path)
     assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-000001", "checkpoint-000002"]
+
+
+def test_ten_steps_in_a_row_that_were_left_out_are_said_once_over_a_resume_too(train, tmp_path, overflowing, capsys):
+    overflowing(12)
+    recipe = replace(RECIPE, steps=12)
+    with tiny_runs.stopping_after(7), pytest.raises(KeyboardInterrupt):
+        train(tmp_path, recipe=recipe)
+    assert "left out" not in capsys.readouterr().out
+    train(tmp_path, recipe=recipe)
+    assert capsys.readouterr().out.count("10 steps in a row were left out, because a gradient overflowed") == 1
+
+
+# Which model it is.
+
+
+def test_auto_is_the_model_of_the_base_then_that_of_the_record(home, train, tmp_path, monkeypatch):
+    """Decided once: a second call may find another default, as where the first has filled the GPU."""
+    pair = tiny_runs.load_tiny(home / "tiny", "none")
+    monkeypatch.setattr(module, "name_of", lambda model: "smollm2-360m")
+    auto = replace(RECIPE, model="auto")
+    first = train(tmp_path / "given", recipe=auto, base=pair)
+    assert first.recipe.model == "smollm2-360m"
+    record = json.loads((checkpoints(tmp_path / "given")[-1] / "record.json").read_text())
+    assert record["recipe"]["model"] == "smollm2-360m"
+    monkeypatch.setattr(module, "name_of", lambda model: None)
+    monkeypatch.setattr(module, "default_model", lambda: "qwen2.5-0.5b")
+    assert train(tmp_path / "given", recipe=auto).recipe.model == "smollm2-360m"
+    assert train(tmp_path / "new", recipe=auto).recipe.model == "qwen2.5-0.5b"
+
+
+def test_another_base_than_the_recipe_names_is_refused(home, train, tmp_path):
+    pair = tiny_runs.load_tiny(home / "tiny", "none")
+    pair[0].lab_model = "smollm2-360m"
+    with pytest.raises(LabError, match=r"recipe\.model is 'smollm2-135m' and base is 'smollm2-360m'"):
+        train(tmp_path, base=pair)
+    assert checkpoints(tmp_path) == []
+
+
+def test_a_run_goes_on_with_the_optimizer_that_wrote_its_state(train, tmp_path, run, monkeypatch):
+    """Decided by the memory that is free, which changes: the state on disk decides from then on."""
+    made = []
+    build = trainer.build_optimizer
+    monkeypatch.setattr(trainer, "build_optimizer", lambda *a, **k: made.append(k["name"]) or build(*a, **k))
+    train(run)
+    train(tmp_path / "new")
+    assert made == ["adamw", None]
 
 
 # Where it lies.

@@ -5,15 +5,48 @@ import torch
 
 from lab_utils.device import Device
 from lab_utils.errors import LabError
-from lab_utils.finetune.optimizer import build_optimizer, decide_optimizer, descend
+from lab_utils.finetune import optimizer as module
+from lab_utils.finetune.optimizer import FEW, build_optimizer, decide_optimizer, descend, optimizer_of, set_rate
 
 CPU = Device("cpu", "any", "float32", "")
 
 
-def test_the_optimizer_is_paged_on_cuda_only():
-    assert decide_optimizer("cuda") == "paged_adamw_8bit"
-    assert decide_optimizer("cuda", paged=False) == "adamw"
-    assert decide_optimizer("cpu") == "adamw"
+def test_the_optimizer_is_paged_only_where_that_is_what_makes_a_step_fit():
+    """On CUDA, with many trained numbers, one process, and moments in float32 that do not fit."""
+    assert decide_optimizer("cuda", FEW, fits=False) == "paged_adamw_8bit"
+    for settings in ({"kind": "cpu"}, {"trained": FEW - 1}, {"fits": True}, {"sharded": True}):
+        assert decide_optimizer(**{"kind": "cuda", "trained": FEW, "fits": False, **settings}) == "adamw"
+
+
+def test_a_state_tells_its_optimizer():
+    from bitsandbytes.optim import PagedAdamW8bit
+
+    layer = torch.nn.Linear(64, 128)
+    for optimizer, name in ((torch.optim.AdamW(layer.parameters()), "adamw"),
+                            (PagedAdamW8bit(layer.parameters()), "paged_adamw_8bit")):
+        assert optimizer_of(optimizer.state_dict()) is None
+        layer(torch.ones(1, 64)).sum().backward()
+        optimizer.step()
+        assert optimizer_of(optimizer.state_dict()) == name
+        assert isinstance(build_optimizer(layer, 1e-3, CPU, name=name), type(optimizer))
+
+
+def test_an_optimizer_that_cannot_be_had_is_named(monkeypatch):
+    layer = torch.nn.Linear(2, 2)
+    with pytest.raises(LabError, match=r"paged_adamw_8bit .*the run is sharded"):
+        build_optimizer(layer, 1e-3, CPU, name="paged_adamw_8bit", sharded=True)
+    monkeypatch.setattr(module, "four_bit_problem", lambda: "there is no bitsandbytes")
+    with pytest.raises(LabError, match=r"paged_adamw_8bit .*there is no bitsandbytes"):
+        build_optimizer(layer, 1e-3, CPU, name="paged_adamw_8bit")
+    with pytest.raises(LabError, match="Unknown optimizer 'sgd'"):
+        build_optimizer(layer, 1e-3, CPU, name="sgd")
+
+
+def test_groups_keep_their_share_of_the_rate():
+    layer = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW([{"params": [layer.weight], "share": 16.0}, {"params": [layer.bias]}])
+    set_rate(optimizer, 0.25)
+    assert [group["lr"] for group in optimizer.param_groups] == [4.0, 0.25]
 
 
 def test_a_model_with_nothing_to_train_is_named():
