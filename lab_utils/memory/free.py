@@ -18,7 +18,7 @@ def free_memory_bytes(kind: str = "cpu") -> int:
     free = psutil.virtual_memory().available
     root = Path("/sys/fs/cgroup")
     try:
-        own = re.search(r"^0::/(.*)$", Path("/proc/self/cgroup").read_text(), flags=re.MULTILINE)
+        own = re.search(r"^0::/(.*)$", Path("/proc/self/cgroup").read_text(encoding="utf-8"), flags=re.MULTILINE)
     except (OSError, ValueError):
         own = None
     group = root / own[1] if own else root

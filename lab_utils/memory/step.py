@@ -1,76 +1,22 @@
-"""How many bytes training a language model takes, part by part, before you try it.
+"""How many bytes training a language model takes, part by part, before you try it (see `estimates` for a step's peak).
 
-Two moments decide the peak of a step. When the backward pass begins, every activation is there and no gradient yet;
-when it ends, every gradient is there and no activation. Weights, adapter and optimizer states are there in both.
 The step is the lab's own (`lab_utils.finetune`): logits only at the supervised positions, one batch per
 update, gradients freed after it. tests/library/test_memory.py compares the tensors' bytes with real ones, and the peak
 with the measurements of `data/record_memory.py`.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from inspect import signature
 
 from ..counts.architectures import Architecture, named
 from ..errors import LabError, choose, flag, whole
-from .activations import layer_bytes, logits_bytes
-from .guard import training_step_bytes as training_step_bytes  # handed on
+from .estimates import DTYPE_BYTES, MOMENTS, MemoryEstimate, step_estimate
+from .estimates import moments_bytes as moments_bytes  # handed on
+from .guard import training_step_bytes as training_step_bytes
 
 METHODS = ("full", "lora", "qlora")
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-MOMENTS = (*DTYPE_BYTES, "8bit")
 DEVICES = ("cpu", "cuda")
 BLOCK, NESTED_BLOCK = 64, 256  # weights that share an absmax; absmax that share a second one
-SMALLEST_8BIT = 4096  # bitsandbytes keeps the moments of smaller tensors in float32
-
-
-@dataclass(frozen=True)
-class MemoryEstimate:
-    """Bytes of one training step.
-
-    Attributes
-    ----------
-    weights_bytes : int, the base model, quantized or not
-    unpacked_bytes : int, first-level absmax in float32, which `fourbit.FrozenWeight` keeps too (CPU, "qlora")
-    adapter_bytes, gradients_bytes, optimizer_bytes : int
-    activations_bytes : int, what the forward pass keeps for the backward pass: of all layers, or with gradient
-        checkpointing the input of each
-    begin_bytes : int, what is added as the backward pass begins: the logits' three float32 tensors, or one
-        layer's work, whichever is larger
-    end_bytes : int, what is there as it ends, besides the gradients
-    """
-
-    weights_bytes: int
-    unpacked_bytes: int
-    adapter_bytes: int
-    optimizer_bytes: int
-    gradients_bytes: int
-    activations_bytes: int
-    begin_bytes: int
-    end_bytes: int
-
-    @property
-    def resident_bytes(self) -> int:
-        """What is always there, from the second step on."""
-        return self.weights_bytes + self.unpacked_bytes + self.adapter_bytes + self.optimizer_bytes
-
-    @property
-    def total_bytes(self) -> int:
-        """The peak: the larger of the two moments."""
-        begin, end = self.activations_bytes + self.begin_bytes, self.gradients_bytes + self.end_bytes
-        return self.resident_bytes + max(begin, end)
-
-    def parts(self) -> dict[str, int]:
-        """What the peak is made of; adds up to `total_bytes`. Gradients and activations are never both in it."""
-        begin = self.activations_bytes + self.begin_bytes > self.gradients_bytes + self.end_bytes
-        return {
-            "weights": self.weights_bytes + self.unpacked_bytes,
-            "adapter": self.adapter_bytes,
-            "optimizer": self.optimizer_bytes,
-            "gradients": 0 if begin else self.gradients_bytes,
-            "activations": self.activations_bytes if begin else 0,
-            "transients": self.begin_bytes if begin else self.end_bytes,
-        }
 
 
 def nf4_bytes(numbers: int, double_quant: bool = True) -> int:
@@ -91,20 +37,6 @@ def nf4_bytes(numbers: int, double_quant: bool = True) -> int:
     packed, blocks = -(-numbers // 2), -(-numbers // BLOCK)
     nested = blocks + 4 * -(-blocks // NESTED_BLOCK) + 4 + 4 * 256
     return packed + 4 * 16 + (nested if double_quant else 4 * blocks)
-
-
-def moments_bytes(numbers: int, moments: str) -> int:
-    """Bytes of AdamW's two moments of one tensor; "8bit" adds a float32 for each 256 numbers, as bitsandbytes does.
-
-    Raises
-    ------
-    LabError
-        `numbers` is not a whole number of 0 or more, or `moments` is not in `MOMENTS`.
-    """
-    numbers, moments = whole("numbers", numbers, 0), choose("moments", moments, MOMENTS)
-    if moments != "8bit":
-        return 2 * DTYPE_BYTES[moments] * numbers
-    return 8 * numbers if numbers < SMALLEST_8BIT else 2 * (numbers + 4 * -(-numbers // 256))
 
 
 def as_record(architecture: Architecture | str) -> dict:
@@ -225,24 +157,11 @@ def estimate(
     tensors = _trained_tensors(record, targets, None if full else rank)
     trained = sum(numbers * count for numbers, count in tensors)
     weights, unpacked = _weights_bytes(record, targets, size, packed, double_quant, lab)
-    kept, work = layer_bytes(
-        record, targets, tokens=tokens, length=sequence_length, size=size, adapter_size=trained_size, method=method,
-        rank=rank, lab=lab, inner_size=DTYPE_BYTES[dtype],
-    )  # fmt: skip
-    given = tokens * record["hidden"] * size  # what a layer reads
-    final = tokens * record["hidden"] * (4 + size * full)  # of the norm after the last layer
-    logits, head = size * supervised * record["vocabulary"], size * record["vocabulary"] * record["hidden"]
-    again = kept + work if gradient_checkpointing else work
-    return MemoryEstimate(
-        weights_bytes=weights,
-        unpacked_bytes=unpacked,
+    return step_estimate(
+        record, targets, tensors, tokens=tokens, length=sequence_length, supervised=supervised, method=method,
+        rank=rank, size=size, inner_size=DTYPE_BYTES[dtype], trained_size=trained_size, moments=moments,
+        checkpointing=gradient_checkpointing, lab=lab, weights_bytes=weights, unpacked_bytes=unpacked,
         adapter_bytes=0 if full else trained_size * trained,
-        optimizer_bytes=sum(count * moments_bytes(numbers, moments) for numbers, count in tensors),
-        gradients_bytes=trained_size * trained,
-        activations_bytes=record["layers"] * (given if gradient_checkpointing else kept) + final,
-        begin_bytes=max(logits_bytes(supervised, record["vocabulary"]), full * (head + logits),
-                        full * head + again - final),
-        end_bytes=max(2 * head if full and record["tied"] else 0, again),  # a tied matrix has two gradients to add
     )  # fmt: skip
 
 

@@ -1,0 +1,128 @@
+"""The bytes of one training step, part by part, from a model's sizes: those of a published shape, or of a loaded model.
+
+Two moments decide the peak of a step. When the backward pass begins, every activation is there and no gradient yet;
+when it ends, every gradient is there and no activation. Weights, adapter and optimizer states are there in both.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..errors import choose, whole
+from .activations import layer_bytes, logits_bytes
+
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+MOMENTS = (*DTYPE_BYTES, "8bit")
+SMALLEST_8BIT = 4096  # bitsandbytes keeps the moments of smaller tensors in float32
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes of one training step.
+
+    Attributes
+    ----------
+    weights_bytes : int, the base model, quantized or not
+    unpacked_bytes : int, first-level absmax in float32, which `fourbit.FrozenWeight` keeps too (CPU, "qlora")
+    adapter_bytes, gradients_bytes, optimizer_bytes : int
+    activations_bytes : int, what the forward pass keeps for the backward pass: of all layers, or with gradient
+        checkpointing the input of each
+    begin_bytes : int, what is added as the backward pass begins: the logits' three float32 tensors, or one
+        layer's work, whichever is larger
+    end_bytes : int, what is there as it ends, besides the gradients
+    """
+
+    weights_bytes: int
+    unpacked_bytes: int
+    adapter_bytes: int
+    optimizer_bytes: int
+    gradients_bytes: int
+    activations_bytes: int
+    begin_bytes: int
+    end_bytes: int
+
+    @property
+    def resident_bytes(self) -> int:
+        """What is always there, from the second step on."""
+        return self.weights_bytes + self.unpacked_bytes + self.adapter_bytes + self.optimizer_bytes
+
+    @property
+    def total_bytes(self) -> int:
+        """The peak: the larger of the two moments."""
+        begin, end = self.activations_bytes + self.begin_bytes, self.gradients_bytes + self.end_bytes
+        return self.resident_bytes + max(begin, end)
+
+    def parts(self) -> dict[str, int]:
+        """What the peak is made of; adds up to `total_bytes`. Gradients and activations are never both in it."""
+        begin = self.activations_bytes + self.begin_bytes > self.gradients_bytes + self.end_bytes
+        return {
+            "weights": self.weights_bytes + self.unpacked_bytes,
+            "adapter": self.adapter_bytes,
+            "optimizer": self.optimizer_bytes,
+            "gradients": 0 if begin else self.gradients_bytes,
+            "activations": self.activations_bytes if begin else 0,
+            "transients": self.begin_bytes if begin else self.end_bytes,
+        }
+
+
+def moments_bytes(numbers: int, moments: str) -> int:
+    """Bytes of AdamW's two moments of one tensor; "8bit" adds a float32 for each 256 numbers, as bitsandbytes does.
+
+    Raises
+    ------
+    LabError
+        `numbers` is not a whole number of 0 or more, or `moments` is not in `MOMENTS`.
+    """
+    numbers, moments = whole("numbers", numbers, 0), choose("moments", moments, MOMENTS)
+    if moments != "8bit":
+        return 2 * DTYPE_BYTES[moments] * numbers
+    return 8 * numbers if numbers < SMALLEST_8BIT else 2 * (numbers + 4 * -(-numbers // 256))
+
+
+def step_estimate(
+    record: dict, targets: list[dict], tensors: Iterable[tuple[int, int]], *, tokens: int, length: int,
+    supervised: int, method: str, rank: int, size: int, inner_size: int, trained_size: int, moments: str,
+    checkpointing: bool, lab: bool, weights_bytes: int = 0, unpacked_bytes: int = 0, adapter_bytes: int = 0,
+) -> MemoryEstimate:
+    """The bytes of a step of a model whose sizes are known.
+
+    Parameters
+    ----------
+    record : dict with "hidden", "layers", "heads", "width", "intermediate", "vocabulary", "tied", "gated" and
+        "modules", as `memory.step.as_record` gives it
+    targets : list of its modules that are trained or have an adapter
+    tensors : (numbers, times) of every kind of trained tensor
+    tokens, length, supervised : int, of the batch with padding, of its longest example, and positions with a label
+    method : "full", "lora" or "qlora"
+    rank : int
+    size, inner_size, trained_size : int, bytes of a number passed from layer to layer, inside a 4-bit layer, and
+        trained
+    moments : a name in `MOMENTS`
+    checkpointing : bool
+    lab : bool, eager attention and the lab's 4-bit layers; else attention that stores no weights, and peft's layers
+    weights_bytes, unpacked_bytes, adapter_bytes : int, what is handed on. 0 leaves an estimate of what comes on top of
+        a model that is there already.
+
+    Returns
+    -------
+    MemoryEstimate
+    """
+    full, tensors = method == "full", list(tensors)
+    kept, work = layer_bytes(
+        record, targets, tokens=tokens, length=length, size=size, adapter_size=trained_size, method=method,
+        rank=rank, lab=lab, inner_size=inner_size,
+    )  # fmt: skip
+    given = tokens * record["hidden"] * size  # what a layer reads
+    final = tokens * record["hidden"] * (4 + size * full)  # of the norm after the last layer
+    logits, head = size * supervised * record["vocabulary"], size * record["vocabulary"] * record["hidden"]
+    again = kept + work if checkpointing else work
+    return MemoryEstimate(
+        weights_bytes=weights_bytes,
+        unpacked_bytes=unpacked_bytes,
+        adapter_bytes=adapter_bytes,
+        optimizer_bytes=sum(count * moments_bytes(numbers, moments) for numbers, count in tensors),
+        gradients_bytes=trained_size * sum(numbers * count for numbers, count in tensors),
+        activations_bytes=record["layers"] * (given if checkpointing else kept) + final,
+        begin_bytes=max(logits_bytes(supervised, record["vocabulary"]), full * (head + logits),
+                        full * head + again - final),
+        end_bytes=max(2 * head if full and record["tied"] else 0, again),  # a tied matrix has two gradients to add
+    )  # fmt: skip
