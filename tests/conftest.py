@@ -102,7 +102,8 @@ def pytest_xdist_make_scheduler(config, log):
 def pytest_collection_modifyitems(config, items):
     """Mark the slow tests, and put the longest first.
 
-    On several processes whole notebooks come first, and later pages, which compute longer, before earlier ones.
+    On several processes whole notebooks come first, later pages, which compute longer, before earlier ones; and what
+    waits for other processes before what only computes.
     """
     lines = slow_lines()
     for item in items:
@@ -112,7 +113,11 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.timeout(method="thread"))
     if hasattr(config, "workerinput"):
         notebooks = [item for item in items if item.get_closest_marker("notebook")]
-        items[:] = notebooks[::-1] + [item for item in items if item not in notebooks]
+        waiting = [item for item in items if item.get_closest_marker("training") or item.get_closest_marker("browser")]
+        files = {together(item.nodeid) for item in waiting}
+        first = [*notebooks[::-1], *(item for item in items if together(item.nodeid) in files)]
+        seen = set(map(id, first))
+        items[:] = first + [item for item in items if id(item) not in seen]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import browser
-from explorer_pages import PAGES, lay_out
+from explorer_pages import CELL, PAGES, lay_out
 
 FIRST = """from lab_utils.widgets import rank_explorer
 import torch
@@ -30,7 +30,7 @@ def answer_times(server, name: str, presses: int) -> list[float]:
     with browser.open_notebook(server, where.notebook, height=1100) as page:
         if not browser.run_all(page, 300):
             raise SystemExit(f"{where.notebook} failed: {browser.errors(page)}")
-        root = browser.explorer(page, where.cell)
+        root = browser.explorer(page, CELL)
         keys = (["ArrowRight"] * 4 + ["ArrowLeft"] * 4) * (presses // 8 + 2)  # the shortest slider has four moves
         pause = 700 if where.limit_ms > 100 else 120
         slider = root.get_by_label(where.label, exact=True)

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import find_browser
-from filelock import FileLock
 from servers import free_ports, wait_until_up
 
 FLAGS = (
@@ -110,18 +109,8 @@ def wait_for_kernel(page, timeout_seconds: float = 120) -> None:
     page.wait_for_function(f"({KERNEL_STATUS})() === 'idle'", timeout=timeout_seconds * 1000)
 
 
-def undisturbed() -> FileLock:
-    """Held by whoever computes a page and by whoever measures times: of two processes one does so at a time."""
-    return FileLock(Path(tempfile.gettempdir()) / f"lora-lab-{os.environ.get('PYTEST_XDIST_TESTRUNUID', 'alone')}.lock")
-
-
 def run_all(page, timeout_seconds: float) -> bool:
     """Run all cells as the menu does; False if one raised, an AssertionError if they take too long."""
-    with undisturbed():
-        return _run_all(page, timeout_seconds)
-
-
-def _run_all(page, timeout_seconds: float) -> bool:
     page.evaluate(
         "() => { window.labRun = null; window.jupyterapp.commands.execute('notebook:run-all-cells')"
         ".then(ok => { window.labRun = ok; }, error => { window.labRun = false; }); }"

@@ -1,11 +1,9 @@
 """Where each explorer stands, and what of it is watched: for its browser tests and its benchmark."""
 
-import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab_utils.folders import NOTEBOOKS
+CELL = 1  # of a notebook that `lay_out` made: the one that shows the explorer
 
 
 @dataclass(frozen=True)
@@ -21,7 +19,6 @@ class ExplorerPage:
     watch : selector of the part that must change
     limit_ms : key press to changed pixels, 95th percentile
     number : pattern of a number that the browser's sentence and Python's `summary()` both state
-    alone : is it shown without the rest of its page, which computes for minutes?
     """
 
     notebook: str
@@ -31,16 +28,6 @@ class ExplorerPage:
     watch: str
     limit_ms: float
     number: str
-    alone: bool = False
-
-    @property
-    def cell(self) -> int:
-        """Index of the cell that shows it, in a folder that `lay_out` made."""
-        if self.alone:
-            return 1
-        cells = json.loads((NOTEBOOKS / self.notebook).read_text(encoding="utf-8"))["cells"]
-        sources = ["".join(cell["source"]) for cell in cells]
-        return next(i for i, source in enumerate(sources) if f"\n{self.variable}\n" in f"{source}\n")
 
 
 PAGES = {
@@ -73,7 +60,7 @@ PAGES = {
         r"validation loss ([\d.]+)",
     ),
     "merge": ExplorerPage(
-        "10_merge_and_serve.ipynb", "explorer", "size, % of W", "percent", ".lab-plot svg", 30, r"cosine ([\d.]+)", True
+        "10_merge_and_serve.ipynb", "explorer", "size, % of W", "percent", ".lab-plot svg", 30, r"cosine ([\d.]+)"
     ),
     "variants": ExplorerPage(
         "11_lora_variants.ipynb", "explorer", "training step", "step", ".lab-picture:nth-of-type(2) canvas", 30,
@@ -81,21 +68,20 @@ PAGES = {
     ),
     "pictures": ExplorerPage(
         "12_beyond_text.ipynb", "explorer", "rank", "rank", ".lab-sample canvas:last-child", 30,
-        r"from the base's by ([\d.]+)", True,
+        r"from the base's by ([\d.]+)",
     ),
     "cluster": ExplorerPage(
-        "13_many_machines.ipynb", "explorer", "processes", "processes", ".lab-plot svg", 30, r"sends ([\d.]+)", True
+        "13_many_machines.ipynb", "explorer", "processes", "processes", ".lab-plot svg", 30, r"sends ([\d.]+)"
     ),
 }  # fmt: skip
 
 
 def lay_out(folder: Path) -> None:
-    """Put the notebooks into `folder`, which must not be there; in the place of a slow page what its explorer needs."""
+    """Make `folder`, with a notebook for each page: its explorer, and of the page's cells those that it needs."""
     import nbformat
 
     from lab_utils.classroom import present
 
-    shutil.copytree(NOTEBOOKS, folder, ignore=shutil.ignore_patterns("runs", ".*"))
+    folder.mkdir()
     for name, page in PAGES.items():
-        if page.alone:
-            nbformat.write(present.page_notebook(*present.select([name])), folder / page.notebook)
+        nbformat.write(present.page_notebook(*present.select([name])), folder / page.notebook)
