@@ -38,7 +38,7 @@ def opened(request, server):
 @pytest.fixture
 def root(opened):
     """The explorer, back at its start."""
-    where, page = opened
+    _, page = opened
     found = browser.explorer(page, CELL)
     found.get_by_role("button", name="Reset").click()
     browser.settle(page, found)
