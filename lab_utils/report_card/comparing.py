@@ -1,0 +1,87 @@
+"""Was it worth it: the adapter's scores beside what costs nothing, with the difference and its interval."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from .. import decoding
+from ..errors import LabError, whole
+from ..finetune import take_off_adapter, twin
+from ..scores import Measure, Measured, difference, few_shots, majority, measure
+from ..tasks import OwnTask, last_turn, rows_text
+
+MAJORITY = "the most common answer"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What one way to answer got on a split.
+
+    Attributes
+    ----------
+    name : str, "the adapter", "the base with 4 shots"
+    measured : Measured
+    prompts, answers, outputs : tuples of str, in the order of `measured.per_row`
+    """
+
+    name: str
+    measured: Measured
+    prompts: tuple[str, ...] = field(repr=False)
+    answers: tuple[str, ...] = field(repr=False)
+    outputs: tuple[str, ...] = field(repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.name}: " + ", ".join(map(str, self.measured.measures))
+
+    def better_than(self, other: "Scored") -> Measure:
+        """How much better this is on the same examples, with an interval; "not clear" where it holds zero."""
+        if self.answers != other.answers:
+            raise LabError(f"{self.name!r} and {other.name!r} answered other examples, and cannot be compared.")
+        return difference(other.measured.per_row, self.measured.per_row, f"{self.name} − {other.name}")
+
+
+def scored(name: str, own: OwnTask, rows: Sequence[Mapping], outputs: Sequence[str]) -> Scored:
+    """The scores of outputs to rows of a task."""
+    pairs = [rows_text(row) for row in rows]
+    answers = [last_turn(row["messages"])[1] if "messages" in row else row["answer"] for row in rows]
+    measured = measure(own, answers, list(outputs))
+    return Scored(name, measured, tuple(prompt for prompt, _ in pairs), tuple(answers), tuple(outputs))
+
+
+def baselines(model, tokenizer, own: OwnTask, split: str = "test", limit: int = 100, shots: int = 4, seed: int = 0
+              ) -> list[Scored]:  # fmt: skip
+    """What costs nothing, on the first examples of a split: the most common answer, and the base, asked well.
+
+    Parameters
+    ----------
+    model, tokenizer : of a run; its adapter is left out for this (the run keeps it)
+    own : OwnTask
+    split : str
+    limit : int, examples
+    shots : int, examples of training that are put before the prompt; 0: without
+    seed : int, of their choice
+
+    Returns
+    -------
+    list of Scored: the most common answer (not of free texts), the base with the system message, the base with shots
+    """
+    limit, shots = whole("limit", limit), whole("shots", shots, 0, 100)
+    rows = first_rows(own, split, limit)
+    found = []
+    if own.kind == "answers" and own.metric != "text":
+        found.append(scored(MAJORITY, own, rows, [majority(own)[0]] * len(rows)))
+    base = take_off_adapter(twin(model))
+    found.append(_asked("the base with a prompt", base, tokenizer, own, rows, ()))
+    if shots:
+        examples = few_shots(own, shots, seed)
+        found.append(_asked(f"the base with {len(examples)} shots", base, tokenizer, own, rows, examples))
+    return found
+
+
+def _asked(name: str, model, tokenizer, own: OwnTask, rows, shots) -> Scored:
+    return scored(name, own, rows, decoding.answers(model, tokenizer, own, rows, shots=shots))
+
+
+def first_rows(own: OwnTask, split: str, limit: int) -> list[dict]:
+    """The first rows of a split, which is in a random order."""
+    data = own[split]
+    return [data[number] for number in range(min(limit, len(data)))]
