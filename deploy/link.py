@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import quote, urlencode
 
 from lab_utils.errors import LabError, command_line
-from lab_utils.notebook.colab import repository
+from lab_utils.notebook.badges import repository
 
 ROOT = Path(__file__).resolve().parent.parent
 

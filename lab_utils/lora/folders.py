@@ -81,7 +81,8 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
             start = file.read(32)
         if start.startswith(b"version https://git-lfs"):
             raise LabError(f"{path} is a Git LFS pointer, not the file itself. Get the file with `git lfs pull`.")
-        state = load_file(path)
+        # Copies: a tensor that is still mapped to the file keeps Windows from replacing it.
+        state = {name: tensor.clone() for name, tensor in load_file(path).items()}
     except OSError as error:
         raise LabError(f"{path} cannot be read: {files.explain(error)}") from error
     except (SafetensorError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:

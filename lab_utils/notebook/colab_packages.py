@@ -1,7 +1,7 @@
-"""The packages of a Colab runtime: what the lab lacks there, and how to install it without harming the rest.
+"""The packages of a Colab or Kaggle runtime: what the lab lacks there, and how to install it without harming the rest.
 
-Colab ships its own torch, its own Jupyter kernel and packages built against them; nothing here replaces those. What the
-lab needs is in pyproject.toml, and the versions that its tests ran with are in constraints.txt.
+Both ship their own torch, their own Jupyter kernel and packages built against them; nothing here replaces those. What
+the lab needs is in pyproject.toml, and the versions that its tests ran with are in constraints.txt.
 """
 
 import importlib
@@ -17,23 +17,24 @@ from ..errors import LabError
 from ..files import read_text
 from ..folders import ROOT
 from .extras import project, version_here
+from .hosts import COLAB, host
 
-KERNEL = frozenset({"ipykernel", "ipywidgets", "jupyterlab"})  # Colab's own serve as they are, whatever their version
+KERNEL = frozenset({"ipykernel", "ipywidgets", "jupyterlab"})  # those of the runtime do, whatever their version
 BUILT_IN = frozenset({"datasets", "matplotlib", "numpy", "pandas", "psutil", "scipy", "torch"})  # kept, if in range
-# Held at the very version that is there: loaded by the kernel, compiled, or another package insists on it.
+# Kept at the version that is there: loaded by the kernel, compiled, or another package insists on it.
 HELD = re.compile(
     "datasets|fsspec|google|ipy|jupyter|matplotlib|notebook|numpy|nvidia|pandas|pillow|psutil|pyarrow|pyzmq|scipy|"
     "torch|tornado|traitlets|triton"
 )
-# Asks for a newer pyarrow than Colab's, and the pages use nothing that needs it.
+# Asks for a newer pyarrow than that of both, and the pages use nothing that needs it.
 WITHOUT_DEPENDENCIES = frozenset({"trl"})
-# peft refuses to wrap a plain layer beside an older one of these. The lab uses none, so an older one is taken out.
+# peft refuses to wrap a plain layer where an older one of these is installed. The lab uses none: it is uninstalled.
 REFUSED_BELOW = {"torchao": "0.16"}
 STACK = ("transformers", "peft", "accelerate", "trl", "bitsandbytes", "tokenizers", "safetensors", "huggingface-hub")
 
 
 def missing(find: Callable[[str], str | None] = version_here) -> list[str]:
-    """What pip has to install: what pyproject.toml asks for and Colab lacks, or has in a version out of range.
+    """What pip has to install: what pyproject.toml asks for and the runtime lacks, or has in a version out of range.
 
     Parameters
     ----------
@@ -46,7 +47,7 @@ def missing(find: Callable[[str], str | None] = version_here) -> list[str]:
     Raises
     ------
     LabError
-        A package that comes with Colab and is never replaced is not there or out of range: the runtime is an old one.
+        A package that is never replaced (torch, numpy …) is not there or out of range: the runtime is an old one.
     """
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
@@ -66,13 +67,13 @@ def missing(find: Callable[[str], str | None] = version_here) -> list[str]:
     if old:
         raise LabError(
             f"This runtime does not suit the lab, which needs {', '.join(old)}. "
-            "Choose Runtime ▸ Change runtime type ▸ Runtime version: Latest, and run this cell again."
+            f"{(host() or COLAB).newest}, and run this cell again."
         )
     return specs
 
 
 def constraints(installed: Mapping[str, str]) -> list[str]:
-    """Lines for pip's `--constraint`, of name -> version: `HELD` keeps its version, all else at least its major one."""
+    """Lines for pip's `--constraint`, from name -> version: `HELD` keeps its version, the rest its major version."""
     lines = []
     for name, found in sorted(installed.items()):
         if HELD.match(name):
@@ -94,14 +95,14 @@ def installed_versions() -> dict[str, str]:
 
 
 def in_the_way(find: Callable[[str], str | None] = version_here) -> list[str]:
-    """The names in `REFUSED_BELOW` that are there in an older version; `find` as in `missing`."""
+    """The names in `REFUSED_BELOW` that are installed in an older version; `find` as in `missing`."""
     from packaging.version import Version
 
     return [name for name, least in REFUSED_BELOW.items() if (found := find(name)) and Version(found) < Version(least)]
 
 
 def install(specs: list[str], *options: str) -> None:
-    """Let pip install, held to what is there now (`constraints`); a LabError with pip's reason if it fails."""
+    """Let pip install within `constraints` of what is installed now; a LabError with pip's reason if it fails."""
     if specs:
         with tempfile.TemporaryDirectory() as folder:
             held = Path(folder) / "constraints.txt"
@@ -110,7 +111,7 @@ def install(specs: list[str], *options: str) -> None:
 
 
 def uninstall(names: list[str]) -> None:
-    """Let pip take packages out; a LabError with pip's reason if it fails."""
+    """Let pip uninstall packages; a LabError with pip's reason if it fails."""
     if names:
         _pip("uninstall", "--yes", *names)
 
@@ -124,8 +125,8 @@ def _pip(*arguments: str) -> None:
         reason = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1])
         raise LabError(
             f"pip could not {arguments[0]} what the lab needs changed: {reason.removeprefix('ERROR: ')} "
-            "If the network failed, run this cell again. If it goes on failing: Runtime ▸ Disconnect and delete "
-            "runtime, then open the page again."
+            f"If the network failed, run this cell again. If it goes on failing: {(host() or COLAB).fresh}, then open "
+            "the page again."
         )
 
 
@@ -136,5 +137,5 @@ def refuse_stale() -> None:
         if loaded and loaded != (found := version_here(name) or loaded):
             raise LabError(
                 f"{name} {loaded} was imported before this cell ran, and the lab needs {found}, which is "
-                "installed now. Choose Runtime ▸ Restart session, then run the page from its first cell."
+                f"installed now. {(host() or COLAB).restart}, then run the page from its first cell."
             )

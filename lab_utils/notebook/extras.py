@@ -23,6 +23,7 @@ from pathlib import Path
 from ..errors import LabError
 from ..files import read_text
 from ..folders import ROOT
+from .hosts import host
 
 EXTRAS = {  # the extras of pyproject.toml that are not development tools -> what is imported of each
     "pictures": ("diffusers",),
@@ -68,7 +69,7 @@ def missing(name: str) -> str:
     Returns
     -------
     str, one sentence without its full stop; "" if every package can be found, and those of an extra in a version that
-    pyproject.toml allows (Colab has older versions of some). Nothing is imported to find out.
+    pyproject.toml allows (Colab and Kaggle have older ones of some). Nothing is imported to find out.
     """
     importlib.invalidate_caches()  # a package that was installed since the kernel was started is found too
     gone = [package for package in EXTRAS.get(name, (name,)) if not _found(package)]
@@ -86,13 +87,16 @@ def require(name: str, who: str = "") -> None:
 
 def how_to_install(name: str) -> str:
     """The line that installs an extra, or a package, and where to run it: not a whole sentence."""
-    if "google.colab" in sys.modules:
+    if host():
         wanted = project()["optional-dependencies"].get(name, [name.replace("_", "-")])
         return f"in a new cell, run `%pip install {shlex.join(wanted)}`"
     python = Path(sys.executable)
-    python = python.relative_to(ROOT) if python.is_relative_to(ROOT) else python
+    python = str(python.relative_to(ROOT) if python.is_relative_to(ROOT) else python)
+    where, called = "in the lab's folder", shlex.quote(python)
+    if sys.platform == "win32":
+        where, called = "in PowerShell, in the lab's folder", f"& '{python.replace(chr(39), 2 * chr(39))}'"
     what = f"-e '.[{name}]'" if name in EXTRAS else name.replace("_", "-")
-    return f"in the lab's folder, run `{shlex.quote(str(python))} -m pip install -c constraints.txt {what}`"
+    return f"{where}, run `{called} -m pip install -c constraints.txt {what}`"
 
 
 def extra_of(package: str) -> str | None:
@@ -154,6 +158,6 @@ def _transform(lines: list[str]) -> list[str]:
     if not why:
         return [f"# {lines[0]}", *lines[1:]]
     again = "Then run this cell again: the kernel need not be restarted."
-    if "google.colab" in sys.modules:
+    if host():
         again = "Then run this cell again; restart the session first if pip asks for it."
     return [f"print({f'Skipped: {why}. {again}'!r})\n"]

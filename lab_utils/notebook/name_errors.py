@@ -22,6 +22,7 @@ from ..folders import NOTEBOOKS, ROOT
 from ..outputs import explained, print_anything
 from .cells import bound_names, maker
 from .extras import extra_of, missing, needs, skipped
+from .hosts import host
 
 OLD_EXTENSION = 'c.InteractiveShellApp.extensions.append("lab_utils.stranded")'  # still in existing environments
 EXTENSION = 'c.InteractiveShellApp.extensions.append("lab_utils.notebook.name_errors")'
@@ -147,8 +148,8 @@ def _package_advice(error: ImportError) -> str | None:
         return None
     if extra := extra_of(name):
         return f"{missing(extra)}. Then run this cell again."
-    if "google.colab" in sys.modules:
-        fix = "Run the page's first code cell: it installs what Colab lacks of the course's packages."
+    if here := host():
+        fix = f"Run the page's first code cell: it installs what {here.name} lacks of the course's packages."
     else:
         fix = "Stop JupyterLab and start it with `make lab` in the course's folder: it installs the course's packages."
     fix += f" If {name} is not part of the course: `%pip install {name}`, then restart the kernel."
@@ -157,9 +158,8 @@ def _package_advice(error: ImportError) -> str | None:
 
 def _name_advice(name: str, failed: str, ran: list[str]) -> str:
     """Which cell makes `name`, for the cell of source `failed`; `ran` are the sources run before it."""
-    above = "Run ▸ Run All Above Selected Cell"
-    if "google.colab" in sys.modules:
-        above = "Runtime ▸ Run before"
+    here = host()
+    above = here.above if here else "Run ▸ Run All Above Selected Cell"
     quick = f", or run all cells above it at once: {above}"
     page = _find_page(failed, ran)
     if page is None:

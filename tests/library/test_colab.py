@@ -1,18 +1,15 @@
-"""Colab, of which none is at hand: held against what it is known to bring, and a stand-in for its own package."""
+"""Colab and Kaggle, of which neither is at hand: held against the packages that they ship, with stand-ins."""
 
 import ast
 import importlib.metadata
 import importlib.util
-import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
-import nbformat
 import pytest
 import torch
 from checkpoints import save
@@ -24,21 +21,24 @@ from lab_utils.finetune import checkpoint
 from lab_utils.finetune import run as finetune
 from lab_utils.finetune.recipe import Recipe
 from lab_utils.folders import ROOT
-from lab_utils.notebook import colab, colab_packages, extras
+from lab_utils.notebook import colab, colab_packages, extras, hosts
 
 RECORDS = ROOT / "tests" / "support" / "colab"
 
 
-def recorded() -> dict[str, str]:
-    """What Colab brought with it: name -> version."""
-    lines = (RECORDS / "pip-freeze-2026-06.txt").read_text().splitlines()
+def recorded(host: str = "colab") -> dict[str, str]:
+    """What a service ships: name -> version."""
+    lines = (RECORDS / f"{host}-2026-08.txt").read_text(encoding="utf-8").splitlines()
     pairs = [line.split("==") for line in lines if line[0] != "#"]
     return {name.lower().replace("_", "-"): version for name, version in pairs}
 
 
+both = pytest.mark.parametrize("host", ["colab", "kaggle"])
+
+
 @pytest.fixture
 def on_colab(monkeypatch, tmp_path):
-    """A stand-in for Colab's own package; what the lab asked of it stands in `.asked`."""
+    """A stand-in for Colab's own package; what the lab asked of it is in `.asked`."""
     names = ("google", "google.colab", "google.colab.drive", "google.colab.output")
     modules = {name: ModuleType(name) for name in names}
     asked = []
@@ -53,10 +53,60 @@ def on_colab(monkeypatch, tmp_path):
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr(colab, "DRIVE", tmp_path / "drive")
+    monkeypatch.delenv("KAGGLE_KERNEL_RUN_TYPE", raising=False)
     monkeypatch.setenv("LORA_LAB_RUNS", "unset")
     monkeypatch.setenv("PYTHONPATH", "before")
     monkeypatch.chdir(tmp_path)
     return SimpleNamespace(asked=asked, drive=modules["google.colab.drive"])
+
+
+@pytest.fixture
+def on_kaggle(on_colab, monkeypatch):
+    """A stand-in for Kaggle's environment, whose image contains Colab's package."""
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
+    monkeypatch.setenv("KAGGLE_URL_BASE", "https://www.kaggle.com")
+    monkeypatch.setenv("LORA_LAB_RUNS", "")
+    return on_colab
+
+
+# Which service
+
+
+def test_each_service_is_known_and_kaggle_is_not_taken_for_colab(monkeypatch):
+    monkeypatch.delenv("KAGGLE_KERNEL_RUN_TYPE", raising=False)
+    assert hosts.host() is None
+    monkeypatch.setitem(sys.modules, "google.colab", sys)
+    assert hosts.host() is hosts.COLAB
+    for kind in ("Interactive", "Batch"):
+        monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", kind)
+        assert hosts.host() is hosts.KAGGLE
+
+
+def test_on_kaggle_the_advice_names_nothing_of_colab(on_kaggle, monkeypatch):
+    broken = SimpleNamespace(returncode=1, stderr="ERROR: no network")
+    monkeypatch.setattr(colab_packages.subprocess, "run", lambda command, **_: broken)
+    assert "%pip install" in extras.how_to_install("serve")
+    monkeypatch.setitem(sys.modules, "transformers", SimpleNamespace(__version__="5.0.0"))
+    old = recorded("kaggle") | {"torch": "2.8.0"}
+    refusals = (
+        colab.use_drive,
+        colab_packages.refuse_stale,
+        lambda: colab_packages.missing(old.get),
+        lambda: colab_packages.uninstall(["torchao"]),
+    )
+    for refused in refusals:
+        with pytest.raises(LabError) as error:
+            refused()
+        assert "Runtime ▸" not in str(error.value) and "disconnect" not in str(error.value).lower()
+
+
+def test_on_kaggle_runs_go_where_a_saved_version_keeps_them(on_kaggle, pip, monkeypatch):
+    monkeypatch.setattr(colab, "missing", list)
+    monkeypatch.setattr(colab, "in_the_way", list)
+    assert colab.setup() is True and os.environ["LORA_LAB_RUNS"] == "/kaggle/working/runs"
+    assert Path.cwd() == colab.NOTEBOOKS and not pip
+    monkeypatch.setenv("LORA_LAB_RUNS", "mine")
+    assert colab.setup() is True and os.environ["LORA_LAB_RUNS"] == "mine"
 
 
 # What is installed
@@ -67,24 +117,26 @@ def by_name(specs: list[str]) -> dict[str, str]:
     return {canonicalize_name(name): version for name, version in (spec.split("==") for spec in specs)}
 
 
-def test_of_what_colab_brings_only_this_is_missing_or_too_old():
-    specs = colab_packages.missing(recorded().get)
-    assert [spec.split("==")[0] for spec in specs] == [
-        "accelerate", "bitsandbytes", "datasketch", "gguf", "hypothesis", "peft", "rouge_score", "transformers", "trl",
+@both
+def test_of_what_is_shipped_only_this_is_missing_or_too_old(host):
+    shipped = recorded(host)
+    specs = by_name(colab_packages.missing(shipped.get))
+    assert list(specs) == [
+        "accelerate", "bitsandbytes", "datasketch", "gguf", "hypothesis", "peft", "rouge-score", "transformers", "trl",
     ]  # fmt: skip
     ranges = {one.name: one.specifier for one in map(Requirement, colab_packages.project()["dependencies"])}
-    for name, version in by_name(specs).items():
-        assert version in ranges[name] and recorded().get(name) not in ranges[name]
+    for name, version in specs.items():
+        assert version in ranges[name] and shipped.get(name) not in ranges[name]
 
 
-def test_extras_that_colab_brings_in_older_versions_are_named(on_colab, monkeypatch):
+def test_extras_that_are_shipped_in_older_versions_are_named(on_colab, monkeypatch):
     """A part of a page is skipped with a line, in place of an error somewhere in its middle."""
     brings = recorded()
     monkeypatch.setattr(extras, "_found", lambda package: package.replace("_", "-") in brings)
     monkeypatch.setattr(extras, "version_here", brings.get)
     assert extras.missing("pictures") == ""
     assert extras.missing("serve") == (
-        "gradio 5.50.0 is here and <7,>=6.31 is needed: in a new cell, run `%pip install 'gradio>=6.31,<7'`"
+        "gradio 6.24.0 is here and <7,>=6.31 is needed: in a new cell, run `%pip install 'gradio>=6.31,<7'`"
     )
     assert extras.missing("keras") == (
         "keras 3.13.2 is here and <4,>=3.15 is needed, keras-hub 0.26.0 is here and <0.33,>=0.32 is needed: "
@@ -92,17 +144,19 @@ def test_extras_that_colab_brings_in_older_versions_are_named(on_colab, monkeypa
     )
 
 
-def test_what_is_installed_leaves_nothing_missing():
-    after = recorded() | by_name(colab_packages.missing(recorded().get))
+@both
+def test_what_is_installed_leaves_nothing_missing(host):
+    after = recorded(host) | by_name(colab_packages.missing(recorded(host).get))
     assert colab_packages.missing(after.get) == []
     assert colab_packages.missing() == []  # this environment has all of it
 
 
-def test_colabs_kernel_and_torch_are_never_replaced():
-    have = recorded()
+@both
+def test_the_kernel_and_torch_are_never_replaced(host):
+    have = recorded(host)
     bare = {name: have[name] for name in colab_packages.BUILT_IN}
     for installed in (have, bare):
-        names = {spec.split("==")[0] for spec in colab_packages.missing(installed.get)}
+        names = by_name(colab_packages.missing(installed.get))
         assert not [name for name in names if colab_packages.HELD.match(name)]
     lines = colab_packages.constraints(have)
     for name in ("torch", "torchvision", "triton", "numpy", "pyarrow", "fsspec", "matplotlib", "pillow", "psutil",
@@ -110,17 +164,18 @@ def test_colabs_kernel_and_torch_are_never_replaced():
         assert f"{name}=={have[name]}" in lines
 
 
-def test_the_rest_keeps_its_major_version_and_what_is_wanted_is_allowed():
-    lines = {one.name: one.specifier for one in map(Requirement, colab_packages.constraints(recorded()))}
-    assert lines["huggingface-hub"] == Requirement("x<2").specifier  # gradio and diffusers there refuse 2
-    assert lines["typer"] == Requirement("x<1").specifier and len(lines) == len(recorded())
-    for spec in colab_packages.missing(recorded().get):
-        name, version = spec.split("==")
+@both
+def test_the_rest_keeps_its_major_version_and_what_is_wanted_is_allowed(host):
+    have = recorded(host)
+    lines = {one.name: one.specifier for one in map(Requirement, colab_packages.constraints(have))}
+    assert lines["huggingface-hub"] == Requirement("x<2").specifier  # diffusers there refuses 2
+    assert lines["typer"] == Requirement("x<1").specifier and len(lines) == len(have)
+    for name, version in by_name(colab_packages.missing(have.get)).items():
         assert name not in lines or version in lines[name]
     assert colab_packages.constraints({"odd": "unknown", "dated": "2026.1.post1"}) == ["dated<2027"]
 
 
-@pytest.mark.parametrize(("name", "version"), [("torch", "2.10.0+cu128"), ("numpy", "1.26.4"), ("datasets", None)])
+@pytest.mark.parametrize(("name", "version"), [("torch", "2.9.1+cu128"), ("numpy", "1.26.4"), ("datasets", None)])
 def test_an_old_runtime_is_refused_by_name(name, version):
     installed = {key: value for key, value in recorded().items() if key != name} | ({name: version} if version else {})
     with pytest.raises(LabError, match=rf"{name}[<>].*\(here: {re.escape(version or 'none')}\).*Runtime version"):
@@ -159,8 +214,10 @@ def pip(monkeypatch):
     return calls
 
 
-def test_setup_installs_once_and_holds_the_rest(on_colab, pip, monkeypatch, capsys):
-    have = recorded()
+@both
+def test_setup_installs_once_and_holds_the_rest(host, request, pip, monkeypatch, capsys):
+    request.getfixturevalue(f"on_{host}")
+    have = recorded(host)
     specs = colab_packages.missing(have.get)
     monkeypatch.setattr(colab, "missing", lambda: colab_packages.missing(have.get))
     monkeypatch.setattr(colab, "in_the_way", lambda: colab_packages.in_the_way(have.get))
@@ -175,7 +232,7 @@ def test_setup_installs_once_and_holds_the_rest(on_colab, pip, monkeypatch, caps
     assert os.environ["PYTHONPATH"] == f"{colab.ROOT}{os.pathsep}before"
     assert "Installing accelerate" in capsys.readouterr().out
 
-    have |= dict(spec.split("==") for spec in specs)
+    have |= by_name(specs)
     del have["torchao"]
     assert colab.setup() is True and len(pip) == 3
     assert os.environ["PYTHONPATH"] == f"{colab.ROOT}{os.pathsep}before"
@@ -201,85 +258,6 @@ def test_what_pip_says_is_passed_on(monkeypatch):
     monkeypatch.setenv("PIP_FIND_LINKS", "")
     with pytest.raises(LabError, match=r"No matching distribution found for lora-lab-no-such==1.*Disconnect"):
         colab_packages.install(["lora-lab-no-such==1"])
-
-
-# The first cell and the badge
-
-
-def run_cell(tmp_path: Path, address: str, before: str = "") -> subprocess.CompletedProcess:
-    """The first cell in a fresh Python, twice; prints the modules it brought and the folder it ends in."""
-    source = colab.CELL.format(clone=tmp_path / "content" / "lora-lab", repository=address)
-    code = f"import json, os, sys\n{before}\nold = set(sys.modules)\nfor _ in range(2):\n    exec({source!r}, {{}})\n"
-    code += "print(json.dumps([sorted(set(sys.modules) - old), os.getcwd(), os.environ.get('PYTHONPATH')]))"
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment)
-
-
-STAND_IN = "import types; sys.modules['google.colab'] = types.ModuleType('google.colab')"
-
-
-def test_the_first_cell_does_nothing_elsewhere(tmp_path):
-    done = run_cell(tmp_path, "https://unreachable.invalid/x")
-    assert done.stderr == "" and json.loads(done.stdout) == [[], str(tmp_path), None]
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_first_cell_clones_the_lab_once_and_goes_to_the_notebooks(tmp_path):
-    origin = tmp_path / "origin"
-    shutil.copytree(colab.ROOT / "lab_utils", origin / "lab_utils", ignore=shutil.ignore_patterns("__pycache__"))
-    (origin / "notebooks").mkdir()
-    (origin / "notebooks" / "kept").write_text("")
-    for name in ("pyproject.toml", "constraints.txt"):
-        shutil.copy(colab.ROOT / name, origin)
-    git = ["git", "-C", str(origin), "-c", "user.name=x", "-c", "user.email=x@y"]
-    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "all"]):
-        subprocess.run([*git, *command], check=True, capture_output=True)
-    lab = tmp_path / "content" / "lora-lab"
-
-    failed = run_cell(tmp_path, f"file://{tmp_path}/nowhere", STAND_IN)
-    assert "RuntimeError: The lab could not be fetched. Run this cell again. git says: fatal" in failed.stderr
-    assert not lab.exists()
-
-    done = run_cell(tmp_path, f"file://{origin}", STAND_IN)
-    *said, last = done.stdout.splitlines()
-    modules, folder, path = json.loads(last)
-    assert [line.split(" (")[0] for line in said] == ["The lab is ready"] * 2, done.stderr
-    assert (folder, path) == (str(lab / "notebooks"), str(lab)) and "lab_utils.notebook.colab" in modules
-    assert not {"torch", "numpy", "transformers", "IPython"} & set(modules)
-
-
-def test_every_notebook_has_todays_badge_and_first_cell():
-    assert not colab.stale(), "run: python -m lab_utils.notebook.colab --write"
-
-
-def test_badge_and_cell_are_put_in_once_and_renewed(tmp_path, monkeypatch, capsys):
-    new = nbformat.v4
-    title = new.new_markdown_cell("# 01 · Rank one\n\n**How can 10 numbers stand for 25?**\n\nMore.")
-    path = tmp_path / "01_rank_one.ipynb"
-    nbformat.write(new.new_notebook(cells=[title, new.new_code_cell("1 + 1", metadata={"tags": ["exercise"]})]), path)
-    monkeypatch.setattr(colab, "stale", lambda folder=tmp_path, real=colab.stale: real(folder))
-    assert colab.main([]) == 1 and "--write fixes it" in capsys.readouterr().out
-    assert colab.main(["--write"]) == 0 and colab.main([]) == 0
-    monkeypatch.setattr(colab, "repository", lambda: "https://github.com/someone/else")
-    assert colab.main([]) == 1
-    assert colab.main(["--write"]) == 0 and colab.main(["--write"]) == 0
-    cells = nbformat.read(path, as_version=4).cells
-    assert [cell.metadata.get("tags") for cell in cells] == [None, ["colab"], ["exercise"]]
-    assert cells[0].source == (
-        "# 01 · Rank one\n\n[![Open in Colab](images/open_in_colab.svg)]"
-        "(https://colab.research.google.com/github/someone/else/blob/main/notebooks/01_rank_one.ipynb)\n\n"
-        "**How can 10 numbers stand for 25?**\n\nMore."
-    )
-    assert '"https://github.com/someone/else"' in cells[1].source
-
-
-def test_the_address_stands_in_one_place(monkeypatch):
-    address = colab.repository()
-    assert (colab.ROOT / "pyproject.toml").read_text().count(address) == 1
-    assert not [path for path in (colab.ROOT / "lab_utils").rglob("*.py") if address in path.read_text()]
-    monkeypatch.setattr(colab, "repository", lambda: "https://example.org/lab")
-    with pytest.raises(LabError, match=r"example\.org/lab.*pyproject\.toml"):
-        colab.badge("x.ipynb")
 
 
 # Drive
@@ -359,24 +337,6 @@ def test_the_controls_exist_in_colabs_ipywidgets():
 
 
 # Files
-
-
-@pytest.mark.parametrize("damage", [
-    b"{", b"[]", b"\xff\xfe", b'{"cells": [], "nbformat": 4, "nbformat_minor": 5, "metadata": {}}',
-])  # fmt: skip
-def test_a_page_without_a_title_or_that_is_no_notebook_is_named(tmp_path, monkeypatch, capsys, damage):
-    (tmp_path / "01_ä.ipynb").write_bytes(damage)
-    stale = colab.stale
-    monkeypatch.setattr(colab, "stale", lambda: stale(tmp_path))
-    assert colab.main(["--write"]) == 2 and "01_ä.ipynb" in capsys.readouterr().err
-    assert (tmp_path / "01_ä.ipynb").read_bytes() == damage
-
-
-def test_a_page_with_a_bom_gets_its_badge(tmp_path):
-    page = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# 01 · Ä")])
-    (tmp_path / "01_a.ipynb").write_bytes(b"\xef\xbb\xbf" + nbformat.writes(page).encode())
-    ((path, text),) = colab.stale(tmp_path).items()
-    assert path.name == "01_a.ipynb" and "# 01 · Ä" in text and "colab.research.google.com" in text
 
 
 @pytest.mark.parametrize("content", [None, b"[project", b"", b"\xff"])
