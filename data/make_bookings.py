@@ -11,8 +11,10 @@ and test use names, equipment and clock times that never occur in training.
 import json
 import random
 import re
+import sys
 from pathlib import Path
 
+from lab_utils.errors import command_line
 from lab_utils.files import write_text
 
 SEED = 20261122
@@ -453,4 +455,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command_line(main)())

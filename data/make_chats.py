@@ -8,8 +8,10 @@ not read it before you have done the page).
 
 import json
 import random
+import sys
 from pathlib import Path
 
+from lab_utils.errors import command_line
 from lab_utils.files import write_text
 
 FOLDER = Path(__file__).parent / "chats"
@@ -144,4 +146,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command_line(main)())

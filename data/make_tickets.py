@@ -10,8 +10,10 @@ import csv
 import io
 import random
 import re
+import sys
 from pathlib import Path
 
+from lab_utils.errors import command_line
 from lab_utils.files import write_text
 
 FOLDER = Path(__file__).parent / "tickets"
@@ -225,4 +227,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command_line(main)())

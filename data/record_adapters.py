@@ -22,6 +22,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 
 from lab_utils.device import find_device, use_threads
+from lab_utils.errors import command_line
 from lab_utils.evaluate import score
 from lab_utils.files import read_json, replacing_folder, user_path
 from lab_utils.finetune import Recipe, finetune
@@ -128,4 +129,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command_line(main)())

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from lab_utils.device import use_threads
-from lab_utils.errors import LabError
+from lab_utils.errors import LabError, command_line
 from lab_utils.evaluate import changed_weights, token_losses
 from lab_utils.files import read_text, user_path, write_text
 from lab_utils.folders import DATA
@@ -315,4 +315,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command_line(main)())

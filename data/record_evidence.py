@@ -15,13 +15,14 @@ import hashlib
 import json
 import os
 import statistics
+import sys
 import time
 from functools import cache, partial
 from pathlib import Path
 
 import torch
 
-from lab_utils.errors import LabError, choose
+from lab_utils.errors import LabError, choose, command_line
 from lab_utils.evaluate import answer_losses
 from lab_utils.files import replacing_file
 from lab_utils.finetune import Recipe, attach_adapter, build_optimizer, build_supervised, take_off_adapter
@@ -282,4 +283,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command_line(main)())

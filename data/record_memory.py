@@ -17,6 +17,8 @@ import sys
 import time
 from pathlib import Path
 
+from lab_utils.errors import command_line
+
 DEFAULTS = {
     "rank": 8, "target_modules": "all-linear", "batch_size": 2, "sequence_length": 80, "answer": 38,
     "dtype": "bfloat16", "gradient_checkpointing": False,
@@ -189,4 +191,4 @@ def write(rows: list[dict]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command_line(main)())

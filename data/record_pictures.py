@@ -18,6 +18,7 @@ from statistics import fmean
 from lab_utils.beyond_text.painter import Painter, load_painter, paint
 from lab_utils.beyond_text.painter_training import PARTS, Lesson, adapter_lesson, lesson_pictures, train, train_base
 from lab_utils.device import use_threads
+from lab_utils.errors import command_line
 from lab_utils.files import replacing_files, user_path
 from lab_utils.folders import DATA
 from lab_utils.recorded.provenance import machine
@@ -102,4 +103,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command_line(main)())

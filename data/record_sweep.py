@@ -8,9 +8,11 @@ holds; data/README.md says what the sweep leaves out.
 """
 
 import argparse
+import sys
 from collections.abc import Iterator
 
 from lab_utils.device import use_threads
+from lab_utils.errors import command_line
 from lab_utils.files import user_path
 from lab_utils.finetune import Recipe
 from lab_utils.folders import DATA
@@ -86,4 +88,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command_line(main)())

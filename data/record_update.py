@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import save
 
 from lab_utils.device import use_threads
+from lab_utils.errors import command_line
 from lab_utils.evaluate import answer_losses, score
 from lab_utils.files import replacing_files, user_path
 from lab_utils.finetune import Recipe
@@ -158,4 +159,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command_line(main)())

@@ -26,13 +26,14 @@ seeds 1 and 2 too. Loss and exact match on 80 test messages belong to what is ch
 import argparse
 import json
 import statistics
+import sys
 import time
 from pathlib import Path
 
 import torch
 
 from lab_utils.device import use_threads
-from lab_utils.errors import choose
+from lab_utils.errors import choose, command_line
 from lab_utils.evaluate import answer_losses
 from lab_utils.files import read_json, user_path, write_text
 from lab_utils.finetune import Recipe, build_supervised
@@ -219,4 +220,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command_line(main)())
