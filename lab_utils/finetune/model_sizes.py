@@ -41,12 +41,6 @@ def model_record(model) -> dict:
     }
 
 
-def model_sizes(model) -> dict[str, int]:
-    """The five sizes that `memory.guard` takes."""
-    record = model_record(model)
-    return {name: record[name] for name in ("layers", "hidden", "intermediate", "heads", "vocabulary")}
-
-
 def _modules(layers) -> dict[str, dict]:
     """The linear modules of the layers, each name once, in the order in which a layer has them."""
     found: dict[str, dict] = {}

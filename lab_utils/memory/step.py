@@ -12,7 +12,6 @@ from ..counts.architectures import Architecture, named
 from ..errors import LabError, choose, flag, whole
 from .estimates import DTYPE_BYTES, MOMENTS, MemoryEstimate, step_estimate
 from .estimates import moments_bytes as moments_bytes  # handed on
-from .guard import training_step_bytes as training_step_bytes
 
 METHODS = ("full", "lora", "qlora")
 DEVICES = ("cpu", "cuda")

@@ -79,8 +79,8 @@ MODELS = MappingProxyType(
 )  # fmt: skip
 
 
-def default_model(device: object = None) -> str:
-    """The name of the model that is taken where nobody names one: the embedded one, on every device."""
+def default_model() -> str:
+    """The name of the model that is taken where nobody names one: the embedded one, on every machine."""
     return "smollm2-135m"
 
 
