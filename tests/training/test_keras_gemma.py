@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from functools import cache
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ from lab_utils.beyond_text.keras_gemma import (
 from lab_utils.beyond_text.keras_lora import channels, dequantized, int8_codes, lora_layers, taken_apart
 from lab_utils.counts.architectures import ARCHITECTURES
 from lab_utils.counts.parameters import lora_parameters
-from lab_utils.device import GIB
+from lab_utils.device import GIB, Device
 from lab_utils.errors import LabError
 from lab_utils.folders import ROOT
 from lab_utils.lora.whole_model import LoRALinear
@@ -324,20 +325,49 @@ def test_a_keras_that_has_another_backend_is_an_error(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("kind", "free_gib", "reachable", "preset", "reason"),
+    ("kind", "total_gib", "reachable", "preset", "reason"),
     [
         ("cpu", 64, True, None, "no GPU"),
         ("cuda", 80, False, None, "Kaggle.*does not answer"),
-        ("cuda", 3.9, True, None, r"3\.9 GiB free, and the smallest preset wants 4\.0"),
+        ("cuda", 3.9, True, None, r"3\.9 GiB, and the smallest preset wants 4\.0"),
         ("cuda", 4.1, True, "gemma3_270m", r"4\.1 GiB"),
         ("cuda", 7.9, True, "gemma3_1b", "largest"),
         ("cuda", 14.7, True, "gemma_2b_en", "largest"),
     ],
 )
-def test_the_preset_is_the_largest_that_fits(kind, free_gib, reachable, preset, reason):
-    chosen, why = keras_presets.decide_preset(kind, int(free_gib * GIB), reachable)
+def test_the_preset_is_the_largest_that_fits(kind, total_gib, reachable, preset, reason):
+    chosen, why = keras_presets.decide_preset(kind, int(total_gib * GIB), reachable)
     assert chosen == preset
     assert re.search(reason, why), why
+
+
+def test_a_preset_is_taken_by_one_explicit_line_only(monkeypatch, capsys):
+    """By itself nothing is downloaded; the line says download, memory, dtype and learning rate."""
+    monkeypatch.setattr(keras_presets, "answers", lambda host: True)
+    monkeypatch.setattr(keras_presets, "total_memory_bytes", lambda: int(14.7 * GIB))
+    preset, why = keras_presets.default_preset()
+    assert preset is None and "larger_preset()" in why
+    t4, l4 = Device("cuda", "T4", "float16", "no bfloat16"), Device("cuda", "L4", "bfloat16", "it multiplies bfloat16")
+    assert keras_presets.larger_preset(device=t4) == "gemma_2b_en"
+    said = capsys.readouterr().out
+    assert "download: 5.0 GB" in said and "memory: about 12.3 GiB, computing in float32" in said
+    assert "leaves the range of float16" in said and "learning rate: 0.0001 (Keras' own" in said
+    assert keras_presets.larger_preset("gemma3_270m", l4) == "gemma3_270m"
+    assert "computing in mixed_bfloat16" in capsys.readouterr().out
+    assert keras_presets.larger_preset(device=Device("cpu", "x", "float32", "y")) is None
+    with pytest.raises(LabError, match="Unknown preset 'gemma-9'"):
+        keras_presets.larger_preset("gemma-9")
+
+
+def test_a_preset_computes_in_the_devices_own_dtype(monkeypatch):
+    _, keras_hub = keras_and_hub()
+    taken = []
+    keep = lambda name, dtype: taken.append(dtype) or MagicMock()  # noqa: E731
+    monkeypatch.setattr(keras_hub.models.CausalLM, "from_preset", keep)
+    for dtype in ("bfloat16", "float16", "float32"):
+        monkeypatch.setattr(keras_presets, "find_device", lambda dtype=dtype: Device("cuda", "x", dtype, "y"))
+        keras_presets.load_preset("gemma3_270m")
+    assert taken == ["mixed_bfloat16", "float32", "float32"]
 
 
 def test_the_presets_are_keras_hubs_own_and_its_gemma_2b_is_the_labs():
