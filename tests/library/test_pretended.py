@@ -115,6 +115,8 @@ def test_a_card_that_torch_was_not_built_for_fails_at_its_first_kernel():
         assert re.match(r"\w+Error: CUDA error: no kernel image is available for execution on the device", found[name])
     assert found["copied"] == "cuda:0"  # the driver copies without torch's kernels
 
+    assert re.match(r"cpu .* the GPU Tesla P100.*is not used, because torch .* was built for sm_75", found["chosen"])
+
 
 def test_cards():
     assert {name: card.supported for name, card in CARDS.items()} == {

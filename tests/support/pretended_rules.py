@@ -276,6 +276,12 @@ def elapsed() -> float:
     return begin.elapsed_time(end)
 
 
+def chosen():
+    from lab_utils.device import find_device
+
+    return str(find_device())
+
+
 def overflown():
     """Two steps that are to overflow, and the third: (moved, scale) of each."""
     with overflowing(2):
@@ -294,6 +300,7 @@ WITHOUT_KERNELS = {
     "first kernel": lambda: torch.ones(2, device="cuda"),
     "product": lambda: torch.empty(2, device="cuda") * 2,
     "copied": lambda: device_name(torch.ones(2).to("cuda")),
+    "chosen": lambda: chosen(),
 }
 
 if __name__ == "__main__":
