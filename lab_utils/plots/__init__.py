@@ -1,6 +1,7 @@
 """Numbers in, Figure out: every picture of the course, legible from the last row."""
 
 from .choosing import merge_survival, sweep_points, variant_update
+from .conversations import lengths
 from .counting import layer_to_scale, parameter_bars, shares_by_size, stacked_gigabytes
 from .curves import code_use, lines, rounding, spread
 from .exercises import target_and_yours
@@ -13,7 +14,7 @@ from .training import before_after, compare_losses, draw_loss, fits, loss_curve,
 
 __all__ = [
     "BLUE", "GREEN", "GREY", "ORANGE", "approximations", "before_after", "code_use", "compare_losses", "draw_loss",
-    "fits", "grid", "layer_to_scale", "lines", "loss_curve", "many_machines", "matrices", "memory_bars",
+    "fits", "grid", "layer_to_scale", "lengths", "lines", "loss_curve", "many_machines", "matrices", "memory_bars",
     "merge_survival", "moved", "new_figure", "parameter_bars", "picture_rows", "png",
     "rounding", "shares_by_size", "smooth", "spread", "stacked_gigabytes", "strips", "style_axes",
     "sweep_points", "target_and_yours", "timeline", "variant_update", "with_errors",

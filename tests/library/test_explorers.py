@@ -8,7 +8,13 @@ import re
 import numpy as np
 import pytest
 import torch
-from choosing_explorers import merge_explorer, picture_explorer, sweep_explorer, variant_explorer
+from choosing_explorers import (
+    conversation_explorer,
+    merge_explorer,
+    picture_explorer,
+    sweep_explorer,
+    variant_explorer,
+)
 
 from lab_utils import lowrank, quantize
 from lab_utils.counts import parameters as counts
@@ -58,7 +64,7 @@ EXPLORERS = {
     "rank": rank_explorer, "parameters": ParameterExplorer, "lora": lora_explorer, "trainer": RankAlphaTrainer,
     "quantizer": quantizer_explorer, "codes": code_explorer, "budget": BudgetExplorer,
     "sweep": sweep_explorer, "merge": merge_explorer, "variants": variant_explorer,
-    "pictures": picture_explorer, "cluster": ClusterExplorer,
+    "pictures": picture_explorer, "cluster": ClusterExplorer, "conversations": conversation_explorer,
 }  # fmt: skip
 each = pytest.mark.parametrize("make", EXPLORERS.values(), ids=EXPLORERS)
 
@@ -84,7 +90,7 @@ def test_reset_goes_back_to_the_start(make):
     explorer = make()
     start = {name: explorer.start[name] for name in explorer._moved}
     moved = {"rank": 2, "step": 2, "model": "GPT-2", "task": "turned", "bits": 7, "code": "FP4", "gpu": "L4, 24 GB"}
-    moved |= {"into": "int8", "x": "rank"}
+    moved |= {"into": "int8", "x": "rank", "max_length": 9}
     for name, value in moved.items():
         if name in explorer._moved:
             setattr(explorer, name, value)
@@ -180,6 +186,8 @@ def test_a_zero_matrix_is_shown_too():
         (variant_explorer, "variant", "lokr"), (variant_explorer, "step", 41), (variant_explorer, "rank", 3),
         (picture_explorer, "rank", 3), (picture_explorer, "strength", 0.6),
         (ClusterExplorer, "processes", 3), (ClusterExplorer, "strategy", "zero4"), (ClusterExplorer, "link", "pigeon"),
+        (conversation_explorer, "chat", 7), (conversation_explorer, "max_length", 7),
+        (conversation_explorer, "turns", "some"), (conversation_explorer, "long", "shrink"),
         (RankAlphaTrainer, "rank", 65), (RankAlphaTrainer, "alpha", 0.0), (RankAlphaTrainer, "rule", "alpha"),
     ],
 )  # fmt: skip

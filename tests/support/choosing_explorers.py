@@ -1,17 +1,39 @@
-"""Small instances of the explorers of notebooks 09 to 12, for tests."""
+"""Small instances of the explorers of notebooks 09 to 14, for tests."""
 
 import math
 
 import numpy as np
 import torch
 
+from lab_utils.finetune import Encoded
 from lab_utils.finetune.recipe import Recipe
 from lab_utils.recorded.pictures import Samples
 from lab_utils.sweep.trials import COLUMNS, Trial
+from lab_utils.widgets.conversation_explorer import ConversationExplorer
 from lab_utils.widgets.merge_explorer import MergeExplorer
 from lab_utils.widgets.picture_explorer import PictureExplorer
 from lab_utils.widgets.sweep_explorer import SweepExplorer
 from lab_utils.widgets.variant_explorer import VariantExplorer
+
+
+class Turns(Encoded):
+    """Turns of four tokens; every second one is an answer, its first token apart."""
+
+    def labels(self, supervise_end: bool = True) -> list[int]:
+        return [token if place // 4 % 2 and place % 4 else -100 for place, token in enumerate(self.input_ids)]
+
+
+class Spelled:
+    """A tokenizer that can only read back: token 0 ends a line."""
+
+    def decode(self, tokens) -> str:
+        return "".join(f" <{token}>" if token else "\n" for token in tokens)
+
+
+def conversation_explorer() -> ConversationExplorer:
+    """Six chats of 8 to 48 tokens, of one to six answers."""
+    chats = [[place % 7 for place in range(8 * answers)] for answers in (3, 1, 6, 2, 2, 4)]
+    return ConversationExplorer(Spelled(), [Turns(chat, 5) for chat in chats])
 
 
 def merge_explorer() -> MergeExplorer:
