@@ -6,10 +6,10 @@
 
 Tensors stay real CPU tensors with real numbers. A storage that was put on the card has a label, and every operation is
 held to CUDA's rules: its tensors are on one device; a tensor of the card has no `.numpy()` and takes random numbers
-from the card's generator; no matrix product of integers; GradScaler unscales no bfloat16; a card that this build of
-torch does not know fails at its first kernel. float16 products are summed in float32, as tensor cores sum them.
-`torch.cuda` (memory, capability, random state, events, two cards), autocast, GradScaler and bitsandbytes (4 bits, int8,
-paging) work.
+from the card's generator; no matrix product of integers; GradScaler unscales no bfloat16; nothing in a forked process;
+a card that this build of torch does not know fails at its first kernel. float16 products are summed in float32, as
+tensor cores sum them. `torch.cuda` (memory, capability, random state, events, two cards), autocast, GradScaler and
+bitsandbytes (4 bits, int8, paging) work. A child process has a card only if it enables one.
 
 What it cannot see:
 - numerics of CUDA's kernels: the CPU's are used, in an order of their own, and no TF32;

@@ -23,8 +23,27 @@ PRODUCTS = {
     aten.mm, aten.addmm, aten.addmm_, aten.bmm, aten.baddbmm, aten.baddbmm_, aten.mv, aten.addmv, aten.addmv_,
     aten.dot, aten.vdot, aten.addbmm, aten.addbmm_, aten.addr, aten._addmm_activation, aten.linear,
 }  # fmt: skip
+CPU_ONLY = {
+    aten.histogram, aten._histogramdd_bin_edges, aten._histogramdd_from_bin_cts, aten._histogramdd_from_bin_tensors
+}  # fmt: skip
+NAMES = {  # of products' kernels and of integers, in CUDA's messages
+    aten.bmm: "baddbmm_cuda", aten.baddbmm: "baddbmm_cuda", aten.mv: "addmv_impl_cuda", aten.addmv: "addmv_impl_cuda",
+    aten.dot: "dot", aten.vdot: "vdot", torch.int64: "Long", torch.int32: "Int", torch.int16: "Short",
+    torch.int8: "Char", torch.uint8: "Byte", torch.bool: "Bool",
+}  # fmt: skip
 UNSCALE = aten._amp_foreach_non_finite_check_and_unscale_.default
 WITHOUT_KERNEL = {aten.empty, aten.empty_strided, aten.empty_like, aten.new_empty, aten.detach, aten.alias}
+
+
+class Forked:
+    """Is this process a fork of one that had a card?"""
+
+    child = False
+
+    @classmethod
+    def note(cls) -> None:
+        """For `os.register_at_fork`, in the child."""
+        cls.child = True
 
 
 def check(func, args: tuple, kwargs: dict, tensors: list, card: Card) -> None:
@@ -40,8 +59,8 @@ def check(func, args: tuple, kwargs: dict, tensors: list, card: Card) -> None:
     Raises
     ------
     RuntimeError, NotImplementedError or torch.AcceleratorError, as torch raises
-        Tensors or the generator are on several devices; a product of integers; bfloat16 gradients are unscaled; or
-        torch was not built for the card.
+        Tensors or the generator are on several devices; a product of integers, or another operation that CUDA has
+        not; bfloat16 gradients are unscaled; torch was not built for the card, or this process was forked.
     """
     if func in MIXED:
         return
@@ -49,8 +68,11 @@ def check(func, args: tuple, kwargs: dict, tensors: list, card: Card) -> None:
     check_devices(func, args, tensors)
     check_generator(func, kwargs.get("generator"), on_card=True)
     if func.overloadpacket in PRODUCTS and not (tensors[0].is_floating_point() or tensors[0].is_complex()):
-        kind = str(tensors[0].dtype).removeprefix("torch.")
-        raise NotImplementedError(f"\"addmm_cuda\" not implemented for '{kind}' {NOTE.format(func)}")
+        kernel, kind = NAMES.get(func.overloadpacket, "addmm_cuda"), NAMES.get(tensors[0].dtype, tensors[0].dtype)
+        raise NotImplementedError(f"\"{kernel}\" not implemented for '{kind}' {NOTE.format(func)}")
+    if func.overloadpacket in CPU_ONLY:
+        name = func._schema.name + (f".{func._overloadname}" if func._overloadname != "default" else "")
+        raise NotImplementedError(f"Could not run '{name}' with arguments from the 'CUDA' backend. {NOTE.format(func)}")
     if func is UNSCALE and any(tensor.dtype == torch.bfloat16 for tensor in tensors):
         raise NotImplementedError(
             f"\"_amp_foreach_non_finite_check_and_unscale_cuda\" not implemented for 'BFloat16' {NOTE.format(func)}"
@@ -58,7 +80,12 @@ def check(func, args: tuple, kwargs: dict, tensors: list, card: Card) -> None:
 
 
 def check_kernel(func, card: Card) -> None:
-    """Raise as torch does at the first kernel on a card that it was not built for."""
+    """Raise as torch does at the first kernel on a card that it was not built for, or in a forked process."""
+    if Forked.child:
+        raise RuntimeError(
+            "Cannot re-initialize CUDA in forked subprocess. To use CUDA with multiprocessing, you must use the "
+            f"'spawn' start method {NOTE.format(func)}"
+        )
     if card.supported or (hasattr(func, "overloadpacket") and (func.is_view or func.overloadpacket in WITHOUT_KERNEL)):
         return
     kind = getattr(torch, "AcceleratorError", RuntimeError)

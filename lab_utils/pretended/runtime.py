@@ -1,5 +1,6 @@
 """`torch.cuda` and `torch.accelerator` as they answer on a machine with the card."""
 
+import os
 import time
 import types
 
@@ -8,6 +9,7 @@ import torch
 from .cards import ARCHITECTURES, Card
 from .places import MEMORY, Memory, put_storage
 from .random_numbers import DEFAULT, Generator
+from .rules import Forked
 
 
 class Current:
@@ -105,7 +107,7 @@ def answers(card: Card) -> dict:
         memory(device).limit = int(share * memory(device).total)
 
     return {
-        "is_available": lambda: True, "is_initialized": lambda: True, "_is_in_bad_fork": lambda: False,
+        "is_available": lambda: True, "is_initialized": lambda: True, "_is_in_bad_fork": lambda: Forked.child,
         "init": nothing, "_lazy_init": nothing, "_lazy_call": lambda call, **kwargs: call(), "ipc_collect": nothing,
         "device_count": lambda: card.count, "current_device": lambda: Current.index, "set_device": choose,
         "_exchange_device": choose, "_maybe_exchange_device": choose, "synchronize": nothing,
@@ -167,6 +169,8 @@ def install(card: Card) -> None:
     for name in ("empty_cache", "memory_allocated", "max_memory_allocated", "memory_reserved", "max_memory_reserved",
                  "memory_stats", "reset_peak_memory_stats"):  # fmt: skip
         setattr(accelerator, name, found[name])
+    if hasattr(os, "register_at_fork"):  # not on Windows
+        os.register_at_fork(after_in_child=Forked.note)
     torch.serialization.register_package(5, tag, restore)  # before the CPU's, 10
 
 

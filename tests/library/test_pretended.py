@@ -37,8 +37,10 @@ FAULTS = {
     "the CPU's generator": GENERATOR,
     "the CPU's generator, in place": GENERATOR,
     "the card's generator": r"RuntimeError: Expected a 'cpu' device type for generator but found 'cuda'",
-    "a product of integers": "NotImplementedError: .*not implemented for 'int64'",
-    "a batched product of integers": "NotImplementedError: .*not implemented for 'int64'.*bmm",
+    "a product of integers": "NotImplementedError: \"addmm_cuda\" not implemented for 'Long'",
+    "a batched product of integers": "NotImplementedError: \"baddbmm_cuda\" not implemented for 'Long'",
+    "a histogram": "NotImplementedError: Could not run 'aten::histogram.bin_ct' with arguments from the 'CUDA' backend",
+    "a forked process": "RuntimeError: Cannot re-initialize CUDA in forked subprocess|no forks on this system",
     "bfloat16 unscaled": "NotImplementedError: .*_unscale_cuda.* not implemented for 'BFloat16'",
     "more than the card has": "OutOfMemoryError: CUDA out of memory. Tried to allocate 32.00 MiB",
 }

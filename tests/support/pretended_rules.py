@@ -2,6 +2,8 @@
 
 import copy
 import io
+import multiprocessing
+import os
 import sys
 import threading
 
@@ -69,6 +71,17 @@ def in_a_thread(function):
     return found[0]
 
 
+def in_a_fork(function):
+    if not hasattr(os, "fork"):
+        return "no forks on this system"
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    process = context.Process(target=lambda: queue.put(pretended_card.answer(function)))
+    process.start()
+    process.join()
+    return queue.get()
+
+
 FAULTS = {
     "two devices": lambda: card(3, 4) @ torch.ones(4, 2),
     "two devices, in place": lambda: torch.ones(3).add_(card(3)),
@@ -89,6 +102,8 @@ FAULTS = {
     "the card's generator": lambda: torch.randn(3, generator=torch.Generator("cuda")),
     "a product of integers": lambda: whole(2, 2) @ whole(2, 2),
     "a batched product of integers": lambda: torch.einsum("bij,bjk->bik", whole(2, 2, 2), whole(2, 2, 2)),
+    "a histogram": lambda: torch.histogram(card(8), 4),
+    "a forked process": lambda: in_a_fork(lambda: card(3) * 2),
     "bfloat16 unscaled": lambda: scaled(torch.bfloat16),
     "a checkpoint loaded to the card it came from": lambda: loaded() + torch.ones(3),
     "two devices, in a thread": lambda: in_a_thread(lambda: card(3) + torch.ones(3)),
