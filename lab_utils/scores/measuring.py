@@ -8,7 +8,7 @@ from numbers import Real
 
 from ..errors import LabError, shown
 from ..tasks import Task
-from ..tasks.own_data import metric_name
+from ..tasks.answer_kinds import metric_name
 from .intervals import Measure, bootstrap_mean, wilson
 from .labels import Confusion, confusion, macro_f1
 from .text_overlap import rouge_l, token_f1

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from ..errors import LabError, shown
-from .data_lines import half_character
+from .data_lines import half_character, json_flaw
 
 ROLES = {
     "system": "system", "developer": "system",
@@ -58,8 +58,26 @@ def _turn(turn: object, place: str) -> dict:
     found["content"] = _content(said, place, optional=bool(turn.get("tool_calls")))
     if reasoning := next((turn[key] for key in REASONING_KEYS if turn.get(key)), None):
         found["reasoning_content"] = _content(reasoning, f"{place}, reasoning")
-    found |= {key: turn[key] for key in PASSED_ON if turn.get(key)}
+    found |= {key: passed_on(turn[key], f"{place}, {key}") for key in PASSED_ON if turn.get(key)}
     return found
+
+
+def passed_on(value: object, place: str) -> object:
+    """What a chat template gets as it is, such as a call of a tool: JSON, and nothing else.
+
+    Raises
+    ------
+    LabError
+        JSON cannot say it.
+    """
+    try:
+        kept = json.loads(json.dumps(value, allow_nan=False))
+        flaw = json_flaw(kept)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise LabError(f"{place}: {shown(value)} cannot be written as JSON ({error}). Correct that turn.") from error
+    if flaw:
+        raise LabError(f"{place}: {shown(value)} cannot be written as JSON ({flaw}). Correct that turn.")
+    return kept
 
 
 def _content(said: object, place: str, optional: bool = False) -> str:

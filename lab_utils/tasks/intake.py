@@ -118,7 +118,7 @@ def take_in(source: Source, layout: Layout, group: str | None, path: Path) -> In
             for number, row in source.rows():
                 found.read += 1
                 if example := _example(found, layout, row, number):
-                    digest.update(json.dumps(example, sort_keys=True, default=str).encode())
+                    digest.update(json.dumps(example, sort_keys=True).encode())
                     if group is not None:
                         example["group"] = _group(found, row, group, number)
                     writer.write(_encoded(example))
@@ -193,7 +193,7 @@ def _encoded(example: dict) -> dict:
     """An example as Arrow keeps it: turns of unlike keys have no common columns, so they are JSON text there."""
     if "messages" not in example:
         return example
-    texts = {name: json.dumps(example[name], ensure_ascii=False, default=str) for name in ("messages", "tools")}
+    texts = {name: json.dumps(example[name], ensure_ascii=False) for name in ("messages", "tools")}
     return {**example, **texts}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import LabError, listed, shown
-from .conversations import has_answer, turns_of
+from .conversations import has_answer, passed_on, turns_of
 from .data_lines import half_character
 
 NOTHING = ("NAType", "NaTType")  # of pandas
@@ -59,7 +59,7 @@ def choose_layout(
     LabError
         A column is not there (the nearest one is named), or nothing is said and no form is recognised.
     """
-    columns = list(dict.fromkeys(key for row in peek for key in row))
+    columns = list(dict.fromkeys(key for row in peek for key in row if isinstance(key, str)))
     if messages is not None:
         if prompt is not None or answer is not None:
             raise LabError("Give either messages=, or prompt= and answer=: a row is a conversation or a pair.")
@@ -165,7 +165,7 @@ def _tools(value: object, place: str) -> list | None:
             raise LabError(f"{place}, column 'tools': not JSON ({error}). Correct it.") from error
     if not isinstance(value, (list, tuple)):
         raise LabError(f"{place}, column 'tools': expected a list of tools, found {shown(value)}.")
-    return list(value)
+    return passed_on(list(value), f"{place}, column 'tools'")
 
 
 # Pairs.

@@ -2,32 +2,19 @@
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..errors import LabError, choose, listed, shown, whole
+from ..errors import LabError, choose, shown, whole
 from ..files import user_path
+from .answer_kinds import METRICS, answer_kind, metric_name
 from .intake import Intake, Scratch, take_in
 from .layouts import Layout, choose_layout
 from .registry import Task
 from .sources import Source, open_source
 from .splitting import SPLITS, check_shares, cut
-
-METRICS = ("exact", "labels", "fields", "text")
-LONGEST_LABEL = 80  # characters
-
-
-@dataclass(frozen=True)
-class OneOf:
-    """Is a text one of these labels?"""
-
-    labels: frozenset
-
-    def __call__(self, text: str) -> bool:
-        return text.strip() in self.labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,11 +98,6 @@ class OwnTask(Task):
         }  # fmt: skip
 
 
-def metric_name(metric: str | Callable) -> str:
-    """A metric's name; of a function, the function's."""
-    return metric if isinstance(metric, str) else getattr(metric, "__name__", type(metric).__name__)
-
-
 def own(
     source, *, prompt=None, answer=None, messages=None, system: str | None = None, fields=(), split=(0.8, 0.1, 0.1),
     group: str | None = None, seed: int = 0, metric=None, max_new_tokens: int | None = None, name: str | None = None,
@@ -173,7 +155,7 @@ def own(
             "group": group, "seed": seed, "encoding": encoding,
         },
     )  # fmt: skip
-    made = _with_metric(made, layout, fields, metric, max_new_tokens)
+    made = replace(made, **answer_kind(layout.kind, made.intakes, fields, metric, max_new_tokens))
     made = replace(made, notes=_notes(made, layout, parts))
     print(made)
     return made
@@ -248,49 +230,6 @@ def _splits(intakes: dict[str, Intake], shares, seed: int, group: str | None):
     groups = np.array(one.groups, dtype=np.int64) if group is not None else None
     data = one.data()
     return DatasetDict({name: data.select(rows) for name, rows in cut(one.rows, shares, seed, groups).items()})
-
-
-def _with_metric(made: OwnTask, layout: Layout, fields, metric, max_new_tokens) -> OwnTask:
-    """The task with what its answers are compared by: as the person said, or by what they look like."""
-    if metric is not None and not callable(metric):
-        choose("metric", metric, METRICS)
-    longest = max(one.longest for one in made.intakes)
-    room = min(512, max(16, math.ceil(longest / 2) + 8)) if max_new_tokens is None else whole(
-        "max_new_tokens", max_new_tokens, 1, 100_000
-    )  # fmt: skip
-    labels, found_fields = _labels(made.intakes), _fields(made.intakes, layout)
-    named = listed(fields) if fields else ()
-    if named is None or not all(isinstance(one, str) for one in named):
-        raise LabError(f"fields={shown(fields)} is out of range: names of the answer's JSON fields.")
-    if metric is None:
-        metric = "fields" if named or found_fields else "labels" if labels else "text"
-    if metric == "fields" and not (named or found_fields):
-        raise LabError("metric='fields' compares JSON objects, and not every answer is one. Take 'exact' or 'text'.")
-    is_labels = metric == "labels"
-    if is_labels and made.kind == "conversations":
-        raise LabError("metric='labels' is for data with prompt and answer; conversations take 'text' or 'exact'.")
-    labels = labels or tuple(sorted({answer for one in made.intakes for answer in one.answers or ()}))
-    return replace(
-        made, metric=metric, fields=(named or found_fields) if metric == "fields" else (), max_new_tokens=room,
-        labels=labels if is_labels else (), in_form=OneOf(frozenset(labels)) if is_labels else bool,
-    )  # fmt: skip
-
-
-def _labels(intakes: tuple[Intake, ...]) -> tuple[str, ...]:
-    """The answers if they are labels: few and short, each twice on average; else none."""
-    if any(one.answers is None for one in intakes):
-        return ()
-    found = sorted({answer for one in intakes for answer in one.answers})
-    rows = sum(one.rows for one in intakes)
-    few = 0 < len(found) <= 200 and 2 * len(found) <= rows
-    return tuple(found) if few and max(map(len, found)) <= LONGEST_LABEL else ()
-
-
-def _fields(intakes: tuple[Intake, ...], layout: Layout) -> tuple[str, ...]:
-    """The keys of the answers, if every answer is a JSON object."""
-    if layout.kind != "answers" or any(not one.json_fields for one in intakes):
-        return ()
-    return tuple(dict.fromkeys(key for one in intakes for key in one.json_fields))
 
 
 def _notes(made: OwnTask, layout: Layout, parts: dict[str, Source]) -> tuple[str, ...]:
