@@ -18,7 +18,8 @@ TAG = "colab"  # of the first cell
 BRANCH = "main"
 START = "00_start_here.ipynb"
 OLD_BADGE = re.compile(r"^.*//colab\.research\.google\.com/.*$")
-CELL = '''# @title On Colab or Kaggle: fetch the lab and what is missing there, once. Anywhere else this cell does nothing.
+CELL = '''\
+# @title On Colab or Kaggle: fetch the lab and what is missing there, once. Anywhere else this cell does nothing.
 import os
 import sys
 
