@@ -70,7 +70,7 @@ def _kind(run) -> str:
 def verdict(scored: Sequence[Scored]) -> list[str]:
     """The adapter's score, and its difference to the best of what costs nothing."""
     adapter, others = scored[0], scored[1:]
-    said = [f"On {adapter.measured.main.n:,} examples that it was not trained on: {adapter.measured.main}."]
+    said = [f"On {adapter.measured.main.n:,} held-out examples: {adapter.measured.main}."]
     if others:
         best = max(others, key=lambda one: one.measured.main.value)
         gain = adapter.better_than(best)

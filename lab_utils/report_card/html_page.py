@@ -16,7 +16,7 @@ h1 { font-size: 26px; margin: 0 0 4px } h2 { font-size: 20px; margin: 32px 0 8px
   padding-top: 20px }
 table { border-collapse: collapse; margin: 10px 0; display: block; overflow-x: auto }
 th, td { text-align: left; vertical-align: top; padding: 5px 12px 5px 0; border-bottom: 1px solid var(--line);
-  white-space: pre-wrap; overflow-wrap: anywhere }
+  white-space: pre-wrap; overflow-wrap: break-word; min-width: 5em }
 pre { background: var(--band); padding: 10px 14px; overflow-x: auto; border-radius: 6px; font: 14px/1.45 ui-monospace,
   Menlo, Consolas, monospace }
 figure { margin: 12px 0 } figcaption { color: var(--pale) }

@@ -6,7 +6,7 @@ import re
 from .blocks import Code, Items, Picture, Section, Table, Text
 
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>|~$#!])")
-BEGINNING = re.compile(r"^(\s*)([-+]|\d+[.)]|=+\s*$)", re.M)
+BEGINNING = re.compile(r"^(\s*\d*)([-+=.)])", re.M)  # of a list, or of the line under a heading
 MARK = "<!-- written by lab_utils.report_card -->"
 
 

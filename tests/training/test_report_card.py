@@ -26,8 +26,9 @@ from lab_utils.report_card.writing import MARK, UNFILLED
 
 NASTY = [
     "<script>alert(1)</script>", "</code></pre><b>", "a | b | c", "`x` ``y``", "```\nend", "--> <!-- x", "$x$ **b** _i",
-    "![x](http://example.org/x.png)", "[x](javascript:alert(1))", "# head", "- item\n- item", "1. one", "=====",
-    "<img src=x onerror=alert(1)>", 'quote " and \' too', "line\nbreak", "\\ back \\| slash", "~~x~~", "&lt;b&gt; & c",
+    "![x](http://example.org/x.png)", "[x](javascript:alert(1))", "# head", "- item\n- item", "1. one", "0.00",
+    "12) x", "-1", "=====", "<img src=x onerror=alert(1)>", 'quote " and \' too', "line\nbreak", "\\ back \\| slash", "~~x~~",
+    "&lt;b&gt; & c",
 ]  # fmt: skip
 
 
@@ -70,8 +71,8 @@ def test_markdown_says_every_text_as_it_is(text):
                        (Table(("a", "b"), ((text, "x"),)), {"table", "thead", "tbody", "tr", "th", "td", "br"})):
         read = Reader(render(as_markdown(made)))
         assert read.tags <= tags, as_markdown(made)
-        said = " ".join(read.text.replace("\n", " ").split())
-        assert flat.replace(" ", "") in said.replace(" ", "")
+        said = "".join(read.text.split())
+        assert (re.sub(r"^ab|x$", "", said) if isinstance(made, Table) else said) == flat.replace(" ", "")
 
 
 def test_a_page_asks_for_nothing():
@@ -136,7 +137,7 @@ def test_a_card_is_whole_and_says_no_more_than_was_measured(run, own):
     page, text = card.html.read_text(), card.markdown.read_text()
     assert readme.read_text() == text and UNFILLED not in text and card.model_card == readme
     read = Reader(page)
-    for said in ("label accuracy 75%", "16 examples that it was not trained on", "better", "rank 2 on tiny", "tickets",
+    for said in ("label accuracy 75%", "16 held-out examples", "better", "rank 2 on tiny", "tickets",
                  own.data_digest, "Sort <it>.", "Loss in nats per token", "<script>no</script>", "transformers",
                  "The 4 worst answers", "What this card cannot know", "Nothing found"):  # fmt: skip
         assert said in read.text, said
