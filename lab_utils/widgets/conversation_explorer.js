@@ -28,6 +28,8 @@ function kept(records, turns, long, limit) {
   return found;
 }
 
+const HEADER = 4; // tokens, the longest
+
 /** Round places from 0 to `high`. */
 function tokenTicks(high) {
   const step = [5, 10, 20, 25, 50, 100, 200, 500, 1000, 2000, 5000].find((one) => high / one <= 6) ?? high;
@@ -55,28 +57,32 @@ function render({ model, el }) {
     controls.forEach((control) => control.show());
     const [at, limit, which, way] = ["chat", "max_length", "turns", "long"].map((name) => model.get(name));
     const record = records[at - 1], reach = reachOf(record, way, limit), spans = learnedSpans(record, which);
+    let line = 0; // tokens in this line: a header, which is short, shares the line of what is said
     text.replaceChildren(...record.tokens.flatMap((token, place) => {
       const learned = spans.some(([start, stop]) => start <= place && place < stop);
       const kind = place >= reach ? "lost" : learned ? "learned" : "read";
       const shown = node("span", { class: kind }, token.replaceAll("\n", "⏎"));
-      return [shown, ...(token.includes("\n") ? [node("br")] : [])];
+      line += 1;
+      if (!token.includes("\n") || line <= HEADER) return [shown];
+      line = 0;
+      return [shown, node("br")];
     }));
     const high = Math.ceil(longest * 1.08), lengths = order.map((index) => records[index].tokens.length);
     const bar = (place, y, kind) => ({ from: place + 0.6, to: place + 1.4, y, kind });
     bars.draw({
       name: `lengths from ${lengths[0]} to ${longest} tokens`,
       x: { low: 0, high: records.length + 1, ticks: [1, records.length] }, y: { low: 0, high, ticks: tokenTicks(high) },
-      bars: order.flatMap((index, place) => {
-        const full = records[index].tokens.length, read = reachOf(records[index], way, limit);
-        return [...(read < full ? [bar(place, full, "ghost")] : []), ...(read ? [bar(place, read, "blue")] : [])];
-      }),
+      bars: [
+        ...order.map((index, place) => bar(place, records[index].tokens.length, "ghost")), // what is read is drawn over it
+        ...order.map((index, place) => bar(place, reachOf(records[index], way, limit), "blue")),
+      ],
       lines: [{ points: [[0, limit], [records.length + 1, limit]], kind: "orange" }],
-      marks: [{ x: order.indexOf(at - 1) + 1, y: record.tokens.length, kind: "blue", text: String(record.tokens.length) }],
+      marks: [{ x: order.indexOf(at - 1) + 1, y: record.tokens.length, kind: "this", text: String(record.tokens.length) }],
     });
     const now = kept(records, which, way, limit), alone = kept([record], which, way, limit), count = whole(records.length);
-    const fate = now.endless ? `${whole(now.endless)} of them lose their last end of turn` : "all of them are left out";
-    const tooLong = now.tooLong ? `${whole(now.tooLong)} of ${count} chats are too long, and ${fate}` : "every chat fits";
-    view.say(`Chat ${at}: ${record.tokens.length} tokens, ${alone.learned} learned (${which}). With max_length ${limit} ${tooLong}. `
+    const fate = now.endless ? "lose their last end of turn" : "are left out";
+    const tooLong = now.tooLong ? `${whole(now.tooLong)} of ${count} chats are too long and ${fate}` : "every chat fits";
+    view.say(`Chat ${at}: ${record.tokens.length} tokens, ${alone.learned} learned (${which}). With max_length ${limit}, ${tooLong}. `
       + `One pass reads ${whole(now.read)} tokens and learns ${whole(now.learned)}; ${whole(now.lost)} are lost.`);
   });
   return view.end;

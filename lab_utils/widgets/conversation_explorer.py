@@ -142,12 +142,12 @@ class ConversationExplorer(Explorer):
         record, now = self.records[self.chat - 1], self.kept()
         alone = kept([record], self.turns, self.long, self.max_length)
         count = len(self.records)
-        fate = f"{now.endless:,} of them lose their last end of turn" if now.endless else "all of them are left out"
-        long = f"{now.too_long:,} of {count:,} chats are too long, and {fate}" if now.too_long else "every chat fits"
+        fate = "lose their last end of turn" if now.endless else "are left out"
+        long = f"{now.too_long:,} of {count:,} chats are too long and {fate}" if now.too_long else "every chat fits"
         size, limit = len(record["tokens"]), self.max_length
         return (
-            f"Chat {self.chat}: {size} tokens, {alone.learned} learned ({self.turns}). With max_length {limit} {long}. "
-            f"One pass reads {now.read:,} tokens and learns {now.learned:,}; {now.lost:,} are lost."
+            f"Chat {self.chat}: {size} tokens, {alone.learned} learned ({self.turns}). With max_length {limit}, {long}"
+            f". One pass reads {now.read:,} tokens and learns {now.learned:,}; {now.lost:,} are lost."
         )
 
     def figure(self):
