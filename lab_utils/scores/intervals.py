@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import LabError, shown, whole
 
@@ -76,9 +76,19 @@ def bootstrap_mean(values: Sequence[float], name: str = "mean", seed: int = 0) -
     found = _values(values, name)
     if _is_binary(found):
         return wilson(int(found.sum()), len(found), name)
-    means = _resampled(found, seed)
-    low, high = np.quantile(means, (0.025, 0.975))
-    return Measure(name, float(found.mean()), float(low), float(high), len(found), "bootstrap")
+    low, high = np.quantile(_resampled(found, seed), (0.025, 0.975))
+    return no_point(Measure(name, float(found.mean()), float(low), float(high), len(found), "bootstrap"))
+
+
+def no_point(found: Measure) -> Measure:
+    """A measure of resampled values in [0, 1] whose interval is not a point, as it is where all resamples agree.
+
+    It is Wilson's then, for the same mean: no values in [0, 1] vary more around it than zeros and ones.
+    """
+    if found.low < found.high:
+        return found
+    low, high = _wilson(found.value, found.n)
+    return replace(found, low=low, high=high, how="Wilson")
 
 
 def difference(first: Sequence[float], second: Sequence[float], name: str = "difference", seed: int = 0) -> Measure:

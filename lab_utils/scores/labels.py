@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .intervals import RESAMPLES, Measure
+from .intervals import RESAMPLES, Measure, no_point
 
 OTHER = "(no label)"
 
@@ -72,4 +72,4 @@ def macro_f1(found: Confusion, seed: int = 0) -> Measure:
         values[:, place] = np.divide(2 * right, both, out=np.zeros_like(right), where=both > 0)
     means = values.mean(1)
     low, high = np.quantile(means[1:], (0.025, 0.975))
-    return Measure("macro F1", float(means[0]), float(low), float(high), int(cells.sum()), "bootstrap")
+    return no_point(Measure("macro F1", float(means[0]), float(low), float(high), int(cells.sum()), "bootstrap"))

@@ -30,6 +30,11 @@ def test_wilson_is_scipys(right, n):
 
 def test_no_interval_is_a_point():
     assert scores.bootstrap_mean([0] * 20).high > 0.1 and scores.bootstrap_mean([True] * 20).low < 0.9
+    for written in (["a", "b"] * 10, ["c"] * 20):  # all right, none right
+        found = macro_f1(confusion(["a", "b"] * 10, written, "ab"))
+        assert found.high - found.low > 0.1 and found.low <= found.value <= found.high
+    half = scores.bootstrap_mean([0.5] * 20)
+    assert half.low < 0.4 and half.high > 0.6
     same = scores.difference([0, 1] * 10, [0, 1] * 10)
     assert same.value == 0 and same.low < -0.03 and same.high > 0.03
 
@@ -169,8 +174,8 @@ def test_texts_and_a_persons_own_function():
 
     found = scores.measure(own(shares_letter, rows), ["one two", "three"], ["one", "t"])
     assert found.main.name == "shares_letter" and found.main.value == 1 and found.main.how == "Wilson"
-    half = scores.measure(own(lambda output, answer: 0.5, rows), ["a"], ["b"])
-    assert half.main.value == 0.5 and half.main.how == "bootstrap"
+    part = scores.measure(own(lambda output, answer: len(output) / 4, rows), ["a", "a"], ["b", "bb"])
+    assert part.main.value == 0.375 and part.main.how == "bootstrap"
 
 
 @pytest.mark.parametrize(
