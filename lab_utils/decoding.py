@@ -1,6 +1,6 @@
 """What a model writes: greedy answers to prompts, in batches."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from .errors import LabError, shown, whole
 from .finetune.conversation import decode_answer, pad_left, padding_token, stop_tokens
@@ -9,12 +9,14 @@ from .finetune.greedy import greedy
 from .finetune.supervision import prompt_ids
 from .memory.free import free_memory_bytes
 from .models.registry import base_model
-from .tasks import Task
+from .tasks import Task, last_turn, rows_text
+from .tasks.conversations import check_conversation
+from .tasks.data_lines import check_rows
 from .tasks.registry import find_task
 
 
-def generate(model, tokenizer, prompts: list[str], task: str | Task = "bookings", batch_size: int = 32,
-             max_new_tokens: int | None = None) -> list[str]:
+def generate(model, tokenizer, prompts: list, task: str | Task = "bookings", batch_size: int = 32,
+             max_new_tokens: int | None = None, *, shots=()) -> list[str]:
     """Greedy answers to prompts, in batches sorted by length, each stopped at its end of turn.
 
     A 4-bit model is decoded through `merging.dequantized_copy` where that fits into memory: same weights, on a CPU a
@@ -22,10 +24,12 @@ def generate(model, tokenizer, prompts: list[str], task: str | Task = "bookings"
 
     Parameters
     ----------
-    prompts : list of str, the task's prompts without any template; letters of a control token in them are text
+    prompts : list of str, the task's prompts without any template; letters of a control token in them are text. A
+        conversation so far is a list of messages, {"role", "content"}
     task : a name in `TASKS`, or a Task; it gives the system message
     batch_size : int, prompts decoded together
     max_new_tokens : int, default the task's
+    shots : rows of {"prompt", "answer"} or {"messages"}, put before every prompt as turns of the conversation
 
     Returns
     -------
@@ -42,7 +46,7 @@ def generate(model, tokenizer, prompts: list[str], task: str | Task = "bookings"
     task = find_task(task)
     batch_size = whole("batch_size", batch_size)
     room = whole("max_new_tokens", task.max_new_tokens if max_new_tokens is None else max_new_tokens)
-    rows = [prompt_ids(tokenizer, task, prompt) for prompt in texts("prompts", prompts)]
+    rows = [prompt_ids(tokenizer, task, prompt, shots) for prompt in texts("prompts", prompts)]
     check_fit(model, rows, room)
     stops, padding = stop_tokens(tokenizer), padding_token(tokenizer)
     was_training = model.training
@@ -63,20 +67,65 @@ def generate(model, tokenizer, prompts: list[str], task: str | Task = "bookings"
     return outputs
 
 
+def answers(model, tokenizer, task: str | Task, rows: Iterable, shots=(), batch_size: int = 32) -> list[str]:
+    """`generate` for rows of a data set: of a conversation the assistant's last turn is asked for.
+
+    Parameters
+    ----------
+    model, tokenizer, task, shots, batch_size : as in `generate`
+    rows : rows of {"prompt", "answer"} or of {"messages"}
+
+    Returns
+    -------
+    list of str, one per row
+
+    Raises
+    ------
+    LabError
+        As `generate`; or a row is neither.
+    """
+    prompts = [row["prompt"] if "context" not in row else row["context"] for row in as_pairs(rows)]
+    return generate(model, tokenizer, prompts, task, batch_size, shots=shots)
+
+
+def as_pairs(rows: Iterable) -> list[Mapping]:
+    """Rows of conversations as rows of prompt and answer, with the turns before the answer as "context".
+
+    Raises
+    ------
+    LabError
+        A row is neither two texts nor a conversation with an answer: its number is named.
+    """
+    if isinstance(rows, (str, bytes, Mapping)) or not isinstance(rows, Iterable):
+        return check_rows(rows, "example", blank=True)
+    return check_rows([_as_pair(number, row) for number, row in enumerate(rows, 1)], "example", blank=True)
+
+
+def _as_pair(number: int, row: object) -> object:
+    """A conversation as what was said last, the answer, and all that came before it; another row as it is."""
+    if not (isinstance(row, Mapping) and "messages" in row):
+        return row
+    messages = check_conversation(row["messages"], f"example {number}")
+    context, answer = last_turn(messages)
+    return {"prompt": rows_text({"messages": messages})[0], "answer": answer, "context": context}
+
+
 def quick_decoder(model):
     """The model to decode with, in eval mode: a plain copy of one in 4 bits where that fits, else the model itself.
 
     A 4-bit layer dequantizes its whole weight for every token of a batch; the copy has done it once. On a CPU it is
-    always made. On a GPU half as much again has to be free for the keys and values of a batch.
+    always made. On a GPU half as much again has to be free for the keys and values of a batch. Where an adapter cannot
+    be merged, as around a mixture's experts, there is none.
 
     Parameters
     ----------
     model : transformers model or peft model, in 4 bits or not
     """
     from .merging import dequantized_copy
+    from .merging.plain_copy import is_mergeable
 
     states = [one.quant_state for one in model.parameters() if getattr(one, "quant_state", None) is not None]
-    if not states:
+    if not states or not is_mergeable(model):
         return model.eval()
     kind, size = kind_of(model), base_model(model).dtype.itemsize
     copy_bytes = size * sum(state.shape.numel() for state in states)

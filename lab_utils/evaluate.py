@@ -1,16 +1,17 @@
 """How good is it: exact match, fields, valid answers with a confidence interval, and perplexity."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from .decoding import check_fit, generate, texts
+from .decoding import as_pairs, check_fit, generate, texts
 from .errors import LabError, listed, shown, whole
-from .finetune import answer_logits, collate, encode
+from .finetune import answer_logits, collate, encode, encode_row
 from .finetune.control_tokens import ControlTokens
 from .finetune.conversation import padding_token
-from .tasks import Task
+from .scores import measure
+from .tasks import TASKS, OwnTask, Task, load_task
 from .tasks.data_lines import check_rows, check_text
 from .tasks.registry import find_task
 
@@ -27,6 +28,7 @@ class Scores:
     valid_interval : (low, high), 95 % bootstrap interval of `valid`
     fields : dict field -> share of right values (empty for plain-text tasks)
     rows : list of {"prompt", "answer", "output", "right", "valid"}, in the order of the examples
+    measured : scores.Measured, what suits the task's answers: label accuracy, fields, token F1, your own function
     """
 
     exact: float
@@ -35,8 +37,11 @@ class Scores:
     valid_interval: tuple[float, float]
     fields: dict[str, float]
     rows: list[dict] = field(repr=False)
+    measured: object = field(default=None, repr=False)
 
     def __str__(self) -> str:
+        if self.measured is not None:
+            return str(self.measured)
         parts = [f"exact match {self.exact:.0%} ({self.exact_interval[0]:.0%} to {self.exact_interval[1]:.0%})"]
         parts.append(f"well-formed {self.valid:.0%}")
         parts += [f"{name} {share:.0%}" for name, share in self.fields.items()]
@@ -80,15 +85,26 @@ def bootstrap_interval(hits: Sequence[bool], resamples: int = 2000, seed: int = 
     return float(low), float(high)
 
 
-def score(model, tokenizer, examples, task: str | Task = "bookings", batch_size: int = 32) -> Scores:
+def score(
+    model, tokenizer=None, examples=None, task: str | Task | None = None, batch_size: int = 32, *, shots=()
+) -> Scores:
     """Let the model answer `examples` greedily and compare with the answers.
+
+        score(run)                  the test split of the task that the run was trained on
+        score(run, own)             the test split of a task of your own
+        score(run, rows)            rows of the run's task
+        score(model, tokenizer, rows, "bookings")
 
     Parameters
     ----------
-    model, tokenizer : as `load_base` or `finetune` return them
-    examples : a split of `load_task`, or any list of {"prompt": str, "answer": str}
-    task : a name in `TASKS`, or a Task: what the answers are compared as, and the system message
+    model : a Run of `finetune`; or a model, as `load_base` or `finetune` return it, with its `tokenizer`
+    tokenizer : the model's; after a Run, the examples
+    examples : a split of `load_task`, any list of {"prompt": str, "answer": str} or of {"messages": list}, or a task of
+        your own, whose test split is meant. Of a conversation the assistant's last turn is asked for.
+    task : a name in `TASKS`, or a Task: what the answers are compared as, and the system message. Default: the run's,
+        or the examples' if they are a task; else "bookings"
     batch_size : int, examples decoded together
+    shots : rows like `examples`, put before every prompt as turns of the conversation
 
     Returns
     -------
@@ -99,10 +115,36 @@ def score(model, tokenizer, examples, task: str | Task = "bookings", batch_size:
     LabError
         There are no examples, the task is unknown, the answers are not the task's, or as `generate`.
     """
-    task = find_task(task)
-    examples = _check_references(task, examples)
-    outputs = generate(model, tokenizer, [example["prompt"] for example in examples], task, batch_size)
+    if hasattr(model, "recipe") and hasattr(model, "output_dir"):
+        run, examples = model, tokenizer if examples is None else examples
+        model, tokenizer, task = run.model, run.tokenizer, task or run.recipe.task
+        examples = find_task(task) if examples is None else examples
+    if isinstance(examples, OwnTask):
+        task = task or examples
+    task = find_task(task or "bookings")
+    examples = _check_references(task, _held_out(examples))
+    prompts = [row["context"] if "context" in row else row["prompt"] for row in examples]
+    outputs = generate(model, tokenizer, prompts, task, batch_size, shots=shots)
     return grade(task, examples, outputs)
+
+
+def _held_out(examples):
+    """The examples themselves, or the split of a task that was not trained on: test, else validation."""
+    if not isinstance(examples, Task):
+        return examples
+    data = load_task(examples if isinstance(examples, OwnTask) else _name_of(examples))
+    for split in ("test", "validation"):
+        if split in data:
+            return data[split]
+    raise LabError(
+        "This task has no split that was not trained on: give examples of a test split. Scores on training examples "
+        "tell nothing."
+    )
+
+
+def _name_of(task: Task) -> str:
+    """The name of one of the pages' tasks."""
+    return next((name for name, one in TASKS.items() if one is task), "")
 
 
 def grade(task: Task, examples: list[dict], outputs: list[str]) -> Scores:
@@ -148,12 +190,13 @@ def grade(task: Task, examples: list[dict], outputs: list[str]) -> Scores:
         valid_interval=bootstrap_interval(valid),
         fields={name: sum(one[name] for one in fields) / len(rows) for name in task.fields},
         rows=rows,
+        measured=measure(task, [row["answer"] for row in rows], outputs) if isinstance(task, OwnTask) else None,
     )
 
 
 def _check_references(task: Task, examples) -> list[dict]:
     """The examples as a list, or a LabError that names the first whose answer is not one of the task."""
-    examples = check_rows(examples, "example", blank=True)
+    examples = as_pairs(examples)
     if not examples:
         raise LabError("There are no examples to score: the split is empty. Choose another split or a larger slice.")
     for number, row in enumerate(examples, 1):
@@ -188,12 +231,14 @@ class AnswerLosses:
     exact : float in [0, 1], share of answers of which every token is the model's first choice
     losses : tuple of float, mean cross entropy of each answer, in the order of the examples
     right : tuple of bool, is every token of that answer the first choice
+    tokens : tuple of int, tokens of each answer
     """
 
     loss: float
     exact: float
     losses: tuple[float, ...] = field(repr=False)
     right: tuple[bool, ...] = field(repr=False)
+    tokens: tuple[int, ...] = field(default=(), repr=False)
 
 
 def answer_losses(
@@ -223,8 +268,15 @@ def answer_losses(
 
     task = find_task(task)
     batch_size = whole("batch_size", batch_size)
-    examples = check_rows(examples, "example", blank=True)
-    rows = [encode(tokenizer, task, row["prompt"], row["answer"], shots) for row in examples]
+    if examples is task:
+        examples = _held_out(task)
+    examples = list(examples) if isinstance(examples, Iterable) else examples
+    if isinstance(examples, list) and any(isinstance(row, Mapping) and "messages" in row for row in examples):
+        rows = [encode_row(tokenizer, task, row) for row in examples]
+        examples = as_pairs(examples)
+    else:
+        examples = check_rows(examples, "example", blank=True)
+        rows = [encode(tokenizer, task, row["prompt"], row["answer"], shots) for row in examples]
     if not rows:
         raise LabError("There are no examples to read: the split is empty. Choose another split or a larger slice.")
     check_fit(model, [row.input_ids for row in rows])
@@ -260,6 +312,7 @@ def answer_losses(
         exact=sum(right) / len(rows),
         losses=tuple(cost / count for cost, count in zip(total, tokens, strict=True)),
         right=tuple(right),
+        tokens=tuple(tokens),
     )
 
 

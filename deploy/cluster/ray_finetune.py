@@ -18,7 +18,7 @@ from lab_utils.errors import LabError, at_least, command_line
 from lab_utils.files import user_path
 from lab_utils.finetune import finetune
 from lab_utils.finetune.checkpoint import set_aside
-from lab_utils.finetune.run import read_command
+from lab_utils.finetune.command import read_command
 from lab_utils.sweep.on_ray import connect, load_ray
 
 LOST = 3  # how many lost processes or machines are replaced before the run stops

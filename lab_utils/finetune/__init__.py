@@ -1,6 +1,7 @@
 """QLoRA fine-tuning: recipe, data into tokens, training, checkpoints (page 08)."""
 
 from .adapter import attach_adapter, take_off_adapter, twin
+from .advice import advise
 from .checkpoint import checkpoints
 from .fourbit import speed_up
 from .optimizer import build_optimizer
@@ -13,6 +14,7 @@ from .supervision import (
     build_supervised,
     collate,
     encode,
+    encode_row,
     encode_split,
     plan_batches,
     prompt_text,
@@ -20,24 +22,8 @@ from .supervision import (
 from .trl_trainer import float32_adapters, one_card
 
 __all__ = [
-    "IGNORED",
-    "Encoded",
-    "Recipe",
-    "answer_logits",
-    "attach_adapter",
-    "build_optimizer",
-    "build_supervised",
-    "checkpoints",
-    "collate",
-    "encode",
-    "encode_split",
-    "finetune",
-    "float32_adapters",
-    "one_card",
-    "plan_batches",
-    "prompt_text",
-    "run_folder",
-    "speed_up",
-    "take_off_adapter",
+    "IGNORED", "Encoded", "Recipe", "advise", "answer_logits", "attach_adapter", "build_optimizer",
+    "build_supervised", "checkpoints", "collate", "encode", "encode_row", "encode_split", "finetune",
+    "float32_adapters", "one_card", "plan_batches", "prompt_text", "run_folder", "speed_up", "take_off_adapter",
     "twin",
 ]  # fmt: skip

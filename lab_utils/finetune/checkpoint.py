@@ -9,13 +9,14 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 
 from ..errors import LabError
 from ..files import explain, move, read_json, replacing_files, replacing_folder
 from .checkpoint_files import ADAPTER, CONFIG, RECORD, Damaged, read_checkpoint, sums_of
-from .recipe import Recipe
+from .recipe import LATER, Recipe
+from .validation import best_step
 
 OF_OTHERS = ("trainer_state.json", "optimizer.pt", "training_args.bin")  # what transformers' Trainer writes
 README = "README.md"  # peft writes one; a person may have written another
@@ -69,6 +70,8 @@ def save_checkpoint(
 ) -> Path:
     """Write `checkpoint-<step>` into a scratch folder, flush it to disk, rename it, and drop all but two.
 
+    Of a recipe that keeps the best, the checkpoint with the lowest validation loss stays too.
+
     Parameters
     ----------
     step : int, finished steps; it is the position in the data and in the schedule too
@@ -86,13 +89,15 @@ def save_checkpoint(
     from safetensors import SafetensorError
 
     target = output_dir / f"checkpoint-{step:06d}"
+    best = f"checkpoint-{best_step(history) if recipe.keeps_best else step:06d}"
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         with replacing_folder(target, lambda name: True) as new:
             model.save_pretrained(new)
             torch.save(state, new / "state.pt")
-            record = {"step": step, "fingerprint": recipe.fingerprint(), "recipe": asdict(recipe), "history": history}
-            record |= {"identity": identity or {}, "files": sums_of(new)}
+            record = {"step": step, "fingerprint": recipe.fingerprint(), "recipe": recipe.as_record()}
+            record |= {"history": history, "identity": identity or {}, "files": sums_of(new)}
+            record |= {"task": recipe.own_task.description()} if recipe.own_task else {}
             (new / "record.json").write_text(json.dumps(record), encoding="utf-8")
     except (OSError, RuntimeError, SafetensorError) as error:  # a full disk is no OSError to torch and safetensors
         kept = checkpoints(output_dir)
@@ -101,7 +106,7 @@ def save_checkpoint(
             f"Then run the same call again; it goes on from {kept[-1].name if kept else 'the start'}."
         ) from error
     for old in checkpoints(output_dir)[:-KEPT]:
-        if (old / RECORD).exists():  # else it is a folder that somebody made
+        if old.name != best and (old / RECORD).exists():  # else it is a folder that somebody made
             shutil.rmtree(old, ignore_errors=True)
     return target
 
@@ -215,7 +220,8 @@ def _refuse_other_recipe(output_dir: Path, path: Path, recipe: Recipe) -> None:
 
 def _differences(saved: dict, recipe: Recipe) -> str:
     """The fields in which two recipes differ, in words."""
-    now = json.loads(json.dumps(asdict(recipe)))
+    now = json.loads(json.dumps(recipe.as_record()))
+    saved = {one.name: one.default for one in fields(recipe) if one.name in LATER} | saved
     changed = [f"{name}: {saved.get(name)} there, {now[name]} here" for name in now if saved.get(name) != now[name]]
     return "; ".join(changed) or "written by another version of the lab"
 

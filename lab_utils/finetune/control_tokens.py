@@ -43,13 +43,27 @@ class ControlTokens:
         contents : the messages' texts
         write : function of such a list to the whole text; with other texts it writes the same control tokens
         """
+        return self.piece_ids(tokenizer, contents, lambda texts: [write(texts)])[0]
+
+    def piece_ids(self, tokenizer, contents: Sequence[str], write) -> list[list[int]]:
+        """`prompt_ids` for a text in pieces, each of them turned into tokens on its own.
+
+        Parameters
+        ----------
+        contents : the messages' texts
+        write : function of such a list to the pieces
+        """
         if not any(self.pattern.search(content) for content in contents):
-            text = write(contents)
-            ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-            if self._count(ids) == self._commands(text):
+            pieces = write(contents)
+            ids = [tokenizer(piece, add_special_tokens=False)["input_ids"] for piece in pieces]
+            if all(self._count(one) == self._commands(piece) for one, piece in zip(ids, pieces, strict=True)):
                 return ids
         hidden, signs = self._hide(contents)
-        text = self.pattern.sub(lambda found: MARK + found[0], write(hidden))
+        return [self._piece(tokenizer, piece, signs) for piece in write(hidden)]
+
+    def _piece(self, tokenizer, piece: str, signs: dict[str, str]) -> list[int]:
+        """The tokens of a piece whose contents have signs in place of control tokens' letters."""
+        text = self.pattern.sub(lambda found: MARK + found[0], piece)
         commands = self._commands(text)
         for token, sign in signs.items():
             text = text.replace(sign, token)

@@ -179,6 +179,24 @@ def _takes_system(tokenizer) -> bool:
     return text is not None and PROBE[0]["content"] in text
 
 
+def write(tokenizer, messages: Sequence[dict], tools: Sequence[dict] | None = None, *, asking: bool = True) -> str:
+    """`render`, of messages that were checked; with descriptions of tools, and perhaps without the next answer's start.
+
+    Parameters
+    ----------
+    tokenizer, messages : as in `render`; a message may have what the template knows besides, such as "tool_calls"
+    tools : list of dict, JSON descriptions of functions as transformers takes them
+    asking : bool, go on to where the next answer begins
+
+    Raises
+    ------
+    LabError
+        The template refuses the conversation.
+    """
+    chat = chat_of(tokenizer)
+    return _write(tokenizer, chat.template, chat.takes_system, messages, asking, tools)
+
+
 def _attempt(tokenizer, template: bool, takes_system: bool, messages: Sequence[dict], asking: bool = True):
     """The text of a conversation, or None if the template refuses it."""
     try:
@@ -187,14 +205,18 @@ def _attempt(tokenizer, template: bool, takes_system: bool, messages: Sequence[d
         return None
 
 
-def _write(tokenizer, template: bool, takes_system: bool, messages: Sequence[dict], asking: bool = True) -> str:
+def _write(
+    tokenizer, template: bool, takes_system: bool, messages: Sequence[dict], asking: bool = True,
+    tools: Sequence[dict] | None = None,
+) -> str:  # fmt: skip
     """The text of a conversation; `asking`: up to where the next answer begins."""
     if not takes_system:
         messages = _system_into_user(messages)
     if not template:
         return _plain(tokenizer, messages)
+    options = {"tools": list(tools)} if tools else {}
     try:
-        return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=asking)
+        return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=asking, **options)
     except Exception as error:  # a template is a program: besides jinja2's errors it raises what it likes
         roles = ", ".join(message["role"] for message in messages)
         raise LabError(
@@ -205,7 +227,7 @@ def _write(tokenizer, template: bool, takes_system: bool, messages: Sequence[dic
 
 def _system_into_user(messages: Sequence[dict]) -> list[dict]:
     """The same conversation without a system message: its text opens the first user turn."""
-    if messages[0]["role"] != "system":
+    if not messages or messages[0]["role"] != "system":
         return list(messages)
     system, *rest = messages
     for number, message in enumerate(rest):

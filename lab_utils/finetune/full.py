@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from ..errors import LabError
 from ..models import load_base
-from ..tasks import TASKS
+from ..tasks.registry import find_task
 from .conversation import padding_token
 from .fit import check_fit, check_values
 from .optimizer import descend, set_rate
@@ -62,7 +62,7 @@ def training_steps(
     """
     import torch
 
-    examples = encode_split(tokenizer, TASKS[recipe.task], training_rows(rows), recipe.max_length)
+    examples = encode_split(tokenizer, find_task(recipe.task), training_rows(rows), recipe.max_length, recipe.turns)
     padding = padding_token(tokenizer)
     check_values(model)
     check_fit(model, [*(example.input_ids for example in examples), [padding]], way_out="Lower max_length.")

@@ -8,7 +8,7 @@ bit. Records of earlier versions, which hold less, are compared by what they hol
 import hashlib
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from ..device import Device
 from ..errors import LabError, shown
@@ -29,24 +29,30 @@ WHAT = {"data": "other training data", "tokens": "another tokenizer or chat temp
 
 
 def data_digest(rows: Iterable[dict]) -> str:
-    """Sixteen hex digits that differ for other prompts or answers, or for another order of them.
+    """Sixteen hex digits that differ for other prompts, answers or messages, or for another order of them.
 
     Parameters
     ----------
-    rows : iterable of {"prompt": str, "answer": str}
+    rows : iterable of {"prompt": str, "answer": str}, or of {"messages": list, "tools": list or None}
     """
     digest = hashlib.sha256()
     for row in rows:
-        digest.update(json.dumps([row["prompt"], row["answer"]]).encode())
+        names = ("messages", "tools") if "messages" in row else ("prompt", "answer")
+        digest.update(json.dumps([row.get(name) for name in names], default=str).encode())
     return digest.hexdigest()[:16]
 
 
-def tokens_digest(examples: Sequence) -> str:
+def tokens_digest(examples: Iterable) -> str:
     """The same for examples as tokens (`supervision.Encoded`): it tells another tokenizer or chat template too."""
     digest = hashlib.sha256()
     for example in examples:
-        digest.update(json.dumps([example.prompt_length, example.input_ids]).encode())
+        digest.update(told_of(example))
     return digest.hexdigest()[:16]
+
+
+def told_of(example) -> bytes:
+    """What identifies one example as tokens: where its answers are, and its tokens."""
+    return json.dumps([example.prompt_length, example.input_ids, *example.spans]).encode()
 
 
 def base_identity(model, device: Device) -> dict:

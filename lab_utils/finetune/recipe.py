@@ -3,14 +3,16 @@
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from numbers import Real
 
 from ..errors import LabError, choose, flag, shown, whole
 from ..models.registry import QUANTIZATIONS
 from ..models.sources import model_name
-from ..tasks import TASKS
+from ..tasks import TASKS, OwnTask
+from .turns import TURNS
 
+LATER = ("turns", "validate_every", "validation_examples", "patience", "keep_best")  # fields that earlier runs lack
 TARGETS = {
     "all-linear": "all-linear",
     "attention": ["q_proj", "k_proj", "v_proj", "o_proj"],
@@ -27,7 +29,7 @@ class Recipe:
     ----------
     model : str, a name in `lab_utils.models.MODELS`, a folder with a model in it, owner/name on the Hugging Face hub,
         or "auto": the embedded model, or the base that a run was given
-    task : str, a name in `lab_utils.tasks.TASKS`
+    task : str, a name in `lab_utils.tasks.TASKS`; or a task of your own, of `lab_utils.tasks.own`
     quantization : "nf4", "fp4", "int8" or "none"
     rank : int, 1 to 1024, at most the smaller side of every adapted layer
     alpha : float > 0; the update is scaled by alpha / rank
@@ -46,6 +48,12 @@ class Recipe:
     supervise_end : bool, train the end-of-turn token too; False is the classic mistake, to be looked at
     seed : int >= 0
     checkpoint_every : int >= 1, steps
+    turns : "all" or "last", which turns of the assistant are learned where the data are conversations
+    validate_every : int >= 0, steps between two measurements of the validation loss, and one at the end (0: none)
+    validation_examples : int >= 1, take the first so many of the validation split
+    patience : int >= 0, stop after so many measurements in a row without a lower validation loss (0: never)
+    keep_best : bool, keep the adapter of the step with the lowest validation loss, not the last; with `patience` it is
+        kept always
 
     Raises
     ------
@@ -54,7 +62,7 @@ class Recipe:
     """
 
     model: str = "auto"
-    task: str = "bookings"
+    task: "str | OwnTask" = "bookings"
     quantization: str = "nf4"
     rank: int = 8
     alpha: float = 16.0
@@ -73,10 +81,17 @@ class Recipe:
     supervise_end: bool = True
     seed: int = 0
     checkpoint_every: int = 10
+    turns: str = "all"
+    validate_every: int = 0
+    validation_examples: int = 64
+    patience: int = 0
+    keep_best: bool = False
 
     def __post_init__(self):
         self._set("model", model_name(self.model))
-        for name, allowed in (("task", TASKS), ("quantization", QUANTIZATIONS)):
+        if not isinstance(self.task, OwnTask):
+            self._set("task", choose("task", self.task, TASKS))
+        for name, allowed in (("quantization", QUANTIZATIONS), ("turns", TURNS)):
             self._set(name, choose(name, getattr(self, name), allowed))
         self._targets()
         self._whole("rank", 1, 1024)
@@ -85,6 +100,9 @@ class Recipe:
         self._whole("max_length", 8, 1_000_000)
         self._whole("seed", 0, 2**32 - 1)
         self._whole("checkpoint_every", 1, 1_000_000)
+        self._whole("validate_every", 0, 1_000_000)
+        self._whole("validation_examples", 1, 1_000_000)
+        self._whole("patience", 0, 1_000_000)
         if self.train_examples is not None:
             self._whole("train_examples", 1, 1_000_000_000)
         self._real("alpha", 0, math.inf, open_low=True)
@@ -93,8 +111,10 @@ class Recipe:
         self._real("warmup", 0, 1)
         self._real("max_grad_norm", 0, math.inf, open_low=True)
         self._real("weight_decay", 0, math.inf)
-        for name in ("use_rslora", "gradient_checkpointing", "supervise_end"):
+        for name in ("use_rslora", "gradient_checkpointing", "supervise_end", "keep_best"):
             self._set(name, flag(name, getattr(self, name)))
+        if (self.patience or self.keep_best) and not self.validate_every:
+            raise LabError("patience and keep_best go by the validation loss: set validate_every too, 10 for instance.")
 
     def _set(self, name: str, value: object) -> None:
         """Keep a checked value as plain Python: numpy's 8 and 8, or 16 and 16.0, are one recipe, one fingerprint."""
@@ -138,16 +158,42 @@ class Recipe:
         return self.alpha / (math.sqrt(self.rank) if self.use_rslora else self.rank)
 
     def learning_rate_at(self, step: int) -> float:
-        """The learning rate of `step` (0-based): linear warm-up, then half a cosine down to zero."""
+        """The learning rate of `step` (0-based): linear warm-up, then half a cosine down to zero.
+
+        transformers' `get_cosine_schedule_with_warmup` is the same after the warm-up; in it, its first step has a rate
+        of 0 and changes nothing, while here the first step has its share of the rise.
+        """
         rising = max(1, round(self.warmup * self.steps))
         if step < rising:
             return self.learning_rate * (step + 1) / rising
         progress = (step - rising) / max(1, self.steps - rising)
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
+    @property
+    def own_task(self) -> OwnTask | None:
+        """The task, if it is one of your own."""
+        return self.task if isinstance(self.task, OwnTask) else None
+
+    @property
+    def keeps_best(self) -> bool:
+        """Is the adapter of the best validation loss kept, not the last?"""
+        return self.keep_best or self.patience > 0
+
+    def as_record(self) -> dict:
+        """The fields as plain values, ready for JSON; a task of your own is its key."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return values | ({"task": self.own_task.key} if self.own_task else {})
+
     def fingerprint(self) -> str:
-        """Twelve hex digits that differ for recipes that train differently (checkpoint_every does not count)."""
-        values = {name: value for name, value in asdict(self).items() if name != "checkpoint_every"}
+        """Twelve hex digits that differ for recipes that train differently (checkpoint_every does not count).
+
+        A field that came later counts only where it is not at its default: older runs keep their digits.
+        """
+        defaults = {one.name: one.default for one in fields(self)}
+        values = {
+            name: value for name, value in self.as_record().items()
+            if name != "checkpoint_every" and not (name in LATER and value == defaults[name])
+        }  # fmt: skip
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
     @classmethod

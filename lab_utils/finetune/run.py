@@ -1,15 +1,8 @@
-"""QLoRA fine-tuning: a 4-bit base, peft adapters, only the answer's tokens in the loss, killed and resumed at will.
+"""QLoRA fine-tuning: a 4-bit base, peft adapters, only the answer's tokens in the loss, killed and resumed at will."""
 
-    python -m lab_utils.finetune --output runs/bookings --rank 16 --steps 100
-    torchrun --nproc_per_node 2 -m lab_utils.finetune --output runs/two-processes
-
-On several GPUs or machines: deploy/cluster/README.md.
-"""
-
-import os
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..device import find_device, use_threads
@@ -19,9 +12,11 @@ from ..files import user_path
 from ..memory.free import keep_freed_memory
 from ..models import default_model, load_base
 from ..models.loading import ran_out
+from ..models.registry import keep_weights_trainable
 from ..models.sources import base_model, name_of
 from ..models.weights import refuse_nonfinite, tensors_of
-from ..tasks import TASKS, load_task
+from ..tasks import load_task
+from ..tasks.registry import find_task
 from .adapter import attach_adapter
 from .checkpoint import (
     checkpoints,
@@ -33,17 +28,19 @@ from .checkpoint import (
     set_damaged_aside,
 )
 from .conversation import padding_token
+from .examples import Examples
 from .fit import check_fit, check_values
 from .fsdp import WholeAdapter, launched_sharded, read_plugin
-from .identity import base_identity, data_digest, refuse_other, tokens_digest
+from .identity import base_identity, data_digest, refuse_other
 from .optimizer import optimizer_of
 from .processes import accelerate, on_main
 from .recipe import Recipe
 from .resume import load_adapter, restore, save
 from .run_lock import held
-from .supervision import encode_split
+from .supervision import encode_row
 from .trainer import Trainer
 from .training_rows import training_rows
+from .validation import best_step, is_due, is_over
 
 
 @dataclass
@@ -55,7 +52,8 @@ class Run:
     recipe : Recipe, with "auto" resolved
     output_dir : Path, holds `adapter/` (peft's layout) and the last checkpoints
     history : list of dict, one per step: step (1-based), loss (nats per supervised token), learning_rate, tokens
-        (read), supervised_tokens, seconds
+        (read), supervised_tokens, seconds; in float16 skipped (1 for a step that was left out, because a gradient
+        overflowed); after every `validate_every` steps validation_loss (nats per supervised token)
     model, tokenizer : the peft model with the trained adapter, and its tokenizer
     resumed_from : int, steps that an earlier call had done
     """
@@ -73,6 +71,11 @@ class Run:
         return self.output_dir / "adapter"
 
     @property
+    def best_step(self) -> int:
+        """The step (from 1) with the lowest validation loss; 0 if none was measured."""
+        return best_step(self.history)
+
+    @property
     def seconds(self) -> float:
         """Training time over all calls, without loading."""
         return sum(row["seconds"] for row in self.history)
@@ -80,7 +83,8 @@ class Run:
 
 def run_folder(recipe: Recipe) -> Path:
     """Where the notebooks keep a recipe's run: `runs/<task>-<fingerprint>`, or the same under `LORA_LAB_RUNS`."""
-    return runs_folder() / f"{recipe.task}-{recipe.fingerprint()}"
+    name = recipe.own_task.name if recipe.own_task else recipe.task
+    return runs_folder() / f"{name}-{recipe.fingerprint()}"
 
 
 def finetune(
@@ -110,8 +114,9 @@ def finetune(
         What `load_base` returned for this recipe, to save loading it again. An adapter on it is taken off. A recipe
         with model="auto" takes the base's name.
     dataset : optional
-        Rows with "prompt" and "answer", both text: a datasets.DatasetDict or a dict with the split "train", a
-        datasets.Dataset, or a list of dicts. Default: `load_task(recipe.task)`.
+        Rows with "prompt" and "answer", both text, or conversations with "messages": a datasets.DatasetDict or a dict
+        with the split "train" (and "validation", to measure the loss on it), a datasets.Dataset, or a list of dicts.
+        Default: `load_task(recipe.task)`.
     fsdp : path of an accelerate configuration file, optional
         Shard base, adapter and optimizer over the processes as it says. Default: what `accelerate launch` was given.
         The model of the Run is then sharded too; the adapter on disk is whole.
@@ -139,7 +144,9 @@ def finetune(
 
     _check_arguments(recipe, output_dir, base)
     output_dir = user_path(output_dir)
-    rows = training_rows(load_task(recipe.task) if dataset is None else dataset, recipe.train_examples)
+    dataset = load_task(recipe.task) if dataset is None else dataset
+    rows = training_rows(dataset, recipe.train_examples)
+    held_out = training_rows(dataset, recipe.validation_examples, "validation") if recipe.validate_every else None
     identity: dict = {"data": data_digest(rows)}
     device = find_device()
     use_threads()
@@ -160,10 +167,17 @@ def finetune(
         if base:
             own = ((name, one) for name, one in tensors_of(model) if "lora_" not in name)
             refuse_nonfinite(own, "base is damaged", "Load it again, or take another one.")
-        examples = encode_split(tokenizer, TASKS[recipe.task], rows, recipe.max_length)
+        keep_weights_trainable(model)  # a validation loss is measured without gradients
+        task = find_task(recipe.task)
+
+        def encoded(some):
+            return Examples(lambda row: encode_row(tokenizer, task, row, recipe.turns), some, recipe.max_length)
+
+        examples, validation = encoded(rows), held_out and encoded(held_out)
         padding = padding_token(tokenizer)
-        check_fit(model, [*(example.input_ids for example in examples), [padding]], way_out="Lower max_length.")
-        identity |= {"tokens": tokens_digest(examples), "base": base_identity(model, device)}
+        outermost = [*examples.outermost, *(validation.outermost if validation else []), [padding]]
+        check_fit(model, outermost, way_out="Lower max_length.")
+        identity |= {"tokens": examples.digest, "base": base_identity(model, device)}
         if found:
             refuse_other(output_dir, found[1].get("identity", {}), identity)
         model = attach_adapter(model, recipe)
@@ -177,11 +191,13 @@ def finetune(
             if main:
                 print(f"Going on from {found[0].name} of {recipe.steps} steps.")
         run = Run(recipe, output_dir, history, model, tokenizer, resumed_from=len(history))
-        if len(history) < recipe.steps:
+        if not is_over(history, recipe):
             trainer.check_memory()
-            _train(trainer, run, identity, on_step, progress and main)
+            _train(trainer, run, identity, validation, on_step, progress and main)
         elif on_step and main:
             on_step(history)
+        if recipe.keeps_best:
+            _take_best(run, main)
         adapter = WholeAdapter(model)
         on_main(accelerator, lambda: save_adapter(run.adapter_dir, adapter.save_pretrained))
         return run
@@ -231,7 +247,21 @@ def _find(output_dir: Path, recipe: Recipe, identity: dict, accelerator) -> tupl
     return found
 
 
-def _train(trainer: Trainer, run: Run, identity: dict, on_step, progress: bool) -> None:
+def _take_best(run: Run, main: bool) -> None:
+    """Put the adapter with the lowest validation loss on the model, from its checkpoint."""
+    found = [path for path in checkpoints(run.output_dir) if int(path.name.rpartition("-")[2]) == run.best_step]
+    if not found:
+        raise LabError(
+            f"checkpoint-{run.best_step:06d}, of the lowest validation loss, is no longer in {run.output_dir}. Put it "
+            "back, or pass resume=False to train again (the old run is kept in `previous/`)."
+        )
+    load_adapter(run.model, found[0])
+    if main and run.best_step < len(run.history):
+        loss = run.history[run.best_step - 1]["validation_loss"]
+        print(f"The adapter of step {run.best_step} is kept, of the lowest validation loss ({loss:.3f}).")
+
+
+def _train(trainer: Trainer, run: Run, identity: dict, validation, on_step, progress: bool) -> None:
     """The loop from the first missing step to the last."""
     import sys
 
@@ -244,12 +274,20 @@ def _train(trainer: Trainer, run: Run, identity: dict, on_step, progress: bool) 
             row = trainer.take_step(step)
             run.history.append(row)
             trainer.check_moves(row)
-            if row["step"] % run.recipe.checkpoint_every == 0 or row["step"] == steps:
+            if due := is_due(row["step"], run.recipe):
+                row["validation_loss"] = trainer.validation_loss(validation)
+            over = is_over(run.history, run.recipe)
+            if over or row["step"] % run.recipe.checkpoint_every == 0 or (due and run.recipe.keeps_best):
                 save(trainer, run, identity)
             bar.set_postfix_str(f"loss {row['loss']:.3f}, {row['tokens'] / row['seconds']:.0f} tokens/s", refresh=False)
             bar.update()
             if on_step and trainer.accelerator.is_main_process:
                 on_step(run.history)
+            if over:
+                if row["step"] < steps and trainer.accelerator.is_main_process:
+                    print(f"\nStopped after step {row['step']}: {run.recipe.patience} times in a row the validation "
+                          "loss was not lower than before.")
+                break
     except KeyboardInterrupt:
         saved = checkpoints(run.output_dir)
         if saved:
@@ -264,41 +302,3 @@ def _train(trainer: Trainer, run: Run, identity: dict, on_step, progress: bool) 
         raise LabError(f"The memory ran out in step {len(run.history) + 1} ({error}). {trainer.save_memory}") from error
     finally:
         bar.close()
-
-
-def read_command(arguments: list[str] | None = None) -> tuple[Recipe, dict]:
-    """The command line, a flag for every field of Recipe: the recipe, and the other arguments of `finetune`.
-
-    Raises
-    ------
-    LabError
-        A value is out of its range.
-    """
-    import argparse
-
-    parser = argparse.ArgumentParser(prog="python -m lab_utils.finetune", description=__doc__.splitlines()[0])
-    parser.add_argument("--output", required=True, help="folder of this run")
-    parser.add_argument("--restart", action="store_true", help="start again; the old run is moved to previous/")
-    parser.add_argument("--fsdp", metavar="CONFIG", help="shard the run over the processes, by this accelerate config")
-    for one in fields(Recipe):
-        parser.add_argument(f"--{one.name.replace('_', '-')}", help=f"default {one.default}")
-    values = vars(parser.parse_args(arguments))
-    options = {"output_dir": values.pop("output"), "resume": not values.pop("restart"), "fsdp": values.pop("fsdp")}
-    return Recipe.from_text({name: text for name, text in values.items() if text is not None}), options
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Train by the command line's recipe, and say how it ended."""
-    import sys
-
-    try:
-        recipe, options = read_command(arguments)
-        run = finetune(recipe, **options)
-    except LabError as error:
-        print(f"finetune: {error}", file=sys.stderr)
-        return 2
-    if int(os.environ.get("RANK", 0)) == 0:
-        world = int(os.environ.get("WORLD_SIZE", 1))
-        print(f"{len(run.history)} steps on {world} process(es), last loss {run.history[-1]['loss']:.4f}, "
-              f"{run.seconds:.0f} s of training. Adapter: {run.adapter_dir}")
-    return 0

@@ -1,15 +1,18 @@
 """From text to tokens, labels and batches: what the model reads and what it is trained on."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ..errors import LabError
 from ..models.registry import base_model
-from ..tasks import Task
-from ..tasks.data_lines import check_rows
+from ..tasks import Task, with_system
+from ..tasks.conversations import check_conversation, turns_of
+from ..tasks.data_lines import check_row, check_rows
 from .conversation import answer_tokens, end_of_turn, prompt_tokens, render
+from .examples import Examples
+from .turns import encode_conversation
 
 IGNORED = -100  # cross entropy's ignore_index
 NOT_CAUSAL = ("bert-generation", "cpmant", "xlnet")  # of the models that transformers calls causal, unless is_decoder
@@ -22,23 +25,36 @@ class Encoded:
 
     Attributes
     ----------
-    input_ids : list of int, prompt + answer + end of turn
-    prompt_length : int, how many of them are prompt
+    input_ids : list of int, prompt + answer + end of turn; of a conversation, up to the end of its last learned turn
+    prompt_length : int, how many of them come before the first answer
+    spans : tuple of (start, stop), the learned turns of a conversation, each with its end of turn; empty where the only
+        answer goes from `prompt_length` to the end
     """
 
     input_ids: list[int]
     prompt_length: int
+    spans: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def learned(self) -> tuple[tuple[int, int], ...]:
+        """(start, stop) of each answer, its end of turn included."""
+        return self.spans or ((self.prompt_length, len(self.input_ids)),)
 
     def labels(self, supervise_end: bool = True) -> list[int]:
-        """The token to learn at each position, `IGNORED` on the prompt.
+        """The token to learn at each position, `IGNORED` on all that is only read.
 
         Masked by construction: the prompt was encoded on its own, so its length is known. Nothing is searched.
         With `supervise_end=False` the end of turn is ignored too: the classic mistake, kept for the label microscope.
         """
-        labels = [IGNORED] * self.prompt_length + self.input_ids[self.prompt_length :]
-        if not supervise_end:
-            labels[-1] = IGNORED
+        labels = [IGNORED] * len(self.input_ids)
+        for start, stop in self.learned:
+            stop = stop if supervise_end else stop - 1
+            labels[start:stop] = self.input_ids[start:stop]
         return labels
+
+    def supervised(self, supervise_end: bool = True) -> int:
+        """How many tokens have a label."""
+        return sum(stop - start - (not supervise_end) for start, stop in self.learned)
 
 
 def prompt_text(tokenizer, task: Task, prompt: str, shots: Sequence[dict] = ()) -> str:
@@ -54,8 +70,10 @@ def prompt_text(tokenizer, task: Task, prompt: str, shots: Sequence[dict] = ()) 
     return render(tokenizer, _messages(task, prompt, shots))
 
 
-def prompt_ids(tokenizer, task: Task, prompt: str, shots: Sequence[dict] = ()) -> list[int]:
+def prompt_ids(tokenizer, task: Task, prompt: str | Sequence[dict], shots: Sequence[dict] = ()) -> list[int]:
     """The tokens of `prompt_text`; letters of a control token in the prompt or the shots are ordinary text.
+
+    A prompt may also be a conversation so far, a list of messages: the task's system message is put before it.
 
     Raises
     ------
@@ -65,12 +83,28 @@ def prompt_ids(tokenizer, task: Task, prompt: str, shots: Sequence[dict] = ()) -
     return prompt_tokens(tokenizer, _messages(task, prompt, shots))
 
 
-def _messages(task: Task, prompt: str, shots: Sequence[dict]) -> list[dict]:
-    """The conversation that ends with the prompt."""
-    messages = [{"role": "system", "content": task.system}]
-    for shot in check_rows(shots, "shot", blank=True):
-        messages += [{"role": "user", "content": shot["prompt"]}, {"role": "assistant", "content": shot["answer"]}]
-    return [*messages, {"role": "user", "content": prompt}]
+def _messages(task: Task, prompt: str | Sequence[dict], shots: Sequence[dict]) -> list[dict]:
+    """The conversation that ends with the prompt, shots after the system message; an empty system message is none."""
+    asked = turns_of(prompt, "a prompt") if isinstance(prompt, (list, tuple)) else [{"role": "user", "content": prompt}]
+    asked = with_system(task, asked)
+    head = asked[:1] if asked[0]["role"] == "system" else []
+    return [*head, *(turn for shot in _shots(shots) for turn in shot), *asked[len(head) :]]
+
+
+def _shots(shots: Sequence[dict]) -> list[list[dict]]:
+    """The turns of each shot, a pair or a conversation without its system message."""
+    if not isinstance(shots, Iterable):
+        check_rows(shots, "shot")  # refuses them
+    found = []
+    for number, shot in enumerate(shots, 1):
+        if isinstance(shot, Mapping) and "messages" in shot:
+            found.append([one for one in check_conversation(shot["messages"], f"shot {number}")
+                          if one["role"] != "system"])  # fmt: skip
+            continue
+        check_row(shot, f"shot {number}", blank=True)
+        turns = (("user", shot["prompt"]), ("assistant", shot["answer"]))
+        found.append([{"role": role, "content": text} for role, text in turns])
+    return found
 
 
 def encode(tokenizer, task: Task, prompt: str, answer: str, shots: Sequence[dict] = ()) -> Encoded:
@@ -85,30 +119,52 @@ def encode(tokenizer, task: Task, prompt: str, answer: str, shots: Sequence[dict
     return Encoded([*before, *answer_tokens(tokenizer, answer), end_of_turn(tokenizer)], len(before))
 
 
-def encode_split(tokenizer, task: Task, rows, max_length: int) -> list[Encoded]:
+def encode_row(tokenizer, task: Task, row: Mapping, turns: str = "all") -> Encoded:
+    """Encode a row of a data set: {"prompt", "answer"}, or a conversation, {"messages"}.
+
+    Parameters
+    ----------
+    row : dict; a conversation may have "tools", descriptions of functions
+    turns : "all" or "last", which turns of a conversation's assistant are learned
+
+    Raises
+    ------
+    LabError
+        As `encode`, or `turns.encode_conversation`.
+    """
+    if "messages" not in row:
+        return encode(tokenizer, task, row["prompt"], row["answer"])
+    ids, spans = encode_conversation(tokenizer, task, row["messages"], turns, row.get("tools"))
+    return Encoded(ids, spans[0][0], tuple(spans))
+
+
+def encode_split(tokenizer, task: Task, rows, max_length: int, turns: str = "all") -> list[Encoded]:
     """Encode a split of a task; examples longer than `max_length` tokens are left out, and that is said.
 
     Parameters
     ----------
-    rows : iterable of {"prompt": str, "answer": str}
+    rows : iterable of {"prompt": str, "answer": str}, or of conversations, {"messages": list}
     max_length : int, tokens
+    turns : "all" or "last", which turns of a conversation's assistant are learned
 
     Raises
     ------
     LabError
         No example is short enough, or a row is not two texts to learn from: its number and what is wrong are named.
     """
-    examples = [encode(tokenizer, task, row["prompt"], row["answer"]) for row in check_rows(rows, "example")]
-    kept = [example for example in examples if len(example.input_ids) <= max_length]
-    if not kept:
-        shortest = min((len(example.input_ids) for example in examples), default=0)
-        raise LabError(
-            f"None of {len(examples)} training examples fits into max_length={max_length} tokens "
-            f"(the shortest has {shortest}). Raise max_length."
-        )
-    if len(kept) < len(examples):
-        print(f"{len(examples) - len(kept)} of {len(examples)} examples are longer than {max_length} tokens: left out.")
-    return kept
+    return list(Examples(lambda row: encode_row(tokenizer, task, row, turns), _checked(rows), max_length, keep=True))
+
+
+def _checked(rows) -> list[Mapping]:
+    """The rows as a list; those that are no conversations are checked."""
+    try:
+        rows = list(rows)
+    except TypeError:
+        return check_rows(rows, "example")
+    for number, row in enumerate(rows, 1):
+        if not (isinstance(row, Mapping) and "messages" in row):
+            check_row(row, f"example {number}")
+    return rows
 
 
 def plan_batches(lengths: Sequence[int], batch_size: int, steps: int, seed: int) -> list[list[int]]:

@@ -8,7 +8,7 @@ from ..memory.free import free_memory_bytes
 from .fsdp import check_shardable, mark_layers, own_part, whole
 from .optimizer import build_optimizer, set_rate
 from .step_memory import step_memory
-from .supervision import IGNORED, build_supervised, collate, plan_batches
+from .supervision import build_supervised, collate, plan_batches
 
 SMALLEST_SCALE = 2**-14  # of the loss in float16: from 2**16, after thirty steps in a row that overflowed
 MANY_SKIPPED = 10  # steps in a row; at the start one or two are usual, until the scale of the loss is found
@@ -23,7 +23,7 @@ class Trainer:
     device : Device
     accelerator : of `processes.accelerate`
     model : peft model
-    examples : list of Encoded
+    examples : Examples
     pad_token_id : int
     optimizer : str, the name in `OPTIMIZERS` of a resumed run's; default as `decide_optimizer` says
     """
@@ -39,8 +39,7 @@ class Trainer:
         if recipe.batch_size < self.world:
             raise LabError(f"batch_size={recipe.batch_size} cannot be shared by {self.world} processes: raise it.")
         self.moved, self.gradient_norm, self.skipped_in_a_row = False, 0.0, 0
-        lengths = [len(example.input_ids) for example in examples]
-        self.plan = plan_batches(lengths, recipe.batch_size, recipe.steps, recipe.seed)
+        self.plan = plan_batches(examples.lengths, recipe.batch_size, recipe.steps, recipe.seed)
         self._check_plan()
         if recipe.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
@@ -63,25 +62,25 @@ class Trainer:
     def _check_plan(self) -> None:
         """Raise a LabError if a step would have no token to learn: without the end of turn, empty answers have none."""
         for step in range(len(self.plan)):
-            if not self.supervised(self.batch(step)):
+            if not self.supervised(self.plan[step]):
                 raise LabError(f"Step {step + 1} has no token to learn: all its answers are empty. Leave them out.")
 
-    def supervised(self, batch: list) -> int:
-        """Tokens of a batch that have a label."""
-        return sum(sum(label != IGNORED for label in e.labels(self.recipe.supervise_end)) for e in batch)
+    def supervised(self, indices: list[int]) -> int:
+        """Tokens of some examples that have a label."""
+        return self.examples.supervised(indices, self.recipe.supervise_end)
 
-    def batch(self, step: int) -> list:
-        """The whole batch of `step`, all processes' shares together."""
-        return [self.examples[index] for index in self.plan[step]]
+    def batch(self, examples: list) -> dict:
+        """Examples as one batch on this process's device."""
+        batch = collate(examples, self.pad_token_id, self.recipe.supervise_end)
+        return {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
 
     def take_step(self, step: int) -> dict:
         """Forward, backward, update; returns the step's row of the history."""
         import torch
 
         began = time.perf_counter()
-        batch = self.batch(step)
-        share = collate(batch[self.rank :: self.world], self.pad_token_id, self.recipe.supervise_end)
-        share = {name: tensor.to(self.accelerator.device) for name, tensor in share.items()}
+        batch = self.plan[step]
+        share = self.batch([self.examples[index] for index in batch[self.rank :: self.world]])
         supervised = self.supervised(batch)
         # DDP averages gradients over processes: times world, so that every token of the whole batch counts the same.
         loss = self.loss(**share) * (self.world / supervised)
@@ -101,11 +100,35 @@ class Trainer:
             "step": step + 1,
             "loss": mean_loss,
             "learning_rate": rate,
-            "tokens": sum(len(example.input_ids) for example in batch),
+            "tokens": sum(self.examples.lengths[index] for index in batch),
             "supervised_tokens": supervised,
             "seconds": time.perf_counter() - began,
         }
         return row | ({"skipped": int(skipped)} if self.accelerator.scaler else {})
+
+    def validation_loss(self, examples) -> float:
+        """Mean loss of a validation split, in nats per supervised token: without dropout, nothing is learned.
+
+        Parameters
+        ----------
+        examples : Examples, the same in every process
+        """
+        import torch
+
+        size, total = self.recipe.batch_size, 0.0
+        order = sorted(range(len(examples)), key=lambda index: examples.lengths[index])
+        self.model.eval()
+        try:
+            with torch.no_grad():
+                for start in range(0, len(order), size):
+                    share = order[start : start + size][self.rank :: self.world]
+                    # a process without a share takes part all the same: a sharded model is put together by all
+                    loss = self.loss(**self.batch([examples[index] for index in share or order[:1]]))
+                    total += float(loss) if share else 0.0
+        finally:
+            self.model.train()
+        sums = self.accelerator.reduce(torch.tensor(total, device=self.accelerator.device), "sum")
+        return float(sums) / examples.supervised(range(len(examples)), self.recipe.supervise_end)
 
     def _update(self) -> bool:
         """The optimizer's step; True if GradScaler left it out, because a gradient overflowed in float16.
@@ -144,14 +167,13 @@ class Trainer:
 
     def step_need(self) -> dict[str, int]:
         """Bytes that the largest batch takes on top of the loaded model, part by part; moments in float32."""
-        shares = [[self.examples[index] for index in batch[self.rank :: self.world]] for batch in self.plan]
-        batches = [
-            (len(share), max(len(e.input_ids) for e in share), sum(len(e.input_ids) - e.prompt_length for e in share))
-            for share in shares
-        ]
+        sizes = self.examples
+        shares = [batch[self.rank :: self.world] for batch in self.plan]
         one = step_memory(
-            self.model, batches, inner_size=self.device.torch_dtype.itemsize,
-            checkpointing=self.recipe.gradient_checkpointing, fused=self.fused,
+            self.model,
+            [(len(share), max(sizes.lengths[i] for i in share), sizes.supervised(share)) for share in shares],
+            inner_size=self.device.torch_dtype.itemsize, checkpointing=self.recipe.gradient_checkpointing,
+            fused=self.fused,
         )  # fmt: skip
         return {part: size for part, size in one.parts().items() if size}
 

@@ -25,7 +25,10 @@ def smooth(values: Sequence[float], weight: float = 0.8) -> list[float]:
 
 
 def draw_loss(axes, history: list[dict], steps: int, unit: str = "nats per token") -> None:
-    """Draw loss, in `unit`, against step on `axes`: each step as a dot, the moving average as a line."""
+    """Draw loss, in `unit`, against step on `axes`: each step as a dot, the moving average as a line.
+
+    Where the history has validation losses, they are a second line, and the lowest is marked.
+    """
     axes.clear()
     style_axes(axes)
     axes.set_xlim(0, max(steps, 2))
@@ -40,6 +43,12 @@ def draw_loss(axes, history: list[dict], steps: int, unit: str = "nats per token
     losses = [max(row["loss"], 1e-5) for row in history]
     axes.plot(x, losses, "o", color=BLUE, alpha=0.35, markersize=5, label="one batch")
     axes.plot(x, smooth(losses), color=BLUE, linewidth=3, label="moving average")
+    held_out = [row for row in history if "validation_loss" in row]
+    if held_out:
+        values = [max(row["validation_loss"], 1e-5) for row in held_out]
+        axes.plot([row["step"] for row in held_out], values, "s--", color=ORANGE, linewidth=2, label="validation")
+        best = values.index(min(values))
+        axes.plot([held_out[best]["step"]], [values[best]], "o", color=ORANGE, markersize=14, fillstyle="none")
     axes.legend(fontsize=13, frameon=False, loc="upper right")
     last = history[-1]
     title = f"step {last['step']} of {steps}: loss {smooth(losses)[-1]:.3f}, {sum(r['seconds'] for r in history):.0f} s"

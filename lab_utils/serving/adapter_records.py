@@ -6,6 +6,7 @@ from .. import files
 from ..errors import LabError, choose
 from ..folders import DATA
 from ..lora.folders import CONFIG, WEIGHTS
+from ..tasks import Task
 
 
 def recorded_adapter(name: str) -> Path:
@@ -28,10 +29,15 @@ def recorded_adapter(name: str) -> Path:
     return folder
 
 
-def task_of(folder: str | Path) -> str | None:
+def task_of(folder: str | Path) -> str | Task | None:
     """The task that an adapter was trained on, by the record that was written with it; None if there is no record.
 
     That is record.json in the folder, or, for the folder "adapter" of a run, the record of the run's last checkpoint.
+    Of data of one's own the record keeps what answering needs: the system message and the room for an answer.
+
+    Returns
+    -------
+    A name in `TASKS`, a Task without data, or None
 
     Raises
     ------
@@ -52,8 +58,20 @@ def task_of(folder: str | Path) -> str | None:
                 f"{error} It would say which task the adapter was trained on. Name the task yourself, as "
                 "task='bookings', and the record is not read; or delete the file."
             ) from error
+        if own := _own_task(record):
+            return own
         recipe = record.get("recipe") if isinstance(record, dict) else None
         task = recipe.get("task") if isinstance(recipe, dict) else None
         if isinstance(task, str):
             return task
     return None
+
+
+def _own_task(record: object) -> Task | None:
+    """The task of one's own data that a run's record describes, without its data; None of another record."""
+    found = record.get("task") if isinstance(record, dict) else None
+    if not isinstance(found, dict) or not isinstance(found.get("system"), str):
+        return None
+    room, fields = found.get("max_new_tokens"), found.get("fields")
+    fields = tuple(fields) if isinstance(fields, list) and all(isinstance(one, str) for one in fields) else ()
+    return Task(found["system"], dict, fields=fields, max_new_tokens=room if isinstance(room, int) and room > 0 else 64)

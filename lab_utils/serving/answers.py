@@ -4,9 +4,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ..errors import LabError, choose
+from ..errors import LabError
 from ..files import user_path
-from ..tasks import TASKS, load_task
+from ..tasks import TASKS, Task, load_task
+from ..tasks.registry import find_task
 from .adapter_records import recorded_adapter, task_of
 from .bank import AdapterBank
 
@@ -86,7 +87,7 @@ def load_bank(folders: Mapping[str, Path], model: str = "smollm2-135m", task: st
                 f"{folders[name]} does not say which task {name} was trained on (there is no record.json), and another "
                 f"task's system message would give wrong answers. Name it: --task bookings, or {', '.join(TASKS)}."
             )
-        choose("task", its_task, TASKS)
+        find_task(its_task)
     from ..merging import dequantized_copy
     from ..models import four_bit_problem, load_base
 
@@ -100,7 +101,7 @@ def load_bank(folders: Mapping[str, Path], model: str = "smollm2-135m", task: st
     return bank
 
 
-def _task_of(folder: Path, task: str | None) -> str | None:
+def _task_of(folder: Path, task: str | None) -> str | Task | None:
     """The task that an adapter's record names; `task` if there is no record, or none that can be read."""
     try:
         return task_of(folder) or task
@@ -134,10 +135,10 @@ def adapter_folders(texts: Sequence[str]) -> dict[str, Path]:
     return folders
 
 
-def example_messages(tasks: Iterable[str], count: int = 2) -> list[str]:
+def example_messages(tasks: Iterable[str | Task], count: int = 2) -> list[str]:
     """The first `count` test messages of each task whose data lie in the repository."""
     return [
         message
-        for task in dict.fromkeys(tasks) if not TASKS[task].hub
+        for task in dict.fromkeys(tasks) if not isinstance(task, Task) and not TASKS[task].hub
         for message in load_task(task)["test"][:count]["prompt"]
     ]

@@ -20,7 +20,8 @@ from ..lora.folders import AdapterFiles, read_files
 from ..merging.plain_copy import refuse_nonfinite
 from ..models.registry import base_model
 from ..quiet import quiet
-from ..tasks import TASKS
+from ..tasks import TASKS, Task
+from ..tasks.registry import find_task
 from .adapter_records import task_of
 from .sums import delta, finish_sum
 
@@ -43,7 +44,7 @@ class AdapterBank:
     model : the model, a peft model from the first `load` on
     names : list of str, the adapters
     active : str or None, the adapter in use; None means the base alone
-    tasks : dict name -> the task whose system message the adapter was trained with, None if nothing says which
+    tasks : dict name -> the task whose system message the adapter was trained with, None if nothing says which one
 
     Raises
     ------
@@ -57,7 +58,7 @@ class AdapterBank:
         self.model, self.tokenizer = take_off_adapter(model).eval(), tokenizer
         refuse_nonfinite(self.model)
         self.active: str | None = None
-        self.tasks: dict[str, str | None] = {}
+        self.tasks: dict[str, str | Task | None] = {}
 
     @property
     def names(self) -> list[str]:
@@ -80,8 +81,8 @@ class AdapterBank:
         ----------
         name : str, what to call it; letters, digits, "_" and "-"
         folder : path, holds adapter_config.json and adapter_model.safetensors; `~` allowed
-        task : str, a name in `TASKS`; default what record.json says (`task_of`). Where nothing says it, the adapter has
-            no task, and `answer` needs it named
+        task : str, a name in `TASKS`, or a Task; default what record.json says (`task_of`). Where nothing says it, the
+            adapter has no task, and `answer` needs it named
 
         Raises
         ------
@@ -110,11 +111,11 @@ class AdapterBank:
         found = read_files(folder)
         return found, facts_for(self._base, found)
 
-    def _task(self, task: str | None, found: AdapterFiles) -> str | None:
+    def _task(self, task: str | Task | None, found: AdapterFiles) -> str | Task | None:
         """The task that was named, or that the adapter's folder names."""
         task = task_of(found.folder) if task is None else task
         if task is not None:
-            choose("task", task, TASKS)
+            find_task(task)
         return task
 
     def use(self, name: str | None) -> None:
@@ -290,9 +291,10 @@ class AdapterBank:
             _check_prompt(prompt, row)
         if not prompts:
             return []
-        named = [self._task_for(*row) for row in zip(chosen, self._each(tasks, len(prompts), "tasks"), strict=True)]
-        rows = [prompt_ids(self.tokenizer, TASKS[task], prompt) for task, prompt in zip(named, prompts, strict=True)]
-        room = max_new_tokens or max(TASKS[one].max_new_tokens for one in named)
+        each = zip(chosen, self._each(tasks, len(prompts), "tasks"), strict=True)
+        named = [find_task(self._task_for(*row)) for row in each]
+        rows = [prompt_ids(self.tokenizer, task, prompt) for task, prompt in zip(named, prompts, strict=True)]
+        room = max_new_tokens or max(task.max_new_tokens for task in named)
         check_fit(self._base, rows, room)
         batch = {name: one.to(self._base.device) for name, one in pad_left(self.tokenizer, rows).items()}
         ends = {"stops": stop_tokens(self.tokenizer), "padding": padding_token(self.tokenizer)}
@@ -301,7 +303,7 @@ class AdapterBank:
             tokens = self.model.generate(**batch, **extra, **settings, logits_processor=[refuse_nonfinite_logits])
         return [decode_answer(self.tokenizer, row) for row in tokens[:, batch["input_ids"].shape[1] :].tolist()]
 
-    def _task_for(self, adapter: str | None, task: str | None) -> str:
+    def _task_for(self, adapter: str | None, task: str | Task | None) -> str | Task:
         """The task of a row: the one that is named, else its adapter's."""
         choose("adapter", adapter, [None, *self.names])
         task = self.tasks.get(adapter) if task is None else task
@@ -312,12 +314,12 @@ class AdapterBank:
                 "task's system message would give wrong answers. Name it, as tasks='bookings' or, for an adapter, "
                 f"load(…, task='bookings'). There are: {', '.join(TASKS)}."
             )
-        choose("task", task, TASKS)
+        find_task(task)
         return task
 
     def _each(self, values, rows: int, what: str) -> list:
         """One value a row."""
-        values = [values] * rows if values is None or isinstance(values, str) else list(values)
+        values = [values] * rows if values is None or isinstance(values, (str, Task)) else list(values)
         if len(values) != rows:
             raise LabError(f"{what} has {len(values)} entries for {rows} rows: give one for all, or one a row.")
         return values

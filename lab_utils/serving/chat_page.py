@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from ..errors import LabError
 from ..notebook.extras import require
-from ..tasks import TASKS
+from ..tasks.registry import find_task
 from .answers import BASE, Answers, adapter_folders, answers_of, example_messages, load_bank, reply
 
 ALL = "all, side by side"
@@ -158,7 +158,8 @@ def main(arguments: list[str] | None = None) -> int:
         named = [options.task] if options.task else []
         bank = load_bank(adapter_folders(options.adapter), options.model, *named)
         task = next(iter(bank.tasks.values()))
-        note = f"The base gets the system message of {task}, “{TASKS[task].system}”, each adapter that of its task."
+        name = task if isinstance(task, str) else "the first adapter's task"
+        note = f"The base gets the system message of {name}, “{find_task(task).system}”, each adapter that of its task."
         page = build(answers_of(bank, task), bank.names, example_messages(bank.tasks.values()), note)
         print(f"The chat page is at {serve(page, options.port, options.host)} (Ctrl-C ends it).", flush=True)
         page.block_thread()

@@ -26,14 +26,15 @@ def tokens_html(tokenizer, example: Encoded, supervise_end: bool = True) -> str:
     ----------
     tokenizer : the model's
     example : Encoded
-    supervise_end : bool, is the end of turn in the loss: the example's last token, whichever the chat template uses
+    supervise_end : bool, is the end of turn in the loss: the last token of each answer that is learned, whichever the
+        chat template uses
     """
     labels = example.labels(supervise_end)
-    last = len(labels) - 1
+    ends = {stop - 1 for _, stop in example.learned}
     spans = []
     for position, (token, label) in enumerate(zip(example.input_ids, labels, strict=True)):
         kind = "ignored" if label == IGNORED else "trained"
-        if position == last and label == IGNORED:
+        if position in ends and label == IGNORED:
             kind = "hidden-end"
         text = tokenizer.decode([token])
         shown = html.escape(text.replace("\n", "⏎"))
@@ -47,7 +48,7 @@ def label_microscope(tokenizer, examples: list[Encoded], outputs: dict[bool, lis
     Parameters
     ----------
     tokenizer : the model's
-    examples : list of Encoded
+    examples : list of Encoded, of questions and answers or of conversations
     outputs : dict, optional
         For True and False, what a model trained with and without the end of turn wrote for each example.
 

@@ -45,6 +45,16 @@ class LiveLoss:
             left = sum(r["seconds"] for r in history[-10:]) / len(history[-10:]) * (self.steps - row["step"])
             self.text.value = (
                 f"Step {row['step']} of {self.steps}, loss of this batch {row['loss']:.3f}, "
-                f"{row[self.unit] / row['seconds']:.0f} {self.unit}/s, {left:.0f} s left."
+                f"{row[self.unit] / row['seconds']:.0f} {self.unit}/s, {left:.0f} s left.{_held_out(history)}"
             )
         self._drawn_at = time.monotonic()
+
+
+def _held_out(history: list[dict]) -> str:
+    """The last validation loss and the lowest, in words; "" if none was measured."""
+    rows = [row for row in history if "validation_loss" in row]
+    if not rows:
+        return ""
+    best = min(rows, key=lambda row: row["validation_loss"])
+    now, lowest = rows[-1]["validation_loss"], best["validation_loss"]
+    return f" Validation loss {now:.3f}, lowest {lowest:.3f} at step {best['step']}."

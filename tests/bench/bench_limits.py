@@ -32,6 +32,37 @@ def test_the_process_grows_by_what_is_taken_though_it_is_given_back():
     assert int(done.stdout) == pytest.approx(200 * MB, rel=0.1), done.stderr
 
 
+READ_A_FILE = """
+import json, pathlib, sys, tempfile
+from lab_utils.finetune.examples import Examples
+from lab_utils.finetune.supervision import encode_row
+from lab_utils.finetune.training_rows import training_rows
+from lab_utils.memory.peak import process_bytes
+from lab_utils.models import load_tokenizer
+from lab_utils.tasks import own
+folder = pathlib.Path(tempfile.mkdtemp())
+with open(folder / "rows.jsonl", "w") as file:
+    for number in range(int(sys.argv[1])):
+        row = {"prompt": f"Ticket {number} " + "of some length " * 15, "answer": f"sort {number}"}
+        file.write(json.dumps(row) + chr(10))
+task, tokenizer = own(folder / "rows.jsonl"), load_tokenizer()
+before = process_bytes()
+examples = Examples(lambda row: encode_row(tokenizer, task, row), training_rows(task), 256)
+print(len(examples), process_bytes() - before)
+"""
+
+
+def test_fifty_thousand_rows_take_no_more_memory_than_five_hundred():
+    """Rows stay in their file, tokens are made for each batch: about two minutes."""
+    taken = {}
+    for rows in (500, 50_000):
+        command = [sys.executable, "-c", READ_A_FILE, str(rows)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        count, taken[rows] = map(int, done.stdout.splitlines()[-1].split())
+        assert count == rows * 4 // 5
+    assert taken[50_000] - taken[500] < 100 * MB
+
+
 def test_what_was_there_before_does_not_count():
     kept = torch.ones(150 * MB, dtype=torch.uint8)
     assert measured_peak(lambda: kept.add_(1), "cpu") < 10 * MB

@@ -18,8 +18,8 @@ from tiny_runs import CONFIG, EXACT, load_tiny
 
 from lab_utils.device import Device
 from lab_utils.errors import LabError
-from lab_utils.finetune import run as module
 from lab_utils.finetune.checkpoint import checkpoints
+from lab_utils.finetune.command import main
 from lab_utils.finetune.fsdp import check_shardable, read_plugin
 from lab_utils.finetune.recipe import Recipe
 from lab_utils.models.registry import decide_place, quantization_config
@@ -189,7 +189,7 @@ def runs_model(tmp_path):
 
 
 def test_one_process_has_nobody_to_share_with(runs_model, tmp_path, capsys):
-    assert module.main(["--output", str(tmp_path / "alone"), "--fsdp", str(CONFIG)]) == 2
+    assert main(["--output", str(tmp_path / "alone"), "--fsdp", str(CONFIG)]) == 2
     assert "One process has nobody to share with" in capsys.readouterr().err
     assert "ACCELERATE_USE_FSDP" not in os.environ
 

@@ -75,6 +75,22 @@ def test_a_four_bit_model_is_copied_where_that_fits(monkeypatch, kind, free, cop
     assert (decoding.quick_decoder(model) == "the copy") is copied
 
 
+def test_rows_of_either_kind_are_answered_with_shots_before_them(tiny_llama, tokenizer):
+    """A conversation is asked for its last answer; shots are turns between the system message and the prompt."""
+    model, task = tiny_llama(49152), TASKS["style"]
+    said = (("user", "hi"), ("assistant", "Arr"), ("user", "you"))
+    talk = [{"role": role, "content": text} for role, text in said]
+    rows = [{"prompt": "hi", "answer": "Arr"}, {"messages": [*talk, {"role": "assistant", "content": "me"}]}]
+    found = decoding.answers(model, tokenizer, task, rows)
+    assert found == generate(model, tokenizer, ["hi", talk], task)
+    shots = [{"prompt": "hi", "answer": "Arr"}]
+    assert prompt_ids(tokenizer, task, talk) == prompt_ids(tokenizer, task, "you", shots)
+    assert generate(model, tokenizer, ["you"], task, shots=shots) == found[1:]
+    assert prompt_ids(tokenizer, task, "you", [{"messages": talk[:2]}]) == prompt_ids(tokenizer, task, talk)
+    with pytest.raises(LabError, match="shot 1 has no column 'answer'"):
+        generate(model, tokenizer, ["you"], task, shots=[{"prompt": "a"}])
+
+
 class Constant(torch.nn.Module):
     """A head that says one token for ever."""
 

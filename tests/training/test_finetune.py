@@ -15,8 +15,9 @@ from lab_utils.finetune import run as module
 from lab_utils.finetune import trainer
 from lab_utils.finetune.adapter import attach_adapter, take_off_adapter, twin
 from lab_utils.finetune.checkpoint import checkpoints
+from lab_utils.finetune.command import main
 from lab_utils.finetune.recipe import Recipe
-from lab_utils.finetune.run import finetune, main, run_folder
+from lab_utils.finetune.run import finetune, run_folder
 from lab_utils.finetune.supervision import IGNORED, build_supervised, collate, encode
 from lab_utils.tasks.registry import TASKS, load_task
 

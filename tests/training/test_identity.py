@@ -1,6 +1,5 @@
 """What identifies a run: other data, tokens or weights are told apart, and the same ones on another machine are not."""
 
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +16,7 @@ from lab_utils.finetune.identity import (
     tokens_digest,
 )
 from lab_utils.finetune.recipe import Recipe
+from lab_utils.finetune.supervision import Encoded
 
 HERE, THERE = Device("cpu", "this one", "float32", ""), Device("cpu", "another one", "float32", "")
 ROWS = [{"prompt": "a", "answer": "b"}, {"prompt": "c", "answer": "d"}]
@@ -35,12 +35,10 @@ def test_data_differ_in_content_order_number_and_the_place_of_a_border():
 
 def test_tokens_differ_in_ids_and_in_where_the_answer_begins():
     def examples(*pairs):
-        return [SimpleNamespace(input_ids=ids, prompt_length=length) for ids, length in pairs]
+        return [Encoded(*pair) for pair in pairs]
 
-    digests = [
-        tokens_digest(examples(*pairs)) for pairs in ([([1, 2, 3], 2)], [([1, 2, 3], 1)], [([1, 2, 4], 2)], [])
-    ]
-    assert len(set(digests)) == 4
+    several = ([([1, 2, 3], 2)], [([1, 2, 3], 1)], [([1, 2, 4], 2)], [([1, 2, 3], 1, ((1, 2),))], [])
+    assert len({tokens_digest(examples(*pairs)) for pairs in several}) == 5
 
 
 def test_the_base_is_the_same_with_and_without_an_adapter(tiny_llama):

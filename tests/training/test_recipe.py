@@ -30,6 +30,11 @@ BAD = {
     "supervise_end": ["false", 0],
     "seed": [-1, 2**32, 0.5],
     "checkpoint_every": [0, -1, 1_000_001],
+    "turns": ["first", None, 1],
+    "validate_every": [-1, 0.5, 1_000_001],
+    "validation_examples": [0, 1.5],
+    "patience": [-1, 0.5],
+    "keep_best": ["no", 0],
 }
 
 
@@ -149,10 +154,13 @@ def test_the_fingerprint_counts_everything_but_checkpoint_every():
         "model": "smollm2-135m", "task": "style", "quantization": "fp4", "rank": 4, "alpha": 17.0, "dropout": 0.1,
         "use_rslora": True, "target_modules": "qv", "learning_rate": 1e-3, "warmup": 0.1, "steps": 7, "batch_size": 3,
         "max_length": 99, "max_grad_norm": 2.0, "weight_decay": 0.1, "gradient_checkpointing": True,
-        "train_examples": 12, "supervise_end": False, "seed": 1,
+        "train_examples": 12, "supervise_end": False, "seed": 1, "turns": "last", "validate_every": 5,
+        "validation_examples": 9,
     }
-    assert set(changes) | {"checkpoint_every"} == set(asdict(base))
+    measured = {"patience": 2, "keep_best": True}  # of the validation loss
+    assert {*changes, *measured, "checkpoint_every"} == set(asdict(base))
     prints = {name: replace(base, **{name: value}).fingerprint() for name, value in changes.items()}
+    prints |= {name: replace(base, validate_every=5, **{name: one}).fingerprint() for name, one in measured.items()}
     assert base.fingerprint() not in prints.values() and len(set(prints.values())) == len(prints)
     assert replace(base, checkpoint_every=3).fingerprint() == base.fingerprint()
     assert len(base.fingerprint()) == 12 and int(base.fingerprint(), 16) >= 0

@@ -1,0 +1,135 @@
+"""Your own data through `finetune`: rows, conversations, the record, scores, service and the command line."""
+
+import json
+
+import pytest
+import tiny_runs
+
+from lab_utils import evaluate, tasks
+from lab_utils.errors import LabError
+from lab_utils.finetune import Recipe, advise, finetune, run_folder
+from lab_utils.finetune.command import main
+from lab_utils.finetune.examples import Examples
+from lab_utils.finetune.supervision import Encoded, encode_row
+from lab_utils.finetune.training_rows import training_rows
+from lab_utils.models import load_tokenizer
+from lab_utils.serving import AdapterBank
+from lab_utils.serving.adapter_records import task_of
+
+LABELS = ("billing", "login", "delivery")
+TICKETS = [{"message": f"Ticket {n} about {LABELS[n % 3]}", "category": LABELS[n % 3]} for n in range(30)]
+CHATS = [
+    {"messages": [
+        {"role": "user", "content": f"Hello {n}"}, {"role": "assistant", "content": "Hi!"},
+        {"role": "user", "content": f"What is {n} plus one?"}, {"role": "assistant", "content": str(n + 1)},
+    ]}
+    for n in range(20)
+]  # fmt: skip
+SHORT = {"quantization": "none", "steps": 2, "batch_size": 2, "rank": 2, "alpha": 4}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    """A folder with the tiny model and its tokenizer, as a person has one."""
+    folder = tmp_path_factory.mktemp("mine") / "tiny"
+    tiny_runs.save_tiny(folder)
+    load_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def tickets():
+    return tasks.own(TICKETS, prompt="message", answer="category", system="Sort the ticket.", name="tickets")
+
+
+@pytest.fixture(scope="module")
+def chats():
+    return tasks.own(CHATS, messages="messages", name="chats")
+
+
+def test_a_run_is_known_by_its_data(tickets, model):
+    recipe = Recipe(task=tickets, model=model)
+    other = tasks.own(TICKETS[1:], prompt="message", answer="category", system="Sort the ticket.", name="tickets")
+    assert recipe.fingerprint() != Recipe(task=other, model=model).fingerprint()
+    assert run_folder(recipe).name == f"tickets-{recipe.fingerprint()}"
+    assert recipe.as_record()["task"] == tickets.key
+
+
+def test_tickets_train_are_scored_resumed_and_served(tickets, model, tmp_path):
+    recipe = Recipe(task=tickets, model=model, validate_every=1, **SHORT)
+    run = finetune(recipe, tmp_path, progress=False)
+    assert all("validation_loss" in row for row in run.history)
+    record = json.loads((tmp_path / "checkpoint-000002" / "record.json").read_text())
+    assert record["recipe"]["task"] == tickets.key and record["recipe"]["model"] == model
+    assert record["task"]["system"] == "Sort the ticket." and record["task"]["rows"]["train"] == 24
+
+    scores = evaluate.score(run, tickets)
+    assert len(scores.rows) == len(tickets["test"]) == 3
+    assert scores.measured.main.name == "label accuracy" and "label accuracy" in str(scores)
+    assert evaluate.score(run).rows == scores.rows  # the task comes from the run
+    assert [row["prompt"] for row in evaluate.score(run, TICKETS_ROWS).rows] == ["Ticket 1"]
+
+    assert finetune(recipe, tmp_path, progress=False).resumed_from == 2
+    found = task_of(tmp_path / "adapter")
+    assert (found.system, found.max_new_tokens) == ("Sort the ticket.", tickets.max_new_tokens)
+    bank = AdapterBank(run.model, run.tokenizer)
+    bank.load("mine", tmp_path / "adapter")
+    assert len(bank.answer(["Ticket 1"], "mine", max_new_tokens=2)) == 1
+
+
+TICKETS_ROWS = [{"prompt": "Ticket 1", "answer": "login"}]
+
+
+def test_other_data_of_the_same_name_are_another_recipe(tickets, model, tmp_path):
+    finetune(Recipe(task=tickets, model=model, **SHORT), tmp_path, progress=False)
+    other = tasks.own(TICKETS[3:], prompt="message", answer="category", system="Sort the ticket.", name="tickets")
+    with pytest.raises(LabError, match=r"another recipe \(task: tickets-\w+ there, tickets-\w+ here\)"):
+        finetune(Recipe(task=other, model=model, **SHORT), tmp_path, progress=False)
+
+
+def test_conversations_train_and_are_asked_for_their_last_turn(chats, model, tmp_path):
+    run = finetune(Recipe(task=chats, model=model, **SHORT), tmp_path, progress=False)
+    every = [row["supervised_tokens"] for row in run.history]
+    last = finetune(Recipe(task=chats, model=model, turns="last", **SHORT), tmp_path / "last", progress=False)
+    assert all(one["supervised_tokens"] < all_turns for one, all_turns in zip(last.history, every, strict=True))
+    row = chats["test"][0]["messages"]
+    scored = evaluate.score(run, chats).rows[0]
+    assert (scored["prompt"], scored["answer"]) == (row[-2]["content"], row[-1]["content"])
+    losses = evaluate.answer_losses(run.model, run.tokenizer, chats["test"], chats)
+    assert len(losses.losses) == len(chats["test"])
+
+
+def test_only_what_a_step_trains_on_is_turned_into_tokens_again(tickets, tokenizer):
+    """Lengths are kept, tokens are not: memory does not grow with the data."""
+    rows, asked = training_rows(tickets), []
+    examples = Examples(lambda row: asked.append(row) or encode_row(tokenizer, tickets, row), rows, 256)
+    assert len(asked) == len(rows) == len(examples)
+    kept = [value for value in vars(examples).values() if isinstance(value, list)]
+    assert not any(isinstance(one, Encoded) for value in kept for one in value)
+    assert examples[3] == encode_row(tokenizer, tickets, rows[3]) and len(asked) == len(rows) + 1
+    assert list(examples.lengths)[3] == len(examples[3].input_ids)
+
+
+def test_the_command_line_takes_a_file(model, tmp_path, capsys):
+    lines = ["message,category", *(f"{row['message']},{row['category']}" for row in TICKETS)]
+    (tmp_path / "tickets.csv").write_text("\n".join(lines), encoding="utf-8")
+    command = ["--data", str(tmp_path / "tickets.csv"), "--prompt", "message", "--answer", "category", "--model", model]
+    command += [text for name, value in SHORT.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+    assert main([*command, "--output", str(tmp_path / "run")]) == 0
+    assert "2 steps on 1 process(es)" in capsys.readouterr().out
+    assert main(["--data", "nowhere.csv", "--output", str(tmp_path / "other")]) == 2
+    assert "nowhere.csv" in capsys.readouterr().err
+    assert main(["--data", "a.csv", "--task", "style", "--output", "x"]) == 2
+    assert "--data and --task are two tasks" in capsys.readouterr().err
+
+
+def test_advice_is_given_and_not_taken(tickets, tokenizer):
+    recipe = Recipe(task=tickets, max_length=8, steps=500, batch_size=64, learning_rate=0.5)
+    found = {one.argument: one for one in advise(recipe, tokenizer=tokenizer)}
+    longest = max(len(encode_row(tokenizer, tickets, row).input_ids) for row in training_rows(tickets))
+    assert found["max_length"].advised >= longest and "would be left out" in str(found["max_length"])
+    assert found["batch_size"].advised == 24  # there are no more
+    assert found["steps"].advised == "1 to 2" and found["learning_rate"].source
+    assert recipe.max_length == 8
+    good = Recipe(task=tickets, batch_size=4, steps=12, learning_rate=2e-3)
+    assert all(one.advised is None for one in advise(good, tokenizer=tokenizer))
