@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..errors import LabError
 from .layouts import Layout, LeftOut, as_text
-from .sources import Source
+from .reading import Source
 
 KEPT = 5  # places that are kept of each finding
 MOST_LABELS = 2000  # more different answers than this are no labels

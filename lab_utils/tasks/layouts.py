@@ -84,6 +84,8 @@ def _known(given: object, name: str, columns: Sequence[str], where: str) -> tupl
             alike = [column for column in columns if column.strip().lower() == one.lower()]
             near = alike or difflib.get_close_matches(one, columns, 1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
+            if not near and where.lower().endswith((".csv", ".tsv")):
+                hint = " The first line of the file is read as the names of the columns."
             raise LabError(f"{where} has no column {one!r}; it has: {', '.join(map(repr, columns)) or 'none'}.{hint}")
     return found
 

@@ -12,8 +12,9 @@ from ..files import user_path
 from .answer_kinds import METRICS, answer_kind, metric_name
 from .intake import Intake, Scratch, take_in
 from .layouts import Layout, choose_layout
+from .reading import Source
 from .registry import Task
-from .sources import Source, open_source
+from .sources import open_source
 from .splitting import SPLITS, check_shares, cut
 
 

@@ -41,6 +41,7 @@ BROKEN = {  # file, content, options, what is said
     "text after an array": ("a.json", '[{"message": "x", "category": "y"}]\n]', "a.json, line 2, column 1: not JSON ("),
     "a text": ("a.json", '"x"', "a.json, line 1, column 1: expected rows, found str"),
     "no parquet": ("a.parquet", b"PAR1 and no more", "a.parquet cannot be read as Parquet"),
+    "no header": ("a.csv", "x,y\nz,y\n", "'x', 'y'. The first line of the file is read as the names of the columns"),
     "a spreadsheet": ("a.xlsx", b"", "a.xlsx is not a kind of file that can be read as data. Save it as CSV"),
 }
 
@@ -85,7 +86,9 @@ def test_a_broken_conversation_is_named_by_its_turn(tmp_path, turns, said):
         ({"a": 1}, {}, "a dict with the keys a: these are neither splits"),
         ({"train": {"train": PAIRS}}, {}, "The split 'train' has splits itself"),
         ({"val": PAIRS, "dev": PAIRS}, {}, "are both 'validation'"),
-        ("no such.csv", {}, "There is no file no such.csv"),
+        ("no such.csv", {}, "There is no file no such.csv in "),
+        ("owner/name", {}, "For a data set of the Hugging Face hub pass datasets.load_dataset('owner/name')"),
+        ({"train": PAIRS, "extra": PAIRS}, {}, "The split 'extra' is none of train, validation and test"),
         ([{"text": "only"}], {}, "which column is asked and which is answered? It has: 'text'"),
         ([{"prompt": "a", "chosen": "b", "rejected": "c"}], {}, "prompt='prompt', answer='chosen'"),
         (PAIRS, {"prompt": "message"}, "answer= is missing. Name both columns, of: message, category"),
@@ -146,3 +149,16 @@ def test_any_damage_is_a_task_or_a_message(tmp_path, name):
             refused += 1
             assert name in str(error)
     assert 0 < refused < 40
+
+
+def test_a_file_that_was_misspelt_is_named(tmp_path):
+    (tmp_path / "tickets.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(LabError, match=r"There is no file .*tickts\.csv\. Did you mean tickets\.csv\?"):
+        tasks.own(tmp_path / "tickts.csv")
+
+
+def test_files_of_a_folder_that_are_not_read_are_said(tmp_path, capsys):
+    for name in ("train", "test", "more"):
+        (tmp_path / f"{name}.jsonl").write_text('{"prompt": "a", "answer": "b"}\n')
+    assert tasks.own(tmp_path).splits == ("train", "test")
+    assert "not read: more.jsonl" in capsys.readouterr().out

@@ -1,0 +1,124 @@
+"""Files of five kinds as sources of rows; what a JSON file holds is seen by looking inside."""
+
+import difflib
+import itertools
+import json
+from pathlib import Path
+
+from ..errors import LabError, shown
+from ..files import explain
+from .data_lines import once_each
+from .memory_sources import SPLIT_NAMES, are_columns, are_splits, column_rows, listed_rows
+from .reading import Source
+from .text_files import SEPARATORS, Rows, decode_at, read_array, read_csv, read_json_lines, separator, text_lines, where
+
+KINDS = (".csv", ".tsv", ".tab", ".json", ".jsonl", ".ndjson", ".parquet")
+WAYS_OUT = {
+    ".xlsx": "Save it as CSV (UTF-8) in your spreadsheet program.", ".xls": "Save it as CSV (UTF-8).",
+    ".ods": "Save it as CSV (UTF-8).", ".gz": "Unpack it first.", ".zip": "Unpack it first.",
+    ".arrow": "Pass datasets.Dataset.from_file(path).", ".pkl": "Pass the table itself; a pickle can run code.",
+}  # fmt: skip
+INSIDE = ("data", "rows", "examples", "items", "records")  # keys under which a JSON file keeps its rows
+
+
+def of_file(path: Path, encoding: str) -> dict[str, Source]:
+    kind = path.suffix.lower()
+    if not path.is_file():
+        raise LabError(_missing(path))
+    if kind not in KINDS:
+        way_out = WAYS_OUT.get(kind, f"These are: {', '.join(KINDS)}. Or pass a list of dicts.")
+        raise LabError(f"{path} is not a kind of file that can be read as data. {way_out}")
+    if kind == ".parquet":
+        return {"": Source(lambda: _parquet(path), f"{path}, row {{}}", "Parquet", {})}
+    if kind in (".csv", ".tsv", ".tab"):
+        form = f"{kind[1:].upper()}, separated by {SEPARATORS[separator(path, encoding)]}"
+        return {"": Source(lambda: read_csv(path, encoding), f"{path}, line {{}}", form, {})}
+    return _of_json(path, encoding)
+
+
+def _missing(path: Path) -> str:
+    """That there is no such file, and what was meant, perhaps."""
+    said = f"There is no file {path}"
+    if not path.is_absolute():
+        said += f" in {Path.cwd()}"
+    there = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
+    if near := difflib.get_close_matches(path.name, there, 1):
+        return f"{said}. Did you mean {near[0]}?"
+    if not path.suffix:
+        return f"{said}. For a data set of the Hugging Face hub pass datasets.load_dataset({str(path)!r})."
+    return f"{said}. Check the name, or give the full path."
+
+
+def _of_json(path: Path, encoding: str) -> dict[str, Source]:
+    """A JSON or JSON Lines file, whichever it is inside, whatever it is called."""
+    first = next((line.strip() for line in text_lines(path, encoding) if line.strip()), "")
+    lines = {"": Source(lambda: read_json_lines(path, encoding), f"{path}, line {{}}", "JSON Lines", {})}
+    if path.suffix.lower() != ".json" and not first.startswith("["):
+        return lines
+    if first.startswith("[") or not first:
+        return {"": _array(path, encoding)}
+    if first.startswith("{") and _is_whole(first) and path.suffix.lower() == ".json" and _has_more(path, encoding):
+        return lines
+    return _of_object(path, "".join(text_lines(path, encoding)))
+
+
+def _array(path: Path, encoding: str) -> Source:
+    """A file that is one array. Where all of it is in one line, its rows are counted in place of its lines."""
+    by_line = _has_more(path, encoding)
+
+    def rows() -> Rows:
+        text = "".join(text_lines(path, encoding))
+        found = read_array(path, text, len(text) - len(text.lstrip())) if text.strip() else iter(())
+        return found if by_line else ((number, row) for number, (_, row) in enumerate(found, 1))
+
+    return Source(rows, f"{path}, {'line' if by_line else 'row'} {{}}", "a JSON array", {})
+
+
+def _is_whole(line: str) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
+
+
+def _has_more(path: Path, encoding: str) -> bool:
+    """Is there a second line with something in it?"""
+    return len(list(itertools.islice((line for line in text_lines(path, encoding) if line.strip()), 2))) > 1
+
+
+def _of_object(path: Path, text: str) -> dict[str, Source]:
+    """A JSON file that is one object: splits, rows under a key, columns, or a single example."""
+    start = len(text) - len(text.lstrip())
+    found, end = decode_at(json.JSONDecoder(object_pairs_hook=once_each), path, text, start)
+    if not isinstance(found, dict):
+        raise LabError(f"{where(path, text, start)}: expected rows, found {type(found).__name__}: {shown(found)}.")
+    if rest := text[end:].strip():
+        raise LabError(f"{where(path, text, text.index(rest, end))}: not JSON (text after the object). Delete it.")
+    inside = next((key for key in INSIDE if isinstance(found.get(key), list)), None)
+    if are_splits(found) and all(isinstance(rows, list) for rows in found.values()):
+        return {SPLIT_NAMES[name.lower()]: _rows(rows, f"{path}, {name}", "JSON") for name, rows in found.items()}
+    if inside:
+        return {"": _rows(found[inside], str(path), f"JSON, rows under {inside!r}")}
+    if are_columns(found):
+        return {"": Source(column_rows(found), f"{path}, row {{}}", "JSON, a list for each column", {})}
+    return {"": _rows([found], str(path), "JSON, a single example")}
+
+
+def _rows(rows: list, place: str, form: str) -> Source:
+    return Source(listed_rows(rows, place), f"{place}, row {{}}", form, {})
+
+
+def _parquet(path: Path) -> Rows:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            number = 0
+            for batch in file.iter_batches(batch_size=500):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise LabError(f"{path} cannot be read as Parquet: {explain(error)} Is it whole? Download it again.") from error
