@@ -8,9 +8,11 @@
     nf4          06, 07              Why these sixteen numbers?                        nf4_code, quantize_4bit
     memory       07, 11–13, A        Will it fit?                                      estimate
     models       00, 05–10, A        Which base models are there, and what runs here?  load_base
-    tasks        08, 10, A           What is it trained to do, on which data?          load_task
+    tasks        08, 10, A           What is it trained to do, on which data?          load_task, own
     finetune     00, 07, 08, 12, A   How do I train it?                                Recipe, finetune
     evaluate     08, 10, A           How good are its answers?                         score
+    scores                           How sure is a score?                              wilson
+    report_card                      Was it worth it?                                  report_card
     sweep        09                  Which rank, alpha, layers, data type?             load_sweep
     merging      10, A               What do I ship?                                   merge
     serving      10, A               How do many adapters share one base?              AdapterBank

@@ -73,7 +73,8 @@ def baselines(model, tokenizer, own: OwnTask, split: str = "test", limit: int = 
     found.append(_asked("the base with a prompt", base, tokenizer, own, rows, ()))
     if shots:
         examples = few_shots(own, shots, seed)
-        found.append(_asked(f"the base with {len(examples)} shots", base, tokenizer, own, rows, examples))
+        name = f"the base with {len(examples)} shot{'s' if len(examples) > 1 else ''}"
+        found.append(_asked(name, base, tokenizer, own, rows, examples))
     return found
 
 

@@ -183,23 +183,33 @@ def test_its_program_loads_base_and_adapter(run, own, capsys):
 
 
 def test_baselines_leave_the_adapter_out_and_on(run, own, monkeypatch):
-    asked = []
+    asked, answers = [], decoding.answers
 
-    def stand_in(model, tokenizer, task, rows, shots=()):
+    def watched(model, tokenizer, task, rows, shots=()):
         asked.append((model, len(shots)))
-        return ["login"] * len(rows)
+        return answers(model, tokenizer, task, rows, shots=shots)
 
-    monkeypatch.setattr(decoding, "answers", stand_in, raising=False)
+    monkeypatch.setattr(decoding, "answers", watched)
     ids = run.tokenizer("hello there", return_tensors="pt")["input_ids"]
     with torch.no_grad():
         before = run.model.eval()(ids).logits
-        card = report_card.report_card(run, own, shots=2)
+        card = report_card.report_card(run, own, limit=4, shots=2)
         base, _ = load_base(run.output_dir.parent / "tiny", verbose=False)
         assert torch.equal(asked[1][0](ids).logits, base(ids).logits) and asked[0][0] is run.model
         assert torch.equal(run.model(ids).logits, before)
     assert [one.name for one in card.scored] == ["the adapter", comparing.MAJORITY, "the base with a prompt",
                                                  "the base with 2 shots"]  # fmt: skip
     assert [shots for _, shots in asked] == [0, 0, 2]
+
+
+def test_conversations_have_a_card(run):
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"},
+             {"role": "user", "content": "and?"}, {"role": "assistant", "content": "bye then"}]  # fmt: skip
+    own = tasks.own([{"messages": turns}] * 8, split=(0.5, 0, 0.5), max_new_tokens=4)
+    card = report_card.report_card(run, own, limit=2, shots=1)
+    assert [one.name for one in card.scored] == ["the adapter", "the base with a prompt", "the base with 1 shot"]
+    assert card.scored[0].prompts == ("and?", "and?") and card.scored[0].answers == ("bye then", "bye then")
+    assert "token F1" in card.html.read_text()
 
 
 def test_answers_to_other_examples_are_not_compared(own):
