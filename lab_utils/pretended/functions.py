@@ -118,11 +118,11 @@ def is_pinned(func, tensor, *args, **kwargs):
 
 
 def cpu(func, tensor, *args, **kwargs):
-    return moved(tensor, None)
+    return converted(tensor, CPU, None, False, None)
 
 
 def cuda(func, tensor, device=None, *args, **kwargs):
-    return moved(tensor, card_number(device) or 0)
+    return converted(tensor, torch.device("cuda", card_number(device) or 0), None, False, None)
 
 
 def to(func, tensor, *args, **kwargs):

@@ -60,8 +60,9 @@ def converted(tensor: torch.Tensor, device, dtype, copy: bool, memory_format) ->
     with without_rules():
         real = DEVICE(tensor).type
     if "meta" in (real, device and device.type):  # no storage to label; from meta, torch raises
+        target = "cpu" if device and device.type == "cuda" else device or "meta"
         with without_rules():
-            return tensor.to(device or "meta", dtype or tensor.dtype)
+            return tensor.to(target, dtype or tensor.dtype)
     if copy or memory_format is not None or dtype not in (None, tensor.dtype):
         options = {"memory_format": memory_format} if memory_format else {}
         with torch._C.DisableTorchFunction():

@@ -31,6 +31,8 @@ FAULTS = {
     "two devices, in a layer's own tensor": DEVICES,
     "a checkpoint loaded to the card it came from": DEVICES,
     "two cards": "cuda:0 and cuda:1",
+    "nothing to copy": "NotImplementedError: Cannot copy out of meta tensor",
+    "nothing to copy to the card": "NotImplementedError: Cannot copy out of meta tensor",
     "numpy": NUMPY,
     "numpy of a parameter": NUMPY,
     "np.asarray": NUMPY,

@@ -82,6 +82,8 @@ FAULTS = {
     "a CPU tensor indexed by the card": lambda: torch.ones(5)[torch.tensor([1], device="cuda")],
     "values of the CPU written by index": lambda: card(5).index_put_((whole(2),), torch.ones(2)),
     "two cards": lambda: torch.ones(2, device="cuda:0") + torch.ones(2, device="cuda:1"),
+    "nothing to copy": lambda: torch.empty(2, device="meta").cpu(),
+    "nothing to copy to the card": lambda: torch.empty(2, device="meta").cuda(),
     "numpy": lambda: card(3).numpy(),
     "numpy of a parameter": lambda: nn.Parameter(card(3)).detach().numpy(),
     "np.asarray": lambda: np.asarray(card(3)),
