@@ -75,10 +75,11 @@ def take_off_adapter(model):
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    base = base_model(model)
+    base, inside = base_model(model), None
     for name, module in list(base.named_modules()):
-        if isinstance(module, BaseTunerLayer):
+        if isinstance(module, BaseTunerLayer) and not (inside and name.startswith(inside)):
             base.set_submodule(name, module.get_base_layer())
+            inside = f"{name}."  # around a mixture's experts there are two, one in the other
     for note in ("peft_config", "_hf_peft_config_loaded"):
         base.__dict__.pop(note, None)
     return base

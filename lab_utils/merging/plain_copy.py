@@ -22,6 +22,12 @@ def is_four_bit(module) -> bool:
     return type(module).__name__ == "Linear4bit" and hasattr(module, "weight") and not hasattr(module, "base_layer")
 
 
+def is_mergeable(model) -> bool:
+    """Are all adapters on a model of a kind that can be merged here? Those around a mixture's experts are not."""
+    kinds = [type(module) for module in base_model(model).modules() if hasattr(module, "lora_A")]
+    return all(f"{kind.__module__}.{kind.__name__}" in MERGEABLE for kind in kinds)
+
+
 def replaced_layers(base) -> dict:
     """The layers that a plain copy replaces, by name: peft's LoRA layers, and 4-bit layers without an adapter."""
     found, inside = {}, None
@@ -161,7 +167,25 @@ def merged_layer(module, dtype: torch.dtype, weight=None):
         if not twin.disable_adapters:
             Linear.merge(twin, safe_merge=True)  # peft's rule for plain weights, whatever layer these came from
         twin = twin.base_layer
-    return twin.to(dtype)
+    inner = getattr(module, "base_layer", module)
+    return (_transposed(twin) if was_transposed(inner) else twin).to(dtype)
+
+
+def was_transposed(layer) -> bool:
+    """Was it a layer of GPT-2, which has its matrix as (in, out), before it became a 4-bit layer with (out, in)?"""
+    return is_four_bit(layer) and getattr(getattr(layer, "source_cls", None), "__name__", "") == "Conv1D"
+
+
+def _transposed(layer):
+    """A plain linear layer as GPT-2 has it."""
+    from transformers.pytorch_utils import Conv1D
+
+    plain = Conv1D(1, 1)
+    plain.nf, plain.nx = layer.weight.shape
+    plain.weight = torch.nn.Parameter(layer.weight.detach().T.contiguous(), requires_grad=False)
+    bias = layer.weight.new_zeros(plain.nf) if layer.bias is None else layer.bias.detach()
+    plain.bias = torch.nn.Parameter(bias, requires_grad=False)
+    return plain
 
 
 def copy_of(model, build, dtype: torch.dtype, *, original=None, share: bool = False):
@@ -177,7 +201,7 @@ def copy_of(model, build, dtype: torch.dtype, *, original=None, share: bool = Fa
         plain.__dict__.pop(note, None)
     for name, layer in layers.items():
         try:
-            plain.set_submodule(name, build(layer, dtype, theirs[name].weight if original else None))
+            plain.set_submodule(name, build(layer, dtype, _weight_of(theirs[name], layer) if original else None))
         except (NotImplementedError, RuntimeError, ValueError) as error:
             raise LabError(f"peft cannot merge this adapter, on {name}: {error}") from error
     if not share:
@@ -189,6 +213,11 @@ def copy_of(model, build, dtype: torch.dtype, *, original=None, share: bool = Fa
     if head is not None and head.weight is not plain.get_input_embeddings().weight:
         plain.config.tie_word_embeddings = False
     return plain.eval()
+
+
+def _weight_of(theirs, layer):
+    """The matrix of a layer's counterpart, as (out, in)."""
+    return theirs.weight.T if was_transposed(getattr(layer, "base_layer", layer)) else theirs.weight
 
 
 def _own_tensors(plain, done: set, dtype: torch.dtype) -> None:
@@ -213,6 +242,7 @@ def _counterpart(original, name: str, layer):
         found = None
     inner = getattr(layer, "base_layer", layer)
     shape = tuple(inner.weight.quant_state.shape) if is_four_bit(inner) else tuple(inner.weight.shape)
+    shape = shape[::-1] if was_transposed(inner) else shape
     if found is None or tuple(found.weight.shape) != shape:
         there = "has no such layer" if found is None else f"has {tuple(found.weight.shape)} there"
         raise LabError(f"`original` is another model: {name} is {shape} in the adapted model, and `original` {there}.")

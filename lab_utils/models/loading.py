@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..errors import LabError
 from ..files import explain
+from .own import OF_CODE, PICKLED
 from .sources import Source
 from .weights import refuse_nonfinite, tensors_in, tensors_of
 
@@ -30,6 +31,8 @@ def not_loaded(source: Source, error: Exception) -> str:
     text = (str(error).splitlines() or [""])[0].removesuffix(".") or type(error).__name__
     if ran_out(error):
         return f"{name} does not fit into memory ({text}). Load it with quantization='nf4', or take a smaller model."
+    if source.kind != "embedded" and (why := _not_ours(text)):
+        return f"{name} is refused: {why}."
     if source.kind != "hub":
         return f"The model folder {where} cannot be read ({text}). {_way_out(source)}"
     if getattr(error, "errno", None) in OF_THE_DISK:
@@ -42,6 +45,17 @@ def not_loaded(source: Source, error: Exception) -> str:
         f"{name} ({where}) could not be loaded from the Hugging Face hub: {text}.{license} "
         "Without a network use the embedded model, load_base('smollm2-135m')."
     )
+
+
+def _not_ours(text: str) -> str:
+    """What transformers' words say of a model that the lab does not load, in the lab's words; "" for other words."""
+    if "trust_remote_code" in text or "custom code" in text:
+        return OF_CODE
+    if "use_safetensors" in text or ("safetensors" in text and "does not appear to have" in text):
+        return PICKLED.format(names="there is no .safetensors file")
+    if "does not recognize this architecture" in text or "Unrecognized configuration class" in text:
+        return f"transformers has no causal language model of this architecture ({text}). Take another one"
+    return ""
 
 
 def _way_out(source: Source) -> str:

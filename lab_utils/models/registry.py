@@ -7,7 +7,9 @@ from ..errors import LabError, choose
 from ..quiet import quiet
 from .catalogue import MODELS as MODELS  # handed on
 from .catalogue import default_model, float16_warning
+from .chat_template import give_template
 from .loading import not_loaded, refuse_damaged
+from .own import check_causal, check_folder, notes
 from .sources import Source, find_source
 from .sources import base_model as base_model  # handed on
 from .sources import name_of as name_of
@@ -80,7 +82,8 @@ def load_base(name: str | Path | None = None, quantization: str | None = None, d
     ------
     LabError
         Unknown name or quantization, no bitsandbytes, no network for a hub model, a gated model, too little memory; a
-        weight is NaN or infinite.
+        weight is NaN or infinite; an own model's weights are a pickle or quantized already, it needs code of its own,
+        or is no causal language model.
     """
     device = device if isinstance(device, Device) else find_device(device)
     config = quantization_config(quantization or "none", device, sharded)
@@ -89,16 +92,24 @@ def load_base(name: str | Path | None = None, quantization: str | None = None, d
         print(f"{source.name}, {quantization or 'none'}, on {device}.")
         if source.note:
             print(f"Note: {source.note}.")
+    check_folder(source)
     model, tokenizer = _load(source, config, device, decide_place(device.kind, sharded))
     keep_weights_trainable(model)
     model.lab_model = source.name
-    if verbose and (warning := float16_warning(source.name, _model_type(model), device.compute_dtype)):
-        print(f"Warning: {warning}")
+    said = [give_template(tokenizer), *notes(source, model)]
+    if source.name not in MODELS and not sharded:
+        check_causal(source, model)
+    if verbose:
+        print("".join(f"Note: {note}.\n" for note in said if note), end="")
+        if warning := float16_warning(source.name, _model_type(model), device.compute_dtype):
+            print(f"Warning: {warning}")
     return model, tokenizer
 
 
 def load_tokenizer(name: str | Path = "smollm2-135m"):
     """Only the tokenizer of a base model, as `load_base` gives it; takes a fraction of a second.
+
+    One without a chat template gets a plain one, and that is printed.
 
     Raises
     ------
@@ -107,9 +118,12 @@ def load_tokenizer(name: str | Path = "smollm2-135m"):
     """
     source = find_source(name)
     try:
-        return _tokenizer(source.where)
+        tokenizer = _tokenizer(source.where)
     except Exception as error:
         raise LabError(not_loaded(source, error)) from error
+    if said := give_template(tokenizer):
+        print(f"Note: {said}.")
+    return tokenizer
 
 
 def _tokenizer(where: str):
@@ -147,9 +161,11 @@ def _load(source: Source, config, device: Device, place: str | int):
                 dtype=device.torch_dtype,
                 device_map={"": place},
                 # eager: SDPA's bfloat16 backward with a padding mask is slow on CPUs (see tests/bench/bench.py).
-                attn_implementation="eager" if device.kind == "cpu" else "sdpa",
+                # On a GPU transformers takes SDPA where the model has it.
+                attn_implementation="eager" if device.kind == "cpu" else None,
                 output_loading_info=True,
                 trust_remote_code=False,
+                use_safetensors=True,
             )
     except Exception as error:  # transformers, safetensors, the hub, its network library and CUDA can raise anything
         raise LabError(not_loaded(source, error)) from error

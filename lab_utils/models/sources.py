@@ -56,10 +56,10 @@ def model_name(value: object) -> str:
         return str(value)
     if isinstance(value, (str, os.PathLike)) and os.fspath(value):
         path = user_path(value)
-        if path.is_dir() or isinstance(value, os.PathLike) or _is_written_as_path(value, path):
-            return str(path.resolve())
         if path.is_file():
             raise LabError(f"The model {value} is a file. Name the folder that it is in, with its config.json.")
+        if path.is_dir() or isinstance(value, os.PathLike) or _is_written_as_path(value, path):
+            return str(path.resolve())
         if HUB_NAME.fullmatch(value):
             return str(value)
     raise LabError(
