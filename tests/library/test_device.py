@@ -13,6 +13,7 @@ def pretend_gpu(monkeypatch, name: str, capability: int) -> None:
     monkeypatch.delenv("LORA_LAB_DEVICE", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: name)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", list)  # a CUDA build would go on to ask the driver
     monkeypatch.setattr(
         torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or capability >= 80
     )
@@ -22,7 +23,7 @@ def pretend_cpu(monkeypatch, **capabilities) -> None:
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
 
 
 @pytest.mark.parametrize(
