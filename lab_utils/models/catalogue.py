@@ -86,6 +86,7 @@ def default_model() -> str:
 
 def learning_rate(name: str) -> float:
     """A learning rate to begin with for a model, a name in `MODELS` or any other; where from, `larger_model` prints."""
+    name = default_model() if name == "auto" else name
     return MODELS[name].learning_rate if name in MODELS else OTHER_RATE
 
 

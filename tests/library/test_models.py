@@ -120,7 +120,7 @@ def test_every_model_has_a_learning_rate_that_was_tested_or_is_cited():
     for name, one in MODELS.items():
         assert "https://" in one.rate_source or "tested in this course" in one.rate_source, name
         assert 0 < learning_rate(name) <= 2e-3
-    assert learning_rate("somebody/else") == 2e-4
+    assert learning_rate("somebody/else") == 2e-4 and learning_rate("auto") == Recipe().learning_rate
 
 
 @pytest.mark.parametrize("name", list(MODELS))
