@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..device import find_device, use_threads
+from ..device import KINDS, find_device, use_threads
 from ..environment import runs_folder
 from ..errors import LabError, shown
 from ..files import user_path
@@ -112,7 +112,7 @@ def finetune(
         the old run to `previous/`, or `previous-2/` and so on.
     base : (model, tokenizer), optional
         What `load_base` returned for this recipe, to save loading it again. An adapter on it is taken off. A recipe
-        with model="auto" takes the base's name.
+        with model="auto" takes the base's name. The run trains on the device where the base is.
     dataset : optional
         Rows with "prompt" and "answer", both text, or conversations with "messages": a datasets.DatasetDict or a dict
         with the split "train" (and "validation", to measure the loss on it), a datasets.Dataset, or a list of dicts.
@@ -148,7 +148,7 @@ def finetune(
     rows = training_rows(dataset, recipe.train_examples)
     held_out = training_rows(dataset, recipe.validation_examples, "validation") if recipe.validate_every else None
     identity: dict = {"data": data_digest(rows)}
-    device = find_device()
+    device = _device_for(None if fsdp or launched_sharded() else base)
     use_threads()
     keep_freed_memory()
     plugin = read_plugin(fsdp, device) if fsdp or launched_sharded() else None
@@ -213,6 +213,14 @@ def _check_arguments(recipe, output_dir, base) -> None:
     if base is not None and not (pair and hasattr(base[0], "named_parameters") and callable(base[1])):
         kind = f"({', '.join(type(one).__name__ for one in base)})" if pair else type(base).__name__
         raise LabError(f"base={kind} is out of range: the pair (model, tokenizer) that load_base returns.")
+
+
+def _device_for(base):
+    """Where a run trains: where the base is that was given, else this machine's device."""
+    device = find_device()
+    first = next(base[0].parameters(), None) if base else None
+    elsewhere = first is not None and first.device.type in KINDS and first.device.type != device.kind
+    return find_device(first.device.type) if elsewhere else device
 
 
 def _model_name(recipe: Recipe, base, output_dir: Path | None) -> str:

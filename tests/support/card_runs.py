@@ -27,14 +27,15 @@ ROWS = [{"prompt": f"{count} tents", "answer": f'{{"qty":{count}}}'} for count i
 RECIPE = Recipe(steps=3, batch_size=2, rank=2, alpha=4, checkpoint_every=1)
 
 
-def base(quantization: str) -> tuple:
-    """The tiny model on the card, as `load_base` loads one."""
-    return models.load_base(str(FOLDER / "tiny"), quantization, verbose=False)
+def base(quantization: str, device: str | None = None) -> tuple:
+    """The tiny model on the card, or on the CPU beside it, as `load_base` loads one."""
+    return models.load_base(str(FOLDER / "tiny"), quantization, device, verbose=False)
 
 
-def train(name: str, recipe: Recipe = RECIPE, **options) -> dict:
+def train(name: str, recipe: Recipe = RECIPE, device: str | None = None) -> dict:
     """What a run leaves behind: its losses, skipped steps and state."""
-    run = finetune(recipe, FOLDER / name, base=base(recipe.quantization), dataset=ROWS, progress=False, **options)
+    pair = base(recipe.quantization, device)
+    run = finetune(recipe, FOLDER / name, base=pair, dataset=ROWS, progress=False)
     state = torch.load(sorted((FOLDER / name).glob("checkpoint-*"))[-1] / "state.pt", weights_only=True)
     return {
         "losses": [row["loss"] for row in run.history], "skipped": [row.get("skipped") for row in run.history],
@@ -55,6 +56,7 @@ def main() -> None:
     found["again"] = train("resumed", with_all)
     found["int8"] = train("int8", replace(RECIPE, quantization="int8", steps=1))
     found["none"] = train("none", replace(RECIPE, quantization="none", steps=1))
+    found["beside"] = train("beside", replace(RECIPE, quantization="none", steps=1), "cpu")
     if fp16:
         with overflowing(steps=2):
             found["overflow"] = train("overflow")

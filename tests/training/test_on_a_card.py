@@ -39,6 +39,11 @@ def test_a_resumed_run_has_the_losses_of_a_whole_one(found):
     assert found["again"]["losses"] == found["whole"]["losses"]
 
 
+def test_a_base_that_was_loaded_on_the_cpu_trains_there(found):
+    assert found["beside"]["random"] == 0 and not found["beside"]["scaler"]
+    assert all(math.isfinite(loss) for loss in found["beside"]["losses"])
+
+
 def test_steps_that_overflow_are_left_out_and_on_record(found):
     if found["card"] == "T4":
         assert found["overflow"]["skipped"] == [1, 1, 0]

@@ -138,3 +138,21 @@ def test_the_microscope_shows_conversations():
     assert f"{example.supervised()} of {len(example.input_ids)} tokens are trained" in label_microscope(
         tokenizer, [example]
     ).view.value
+
+
+def test_trl_learns_the_same_tokens(tiny_llama, tmp_path):
+    """`assistant_only_loss` of its trainer, where the template marks what the assistant writes."""
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    tokenizer = qwen(MARKED)
+    settings = {"assistant_only_loss": True, "use_cpu": True, "bf16": False, "report_to": "none", "max_length": None}
+    trainer = SFTTrainer(
+        model=tiny_llama(len(tokenizer)), args=SFTConfig(str(tmp_path), **settings),
+        train_dataset=Dataset.from_list([{"messages": TALK}]), processing_class=tokenizer,
+    )  # fmt: skip
+    row = trainer.train_dataset[0]
+    batch = trainer.data_collator([row])
+    labels = encode_row(tokenizer, BARE, {"messages": TALK}).labels()
+    assert batch["labels"][0].tolist()[: len(labels)] == labels
+    assert set(batch["labels"][0].tolist()[len(labels) :]) <= {IGNORED}
