@@ -6,6 +6,7 @@
 #   make test TESTS="-m 'not browser'"      flags and files for pytest; make quick takes them too
 #   make course COURSE="--only 00 08"      flags for the course: --fast, --only, --output
 #   make present PRESENT="--ready --only rank lora"      flags for the live demonstration: --port, --only, --ready, --no-browser
+#   make gpu-check GPU_CHECK="--only memory"      flags for the check of a GPU: --only, --budget, --output, --pretend
 
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -14,6 +15,7 @@ LAB_FLAGS ?=
 TESTS ?=
 COURSE ?=
 PRESENT ?=
+GPU_CHECK ?=
 NN ?= 01
 
 BIN := .venv/bin
@@ -35,7 +37,7 @@ LARGE := awk '/^ *(Downloading|Using cached|Processing) .*\.whl/ && /GB|MB|torch
               /^Installing collected/ { print "  Packages to install: " NF - 3; fflush() }'
 
 .DEFAULT_GOAL := help
-.PHONY: help lab quick test course lint bench model browser editions present slides evidence
+.PHONY: help lab quick test course lint bench model browser editions present slides evidence gpu-check
 
 help:
 	@echo "For students"
@@ -46,6 +48,7 @@ help:
 	@echo "  make editions    the notebooks for students and for instructors, in editions/"
 	@echo "  make present     show the explorers to a class, full screen and in large type"
 	@echo "  make slides NN=01   show a notebook as slides"
+	@echo "  make gpu-check   on a GPU, the evening before: does the course run on this card?"
 	@echo
 	@echo "For contributors"
 	@echo "  make quick       the tests that need no minute: after every change"
@@ -86,6 +89,9 @@ present: $(TEACH) model
 
 slides: $(TEACH) model
 	@$(BIN)/python -m lab_utils.classroom slides $(NN) $(ROOT_FLAG) $(LAB_FLAGS)
+
+gpu-check: $(LAB) model
+	@$(BIN)/python -m lab_utils.gpu_check $(GPU_CHECK)
 
 lint: $(DEV)
 	@$(BIN)/ruff check .

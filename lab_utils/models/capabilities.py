@@ -68,6 +68,7 @@ def _processor():
         total = total_memory_bytes()
         name, _ = decide_larger("cuda", total, device.compute_dtype, hub_reachable())
         hint = gpu_hint(total / GIB, device.compute_dtype, name)
+        hint += " Before a class, `make gpu-check` tries the whole course on this card."
         return "device", f"{device}; {total / GIB:.1f} GiB", True, hint
     advice = (
         f"{threads} thread(s). Everything runs here; a GPU is not needed. "

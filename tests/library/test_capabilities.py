@@ -70,6 +70,7 @@ def pretend_gpu(monkeypatch, name, gib, has_bf16, hub):
         "get_device_name": lambda: name,
         "is_bf16_supported": lambda including_emulation=True: including_emulation or has_bf16,
         "current_device": lambda: 0,
+        "get_arch_list": list,  # a CUDA build would go on to ask the driver
         "get_device_properties": lambda device: SimpleNamespace(total_memory=bytes_),
         "mem_get_info": lambda: (bytes_ - 2**28, bytes_),
     }.items():
@@ -103,7 +104,7 @@ def test_a_gpus_row_names_what_fits_and_no_less(monkeypatch, name, gib, has_bf16
         if "bert" not in other.lower() and model.total_parameters() > ARCHITECTURES[largest].total_parameters():
             assert peak(other, 1, 512, gradient_checkpointing=True) > room, other
     batch = int(advice.split("batches of up to ")[1].split(" ×")[0])
-    assert "smollm2-1.7b takes" in advice
+    assert "smollm2-1.7b takes" in advice and "make gpu-check" in advice
     assert peak("SmolLM2-1.7B", batch, 256) <= room < peak("SmolLM2-1.7B", 2 * batch, 256)
 
 
