@@ -102,8 +102,8 @@ def float16_warning(what: str, model_type: str, dtype: str) -> str:
     if dtype != "float16" or model_type not in OVERFLOWS:
         return ""
     return (
-        f"{what} ({model_type}) is known to give NaN in float16 ({OVERFLOWS[model_type]}), and this GPU has no "
-        "bfloat16. A SmolLM2 is safe there."
+        f"Models like {what} ({model_type}) are known to give NaN in float16 ({OVERFLOWS[model_type]}), and this GPU "
+        "has no bfloat16. A SmolLM2 is safe there."
     )
 
 

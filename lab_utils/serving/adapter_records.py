@@ -1,5 +1,6 @@
-"""The adapters that come with the course, and the record that says which task an adapter was trained on."""
+"""The adapters that come with the course, and the record that says on which task and base an adapter was trained."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from .. import files
@@ -44,6 +45,38 @@ def task_of(folder: str | Path) -> str | Task | None:
     LabError
         There is a record, and it cannot be read.
     """
+    for record in _records(folder):
+        if own := _own_task(record):
+            return own
+        task = _of_recipe(record, "task")
+        if task is not None:
+            return task
+    return None
+
+
+def base_of(folder: str | Path) -> str | None:
+    """The base that an adapter was trained on, by the same record: a name in `MODELS`, a folder, or owner/name.
+
+    Returns
+    -------
+    str, or None if no record that can be read names one
+    """
+    try:
+        names = [_of_recipe(record, "model") for record in _records(folder)]
+    except LabError:
+        return None
+    return next((name for name in names if name not in (None, "auto")), None)
+
+
+def _of_recipe(record: object, name: str) -> str | None:
+    """A text of the recipe in a record."""
+    recipe = record.get("recipe") if isinstance(record, dict) else None
+    value = recipe.get(name) if isinstance(recipe, dict) else None
+    return value if isinstance(value, str) else None
+
+
+def _records(folder: str | Path) -> Iterator[object]:
+    """What was written about an adapter, the nearest first; a LabError for a file that cannot be read."""
     folder = files.user_path(folder)
     records = [folder / "record.json"]
     if folder.name == "adapter":
@@ -52,19 +85,12 @@ def task_of(folder: str | Path) -> str | Task | None:
         if not path.is_file():
             continue
         try:
-            record = files.read_json(path)
+            yield files.read_json(path)
         except LabError as error:
             raise LabError(
                 f"{error} It would say which task the adapter was trained on. Name the task yourself, as "
                 "task='bookings', and the record is not read; or delete the file."
             ) from error
-        if own := _own_task(record):
-            return own
-        recipe = record.get("recipe") if isinstance(record, dict) else None
-        task = recipe.get("task") if isinstance(recipe, dict) else None
-        if isinstance(task, str):
-            return task
-    return None
 
 
 def _own_task(record: object) -> Task | None:

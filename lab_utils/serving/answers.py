@@ -8,7 +8,7 @@ from ..errors import LabError
 from ..files import user_path
 from ..tasks import TASKS, Task, load_task
 from ..tasks.registry import find_task
-from .adapter_records import recorded_adapter, task_of
+from .adapter_records import base_of, recorded_adapter, task_of
 from .bank import AdapterBank
 
 BASE = "base"
@@ -63,7 +63,7 @@ def answers_of(bank, base_task: str | None = None) -> Answers:
     return answers
 
 
-def load_bank(folders: Mapping[str, Path], model: str = "smollm2-135m", task: str | None = None):
+def load_bank(folders: Mapping[str, Path], model: str | None = None, task: str | None = None):
     """A bank of the adapters in `folders` (name -> folder) on a base, rounded to NF4 as in training.
 
     On a CPU the bank holds the dequantized weights, which give the same answers faster.
@@ -71,14 +71,16 @@ def load_bank(folders: Mapping[str, Path], model: str = "smollm2-135m", task: st
     Parameters
     ----------
     folders : dict name -> folder
-    model : str, the base
+    model : str, optional
+        The base: a name in `MODELS`, a folder, or owner/name on the hub. Default: the one that the adapters' records
+        name, or the embedded one.
     task : str, optional
         A name in `lab_utils.tasks.TASKS`: that of adapters whose folder does not say which task they were trained on.
 
     Raises
     ------
     LabError
-        Nothing says an adapter's task; or as `load_base` and `AdapterBank.load`.
+        Nothing says an adapter's task, or two were trained on two bases; or as `load_base` and `AdapterBank.load`.
     """
     tasks = {name: _task_of(folder, task) for name, folder in folders.items()}
     for name, its_task in tasks.items():
@@ -92,13 +94,22 @@ def load_bank(folders: Mapping[str, Path], model: str = "smollm2-135m", task: st
     from ..models import four_bit_problem, load_base
 
     quantization = "none" if four_bit_problem() else "nf4"
-    base, tokenizer = load_base(model, quantization)
+    base, tokenizer = load_base(model or _base_of(folders), quantization)
     if quantization == "nf4" and base.device.type == "cpu":
         base = dequantized_copy(base)
     bank = AdapterBank(base, tokenizer)
     for name, folder in folders.items():
         bank.load(name, folder, tasks[name])
     return bank
+
+
+def _base_of(folders: Mapping[str, Path]) -> str | None:
+    """The one base that the adapters' records name; None if none does."""
+    found = {name: base for name, folder in folders.items() if (base := base_of(folder))}
+    if len(set(found.values())) > 1:
+        named = ", ".join(f"{name} on {base}" for name, base in found.items())
+        raise LabError(f"These adapters were trained on different bases ({named}). Load those of one base together.")
+    return next(iter(found.values()), None)
 
 
 def _task_of(folder: Path, task: str | None) -> str | Task | None:

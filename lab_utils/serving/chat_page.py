@@ -148,7 +148,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--adapter", action="append", default=[], metavar="NAME=FOLDER",
                         help="an adapter to load; again for another (default: the recorded bookings and style)")
     parser.add_argument("--task", help="the task of adapters whose folder does not say it in record.json")
-    parser.add_argument("--model", default="smollm2-135m", help="the base model (default: %(default)s)")
+    parser.add_argument("--model", help="the base model (default: the one that the adapters were trained on)")
     parser.add_argument("--port", type=int, default=PORT, help="default: %(default)s")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (default: %(default)s)")
     options = parser.parse_args(arguments)

@@ -175,7 +175,7 @@ def test_the_command_passes_the_task_on(monkeypatch, tmp_path):
     monkeypatch.setattr(chat_page, "check_port", lambda *_: None)
     monkeypatch.setattr(chat_page, "load_bank", load_bank)
     assert chat_page.main(["--adapter", f"mine={tmp_path}", "--task", "style"]) == 2
-    assert made == [({"mine": tmp_path}, "smollm2-135m", "style")]
+    assert made == [({"mine": tmp_path}, None, "style")]
 
 
 def test_the_base_of_adapters_without_a_task_is_not_given_one():

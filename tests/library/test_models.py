@@ -104,7 +104,7 @@ def test_a_larger_model_says_what_it_takes_before_anything_is_fetched(monkeypatc
     said = capsys.readouterr().out
     assert "download: 3.1 GB from huggingface.co/Qwen/Qwen2.5-1.5B-Instruct" in said and "this GPU has 15.0" in said
     assert f"memory: about {training_bytes('qwen2.5-1.5b', 'float16') / GIB:.1f} GiB" in said
-    assert "learning rate: 0.0002 (" in said and "known to give NaN in float16" in said
+    assert "learning rate: 0.0002 (" in said and "are known to give NaN in float16" in said
     assert larger_model("qwen2.5-1.5b", Device("cuda", "x", "bfloat16", "y")) and "NaN" not in capsys.readouterr().out
     pretend_gpu(monkeypatch, 8 * GIB, 8 * GIB, hub=True)
     larger_model("mistral-7b", Device("cuda", "x", "bfloat16", "y"))

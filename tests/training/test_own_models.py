@@ -23,6 +23,8 @@ from lab_utils.models import load_base, load_tokenizer, name_of
 from lab_utils.models.catalogue import float16_warning
 from lab_utils.models.chat_template import give_template
 from lab_utils.models.sources import find_source, model_name
+from lab_utils.serving.adapter_records import base_of, recorded_adapter
+from lab_utils.serving.answers import load_bank
 
 SIZES = {
     "vocab_size": 300, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -232,6 +234,18 @@ def test_a_folder_is_trained_by_its_name_alone_and_the_record_has_it(folders, tm
     assert record["recipe"]["model"] == run.recipe.model == str(folder.resolve())
     assert record["identity"]["base"]["weights"]  # a digest: a folder of that name with other weights is another base
     assert Recipe(**record["recipe"]) == run.recipe
+
+
+def test_an_adapter_is_served_on_the_base_that_its_record_names(folders, tmp_path):
+    runs = {}
+    for family in ("llama", "qwen2"):
+        recipe = Recipe(model=folders(family), task="style", rank=4, steps=1)
+        runs[family] = finetune(recipe, tmp_path / family, dataset=ROWS, progress=False).adapter_dir
+    bank = load_bank({"mine": runs["qwen2"]})
+    assert name_of(bank.model) == str(folders("qwen2").resolve()) and bank.names == ["mine"]
+    assert base_of(recorded_adapter("style")) == "smollm2-135m"
+    with pytest.raises(LabError, match=r"trained on different bases \(llama on .*, qwen2 on"):
+        load_bank(runs)
 
 
 def test_a_hub_model_without_a_network_says_so(monkeypatch):
