@@ -1,8 +1,8 @@
 """Two editions of the notebooks from one source: for students and for instructors.
 
-`python -m lab_utils.classroom editions student|instructor|course --output DIR [--only NN ...]`. Both editions are in
+`python -m lab_utils.classroom editions student|instructor --output DIR [--only NN ...]`. Both editions are in
 nbgrader's format: the instructor's is its source (solutions, hidden tests, points, hints, notes, slides), and the
-student's is what nbgrader releases of that. `course` makes a folder in which nbgrader's own commands work.
+student's is what nbgrader releases of that. `grading` creates a folder in which nbgrader's own commands work.
 """
 
 import ast
@@ -23,8 +23,10 @@ from ..notebook.notebook_files import digest, notebook_bytes, read_notebook
 from ..outputs import explained, write_over_own
 
 POINTS = 1  # of each exercise
-STUB = "..."  # the body in place of a solution
+CAPSTONE_POINTS = 20  # given by hand, by the rubric in its cell
+STUB = "..."  # the body of a function that the student writes
 FOR_TEACHING = ("notes", "hint")  # tags of cells that students do not get
+CAPSTONE = "capstone"  # tag of the cell of prose that sets a task, which an instructor grades
 LESSON = "lesson"  # tag of a code cell that is not an exercise: grading skips it unless an exercise needs it
 WRITTEN = "lora_lab"  # in an edition's metadata: file -> digest of what was written
 _NEW_SLIDE = r"## |\*\*Predict(?! first)"  # the exercises say "Predict first" within their text
@@ -32,7 +34,7 @@ _CHECK = re.compile(r'\s*^checks\.check\("(\w+)", \1\)\s*\Z', flags=re.MULTILINE
 
 
 def exercise_of(cell) -> str | None:
-    """The exercise that a cell of a committed notebook holds: a stub, and a check of it as the last line."""
+    """The exercise in a cell of a committed notebook: a stub, with its check as the last line."""
     found = _CHECK.search(cell.source) if cell.cell_type == "code" else None
     return found[1] if found else None
 
@@ -48,7 +50,8 @@ def instructor_edition(notebook):
     -------
     NotebookNode
         Each exercise is three cells: the stub with its solution, the check that awards POINTS, the hints (tag `hint`).
-        Notes (tag `notes`) are unfolded, prose is split where a slide begins, and every cell has its type of slide.
+        A cell tagged `capstone` is a task that is graded by hand. Notes (tag `notes`) are unfolded, prose is
+        split where a slide begins, and every cell has a slide type.
 
     Raises
     ------
@@ -66,6 +69,9 @@ def instructor_edition(notebook):
             cells.append(cell)
         elif "notes" in tags:
             cell.source = _unfolded(cell.source)
+            cells.append(cell)
+        elif CAPSTONE in tags:
+            cell.metadata["nbgrader"] = _nbgrader(CAPSTONE, task=True, locked=True, points=CAPSTONE_POINTS)
             cells.append(cell)
         else:
             cells += _cut(cell)
@@ -116,7 +122,7 @@ def _exercise_cells(cell, name: str, imported: set[str]) -> list:
     exercise = EXERCISES.get(name)
     if exercise is None:
         raise LabError(f"There is no exercise {name!r} in lab_utils.checks: correct the name in its check.")
-    if needs(cell.source):  # a cell that is skipped raises nothing: nbgrader would award all points
+    if needs(cell.source):  # a skipped cell raises nothing: nbgrader would award all points
         raise LabError(f"Exercise {name!r} must run everywhere to be graded: take the %%needs line out of its cell.")
     stub = _CHECK.sub("", cell.source)
     head, _, placeholder = stub.rpartition("\n")
@@ -143,7 +149,7 @@ def _nbgrader(grade_id: str, **what) -> dict:
 
 
 def _solution_body(exercise: Exercise, imported: set[str]) -> list[str]:
-    """The lines of a solution, and before them the imports that the page does not have."""
+    """The lines of a solution, after the imports that the page lacks."""
     text, home = source(exercise.solution), exercise.solution.__globals__
     body = text.splitlines()[ast.parse(text).body[0].body[0].lineno - 1 :]
     imports = []
@@ -164,7 +170,7 @@ def _hints(exercise: Exercise) -> str:
 
 
 def _markdown(text: str) -> str:
-    """Plain text as Markdown: text between backticks is code already, everything else is meant literally."""
+    """Plain text as Markdown: text between backticks is code, everything else is literal."""
     parts = text.split("`")
     return "`".join(part if number % 2 else re.sub(r"([*<])", r"\\\1", part) for number, part in enumerate(parts))
 
@@ -176,7 +182,7 @@ def _unfolded(text: str) -> str:
 
 
 def _cut(cell) -> list:
-    """A cell of prose, cut before each heading and each prediction within it, and without the badge for Colab."""
+    """A cell of prose, cut before each heading and each prediction in it, and without its badges."""
     from nbformat.v4 import new_markdown_cell
 
     text = re.sub(r"^.*\bcolab\.research\.google\.com/.*\n*", "", cell.source, flags=re.MULTILINE)
@@ -195,7 +201,7 @@ def _cut(cell) -> list:
 
 
 def _slide_type(cell, before) -> str:
-    """A section is a slide, a prediction the next one below; code and explanation appear one key press at a time."""
+    """A section is a slide, a prediction a subslide; code and explanation appear one key press at a time."""
     tags = set(cell.metadata.get("tags", []))
     if tags & set(FOR_TEACHING):
         return "notes"
@@ -217,13 +223,13 @@ def write_edition(kind: str, paths: list[Path], folder: Path) -> list[Path]:
     ----------
     kind : "student" or "instructor"
     paths : committed notebooks
-    folder : where to; `~` is expanded. Files that an earlier call wrote are replaced, if nobody has changed them since.
+    folder : Path or str; `~` is expanded. Files that an earlier call wrote are replaced if they have not been changed.
 
     Raises
     ------
     LabError
-        `folder` is that of the committed notebooks, holds a file of the same name that is not as it was written
-        there, or cannot be written; or a notebook cannot be read. Nothing is written then.
+        `folder` is that of the committed notebooks, contains a file of the same name that was changed after it was
+        written there, or cannot be written; or a notebook cannot be read. Nothing is written then.
     """
     make = {"student": student_edition, "instructor": instructor_edition}[kind]
     folder = user_path(folder)
@@ -237,7 +243,7 @@ def write_edition(kind: str, paths: list[Path], folder: Path) -> list[Path]:
 
 
 def _is_own(folder: Path, name: str, content: bytes) -> bool:
-    """Is a file in `folder` as an earlier call wrote it? A notebook says so of itself and of its pictures."""
+    """Is a file in `folder` as an earlier call wrote it? A notebook records digests of itself and its pictures."""
     try:
         if name.endswith(".ipynb"):
             notebook = read_notebook(folder / name)
@@ -253,7 +259,7 @@ def _is_own(folder: Path, name: str, content: bytes) -> bool:
 def edition_files(edition, path: Path) -> dict[str, bytes]:
     """An edition of the notebook at `path` and the pictures that its prose names: name -> content, the notebook last.
 
-    The notebook's metadata get the digests of all of them.
+    The notebook's metadata hold the digests of all of them.
 
     Raises
     ------

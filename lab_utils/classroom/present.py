@@ -1,7 +1,7 @@
 """The explorers alone as web pages for a class, full screen and in large type: `make present`. Needs Voilà.
 
 `python -m lab_utils.classroom present --help`. Each page is a notebook made from the committed one: of its code only
-what the explorer needs, then the cell that shows it. Pages ask no other machine for anything.
+what the explorer needs, then the cell that shows it. Pages load nothing from other machines.
 """
 
 import argparse
@@ -66,16 +66,17 @@ EXPLORERS = (
     Shown("variants", "11_lora_variants.ipynb", "Variants", "LoRA's relatives: what each trains and what it finds."),
     Shown("pictures", "12_beyond_text.ipynb", "Pictures", "A style adapter of a diffusion model: rank and strength."),
     Shown("cluster", "13_many_machines.ipynb", "Many machines", "What each of N GPUs holds, and what a step sends."),
+    Shown("conversations", "14_your_own_data.ipynb", "Conversations", "What a chat teaches, and what is cut."),
 )
 
 
 def page_notebook(shown: Shown, folder: Path = NOTEBOOKS):
-    """The notebook behind a page: what the explorer needs, silent, and then the explorer.
+    """The notebook behind a page: what the explorer needs, without output, and then the explorer.
 
     Parameters
     ----------
     shown : Shown
-    folder : Path, where the committed notebooks lie
+    folder : Path of the folder of the committed notebooks
 
     Returns
     -------
@@ -103,7 +104,7 @@ def page_notebook(shown: Shown, folder: Path = NOTEBOOKS):
 
 
 def _shows(source: str) -> bool:
-    """Whether a cell makes an explorer and shows it in its last line."""
+    """Whether a cell creates an explorer and shows it in its last line."""
     names = re.findall(r"^(\w+) = \w+\.\w+(?:Explorer|Trainer)\(", source, flags=re.MULTILINE)
     return bool(names) and source.rstrip().splitlines()[-1] in names
 
@@ -144,7 +145,7 @@ _PAGE = """{%- extends 'voila/templates/lab/index.html.j2' -%}
 
 
 def _bar(shown: Shown | None, pages: Sequence[Shown]) -> str:
-    """The bar of the page that shows an explorer, or of the index (None): links, title and the presenter's switches."""
+    """The bar of an explorer's page, or of the index (None): links, title and the presenter's switches."""
     at = pages.index(shown) if shown else -1
     links = [("Explorers", "i", "/", "")] if shown else []
     links += [("←", "p", _address(pages[at - 1]), pages[at - 1].title)] if at > 0 else []
@@ -177,7 +178,7 @@ def write_pages(folder: Path, pages: Sequence[Shown] = EXPLORERS, notebooks: Pat
     ----------
     folder : Path, empty
     pages : sequence of Shown, in the order of the pages
-    notebooks : Path, where the committed notebooks lie
+    notebooks : Path of the folder of the committed notebooks
 
     Returns
     -------
@@ -216,32 +217,33 @@ def command(root: Path, port: int, *, browser: bool, ready: bool) -> list[str]:
 
 
 def select(names: Sequence[str]) -> list[Shown]:
-    """The explorers of these names in the order of the course; all without names. Else a LabError."""
+    """The explorers with these names in the order of the course; without names, all. A LabError for an unknown name."""
     for name in names:
         choose("explorer", name, {one.name: one for one in EXPLORERS})
     return [one for one in EXPLORERS if one.name in names or not names]
 
 
 def check_port(port: int) -> None:
-    """A LabError if another program listens on this machine's `port`, or there is no such port."""
+    """Raise a LabError if another program listens on this machine's `port`, or there is no such port."""
     if not 0 < port < 65536:
         raise LabError(f"There is no port {port}: choose one from 1024 to 65535.")
     with socket.socket() as free:
-        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Windows would let two programs share the port with the option that Unix needs after a server has ended.
+        free.setsockopt(socket.SOL_SOCKET, getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR), 1)
         try:
             free.bind(("127.0.0.1", port))
         except PermissionError as error:
-            raise LabError(f"Port {port} is the system's ({error.strerror}): choose one from 1024 to 65535.") from error
+            raise LabError(f"Port {port} is reserved ({error.strerror}): choose one from 1024 to 65535.") from error
         except OSError as error:
             raise LabError(
-                f'Port {port} is taken ({error.strerror}). Take another: make present PRESENT="--port {port + 1}"'
+                f'Port {port} is in use ({error.strerror}). Choose another: make present PRESENT="--port {port + 1}"'
             ) from error
 
 
 def refuse_in_list(folder: Path) -> None:
-    """A LabError if a folder cannot be one of those in JUPYTER_PATH, for its path holds what separates them."""
+    """Raise a LabError if a folder's path contains the character that separates the folders in JUPYTER_PATH."""
     if os.pathsep in str(folder):
-        raise LabError(f"The temporary folder {folder} holds a {os.pathsep!r} in its path: set TMPDIR to another one.")
+        raise LabError(f"The path of the temporary folder, {folder}, contains {os.pathsep!r}: set TMPDIR to another.")
 
 
 def check_installed(package: str, name: str) -> None:
@@ -251,7 +253,7 @@ def check_installed(package: str, name: str) -> None:
 
 
 def run_server(command: list[str], environment: dict[str, str]) -> int:
-    """Run a server until it ends or Ctrl-C is pressed; asked to end, end it too."""
+    """Run a server until it ends or Ctrl-C is pressed; a SIGTERM is passed on to it."""
     process = subprocess.Popen(command, env=environment)
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     try:

@@ -1,12 +1,16 @@
 """Solutions of page 14 against the library's masks and splits, a normal sample, and numbers worked by hand."""
 
 import math
+import re
 
 import pytest
 import torch
 
 from lab_utils import checks
 from lab_utils.checks.engine import examples
+from lab_utils.classroom.editions import CAPSTONE, CAPSTONE_POINTS, instructor_edition, student_edition
+from lab_utils.folders import NOTEBOOKS
+from lab_utils.notebook.notebook_files import read_notebook
 
 EXERCISES = {name: exercise for name, exercise in checks.EXERCISES.items() if exercise.page == 14}
 
@@ -59,3 +63,16 @@ def test_a_true_power_law_is_found_again():
     sizes = torch.tensor([8, 32, 128, 512])
     errors = 2 * sizes.double() ** -0.5
     assert solved("examples_needed", sizes, errors, 0.02) == pytest.approx(10_000, rel=1e-6)
+
+
+def test_the_capstone_is_graded_by_hand_and_its_rubric_adds_up():
+    page = read_notebook(NOTEBOOKS / "14_your_own_data.ipynb")
+    for edition in (instructor_edition(page), student_edition(page)):
+        graded = [cell for cell in edition.cells if cell.metadata.get("nbgrader", {}).get("grade_id") == CAPSTONE]
+        (cell,) = graded
+        about = cell.metadata["nbgrader"]
+        assert cell.cell_type == "markdown" and about["task"] and not about["grade"] and not about["solution"]
+        assert about["points"] == CAPSTONE_POINTS and "| part | points | full | half |" in cell.source
+    (rubric,) = [cell.source for cell in page.cells if "| part | points | full | half |" in cell.source]
+    points = [int(number) for number in re.findall(r"^\| \w+ \| (\d+) \|", rubric, flags=re.M)]
+    assert len(points) == 6 and sum(points) == CAPSTONE_POINTS

@@ -73,6 +73,9 @@ PAGES = {
     "cluster": ExplorerPage(
         "13_many_machines.ipynb", "explorer", "processes", "processes", ".lab-plot svg", 30, r"sends ([\d.]+)"
     ),
+    "conversations": ExplorerPage(
+        "14_your_own_data.ipynb", "explorer", "chat", "chat", ".lab-chat-tokens", 60, r"Chat \d+: (\d+) tokens"
+    ),
 }  # fmt: skip
 
 
