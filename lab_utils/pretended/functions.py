@@ -57,7 +57,7 @@ class Calls(TorchFunctionMode):
             if func in NEW:
                 return self.new(func, card, args, kwargs)
             kwargs["device"] = torch.device("cuda", card)
-        return as_autocast(func, args, kwargs, on_card=any_on_card(args, kwargs))
+        return as_autocast(func, args, kwargs)
 
     def new(self, func, card: int, args: tuple, kwargs: dict):
         """A new tensor on a card."""
@@ -70,11 +70,6 @@ class Calls(TorchFunctionMode):
         own = card if func in DRAWS and card_of(generator) is None else None
         with without_rules(), drawn_on(own):
             return put(func(*args, **kwargs), card)
-
-
-def any_on_card(args: tuple, kwargs: dict) -> bool:
-    """Is a tensor among a call's arguments on a card?"""
-    return any(isinstance(leaf, T) and place(leaf) is not None for leaf in tree_leaves((args, kwargs)))
 
 
 def backward(tensor, gradient=None, retain_graph=None, create_graph=False, inputs=None) -> None:

@@ -5,7 +5,9 @@ import threading
 from collections.abc import Iterator
 
 import torch
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from .places import place
 
 T = torch.Tensor
 REAL = {
@@ -83,16 +85,20 @@ def cpu_autocast(enabled: bool, dtype: torch.dtype) -> Iterator[None]:
         REAL["set_autocast_dtype"]("cpu", before[1])
 
 
-def as_autocast(func, args: tuple, kwargs: dict, on_card: bool):
+def any_on_card(args: tuple, kwargs: dict) -> bool:
+    """Is a tensor among a call's arguments on a card?"""
+    return any(isinstance(leaf, T) and place(leaf) is not None for leaf in tree_leaves((args, kwargs)))
+
+
+def as_autocast(func, args: tuple, kwargs: dict):
     """Call a function of torch under the autocast of the device that it computes on.
 
     Parameters
     ----------
     func : what Python called
     args, kwargs : its arguments
-    on_card : bool, a tensor among them is on a card
     """
-    if not on_card or not (STATE.enabled or REAL["is_autocast_enabled"]("cpu")):
+    if not (STATE.enabled or REAL["is_autocast_enabled"]("cpu")) or not any_on_card(args, kwargs):
         return func(*args, **kwargs)
     if STATE.enabled and func in IN_FLOAT32 and kwargs.get("dtype") is None:
         args, kwargs = tree_map_only(T, lambda one: one.float() if one.dtype in HALVES else one, (args, kwargs))

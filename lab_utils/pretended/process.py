@@ -16,7 +16,7 @@ def enabled() -> Card | None:
 
 
 def enable(card: str = "T4", memory_gib: float | None = None) -> Card:
-    """Pretend to have a card from now on, until this process ends.
+    """Pretend to have a card from now on, until this process ends: in this thread, and in those that begin later.
 
     Call it before models are loaded, and before accelerate is imported: what looked for a GPU already does not look
     again. `LORA_LAB_DEVICE=cpu`, which would hide the card, is unset.
