@@ -17,7 +17,6 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -26,7 +25,6 @@ import torch
 from lab_utils.errors import command_line
 from lab_utils.files import read_text
 from lab_utils.finetune import (
-    IGNORED,
     Encoded,
     Recipe,
     answer_logits,
@@ -34,10 +32,11 @@ from lab_utils.finetune import (
     build_optimizer,
     build_supervised,
     collate,
+    encode_row,
     plan_batches,
     take_off_adapter,
 )  # fmt: skip
-from lab_utils.finetune.conversation import answer_tokens, end_of_turn, padding_token, prompt_tokens
+from lab_utils.finetune.conversation import padding_token
 from lab_utils.folders import DATA
 from lab_utils.locks import locked, wait_for_tests
 from lab_utils.memory.free import keep_freed_memory
@@ -45,46 +44,21 @@ from lab_utils.recorded.learning_curve import FOLDER, RATE, SEEDS, TASKS
 from lab_utils.recorded.provenance import machine
 from lab_utils.sweep.base_weights import compute_fast, plain_base, put_weights, weights_of
 from lab_utils.sweep.evidence import add_row, packed, packed_bits, read_table, table_of
+from lab_utils.tasks import Task
 
 STEPS = {8: 30, 32: 48, 128: 80, 512: 128, 2000: 250}  # examples -> training steps; 2,000 are seen once
 RATES, AT = (1e-3, 2e-3, 4e-3), 128  # compared with seed 0 at this size, by the loss on the validation examples
 BATCH = 8
 TEST, VALIDATION = 200, 100
 SYSTEM = "Sort the ticket."
+PLAIN = Task(system="", to_example=dict)  # the conversations have their system message
 BROKEN = ("broken", "crack", "bent on arrival", "two pieces")
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
 
 
-@dataclass(frozen=True)
-class Turns(Encoded):
-    """A conversation as tokens, of which those of every answer are learned.
-
-    Attributes
-    ----------
-    answers : tuple of (start, stop), where each answer is, its end of turn included
-    """
-
-    answers: tuple[tuple[int, int], ...] = ()
-
-    def labels(self, supervise_end: bool = True) -> list[int]:
-        """The token to learn at each position, `IGNORED` outside of the answers."""
-        labels = [IGNORED] * len(self.input_ids)
-        for start, stop in self.answers:
-            labels[start:stop] = self.input_ids[start:stop]
-        return labels
-
-
-def encode_turns(tokenizer, messages: Sequence[dict]) -> Turns:
-    """A conversation that ends with an answer. Each answer is found by the length of what the template puts before it.
-    """
-    whole, answers = [], []
-    for place, message in enumerate(messages):
-        if message["role"] == "assistant":
-            before = prompt_tokens(tokenizer, messages[:place])
-            assert before[: len(whole)] == whole, "the template writes the beginning of a longer conversation otherwise"
-            whole = [*before, *answer_tokens(tokenizer, message["content"]), end_of_turn(tokenizer)]
-            answers.append((len(before), len(whole)))
-    return Turns(whole, answers[-1][0], tuple(answers))
+def encode_turns(tokenizer, messages: Sequence[dict]) -> Encoded:
+    """A conversation as tokens, of which those of every answer are learned."""
+    return encode_row(tokenizer, PLAIN, {"messages": messages})
 
 
 @cache
@@ -191,7 +165,7 @@ def measure(task: str, examples: int, learning_rate: float, seed: int) -> dict:
     }  # fmt: skip
 
 
-def train(model, tokenizer, encoded: list[Turns], recipe: Recipe) -> list[float]:
+def train(model, tokenizer, encoded: list[Encoded], recipe: Recipe) -> list[float]:
     """The training loss of every step."""
     optimizer = build_optimizer(model, recipe.learning_rate, weight_decay=recipe.weight_decay)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -228,7 +202,7 @@ def read(model, tokenizer, rows: list[list[dict]]) -> tuple[list[float], list[bo
         costs = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
         hits = logits.argmax(-1) == targets
         for row, place in enumerate(indices):
-            last = encoded[place].answers[-1]
+            last = encoded[place].learned[-1]
             losses[place] = costs[owners == row].mean().item()
             right[place] = bool(hits[owners == row][-(last[1] - last[0]) :].all())
         wait_for_tests()

@@ -65,7 +65,7 @@ def test_every_answer_is_learned_with_its_end_and_nothing_else(tokenizer):
     encoded = recorder.encode_turns(tokenizer, messages)
     text = tokenizer.apply_chat_template(messages, tokenize=False)
     assert tokenizer.decode(encoded.input_ids) == text.rstrip("\n")
-    learned = [tokenizer.decode(encoded.input_ids[start:stop]) for start, stop in encoded.answers]
+    learned = [tokenizer.decode(encoded.input_ids[start:stop]) for start, stop in encoded.learned]
     assert learned == [one["content"] + "<|im_end|>" for one in messages if one["role"] == "assistant"]
     kept = sum(label != -100 for label in encoded.labels())
-    assert kept == sum(stop - start for start, stop in encoded.answers)
+    assert kept == sum(stop - start for start, stop in encoded.learned)
