@@ -127,7 +127,8 @@ def _targets(model, recipe: Recipe) -> dict:
     if recipe.rank > limit:
         raise LabError(
             f"rank={recipe.rank} is larger than layer {name} ({out}×{into}) allows: "
-            f"a product B·A of that shape has rank {limit} at most. Choose rank 1 to {limit}."
+            f"a product B·A of that shape has rank {limit} at most. Choose rank 1 to {limit}, or name target_modules "
+            "without it."
         )
     return linears
 

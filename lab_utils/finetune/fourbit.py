@@ -35,7 +35,8 @@ class FourBitLoRA(torch.autograd.Function):
         y.addmm_(low, (B * scaling).to(x.dtype).T)
         ctx.save_for_backward(adapted, low, A, B)
         ctx.weight, ctx.scaling, ctx.shape, ctx.has_dropout = weight, scaling, x.shape, dropped is not None
-        return y.view(*x.shape[:-1], -1)
+        # not `view`, whose result a model may not change in place (Gemma 3n scales it)
+        return torch.ops.aten._unsafe_view(y, [*x.shape[:-1], y.shape[-1]])
 
     @staticmethod
     def backward(ctx, grad):

@@ -196,7 +196,12 @@ def copy_of(model, build, dtype: torch.dtype, *, original=None, share: bool = Fa
     theirs = {name: _counterpart(original, name, layer) if original else layer for name, layer in layers.items()}
     # deepcopy takes what the memo holds as already copied: so no weight is copied, and no 4-bit layer either.
     tensors = (*source.parameters(), *source.buffers())
-    plain = copy.deepcopy(source, {id(one): one for one in (*tensors, *theirs.values())})
+    try:
+        plain = copy.deepcopy(source, {id(one): one for one in (*tensors, *theirs.values())})
+    except (RuntimeError, TypeError) as error:  # a state that the model keeps from its last step
+        raise LabError(
+            f"This {type(source).__name__} keeps what cannot be copied ({error}). Load base and adapter again."
+        ) from error
     for note in ("peft_config", "_hf_peft_config_loaded", "quantization_method"):
         plain.__dict__.pop(note, None)
     for name, layer in layers.items():

@@ -80,19 +80,30 @@ def check_config(source: Source, config: object) -> None:
 
 
 def check_causal(source: Source, model) -> None:
-    """Raise a LabError for a model whose word for a place depends on what comes after it, as of BERT.
+    """Raise a LabError for a model that does not compute, or whose word for a place depends on what comes after it.
 
     Raises
     ------
     LabError
-        It is no causal language model.
+        It is no causal language model, as BERT, or does not work as it was loaded, as Mamba and Gemma 3n in 4 bits.
     """
     import torch
 
     rows = model.get_input_embeddings().weight.shape[0]
     texts = torch.tensor([[1 % rows, 2 % rows, 3 % rows], [1 % rows, 2 % rows, 4 % rows]], device=model.device)
-    with torch.no_grad():
-        first, second = model(input_ids=texts, use_cache=False).logits[:, 0].float()
+    try:
+        with torch.no_grad():
+            first, second = model(input_ids=texts, use_cache=False).logits[:, 0].float()
+            model.train()(input_ids=texts, use_cache=False)  # as in training, where Gemma 3n changes its own weights
+    except Exception as error:  # whatever a model's own code raises
+        how = " Load it with quantization='none'." if getattr(model, "is_quantized", False) else " Take another model."
+        text = (str(error).splitlines() or [""])[0][:200]
+        raise LabError(
+            f"{source.name} ({type(model).__name__}) was loaded and does not compute "
+            f"({type(error).__name__}: {text}).{how}"
+        ) from error
+    finally:
+        model.eval()
     same = torch.allclose(first, second, rtol=1e-2, atol=1e-2 * float(first.abs().max()), equal_nan=True)
     if first.isfinite().all() and not same:
         raise LabError(

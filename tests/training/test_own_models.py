@@ -15,7 +15,7 @@ from tiny_runs import stopping_after
 from lab_utils.decoding import generate
 from lab_utils.device import Device
 from lab_utils.errors import LabError
-from lab_utils.finetune import Recipe, finetune
+from lab_utils.finetune import Recipe, attach_adapter, finetune, speed_up
 from lab_utils.finetune.conversation import end_of_turn, padding_token, render
 from lab_utils.merging.export import export_gguf, export_merged
 from lab_utils.merging.places import distance, into_dequantized, into_original
@@ -333,6 +333,39 @@ def test_a_model_that_reads_what_comes_after_is_no_language_model(tmp_path):
     build_tokenizer().save_pretrained(tmp_path)
     with pytest.raises(LabError, match=r"BertLMHeadModel\) reads the words after a place"):
         load_base(tmp_path, "none", EXACT, verbose=False)
+
+
+def test_a_model_that_does_not_compute_in_4_bits_is_refused(tmp_path):
+    """Mamba takes its weights out of its layers."""
+    from transformers import MambaConfig, MambaForCausalLM
+
+    torch.manual_seed(0)
+    MambaForCausalLM(MambaConfig(vocab_size=300, hidden_size=64, num_hidden_layers=1, state_size=8)).save_pretrained(
+        tmp_path
+    )
+    build_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(LabError, match=r"does not compute .*quantization='none'"):
+        load_base(tmp_path, "nf4", EXACT, verbose=False)
+
+
+def test_what_an_adapted_layer_gives_may_be_changed_in_place(folders):
+    """Gemma 3n scales it so."""
+    model = attach_adapter(load_base(folders("llama"), "nf4", EXACT, verbose=False)[0], Recipe(rank=2))
+    assert speed_up(model) == 14
+    layer = model.get_submodule("base_model.model.model.layers.0.mlp.up_proj")
+    with torch.no_grad():
+        layer.lora_B["default"].weight.fill_(0.1)
+    x, gradients = torch.randn(1, 3, 64, generator=torch.Generator().manual_seed(0)), []
+    for in_place in (True, False):
+        model.zero_grad()
+        y = layer(x)
+        if in_place:
+            y *= 2
+        else:
+            y = y * 2
+        y.square().sum().backward()
+        gradients.append(layer.lora_A["default"].weight.grad.clone())
+    assert torch.equal(*gradients)
 
 
 def test_experts_are_mentioned(folders, capsys):
