@@ -169,6 +169,6 @@ def add_adapters(model, target_modules=LANGUAGE_ONLY, *, rank: int = 8, alpha: f
     model = take_off_adapter(model)
     targeted(model, target_modules)  # says what is wrong with them, if anything is
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=target_modules, task_type="CAUSAL_LM")
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         return put_on(model, config)

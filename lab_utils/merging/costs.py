@@ -86,10 +86,18 @@ def compare_merges(model, batch: dict, original=None) -> list[dict]:
         if merge is None:
             rows.append(dict.fromkeys(rows[0]) | {"way": way, "note": UNPACKED})
             continue
-        began = time.perf_counter()
-        merged = merge()
-        rows.append(_row(way, merged, batch, exact, targets, time.perf_counter() - began))
+        merged, seconds = _timed(merge, base_model(model).device)
+        rows.append(_row(way, merged, batch, exact, targets, seconds))
     return rows
+
+
+def _timed(merge, device: torch.device) -> tuple:
+    """What `merge` returns, and its seconds: a GPU may still be computing when a call returns."""
+    began = time.perf_counter()
+    merged = merge()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return merged, time.perf_counter() - began
 
 
 UNPACKED = (

@@ -40,7 +40,7 @@ def trained(variant: str, seed: int = 0) -> tuple[torch.Tensor, dict[str, str]]:
     The learning rate is the same for all; in LoRA+ its geometric mean over A and B is.
     """
     weight, target = small_task(seed)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         linear = torch.nn.Linear(IN, OUT, bias=False)
         linear.weight.data = weight.clone()

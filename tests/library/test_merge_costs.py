@@ -34,6 +34,14 @@ def answers(model, batch):
     return rows, torch.tensor([int(batch["input_ids"][row, t]) for row, t in at])
 
 
+def test_a_merge_on_a_gpu_is_waited_for_before_its_time_is_taken(monkeypatch):
+    waited = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    for kind in ("cpu", "cuda"):
+        assert merge_costs._timed(lambda kind=kind: kind, torch.device(kind))[0] == kind
+    assert waited == [torch.device("cuda")]
+
+
 def test_the_rows_hold_what_they_say(model, tiny_llama, batch):
     original = tiny_llama()
     rows = {row["way"]: row for row in compare_merges(model, batch, original)}
