@@ -1,4 +1,4 @@
-"""The index of the site that `lab_utils.classroom.course` writes: the promise, the pages, and a search of sections."""
+"""The index of the site that `lab_utils.classroom.course` writes: the promise, the pages, a search for sections."""
 
 import html
 import re
@@ -12,14 +12,14 @@ PROMISE = "Fine-tune a real language model in four bits on your own laptop, and 
 
 
 def reading_time(notebook) -> str:
-    """What a page says about its time: the first sentence in the row `| Time | … |` of its first cells, or ""."""
+    """The time that a page states: the first sentence in the row `| Time | … |` of its first cells, or ""."""
     prose = "\n".join(cell.source for cell in shown(notebook).cells[:3] if cell.cell_type == "markdown")
     row = re.search(r"^\| *Time *\| *(.+?)\.? *\|", prose, flags=re.MULTILINE)
     return re.split(r"[.:;] +", row.group(1))[0] if row else ""
 
 
 def write_index(pages: list, folder: Path, *, shortened: bool = False) -> Path:
-    """Write `index.html` for pages that are in `folder` already.
+    """Write `index.html` for pages that have been written to `folder`.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def write_index(pages: list, folder: Path, *, shortened: bool = False) -> Path:
 
 
 def _explorer(page: str) -> str:
-    """What a page's explorers do without a kernel, from its HTML; empty for a page without widgets."""
+    """What the explorers of a page do without a kernel, from its HTML; empty for a page without widgets."""
     places = re.findall('<div class="lab-place"([^>]*)>', page)
     if any("data-asks" not in place for place in places):
         return "explorer answers here"

@@ -23,7 +23,7 @@ from .contents import clock, write_index
 from .pages import describe, is_of_site, write_page
 
 CELL_SECONDS, FAST_CELL_SECONDS = 1800, 300
-LOG_EVERY_SECONDS = 15  # where output is no terminal: one line for so much time
+LOG_EVERY_SECONDS = 15  # between two lines of progress, if the output is not a terminal
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,9 @@ def execute(
         Longest wall time of one cell. It is checked against the clock too: nbclient can lose a reply and
         return from a timeout as if the cell had passed.
     passes : int
-        How often the page is run in the one kernel; 2 shows that re-running it does no harm.
+        How many times the page is run in one kernel; 2 shows that running it again does no harm.
     repeats : int
-        How often each cell is run before the next one.
+        How many times each cell is run before the next one.
     environment : dict or None
         Variables added to this process's environment for the kernel.
     progress : callable or None
@@ -83,8 +83,8 @@ def execute(
 
     Returns
     -------
-    Page, with the outputs of the last pass. A cell that raises, overruns or kills its kernel ends the page and
-    is in `.failure`; it is not raised.
+    Page, with the outputs of the last pass. A cell that raises an error, takes too long or kills its kernel ends the
+    page: it is in `.failure`, and nothing is raised.
     """
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
@@ -122,12 +122,12 @@ def execute(
                 again = f" (run number {run + 1} of {len(order)})" if passes * repeats > 1 else ""
                 page.failure = Failure(number, cell.source, error + again)
                 break
-        client.set_widgets_metadata()  # of a failed page too: what was drawn before stays to be seen
+        client.set_widgets_metadata()  # of a failed page too: what it has drawn is shown
     return page
 
 
 def _kernel_manager():
-    """A kernel manager that starts this very Python, whatever kernels are registered on the machine."""
+    """A kernel manager that starts this Python, whatever kernels are registered on the machine."""
     from ipykernel.kernelspec import get_kernel_dict
     from jupyter_client import AsyncKernelManager
     from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
@@ -140,7 +140,7 @@ def _kernel_manager():
 
 
 def _last_lines(log, count: int = 12) -> str:
-    """The end of what a kernel wrote past its notebook; kept out of sight unless it dies."""
+    """The last lines that a kernel wrote to its terminal: shown only if it dies."""
     log.seek(0)
     lines = _plain(log.read().decode(errors="replace")).splitlines()
     return "\n".join([line for line in lines if "without encryption" not in line][-count:]) or "(none)"
@@ -152,7 +152,7 @@ def _plain(text: str) -> str:
 
 
 class _Line:
-    """Progress of one notebook: a line redrawn in a terminal; elsewhere a line every quarter of a minute."""
+    """Progress of one notebook: a line that is redrawn in a terminal; elsewhere a new line every 15 seconds."""
 
     def __init__(self, name: str):
         self.name, self.start, self.last = name, time.monotonic(), time.monotonic()
@@ -197,8 +197,8 @@ def run_course(paths: list[Path], output: Path, environment: dict[str, str], tim
     Raises
     ------
     LabError
-        A notebook cannot be read, or `output` cannot be written or holds a file of the same name that is no page of a
-        site: before anything is run.
+        A notebook cannot be read, or `output` cannot be written or contains a file of the same name that is not a page
+        of a site. Nothing has run then.
     """
     output = output_folder(output)
     refuse_others([output / f"{stem}.html" for stem in (*(path.stem for path in paths), "index")], is_of_site)

@@ -38,10 +38,10 @@ c.Execute.iopub_timeout = 30
 
 
 def write_course(paths: list[Path], folder: Path) -> list[Path]:
-    """Make a course folder, or add pages to it: `nbgrader_config.py` and `source/NN_topic/NN_topic.ipynb`.
+    """Create a course folder, or add pages to it: `nbgrader_config.py` and `source/NN_topic/NN_topic.ipynb`.
 
-    A page is an assignment of one notebook. Whatever is there already stays as it is, since an instructor may have
-    changed it: delete a notebook to have it written again.
+    A page is an assignment of one notebook. Existing files are not changed, since an instructor may have
+    changed it: to have a notebook written again, delete it.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def write_course(paths: list[Path], folder: Path) -> list[Path]:
 
 
 def refuse_patterns(folder: Path) -> None:
-    """Raise a LabError if the path of a course holds a character with which nbgrader does not work.
+    """Raise a LabError if the path of a course contains a character that nbgrader cannot handle.
 
     nbgrader looks for files with the whole path as a pattern (`glob`), in which *, ? and [ have a meaning. The path is
     also part of its gradebook's address: there ? ends it, and %41 is an A.
@@ -85,9 +85,9 @@ def refuse_patterns(folder: Path) -> None:
     where = str(folder.absolute())
     if found := re.search(r"[*?[]|%[0-9A-Fa-f]{2}", where):
         raise LabError(
-            f"The path of the course, {where}, holds {found[0]!r}. nbgrader reads *, ? and [ in a path as a pattern, "
-            "and % before two digits as a code, and would look elsewhere. Choose a path without them; blanks and "
-            "other signs are fine."
+            f"The path of the course, {where}, contains {found[0]!r}. nbgrader reads *, ? and [ in a path as a "
+            "pattern, and % before two digits as a code, and would look elsewhere. Choose a path without them; spaces "
+            "and other characters are fine."
         )
 
 
@@ -100,14 +100,14 @@ def relink(notebook):
 
 
 def skip_lesson(notebook, resources: dict) -> tuple:
-    """nbgrader's step before it runs a submission: mark the cells of the lesson that nothing graded needs.
+    """nbgrader's step before it runs a submission: mark the cells of the lesson that no graded cell needs.
 
     Cells of the student's own are always run, and so is every cell whose names a cell that is run uses.
 
     Parameters
     ----------
-    notebook : NotebookNode; marked with the tag that nbclient passes over. A second call changes nothing.
-    resources : dict, handed through
+    notebook : NotebookNode; its cells are marked with the tag that nbclient skips. A second call changes nothing.
+    resources : dict, returned unchanged
 
     Returns
     -------

@@ -1,8 +1,8 @@
-"""HTML of executed notebooks: one file a page with everything inside (the index is in `lab_utils.classroom.contents`).
+"""HTML of executed notebooks: one file per page with everything in it (`lab_utils.classroom.contents` has the index).
 
-A page asks the network for nothing, so it reads the same offline and from a disk. Explorers that compute in the
-browser work in it; other widgets are shown as they stood (see `lab_utils.classroom.snapshots`). Formulas in TeX stay
-text. Light or dark is the reader's choice, made in the browser.
+A page loads nothing from the network, so it looks the same offline. Explorers that compute in the browser work in it;
+other widgets are shown in their last state (see `lab_utils.classroom.snapshots`). Formulas in TeX remain text. The
+reader's browser chooses between light and dark.
 """
 
 import html
@@ -22,7 +22,7 @@ _ASSETS = Path(__file__).parent / "assets"
 
 
 def shown(notebook):
-    """A copy of a notebook less the cells that a reader of the site has no use for."""
+    """A copy of a notebook without the cells that readers of the site do not need."""
     cells = [cell for cell in notebook.cells if not HIDDEN_TAGS.intersection(cell.metadata.get("tags", []))]
     return type(notebook)({**notebook, "cells": cells})
 
@@ -38,7 +38,7 @@ def describe(notebook) -> tuple[str, str]:
     return titles[0] if titles else "Untitled", " ".join(asked.group(1).split()) if asked else ""
 
 
-# nbconvert's page less what it would fetch: require.js, MathJax and Mermaid (and, as no widget is left, their manager).
+# nbconvert's page without what it would download: require.js, MathJax, Mermaid and the manager of widgets.
 _TEMPLATE = """{%- extends 'lab/index.html.j2' -%}
 {%- block html_head_js -%}{%- endblock -%}
 {%- block html_head_js_mathjax -%}{%- endblock -%}
@@ -58,14 +58,14 @@ _TEMPLATE = """{%- extends 'lab/index.html.j2' -%}
 
 
 def page_html(notebook, *, folder: Path = Path("."), stem: str = "", titles: Mapping[str, str] | None = None) -> str:
-    """An executed notebook as one HTML page that fetches nothing.
+    """An executed notebook as one HTML page that downloads nothing.
 
     Parameters
     ----------
     notebook : NotebookNode
-    folder : Path, where the notebook lies: pictures that its prose names are looked for here and put in
+    folder : Path of the folder that pictures named in the prose are read from; they are embedded
     stem : str, the name of the notebook's file without its ending
-    titles : Mapping, the site's pages in order: stem -> title. Left out: a page on its own.
+    titles : Mapping, the site's pages in order: stem -> title. Default: a single page without links to others
     """
     from bs4 import BeautifulSoup
     from nbconvert import HTMLExporter
@@ -102,13 +102,13 @@ def write_page(page, folder: Path, titles: Mapping[str, str] | None = None) -> P
 
 
 def is_of_site(page: bytes) -> bool:
-    """Is this HTML a page, or the index, of a site that was written here?"""
+    """Is this HTML a page, or the index, of a site that this module wrote?"""
     return bool(re.search(rb"<title>[^<]*LoRA Lab</title>", page[:100_000]))
 
 
 def address(stem: str) -> str:
-    """The link to a page from another one of its site."""
-    return f"{quote(os.fsencode(stem))}.html"  # the name's own bytes, whatever the locale makes of them
+    """The link from one page of a site to another."""
+    return f"{quote(os.fsencode(stem))}.html"  # the bytes of the name, independent of the locale
 
 
 def style() -> str:
@@ -125,7 +125,7 @@ _SKIP = '<a class="site-skip" href="#lesson">Skip to the content</a>'
 
 
 def _way(stem: str, titles: Mapping[str, str], label: str) -> str:
-    """Links to the page before, the index, and the page after; `label` tells two such landmarks apart."""
+    """Links to the page before, the index, and the page after; `label` distinguishes two such landmarks."""
     order = list(titles)
     place = order.index(stem)
     before = order[place - 1] if place else None
@@ -139,7 +139,7 @@ def _way(stem: str, titles: Mapping[str, str], label: str) -> str:
 
 
 def sections(page: str) -> list[tuple[str, str]]:
-    """The (id, text as HTML) of every section that a page's prose opens, from its HTML."""
+    """The (id, text as HTML) of every section heading in a page's HTML."""
     found = re.findall(r'<h[23] id="([^"]+)">(.*?)<a [^>]*class="anchor-link"', page, flags=re.DOTALL)
     return [(name, re.sub(r"<[^>]*>", "", text).strip()) for name, text in found]
 
@@ -156,17 +156,17 @@ def _sections_of_page(page: str) -> str:
 
 
 def _repair(soup) -> None:
-    """Put right in place what nbconvert's page makes hard to read with a keyboard or by ear."""
+    """Fix, in place, what makes nbconvert's page hard to use with a keyboard or a screen reader."""
     for part in soup.select(".jp-Cell-inputWrapper[tabindex]"):
         del part["tabindex"]  # a stop at every cell leads nowhere; site.js keeps those that scroll
     for picture in soup.select("img[src^='http']"):
-        picture.replace_with(picture.get("alt", ""))  # a picture on the network, a badge most often
+        picture.replace_with(picture.get("alt", ""))  # a picture on the network, usually a badge
     for picture in soup.find_all("img", alt=NO_ALT):
         cell = picture.find_parent(class_="jp-Cell")
         after = cell and cell.find_next_sibling(class_="jp-Cell")
         prose = after and after.select_one(".jp-RenderedMarkdown")
-        told = prose and prose.get_text().strip().startswith("In words:")
-        picture["alt"] = "Figure: the text below says it in words" if told else "Figure drawn by the code above"
+        described = prose and prose.get_text().strip().startswith("In words:")
+        picture["alt"] = "Figure: described in the text below" if described else "Figure drawn by the code above"
     for anchor in soup.select("a.anchor-link"):
         anchor["aria-label"] = "Link to this section"
     for head in soup.select("thead"):
@@ -178,7 +178,7 @@ def _repair(soup) -> None:
 
 
 def _relink(soup, titles: Mapping[str, str]) -> None:
-    """Lead links between notebooks to the site's pages; one to anything else on the disk stays as text."""
+    """Point links between notebooks to the site's pages; links to other files become plain text."""
     for link in soup.select("main a[href]"):
         parts = urlsplit(link["href"])
         if parts.scheme or parts.netloc or not parts.path:

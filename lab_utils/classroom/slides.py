@@ -1,8 +1,8 @@
 """A notebook as slides whose cells run: `make slides NN=01`. Needs jupyterlab-rise.
 
-The slides are those of the instructor edition (`lab_utils.classroom.editions`), in a copy: changes to it are
-lost at the end. JupyterLab runs with its own settings for this: large type, and a theme that downloads no fonts. An
-explorer is a picture on its slide (https://github.com/jupyterlab-contrib/rise/issues/126): `make present` shows it
+The slides are a copy of the instructor edition (`lab_utils.classroom.editions`): changes to it are lost at the end.
+JupyterLab runs with settings of its own: large type, and a theme that downloads no fonts. On its slide an
+explorer is a picture (https://github.com/jupyterlab-contrib/rise/issues/126): `make present` shows it
 live.
 """
 

@@ -1,7 +1,7 @@
 """What a page without a kernel shows of its widgets, from the state that the notebook saved.
 
-An explorer that computes in the browser goes on living: its module is put into the page with its state. Any other
-widget is still: its pictures, its texts, and what its controls were set to.
+An explorer that computes in the browser keeps working: its module and its state are embedded in the page. Any other
+widget becomes static: its pictures, its texts, and the values of its controls.
 """
 
 import copy
@@ -13,8 +13,8 @@ from pathlib import Path
 from ..files import read_text
 
 VIEW, STATE = "application/vnd.jupyter.widget-view+json", "application/vnd.jupyter.widget-state+json"
-LAST_LINE = "export default { render };"  # of a module that can live in a page
-NOTE = "The controls answer where a kernel runs: open this notebook in JupyterLab."
+LAST_LINE = "export default { render };"  # of a module that works in a page
+NOTE = "The controls need a running kernel: open this notebook in JupyterLab."
 STYLE = """
 .lab-still img, .lab-snapshot img { max-width: 100%; height: auto; background: #fff; }
 .lab-still[hidden] { display: none; }
@@ -29,7 +29,7 @@ _HIDDEN_TRAITS = {"layout", "tabbable", "tooltip"}
 
 
 def replace_widgets(notebook):
-    """Put HTML in the place of a notebook's widgets.
+    """Replace a notebook's widgets by HTML.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def replace_widgets(notebook):
         if view is None:
             continue
         model = _model(view, models)
-        if lives_in_a_page(model):
+        if works_in_a_page(model):
             state = model["state"]
             module = (state["_esm"], state.get("_css", ""))
             modules += [module] if module not in modules else []
@@ -63,7 +63,7 @@ def replace_widgets(notebook):
                 f'data-module="{modules.index(module)}"{asks}><div class="lab-still">{_still(output)}</div></div>'
             )
         else:
-            tree = _told(view, models)
+            tree = _static(view, models)
             note = f'<p class="lab-no-kernel">{NOTE}</p>' if not tree or _CONTROL in tree else ""
             body = (tree if "<img" in tree else _picture(output) + tree) or _still(output)
             body = f'<div class="lab-snapshot">{body}{note}</div>'
@@ -74,13 +74,13 @@ def replace_widgets(notebook):
 
 
 def _model(view, models) -> dict:
-    """The saved model of a view; empty where the notebook's metadata are not what JupyterLab writes."""
+    """The saved model of a view; empty if the notebook's metadata are not as JupyterLab writes them."""
     found = models.get(view.get("model_id"), {}) if isinstance(view, dict) and isinstance(models, dict) else {}
     return found if isinstance(found, dict) and isinstance(found.get("state"), dict) else {}
 
 
-def _told(view, models) -> str:
-    """What a widget showed; empty where its state lacks something; the page is still made."""
+def _static(view, models) -> str:
+    """A widget as static HTML; empty if its state is incomplete, so that the page is still written."""
     if not _model(view, models):
         return ""
     try:
@@ -89,7 +89,7 @@ def _told(view, models) -> str:
         return ""
 
 
-def lives_in_a_page(model: dict) -> bool:
+def works_in_a_page(model: dict) -> bool:
     """Whether a saved model is an anywidget whose module needs nothing but its plain state."""
     module = str(model.get("state", {}).get("_esm", ""))
     imports = re.search(r"^\s*import\b|\bimport\(", module, flags=re.MULTILINE)
@@ -97,12 +97,12 @@ def lives_in_a_page(model: dict) -> bool:
 
 
 def asks_python(module: str) -> bool:
-    """Whether an explorer's module leaves its answer to the kernel; in a page it then rests and says so."""
+    """Whether an explorer needs the kernel for its answers; in a page it is then inactive, and says so."""
     return bool(re.search(r"(?<!function )\brest\(|\bmodel\.send\(", module))
 
 
 def snapshot(model_id: str, models: dict) -> str:
-    """A widget and all that lies in it as HTML without scripts.
+    """A widget, with the widgets inside it, as HTML without scripts.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ def snapshot(model_id: str, models: dict) -> str:
 
     Returns
     -------
-    str, empty for a widget that shows nothing or is not known
+    str, empty for a widget that shows nothing or is unknown
     """
     model = models.get(model_id, {})
     state = model.get("state", {})
@@ -134,7 +134,7 @@ def snapshot(model_id: str, models: dict) -> str:
 
 
 def _image(state: dict, buffers: list) -> str:
-    """An Image widget with its picture inside; empty where it has none, or one that lies elsewhere."""
+    """An Image widget with its picture embedded; empty if it has none, or only the address of one."""
     data = next((buffer["data"] for buffer in buffers if buffer["path"] == ["value"]), "")
     if not data or state.get("format", "png") == "url":
         return ""
@@ -143,7 +143,7 @@ def _image(state: dict, buffers: list) -> str:
 
 
 def _readout(kind: str, state: dict) -> str:
-    """What a control or a bar is set to, as `description: value`; empty for a widget without a value."""
+    """The value of a control or a progress bar, as `description: value`; empty for a widget without one."""
     labels, chosen = state.get("_options_labels"), state.get("index")
     if kind == "Password":
         return ""
@@ -177,13 +177,13 @@ def _shown(value, state: dict) -> str:
 
 
 def _summary(output) -> str:
-    """What the output says of itself in words; empty where that is Python's `<object at …>` or `VBox(children=…`."""
+    """The output's plain text; empty if that is only Python's `<object at …>` or `VBox(children=…`."""
     text = str(output.data.get("text/plain", "")).strip()
     return "" if re.match(r"<|\w+\(", text) else text
 
 
 def _picture(output) -> str:
-    """The picture that an output carries beside its widget, or an empty text."""
+    """The picture that an output has beside its widget, or an empty text."""
     kind = next((kind for kind in ("image/png", "image/jpeg") if kind in output.data), None)
     if kind is None:
         return ""
@@ -192,7 +192,7 @@ def _picture(output) -> str:
 
 
 def _still(output) -> str:
-    """What is seen of an output where its widget cannot be drawn: its picture, else its HTML, else its text."""
+    """What an output shows if its widget cannot be drawn: its picture, else its HTML, else its text."""
     return _picture(output) or output.data.get("text/html") or f"<pre>{html.escape(_summary(output) or NOTE)}</pre>"
 
 
@@ -217,5 +217,5 @@ def _scripts(modules: list, states: dict) -> str:
 
 
 def _in_script(text: str) -> str:
-    """JavaScript that cannot end its own script element: both marks occur in strings and comments only."""
+    """JavaScript that cannot end its own script element: both marks occur only in strings and comments."""
     return re.sub("<(?=/script|!--)", r"\\x3c", text, flags=re.IGNORECASE)

@@ -1,8 +1,8 @@
-"""What a page's code cells need of each other: read off their text, nothing is run.
+"""What the code cells of a page need from each other, found in their text: nothing is run.
 
 `used_names` and `bound_names` look at one cell, `maker` finds the cell behind a name, and `needed` follows all names
-backwards through a page. A cell whose text is no Python, even without its magics, uses and binds nothing; one that
-begins with `%%needs` (`lab_utils.notebook.extras`) counts as if what it needs were installed.
+backwards through a page. A cell that is not Python, even without its magics, uses and binds nothing; one that begins
+with `%%needs` (`lab_utils.notebook.extras`) counts as if what it needs were installed.
 """
 
 import ast
@@ -22,10 +22,10 @@ GIVEN = set(dir(builtins)) | IPYTHON | {"__file__"}  # there before any cell has
 class _Names:
     """The names of a cell, or of a part of it."""
 
-    used: set = field(default_factory=set)  # read at once, and not surely bound before
+    used: set = field(default_factory=set)  # read at once, and not certainly bound before
     later: set = field(default_factory=set)  # read in the bodies of functions: when they are called
-    bound: set = field(default_factory=set)  # bound however the cell runs
-    maybe: set = field(default_factory=set)  # bound in some branch, or surely
+    bound: set = field(default_factory=set)  # bound in every branch
+    maybe: set = field(default_factory=set)  # bound in some branch or in every one
     changed: set = field(default_factory=set)  # changed in place
     imported: set = field(default_factory=set)
 
@@ -34,7 +34,7 @@ class _Names:
         return _Names(**{name: set(value) for name, value in vars(self).items()})
 
     def join(self, *branches: "_Names") -> None:
-        """After branches: surely bound is what all of them bind."""
+        """After branches: bound is what all of them bind."""
         for branch in branches:
             for name in ("used", "later", "maybe", "imported"):
                 getattr(self, name).update(getattr(branch, name))
@@ -42,7 +42,7 @@ class _Names:
 
 
 def bound_names(source: str) -> set[str]:
-    """Names that a cell binds at its top level, in whatever branch: by assignment, import, def, class, for, with."""
+    """Names that a cell binds at its top level, in any branch: by assignment, import, def, class, for, with."""
     return _names_of(source).maybe
 
 
@@ -52,12 +52,12 @@ def used_names(source: str) -> set[str]:
     Parameters
     ----------
     source : str
-        The cell; magics and shell lines in it are passed over.
+        The cell; magics and shell lines in it are ignored.
 
     Returns
     -------
     set of str
-        What the cell reads and does not surely bind before, the bodies of its functions included. Builtins and what
+        What the cell reads and does not certainly bind before, the bodies of its functions included. Builtins and what
         IPython provides (`display`, `get_ipython`, `_`) do not count.
     """
     names = _names_of(source)
@@ -65,7 +65,7 @@ def used_names(source: str) -> set[str]:
 
 
 def maker(sources: list[str], name: str, before: int) -> int | None:
-    """The last of the cells 0 to `before` - 1 that binds a name: surely if there is one, else in some branch."""
+    """The last of the cells 0 to `before` - 1 that binds a name, preferably in every branch."""
     cells = [_names_of(source) for source in sources[:before]]
     found = [index for index, cell in enumerate(cells) if name in cell.maybe]
     sure = [index for index in found if name in cells[index].bound]
@@ -126,7 +126,7 @@ def _names_of(source: str) -> _Names:
         try:
             statements = _Generators().visit(ast.parse(text)).body
             _walk(statements, names)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):  # magics, no Python at all, nested too deeply
+        except (SyntaxError, ValueError, RecursionError, MemoryError):  # magics, not Python, nested too deeply
             continue
         names.changed = _changed(statements, shown=statements[-1] if statements else None)
         return names
@@ -251,7 +251,7 @@ def _changed(statements: list[ast.stmt], shown: ast.stmt | None) -> set[str]:
             call = node.value
             prints = isinstance(call.func, ast.Name) and call.func.id in ("print", "display")
             targets = [call.func]
-            if node is not shown and not prints and call.args:  # the value is thrown away: called for what it does
+            if node is not shown and not prints and call.args:  # the value is not used: called for its effect
                 found.add(_root(call.args[0]))
         else:
             targets = []

@@ -1,15 +1,15 @@
-"""Packages that not everyone has: which part of the course needs them, and how a page goes on without them.
+"""Packages that not everyone has: which part of the course needs them, and how a page continues without them.
 
 `pip install -e .` installs what every page needs; the rest are extras in pyproject.toml. A cell whose first line is
 
     %%needs pictures
 
-runs as if that line were a comment where the extra (or the package) of that name is installed, so that its errors,
-names and output are those of a plain cell. Elsewhere it prints one line on how to install it, and binds no names: the
-later cells of that part have the same first line.
+runs as if that line were a comment if the extra (or the package) of that name is installed, so its errors, names and
+output are those of a plain cell. Otherwise it prints one line on how to install it, and binds no names: the later cells
+of that part have the same first line.
 
-`import lab_utils`, which every page's first cell does, is enough for that, and a kernel as `make lab` sets it up knows
-the line from the start (`name_errors`). By hand: `%load_ext lab_utils.notebook.extras`, which may be run twice.
+`import lab_utils`, which every page does first, is enough for that, and a kernel that `make lab` has set up knows the
+line from the start (`name_errors`). By hand: `%load_ext lab_utils.notebook.extras`, which may be run twice.
 """
 
 import importlib.util
@@ -59,7 +59,7 @@ def version_here(name: str) -> str | None:
 
 
 def missing(name: str) -> str:
-    """What of an extra is not installed or in a version that the lab does not run with, and how to install it.
+    """Which packages of an extra are missing or in a version that does not fit, and how to install them.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def missing(name: str) -> str:
     str, one sentence without its full stop; "" if every package can be found, and those of an extra in a version that
     pyproject.toml allows (Colab and Kaggle have older ones of some). Nothing is imported to find out.
     """
-    importlib.invalidate_caches()  # a package that was installed since the kernel was started is found too
+    importlib.invalidate_caches()  # finds what was installed after the kernel was started
     gone = [package for package in EXTRAS.get(name, (name,)) if not _found(package)]
     if gone:
         return f"{' and '.join(gone)} {'is' if len(gone) == 1 else 'are'} not installed: {how_to_install(name)}"
@@ -80,13 +80,13 @@ def missing(name: str) -> str:
 
 
 def require(name: str, who: str = "") -> None:
-    """Raise a LabError that says what `missing` says, if anything is; the text `who` comes before it."""
+    """Raise a LabError with the text of `missing`, if anything is missing; the text `who` comes before it."""
     if why := missing(name):
         raise LabError(f"{who}{why}.")
 
 
 def how_to_install(name: str) -> str:
-    """The line that installs an extra, or a package, and where to run it: not a whole sentence."""
+    """The line that installs an extra, or a package, and where to run it; not a complete sentence."""
     if host():
         wanted = project()["optional-dependencies"].get(name, [name.replace("_", "-")])
         return f"in a new cell, run `%pip install {shlex.join(wanted)}`"
@@ -111,7 +111,7 @@ def needs(source: str) -> list[str]:
 
 
 def skipped(source: str) -> str:
-    """Why a cell is skipped here: `missing` of the first thing that it needs and that is not there; "" if it runs."""
+    """Why a cell is skipped: `missing` of the first thing that it needs and that is not installed; "" if it runs."""
     for name in needs(source):
         if why := missing(name):
             return why
@@ -131,11 +131,11 @@ def unload_ipython_extension(shell) -> None:
 
 
 def _found(package: str) -> bool:
-    if sys.modules.get(package) is not None:  # find_spec refuses one that was made by hand
+    if sys.modules.get(package) is not None:  # find_spec refuses a module that was built by hand
         return True
     try:
         return importlib.util.find_spec(package) is not None
-    except (ImportError, ValueError, AttributeError):  # a part of a package that is not there, or no name at all
+    except (ImportError, ValueError, AttributeError):  # part of a package that is missing, or not a name
         return False
 
 
@@ -151,7 +151,7 @@ def _in_other_versions(name: str) -> list[str]:
 
 
 def _transform(lines: list[str]) -> list[str]:
-    """A cell's lines as IPython is to run them: line numbers stay. IPython may call it several times for one cell."""
+    """A cell's lines as IPython runs them, equally many. IPython may call it several times for one cell."""
     if not lines or not needs(lines[0]):
         return lines
     why = skipped(lines[0])

@@ -1,4 +1,4 @@
-"""Notebooks on the disk: read as UTF-8 with or without a BOM, and what is no notebook is named."""
+"""Notebook files: read as UTF-8 with or without a BOM; a file that is not a notebook is named."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ def read_notebook(path: str | Path):
     Raises
     ------
     LabError
-        The file cannot be read, is not UTF-8, or is no notebook.
+        The file cannot be read, is not UTF-8, or is not a notebook.
     """
     import nbformat
 
@@ -40,7 +40,7 @@ def read_notebook(path: str | Path):
 
 
 def notebook_bytes(notebook) -> bytes:
-    """A notebook as it lies on the disk."""
+    """The bytes of a notebook's file."""
     import nbformat
 
     text = nbformat.writes(notebook).rstrip("\n") + "\n"
@@ -48,7 +48,7 @@ def notebook_bytes(notebook) -> bytes:
 
 
 def digest(notebook) -> str:
-    """What tells one notebook's content from another's: its cells with their outputs, not how it was saved."""
+    """What identifies a notebook's content: its cells with their outputs, not how it was saved."""
     parts = ("cell_type", "source", "outputs", "attachments")
     cells = [[cell.get(part) or None for part in parts] for cell in notebook.cells]
     return hashlib.sha256(json.dumps(cells, sort_keys=True).encode("ascii")).hexdigest()

@@ -215,7 +215,7 @@ def test_a_page_is_mended_for_the_ear_and_the_keyboard():
     )
     text = page_html(notebook).partition("<main")[2]
     assert re.findall(r'alt="([^"]*)"', text) == [
-        "Figure: the text below says it in words",
+        "Figure: described in the text below",
         "Figure drawn by the code above",
     ]
     assert re.findall("<th[^>]*>", text) == ["<thead>", "<th>"]  # an empty heading is gone, an empty cell heads nothing

@@ -147,7 +147,7 @@ def test_a_taken_port_is_named_with_another_to_take(capsys):
         port = other.getsockname()[1]
         assert present.main(["--port", str(port), "--no-browser"]) == 2
     error = capsys.readouterr().err
-    assert f"Port {port} is taken" in error and f"--port {port + 1}" in error
+    assert f"Port {port} is in use" in error and f"--port {port + 1}" in error
 
 
 @pytest.mark.parametrize(("main", "arguments"), [(present.main, ["--no-browser"]), (slides.main, ["01"])])

@@ -10,7 +10,7 @@ import pytest
 from ipywidgets.embed import dependency_state
 from toys import MARK, Asking, Toy, notebook_of, png
 
-from lab_utils.classroom.snapshots import NOTE, STATE, asks_python, lives_in_a_page, replace_widgets, snapshot
+from lab_utils.classroom.snapshots import NOTE, STATE, asks_python, replace_widgets, snapshot, works_in_a_page
 from lab_utils.folders import ROOT
 
 WIDGETS = ROOT / "lab_utils" / "widgets"
@@ -152,16 +152,16 @@ def test_no_text_ends_its_own_element():
     ],
 )
 def test_only_self_contained_modules_live(module, living):
-    assert lives_in_a_page({"state": {"_esm": module}}) is living
-    assert not lives_in_a_page({"state": {"_esm": module}, "buffers": [{"path": ["data"], "data": ""}]})
-    assert not lives_in_a_page({})
+    assert works_in_a_page({"state": {"_esm": module}}) is living
+    assert not works_in_a_page({"state": {"_esm": module}, "buffers": [{"path": ["data"], "data": ""}]})
+    assert not works_in_a_page({})
 
 
 @pytest.mark.parametrize("name", sorted({path.stem for path in WIDGETS.glob("*.js")} - NO_EXPLORERS))
 def test_every_explorer_of_the_lab_lives_without_a_network(name):
     from lab_utils.widgets.explorer import STYLE, script
 
-    assert lives_in_a_page({"state": {"_esm": script(name)}})
+    assert works_in_a_page({"state": {"_esm": script(name)}})
     assert set(re.findall(r"https?://[^\"'\s]*", script(name) + STYLE)) <= {"http://www.w3.org/2000/svg"}  # a name
     assert not re.search(r"@import|url\(", STYLE)
 
