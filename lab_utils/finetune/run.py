@@ -287,7 +287,9 @@ def _train(trainer: Trainer, run: Run, identity: dict, validation, on_step, prog
             over = is_over(run.history, run.recipe)
             if over or row["step"] % run.recipe.checkpoint_every == 0 or (due and run.recipe.keeps_best):
                 save(trainer, run, identity)
-            bar.set_postfix_str(f"loss {row['loss']:.3f}, {row['tokens'] / row['seconds']:.0f} tokens/s", refresh=False)
+            held_out = f" (validation {row['validation_loss']:.3f})" if due else ""
+            speed = f"{row['tokens'] / row['seconds']:.0f} tokens/s"
+            bar.set_postfix_str(f"loss {row['loss']:.3f}{held_out}, {speed}", refresh=False)
             bar.update()
             if on_step and trainer.accelerator.is_main_process:
                 on_step(run.history)
