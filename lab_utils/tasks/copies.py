@@ -88,16 +88,21 @@ def candidates(marks) -> Iterable[tuple[int, int]]:
                         yield pair
 
 
-def near_copies(marks, text_of: Callable[[Sequence[int]], list[str]]) -> list[Pair]:
+def near_copies(marks, text_of: Callable[[Sequence[int]], list[str]]) -> tuple[list[Pair], bool]:
     """Pairs of rows whose texts share `ALIKE` of their shingles or more.
 
     Parameters
     ----------
     marks : of `signatures`
     text_of : function of row numbers, gives their texts: the share is computed from these, not estimated
+
+    Returns
+    -------
+    (pairs, whole) : whole is False if there were more than `MOST_PAIRS` candidates, so that pairs may be missing
     """
-    found, waiting = [], []
+    found, waiting, looked_at = [], [], 0
     for one, other in candidates(marks):
+        looked_at += 1
         if (marks[one] == marks[other]).mean() >= ALIKE - 0.15:  # four standard errors of the estimate
             waiting.append((one, other))
     for start in range(0, len(waiting), 500):
@@ -106,4 +111,4 @@ def near_copies(marks, text_of: Callable[[Sequence[int]], list[str]]) -> list[Pa
         for place, (one, other) in enumerate(part):
             if (share := jaccard(texts[2 * place], texts[2 * place + 1])) >= ALIKE:
                 found.append(Pair(one, other, share))
-    return sorted(found, key=lambda pair: (pair.one, pair.other))
+    return sorted(found, key=lambda pair: (pair.one, pair.other)), looked_at < MOST_PAIRS

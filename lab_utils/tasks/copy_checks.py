@@ -113,16 +113,16 @@ class CopyFinder:
             return
         once = np.unique(self._firsts(asked))  # one row of each prompt, of training if it is there
         marks = signatures((text for _, text in self._prompts(once)), len(once))
-        pairs = near_copies(marks, lambda numbers: [text for _, text in self._prompts(once[numbers])])
+        pairs, whole = near_copies(marks, lambda numbers: [text for _, text in self._prompts(once[numbers])])
         pairs = [Pair(int(once[pair.one]), int(once[pair.other]), pair.share) for pair in pairs]
         if pairs:
-            yield from self._near_in_words(pairs, split)
+            yield from self._near_in_words(pairs, split, "" if whole else "At least ")
 
-    def _near_in_words(self, pairs: list[Pair], split) -> Iterator[Finding]:
+    def _near_in_words(self, pairs: list[Pair], split, least: str) -> Iterator[Finding]:
         rows = {number for pair in pairs for number in (pair.one, pair.other)}
         told = [pair for pair in pairs if split[pair.one] == split[pair.other]] or pairs
         yield Finding("near copies", "look", len(rows), (
-            f"{counted(len(rows), 'row is', 'rows are')} nearly the same as another ({ALIKE:.0%} or more of all "
+            f"{least}{counted(len(rows), 'row is', 'rows are')} nearly the same as another ({ALIKE:.0%} or more of all "
             "five-letter pieces in common)."
         ), self._near_places(told))  # fmt: skip
         for number in range(1, len(self.own.splits)):
@@ -134,7 +134,7 @@ class CopyFinder:
             if across:
                 share = len(across) / int((split == number).sum())
                 yield Finding("near leaks", "look", len(across), (
-                    f"{counted(len(across), 'row')} of {self.own.splits[number]} ({share:.0%}) "
+                    f"{least}{counted(len(across), 'row')} of {self.own.splits[number]} ({share:.0%}) "
                     f"{'is' if len(across) == 1 else 'are'} nearly the same as one of an earlier split. Is that still "
                     "a test of what is new?"
                 ), self._near_places(list(across.values())))  # fmt: skip

@@ -216,8 +216,14 @@ def test_near_copies_are_those_that_a_comparison_of_all_pairs_finds():
             words[rng.randrange(12)] = rng.choice(WORDS)
         texts.append(" ".join(words))
     expected = {pair for pair in itertools.combinations(range(120), 2) if jaccard(*(texts[n] for n in pair)) >= ALIKE}
-    found = near_copies(signatures(texts, 120), lambda numbers: [texts[n] for n in numbers])
-    assert {(one.one, one.other) for one in found} == expected and 5 < len(expected) < 60
+    found, whole = near_copies(signatures(texts, 120), lambda numbers: [texts[n] for n in numbers])
+    assert whole and {(one.one, one.other) for one in found} == expected and 5 < len(expected) < 60
+
+
+def test_what_was_not_looked_at_is_said(monkeypatch):
+    monkeypatch.setattr("lab_utils.tasks.copies.MOST_PAIRS", 5)
+    rows = [{**row, "text": f"{CLEAN[0]['text']} {row['text'].split()[0]}"} for row in CLEAN[:30]]
+    assert str(report(rows).of("near copies")[0]).startswith("At least ")
 
 
 def test_short_and_empty_texts_have_a_signature():
