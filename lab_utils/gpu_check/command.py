@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from ..errors import LabError, command_line, real
-from ..files import user_path
+from ..files import explain, user_path, write_text
 from .report import MARKDOWN_NAME, PASSED, Report
 from .sections import NAMES, SECTIONS
 from .supervise import Worker, supervise
@@ -71,10 +71,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = read_command(arguments)
     refuse_no_card(options.pretend)
     folder = user_path(options.output)
-    folder.mkdir(parents=True, exist_ok=True)
-    log = folder / LOG_NAME
-    log.write_text("", encoding="utf-8")
-    report = Report(folder, options.pretend)
+    log, report = folder / LOG_NAME, Report(folder, options.pretend)
+    try:
+        write_text(log, "")
+        report.write()
+    except OSError as error:
+        why = f"The report cannot be written to {folder}: {explain(error)} --output names a folder."
+        raise LabError(why) from error
     chosen = [section for section in SECTIONS if section.name in (*options.only, "card")]
     if options.pretend:
         print(f"Pretending: {options.pretend}. A dry run on the CPU; no time and no size below is a GPU's.")

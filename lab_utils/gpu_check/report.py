@@ -80,7 +80,7 @@ class Report:
     finished: bool = False
 
     def add(self, row: Row) -> None:
-        """Take a row in and write both files anew."""
+        """Take a row in and write both files again."""
         self.rows.append(row)
         self.write()
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
+from ..files import explain
 from .report import FAILED, SKIPPED, Report, Row, row_of
 from .sections import Section
 from .worker import serve
@@ -89,11 +90,19 @@ def supervise(
             row = _try(section, report.pretended, worker, end - clock(), barred, clock)
             if section.gate and row.status == FAILED:
                 barred = f"not tried, because {section.name} failed"
-            report.add(row)
             say(row.line())
+            _written(report.add, row, say=say)
     finally:
         worker.end(politely=True)
-    report.finish()
+    _written(report.finish, say=say)
+
+
+def _written(act: Callable, *arguments, say: Callable[[str], object]) -> None:
+    """Let a report be written; where the disk refuses, that is said, and the lines on the screen go on."""
+    try:
+        act(*arguments)
+    except OSError as error:
+        say(f"The report was not written: {explain(error)}")
 
 
 def _try(section: Section, pretended: str, worker, left: float, barred: str, clock) -> Row:

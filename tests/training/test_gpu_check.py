@@ -1,5 +1,6 @@
 """The check of a GPU: nothing of its report is lost, a section's failure stops no other, and a dry run passes."""
 
+import errno
 import json
 import os
 import subprocess
@@ -182,6 +183,21 @@ def test_without_a_card_it_says_what_can_be_done(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert main(["--output", str(tmp_path)]) == 2
     assert "--pretend T4" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_where_no_report_can_be_written_it_says_so(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert main(["--pretend", "T4", "--output", str(tmp_path / "file" / "folder")]) == 2
+    assert "--output names a folder" in capsys.readouterr().err
+
+
+def test_a_disk_that_is_full_ends_no_check(monkeypatch, tmp_path):
+    def full(self):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Report, "write", full)
+    _, one, lines = run(tmp_path, [section("a"), section("b")])
+    assert one.asked == ["a", "b"] and [line for line in lines if "not written" in line and "free some space" in line]
 
 
 @pytest.mark.parametrize(
