@@ -19,8 +19,9 @@ import torch  # noqa: E402
 
 from lab_utils import decoding, models  # noqa: E402
 from lab_utils.device import find_device  # noqa: E402
-from lab_utils.finetune import Recipe, finetune  # noqa: E402
+from lab_utils.finetune import Recipe, finetune, optimizer  # noqa: E402
 from lab_utils.finetune.full import matrices, train_full  # noqa: E402
+from lab_utils.finetune.optimizer import optimizer_of  # noqa: E402
 from lab_utils.serving import AdapterBank  # noqa: E402
 
 ROWS = [{"prompt": f"{count} tents", "answer": f'{{"qty":{count}}}'} for count in range(1, 9)]
@@ -40,7 +41,7 @@ def train(name: str, recipe: Recipe = RECIPE, device: str | None = None) -> dict
     return {
         "losses": [row["loss"] for row in run.history], "skipped": [row.get("skipped") for row in run.history],
         "resumed": run.resumed_from, "scaler": state["scaler"] is not None, "random": len(state["random_cuda"]),
-        "model": run.recipe.model, "run": run,
+        "model": run.recipe.model, "optimizer": optimizer_of(state["optimizer"]), "run": run,
     }  # fmt: skip
 
 
@@ -54,6 +55,10 @@ def main() -> None:
     with suppress(KeyboardInterrupt), tiny_runs.stopping_after(2):
         train("resumed", with_all)
     found["again"] = train("resumed", with_all)
+    paged = mock.patch.object(optimizer, "decide_optimizer", lambda *_: "paged_adamw_8bit")  # as earlier versions did
+    with paged, suppress(KeyboardInterrupt), tiny_runs.stopping_after(2):
+        train("paged")
+    found["paged"] = train("paged")
     found["int8"] = train("int8", replace(RECIPE, quantization="int8", steps=1))
     found["none"] = train("none", replace(RECIPE, quantization="none", steps=1))
     found["beside"] = train("beside", replace(RECIPE, quantization="none", steps=1), "cpu")

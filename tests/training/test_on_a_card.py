@@ -39,6 +39,11 @@ def test_a_resumed_run_has_the_losses_of_a_whole_one(found):
     assert found["again"]["losses"] == found["whole"]["losses"]
 
 
+def test_the_optimizer_is_fused_and_a_run_with_a_paged_one_goes_on_with_it(found):
+    assert {found[name]["optimizer"] for name in ("whole", "again", "none")} == {"adamw"}
+    assert found["paged"]["optimizer"] == "paged_adamw_8bit" and found["paged"]["resumed"] == 2
+
+
 def test_a_base_that_was_loaded_on_the_cpu_trains_there(found):
     assert found["beside"]["random"] == 0 and not found["beside"]["scaler"]
     assert all(math.isfinite(loss) for loss in found["beside"]["losses"])
