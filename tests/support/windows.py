@@ -1,6 +1,7 @@
 """Windows, simulated on another system: what its Python lacks, and its rule that an open file stays where it is."""
 
 import ast
+import builtins
 import errno
 import os
 import sys
@@ -63,12 +64,20 @@ class WithoutUnix(ModuleType):
 @pytest.fixture
 def without_unix(monkeypatch):
     """The library's modules see `os`, `signal` and `time` as Windows has them; Unix's own modules are not there."""
-    for name in GONE:
-        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr(builtins, "__import__", _refusing_unix(builtins.__import__))
     for module in [one for name, one in sys.modules.items() if one and name.partition(".")[0] == "lab_utils"]:
         for name in ("os", "signal", "time"):
             if isinstance(vars(module).get(name), ModuleType):
                 monkeypatch.setattr(module, name, WithoutUnix(vars(module)[name]))
+
+
+def _refusing_unix(real):
+    def load(name, globals=None, *rest, **more):
+        if name in GONE and (globals or {}).get("__name__", "").partition(".")[0] == "lab_utils":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return real(name, globals, *rest, **more)
+
+    return load
 
 
 @pytest.fixture
