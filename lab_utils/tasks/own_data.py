@@ -18,7 +18,7 @@ from .sources import open_source
 from .splitting import SPLITS, check_shares, cut
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class OwnTask(Task):
     """A task made of a person's own data; it goes wherever a Task or a task's name goes.
 
@@ -62,9 +62,14 @@ class OwnTask(Task):
     def __deepcopy__(self, memo: dict) -> "OwnTask":
         return self
 
+    def __repr__(self) -> str:
+        return f"<OwnTask {self.name}: {self._sizes()}>"
+
     def __str__(self) -> str:
-        sizes = ", ".join(f"{len(rows):,} in {split}" for split, rows in self.data.items())
-        return f"{self.name}: {sizes}. " + " ".join(self.notes)
+        return f"{self.name}: {self._sizes()}. " + " ".join(self.notes)
+
+    def _sizes(self) -> str:
+        return ", ".join(f"{len(rows):,} in {split}" for split, rows in self.data.items())
 
     def __getitem__(self, split: str):
         return self.data[choose("split", split, self.data)]

@@ -165,6 +165,7 @@ def test_an_empty_answer_is_left_out_and_that_is_said(capsys, nothing):
 def test_an_own_task_goes_where_a_task_goes():
     own = tasks.own(PAIRS, prompt="message", answer="category")
     assert isinstance(own, tasks.Task) and find_task(own) is own and tasks.load_task(own) is own.data
+    assert repr(own) == "<OwnTask data: 16 in train, 2 in validation, 2 in test>"
     assert copy.deepcopy(own) is own and pickle.loads(pickle.dumps(own)) == own
     with pytest.raises(LabError, match=r"Unknown split 'dev'. Choose one of: train, validation, test"):
         own["dev"]
