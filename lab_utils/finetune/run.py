@@ -152,6 +152,11 @@ def finetune(
     use_threads()
     keep_freed_memory()
     plugin = read_plugin(fsdp, device) if fsdp or launched_sharded() else None
+    if plugin and recipe.keeps_best:
+        raise LabError(
+            "keep_best and patience put an earlier adapter back on the model, which is not made for a sharded one. "
+            "Leave them out; validate_every alone works."
+        )
     with accelerate(device, plugin) as accelerator, ExitStack() as until_the_end:
         main = accelerator.is_main_process
         on_main(accelerator, lambda: until_the_end.enter_context(held(output_dir)))

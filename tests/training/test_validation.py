@@ -119,6 +119,11 @@ def test_a_run_without_progress_stops_and_stays_stopped(train, tmp_path, monkeyp
     assert record["history"] == run.history and record["recipe"]["patience"] == 1
 
 
+def test_a_sharded_run_that_should_keep_the_best_is_refused_by_name(train, tmp_path):
+    with pytest.raises(LabError, match=r"keep_best and patience .* not made for a sharded one"):
+        train(tmp_path, recipe=WATCHED, fsdp=tiny_runs.CONFIG)
+
+
 def test_rows_without_a_validation_split_are_refused_by_name(train, tmp_path):
     with pytest.raises(LabError, match=r"no split 'validation'.*validate_every at 0"):
         train(tmp_path, recipe=WATCHED, dataset=load_task("bookings")["train"])
