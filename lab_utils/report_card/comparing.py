@@ -1,12 +1,13 @@
 """Was it worth it: the adapter's scores beside what costs nothing, with the difference and its interval."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .. import decoding
 from ..errors import LabError, whole
+from ..evaluate import answer_losses
 from ..finetune import take_off_adapter, twin
-from ..scores import Measure, Measured, difference, few_shots, majority, measure
+from ..scores import Measure, Measured, difference, few_shots, majority, measure, perplexity
 from ..tasks import OwnTask, last_turn, rows_text
 
 MAJORITY = "the most common answer"
@@ -21,6 +22,7 @@ class Scored:
     name : str, "the adapter", "the base with 4 shots"
     measured : Measured
     prompts, answers, outputs : tuples of str, in the order of `measured.per_row`
+    perplexity : Measure of the right answers, or None where it was not measured
     """
 
     name: str
@@ -28,6 +30,7 @@ class Scored:
     prompts: tuple[str, ...] = field(repr=False)
     answers: tuple[str, ...] = field(repr=False)
     outputs: tuple[str, ...] = field(repr=False)
+    perplexity: Measure | None = None
 
     def __str__(self) -> str:
         return f"{self.name}: " + ", ".join(map(str, self.measured.measures))
@@ -70,16 +73,21 @@ def baselines(model, tokenizer, own: OwnTask, split: str = "test", limit: int = 
     if own.kind == "answers" and own.metric != "text":
         found.append(scored(MAJORITY, own, rows, [majority(own)[0]] * len(rows)))
     base = take_off_adapter(twin(model))
-    found.append(_asked("the base with a prompt", base, tokenizer, own, rows, ()))
+    found.append(asked("the base with a prompt", base, tokenizer, own, rows, ()))
     if shots:
         examples = few_shots(own, shots, seed)
         name = f"the base with {len(examples)} shot{'s' if len(examples) > 1 else ''}"
-        found.append(_asked(name, base, tokenizer, own, rows, examples))
+        found.append(asked(name, base, tokenizer, own, rows, examples))
     return found
 
 
-def _asked(name: str, model, tokenizer, own: OwnTask, rows, shots) -> Scored:
-    return scored(name, own, rows, decoding.answers(model, tokenizer, own, rows, shots=shots))
+def asked(name: str, model, tokenizer, own: OwnTask, rows: Sequence[Mapping], shots: Sequence[Mapping] = ()) -> Scored:
+    """What a model answers, its scores, and the perplexity of the right answers to it."""
+    found = scored(name, own, rows, decoding.answers(model, tokenizer, own, rows, shots=shots))
+    if shots and own.kind == "conversations":
+        return found
+    losses = answer_losses(model, tokenizer, rows, own, shots=shots)
+    return replace(found, perplexity=perplexity(losses.losses, losses.tokens))
 
 
 def first_rows(own: OwnTask, split: str, limit: int) -> list[dict]:

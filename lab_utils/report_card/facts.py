@@ -12,6 +12,7 @@ from .. import __version__
 from ..device import GIB, find_device
 from ..models import MODELS
 from ..models.registry import base_model, name_of
+from ..scores import Measure
 from ..tasks import OwnTask
 from ..tasks.findings import Report, clipped
 from .blocks import Code, Items, Section, Table, Text
@@ -127,11 +128,13 @@ def results(scored: Sequence[Scored]) -> Section:
         said = "Nothing was scored. Give report_card the task, or the scores."
         return Section("Scores", (Text(said),), "Evaluation")
     names = [one.name for one in scored[0].measured.measures]
-    rows = tuple(
-        (way.name, *(str(one).removeprefix(f"{one.name} ") for one in way.measured.measures)) for way in scored
-    )
+    rows = [[way.name, *(_value(one) for one in way.measured.measures)] for way in scored]
+    if any(way.perplexity for way in scored):
+        names.append("perplexity of the right answers")
+        for row, way in zip(rows, scored, strict=True):
+            row.append(_value(way.perplexity) if way.perplexity else "–")
     methods = sorted({one.how for way in scored for one in way.measured.measures})
-    blocks = [Table(("", *names), rows), Text(f"In brackets: 95 % intervals ({', '.join(methods)}).")]
+    blocks = [Table(("", *names), tuple(map(tuple, rows))), Text(f"In brackets: 95 % intervals ({', '.join(methods)}).")]
     differences = [_difference(scored[0], other) for other in scored[1:]]
     if differences:
         family = " Several comparisons at once: one in twenty of such intervals misses." if len(differences) > 1 else ""
@@ -139,6 +142,11 @@ def results(scored: Sequence[Scored]) -> Section:
     if matrix := scored[0].measured.confusion:
         blocks += [Text("Right labels down, written labels across, of the adapter:"), Code(str(matrix), "text")]
     return Section("Scores", tuple(blocks), "Evaluation")
+
+
+def _value(one: Measure) -> str:
+    """A measure without its name, which is over the column."""
+    return str(one).removeprefix(f"{one.name} ")
 
 
 def _difference(adapter: Scored, other: Scored) -> str:

@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import decoding
 from ..errors import LabError, shown
 from ..files import read_text
 from ..outputs import explained, output_folder, save
 from ..tasks import OwnTask
 from . import facts
 from .blocks import Section
-from .comparing import Scored, baselines, first_rows, scored
+from .comparing import Scored, asked, baselines, first_rows
 from .html_page import html_page
 from .markdown_page import MARK, markdown_page
 
@@ -85,9 +84,8 @@ def report_card(run, own: OwnTask | None = None, *, answers: Sequence[Scored] | 
 def _answers(run, own: OwnTask, split: str, limit: int, shots: int) -> list[Scored]:
     """The adapter's answers and what costs nothing, on the same rows."""
     rows = first_rows(own, split, limit)
-    outputs = decoding.answers(run.model, run.tokenizer, own, rows)
-    others = baselines(run.model, run.tokenizer, own, split, limit, shots)
-    return [scored("the adapter", own, rows, outputs), *others]
+    adapter = asked("the adapter", run.model, run.tokenizer, own, rows)
+    return [adapter, *baselines(run.model, run.tokenizer, own, split, limit, shots)]
 
 
 def all_sections(run, own, answers: Sequence[Scored], report) -> list[Section]:

@@ -1,6 +1,7 @@
 """The report card: whole, self-contained, nothing in it is a command, and its program loads what was trained."""
 
 import html.parser
+import math
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tiny_runs import save_tiny
 
 from lab_utils import decoding, report_card, tasks
 from lab_utils.errors import LabError
+from lab_utils.evaluate import answer_losses
 from lab_utils.finetune import Recipe, attach_adapter
 from lab_utils.finetune.run import Run
 from lab_utils.models import load_base
@@ -200,6 +202,11 @@ def test_baselines_leave_the_adapter_out_and_on(run, own, monkeypatch):
     assert [one.name for one in card.scored] == ["the adapter", comparing.MAJORITY, "the base with a prompt",
                                                  "the base with 2 shots"]  # fmt: skip
     assert [shots for _, shots in asked] == [0, 0, 2]
+    surprise = [one.perplexity and one.perplexity.value for one in card.scored]
+    assert surprise[1] is None and surprise[2] == pytest.approx(
+        math.exp(answer_losses(base, run.tokenizer, comparing.first_rows(own, "test", 4), own).loss), rel=1e-4
+    )
+    assert surprise[0] != surprise[2] and f"{surprise[2]:.3g}" in Reader(card.html.read_text()).text
 
 
 def test_conversations_have_a_card(run):
