@@ -133,8 +133,8 @@ def results(scored: Sequence[Scored]) -> Section:
         names.append("perplexity of the right answers")
         for row, way in zip(rows, scored, strict=True):
             row.append(_value(way.perplexity) if way.perplexity else "–")
-    methods = sorted({one.how for way in scored for one in way.measured.measures})
-    blocks = [Table(("", *names), tuple(map(tuple, rows))), Text(f"In brackets: 95 % intervals ({', '.join(methods)}).")]
+    methods = ", ".join(sorted({one.how for way in scored for one in way.measured.measures}))
+    blocks = [Table(("", *names), tuple(map(tuple, rows))), Text(f"In brackets: 95 % intervals ({methods}).")]
     differences = [_difference(scored[0], other) for other in scored[1:]]
     if differences:
         family = " Several comparisons at once: one in twenty of such intervals misses." if len(differences) > 1 else ""
