@@ -8,6 +8,7 @@ from ..errors import LabError, choose, real
 from .cards import CARDS, GIB, Card
 
 ON: list[Card] = []  # the card of this process
+MODES = threading.local()
 
 
 def enabled() -> Card | None:
@@ -70,11 +71,12 @@ def _set_environment() -> None:
 
 
 def _enter(card: Card) -> None:
-    """Enter the modes in this thread; nothing leaves them."""
+    """Enter the modes in this thread; nothing leaves them. They are kept here too: older torch holds no reference."""
     from .dispatch import Operations
     from .functions import Calls
 
-    for mode in (Operations(card), Calls(card)):
+    MODES.of_thread = Operations(card), Calls(card)
+    for mode in MODES.of_thread:
         mode.__enter__()
 
 
