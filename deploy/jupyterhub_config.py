@@ -17,11 +17,11 @@ from pathlib import Path
 
 from lab_utils.errors import LabError
 from lab_utils.files import user_path
+from lab_utils.folders import NOTEBOOKS
 from lab_utils.models.embedded import embedded_folder
 from lab_utils.outputs import output_folder, save
 
 c = get_config()  # noqa: F821  JupyterHub defines it
-REPOSITORY = Path(__file__).resolve().parent.parent
 PASSWORD = os.environ.get("LORA_LAB_HUB_PASSWORD")
 THREADS = os.environ.get("LORA_LAB_HUB_THREADS") or "1"
 try:
@@ -73,9 +73,8 @@ c.Spawner.env_keep.extend(["HF_HUB_OFFLINE"])
 
 def lay_out_pages(spawner) -> None:
     """Copy the notebooks that a student does not have yet; a student's changes are never overwritten."""
-    pages = REPOSITORY / "notebooks"
-    for source in (*pages.glob("*.ipynb"), *pages.glob("images/*")):
-        copy = Path(spawner.home_dir) / "lora-lab" / "notebooks" / source.relative_to(pages)
+    for source in (*NOTEBOOKS.glob("*.ipynb"), *NOTEBOOKS.glob("images/*")):
+        copy = Path(spawner.home_dir) / "lora-lab" / "notebooks" / source.relative_to(NOTEBOOKS)
         if not copy.exists():
             save(copy, source.read_bytes())  # whole or not at all: half a copy would never be replaced
 

@@ -8,13 +8,11 @@ On the hub, nbgitpuller keeps what a student changed and adds what is new.
 
 import argparse
 import sys
-from pathlib import Path
 from urllib.parse import quote, urlencode
 
 from lab_utils.errors import LabError, command_line
+from lab_utils.folders import NOTEBOOKS
 from lab_utils.notebook.badges import repository
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def link(hub: str, *, page: str = "00_start_here", branch: str = "main", address: str | None = None) -> str:
@@ -49,7 +47,7 @@ def link(hub: str, *, page: str = "00_start_here", branch: str = "main", address
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("hub", help="the hub's address")
-    pages = [path.stem for path in sorted(ROOT.glob("notebooks/*.ipynb"))]
+    pages = [path.stem for path in sorted(NOTEBOOKS.glob("*.ipynb"))]
     parser.add_argument("--page", default="00_start_here", choices=pages)
     parser.add_argument("--branch", default="main")
     arguments = parser.parse_args()

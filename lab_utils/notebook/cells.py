@@ -120,8 +120,9 @@ def needed(sources: list[str], index: int) -> list[int]:
 @lru_cache(maxsize=1024)
 def _names_of(source: str) -> _Names:
     """All names of a cell."""
-    other_language = source.lstrip().startswith("%%") and not needs(source)
-    for text in () if other_language else (source, _without_magics(source)):
+    if source.lstrip().startswith("%%") and not needs(source):
+        return _Names()  # a cell in another language
+    for text in (source, _without_magics(source)):
         names = _Names()
         try:
             statements = _Generators().visit(ast.parse(text)).body
