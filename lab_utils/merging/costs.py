@@ -11,28 +11,27 @@ from ..finetune import answer_logits, collate, encode_split
 from ..finetune.conversation import padding_token
 from ..models import footprint
 from ..models.registry import base_model
-from ..tasks import TASKS
+from ..tasks import Task, find_task
 from . import places as merging
 from .plain_copy import is_four_bit, not_repacking, refuse_nonfinite
 
 CHUNK = 64  # tokens whose probabilities over the vocabulary are held in float64 at a time
 
 
-def probe_batch(tokenizer, rows, task: str = "bookings", max_length: int = 256) -> dict[str, torch.Tensor]:
+def probe_batch(tokenizer, rows, task: str | Task = "bookings", max_length: int = 256) -> dict[str, torch.Tensor]:
     """Examples as one padded batch: what `merging.merge` takes as a probe, and `compare_merges` as a yardstick.
 
     Parameters
     ----------
     rows : list of {"prompt": str, "answer": str}, not empty
-    task : str, a name in `TASKS`
+    task : str, a name in `TASKS`, or a Task
     max_length : int, tokens; longer examples are left out
 
     Returns
     -------
     dict of int64 Tensors (rows, longest): input_ids, attention_mask, labels (-100 on the prompt and the padding)
     """
-    choose("task", task, TASKS)
-    return collate(encode_split(tokenizer, TASKS[task], list(rows), max_length), padding_token(tokenizer))
+    return collate(encode_split(tokenizer, find_task(task), list(rows), max_length), padding_token(tokenizer))
 
 
 def compare_merges(model, batch: dict, original=None) -> list[dict]:

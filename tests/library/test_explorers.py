@@ -128,7 +128,6 @@ def test_rank_explorer_says_what_the_library_computes():
 
 def of_one_tensor(weight) -> list:
     """Every explorer that takes tensors, with this one as what it takes."""
-    rows, columns = np.shape(weight)
     history = [(weight[:2], weight[:, :2]), (weight[2:4], weight[:, 2:4])]
     return [
         RankExplorer({"w": weight}), CodeExplorer({"w": weight}), QuantizerExplorer({"w": weight}),

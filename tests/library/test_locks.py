@@ -90,4 +90,4 @@ def test_make_runs_every_test_under_the_lock():
     lines = (ROOT / "Makefile").read_text(encoding="utf-8").splitlines()
     assert "PAUSING := $(BIN)/python -m lab_utils.locks" in lines
     tests = [line for line in lines if "-m pytest" in line]
-    assert len(tests) == 5 and all("$(PAUSING) $(BIN)/python -m pytest" in line for line in tests)
+    assert len(tests) == 4 and all("$(PAUSING) $(BIN)/python -m pytest" in line for line in tests)
