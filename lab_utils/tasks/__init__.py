@@ -6,6 +6,6 @@ from .own_data import OwnTask, from_description, own
 from .registry import TASKS, Task, find_task, load_task
 
 __all__ = [
-    "TASKS", "OwnTask", "Task", "add_arguments", "find_task", "from_arguments", "from_description", "last_turn", "load_task",
-    "own", "rows_text", "with_system",
+    "TASKS", "OwnTask", "Task", "add_arguments", "find_task", "from_arguments", "from_description", "last_turn",
+    "load_task", "own", "rows_text", "with_system",
 ]  # fmt: skip
