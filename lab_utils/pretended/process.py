@@ -1,6 +1,7 @@
 """Switching a pretended card on, for one process and all its threads."""
 
 import os
+import sys
 import threading
 from dataclasses import replace
 
@@ -63,11 +64,12 @@ def enable(card: str = "T4", memory_gib: float | None = None) -> Card:
 
 
 def _set_environment() -> None:
-    """Unset what hides a card; transformers loads weights in this thread, one after the other."""
+    """Unset what hides a card; weights are loaded in this thread; without triton, whose kernels want a real card."""
     if os.environ.get("LORA_LAB_DEVICE", "").strip() == "cpu":
         del os.environ["LORA_LAB_DEVICE"]
     os.environ.pop("ACCELERATE_USE_CPU", None)
     os.environ.setdefault("HF_DEACTIVATE_ASYNC_LOAD", "1")
+    sys.modules.setdefault("triton", None)  # so libraries take their own code in torch
 
 
 def _enter(card: Card) -> None:
