@@ -11,6 +11,7 @@ from lab_utils.checks.engine import examples
 from lab_utils.classroom.editions import CAPSTONE, CAPSTONE_POINTS, instructor_edition, student_edition
 from lab_utils.folders import NOTEBOOKS
 from lab_utils.notebook.notebook_files import read_notebook
+from lab_utils.recorded.learning_curve import curve_points, load_learning_curve
 
 EXERCISES = {name: exercise for name, exercise in checks.EXERCISES.items() if exercise.page == 14}
 
@@ -76,3 +77,13 @@ def test_the_capstone_is_graded_by_hand_and_its_rubric_adds_up():
     (rubric,) = [cell.source for cell in page.cells if "| part | points | full | half |" in cell.source]
     points = [int(number) for number in re.findall(r"^\| \w+ \| (\d+) \|", rubric, flags=re.M)]
     assert len(points) == 6 and sum(points) == CAPSTONE_POINTS
+
+
+def test_what_the_page_says_of_the_learning_curve_is_so():
+    """A recording that breaks a sentence fails here; then the sentence is to be rewritten, not the check."""
+    points = {point.examples: point for point in curve_points(load_learning_curve("tickets"))}
+    wrong = [points[size].error for size in (8, 32, 128)]
+    later = [1 - sum(points[size].next_month) / len(points[size].next_month) for size in (8, 32, 128)]
+    assert wrong == sorted(wrong, reverse=True) and later == sorted(later, reverse=True)
+    assert wrong[1] / wrong[2] > wrong[0] / wrong[1]
+    assert later[0] / later[1] < wrong[0] / wrong[1] and later[1] / later[2] < wrong[1] / wrong[2]
