@@ -15,7 +15,7 @@ LOOKED_AT = 2000  # rows whose lengths are measured, evenly spaced over the data
 COVERED = 0.99  # share of the rows that `max_length` should not leave out
 EPOCHS = (1, 5)  # passes over the data between which most recipes lie
 WITHOUT_REGRET = "Schulman et al. 2025, LoRA Without Regret, https://thinkingmachines.ai/blog/lora/"
-QLORA = "Dettmers et al. 2023 (QLoRA), appendix B, https://arxiv.org/abs/2305.14314"
+QLORA = "QLoRA, the authors' README and defaults, https://github.com/artidoro/qlora"
 
 
 @dataclass(frozen=True)
