@@ -39,7 +39,7 @@ def matrices(
     grey : bool, paint from black (0) to white (`limit`) instead of blue, white and orange
     inches : float, width of one picture
     """
-    limit = limit or max(float(abs(values).max()) for values in named.values()) or 1.0
+    limit = limit or max(abs(values).max().item() for values in named.values()) or 1.0
     columns = columns or len(named)
     lines = -(-len(named) // columns)
     figure = empty_figure(inches * columns, (inches + 0.25) * lines)
