@@ -76,6 +76,7 @@ ALLOWED = {
     "4 bits": ["torch.uint8", "cuda:0", "cuda:0", True, True],
     "int8": ["torch.int8", "cuda:0", "cuda:0", True, True],
     "pages": ["cuda:0", True, True],
+    "without triton": True,  # its kernels want a real card; libraries have their own code in torch
     "events": True,
     "facts": ["Tesla T4", [7, 5], 2, False, True],
     "the second card": "cuda:1",

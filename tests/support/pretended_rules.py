@@ -4,6 +4,7 @@ python tests/support/pretended_rules.py 2xT4
 """
 
 import copy
+import importlib.util
 import sys
 
 import pretended_card
@@ -188,6 +189,7 @@ ALLOWED = {
     "4 bits": lambda: quantized("4 bits"),
     "int8": lambda: quantized("int8"),
     "pages": lambda: trained("paged"),
+    "without triton": lambda: importlib.util.find_spec("triton") is None,
     "events": lambda: elapsed() >= 0.0,
     "facts": lambda: [torch.cuda.get_device_name(), list(torch.cuda.get_device_capability()),
                       torch.cuda.device_count(), torch.cuda.is_bf16_supported(including_emulation=False),
