@@ -93,7 +93,7 @@ def grid(values, rows, columns, xlabel: str, ylabel: str):
     xlabel, ylabel : str
     """
     figure, axes = new_figure(8, 4.6)
-    logs = values.log()
+    logs = values.detach().log()
     axes.imshow(plain(logs), cmap="cividis", aspect="auto")
     middle = float(logs.min() + logs.max()) / 2
     for row, line in enumerate(values.tolist()):
