@@ -1,7 +1,7 @@
 """Every page whose cells meet the card, on a pretended one: `tests/support/pretended_pages.py` runs them, in fast mode.
 
 A T4 computes in float16 with loss scaling, an A100 in bfloat16. The T4 comes twice in its machine, as on Kaggle, where
-nothing may be spread over both. Pages 01 to 04, 09, 11 and 13 never ask which device there is, nor do 05 and 06:
+nothing may be spread over both. Pages 01 to 04, 11 and 13 never ask which device there is, nor do 05 and 06:
 test_notebooks.py holds that. What a pretended card cannot show is in `lab_utils.pretended`: kernels' numerics, speed,
 memory beyond tensors.
 """
@@ -20,10 +20,10 @@ from lab_utils.notebook.notebook_files import read_notebook
 
 RUNNER = ROOT / "tests" / "support" / "pretended_pages.py"
 PAGES = {
-    "2xT4": ("05", "06", "00", "07", "08", "10", "12", "14", "A", "explorers"),
+    "2xT4": ("05", "06", "00", "07", "08", "09", "10", "12", "14", "A", "explorers"),
     "A100": ("08", "12"),  # those that train in the card's dtype; of 12, what the dtype decides
 }
-NEVER_ASK = {"01", "02", "03", "04", "09", "11", "13"}
+NEVER_ASK = {"01", "02", "03", "04", "11", "13"}
 ON_THE_PROCESSOR = {"05": 0, "06": 0, "A": 2**20}  # page -> bytes on the card: peft reads files by way of it
 
 
