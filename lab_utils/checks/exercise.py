@@ -39,7 +39,7 @@ class Exercise:
     name : str, the function the learner writes
     page : int
     title : str
-    spec : function that says what is asked in plain loops; its source is shown
+    spec : function that says what is asked in plain loops; its source is shown folded, after the hints
     solution : function; its source is shown
     inputs : hypothesis strategy of argument tuples
     demo : argument tuple of the picture

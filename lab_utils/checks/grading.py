@@ -15,7 +15,8 @@ class NotSolved(LabError):
 
     def __init__(self, report: Report):
         """Keep what the report finds, and leave out what helps to go on: feedback comes after the deadline."""
-        lines = replace(report, note="", alt="", unfolded=0).text.splitlines()
+        example = [] if report.status == "open" else report.example
+        lines = replace(report, note="", alt="", example=example).text.splitlines()
         super().__init__("\n".join(map(_wrapped, lines)))
 
     def _render_traceback_(self) -> list[str]:

@@ -10,7 +10,7 @@ import torch
 
 from .. import plots
 from .comparing import show
-from .engine import Attempt, Trial, arguments, line_of
+from .engine import Attempt, Trial, arguments, examples, line_of, run
 from .exercise import Exercise
 
 RIGHT = {
@@ -22,6 +22,7 @@ RIGHT = {
     "again": "It gives the same again for the same input.",
     "inputs": "It leaves its inputs as they were.",
 }
+LEAST_SHOWN, MOST_SHOWN = 12, 60  # size of a worked example: one number says little, a hundred are not read
 MARKS = {"right": "✓", "wrong": "✗", "open": "○"}
 STYLE = """<style>
 .lab-check.lab-check {font: 16px/1.5 system-ui, sans-serif; background: #fff; color: #1f2937; max-width: 900px;
@@ -60,7 +61,7 @@ class Report:
     code : str, source to show openly
     picture : bytes, PNG; alt : str, the same in words
     folded : list of (summary, "text" or "code", body), what is shown on demand
-    unfolded : int, how many of these are open from the start, and part of the text
+    example_title : str, what the example is one of
     """
 
     verdict: str
@@ -75,7 +76,7 @@ class Report:
     picture: bytes = b""
     alt: str = ""
     folded: list[tuple[str, str, str]] = field(default_factory=list)
-    unfolded: int = 0
+    example_title: str = "The smallest example that fails"
 
     @property
     def passed(self) -> bool:
@@ -90,10 +91,9 @@ class Report:
         if self.mistake:
             parts.append(f"This looks like a common mistake: {self.mistake}. {self.fix}")
         if self.example:
-            parts.append("The smallest example that fails:\n" + textwrap.indent(self._example(), "    "))
+            parts.append(f"{self.example_title}:\n" + textwrap.indent(self._example(), "    "))
         if self.printed:
             parts.append(f"Your function printed:\n{textwrap.indent(self.printed, '    ')}")
-        parts += [f"{summary}:\n{textwrap.indent(body, '    ')}" for summary, _, body in self.folded[: self.unfolded]]
         return "\n".join([*parts, *filter(None, (self.code, self.alt, self.note))])
 
     @property
@@ -111,7 +111,7 @@ class Report:
                 f'<p class="lab-mistake">This looks like a common mistake: <b>{e(self.mistake)}</b>. {e(self.fix)}</p>'
             )
         if self.example:
-            parts.append(f"<div><b>The smallest example that fails</b><pre>{e(self._example())}</pre></div>")
+            parts.append(f"<div><b>{e(self.example_title)}</b><pre>{e(self._example())}</pre></div>")
         if self.printed:
             parts.append(f"<div>Your function printed<pre>{e(self.printed)}</pre></div>")
         if self.code:
@@ -121,10 +121,9 @@ class Report:
             parts.append(f'<img src="data:image/png;base64,{source}" alt="{e(self.alt, quote=True)}">')
         if self.note:
             parts.append(f"<p>{e(self.note)}</p>")
-        for index, (summary, kind, body) in enumerate(self.folded):
+        for summary, kind, body in self.folded:
             body = f"<pre>{e(body)}</pre>" if kind == "code" else f"<p>{e(body)}</p>"
-            state = " open" if index < self.unfolded else ""
-            parts.append(f"<details{state}><summary>{e(summary)}</summary>{body}</details>")
+            parts.append(f"<details><summary>{e(summary)}</summary>{body}</details>")
         return f'{STYLE}<div class="lab-check lab-check-{self.status}">{"".join(parts)}</div>'
 
     def _example(self) -> str:
@@ -147,10 +146,10 @@ class Report:
 def write_report(exercise: Exercise, function, outcome: Attempt) -> Report:
     """Put the outcome of an attempt into words and a picture."""
     picture, alt = _picture(exercise, outcome)
-    spec = ("What it must do, step by step", "code", source(exercise.spec))
+    spec = ("The same in plain steps", "code", source(exercise.spec))
     if outcome.passed:
         verdict, status, note = f"Solved: {exercise.title}", "right", exercise.reward
-        folded = [("One way to write it", "code", source(exercise.solution))]
+        folded = [spec, ("One way to write it", "code", source(exercise.solution))]
     else:
         status = "open" if outcome.unsolved else "wrong"
         verdict = f"Not solved {'yet' if outcome.unsolved else 'so far'}: {exercise.title}"
@@ -159,18 +158,22 @@ def write_report(exercise: Exercise, function, outcome: Attempt) -> Report:
             f"and checks.solution({exercise.name!r})."
         )
         folded = [(f"Hint {i}", "text", hint) for i, hint in enumerate(exercise.hints, 1)]
-        folded.append(("A solution", "code", source(exercise.solution)))
+        folded += [spec, ("A solution", "code", source(exercise.solution))]
+    example = []
     if outcome.unsolved:
+        example = _worked_example(exercise)
         call = f"{exercise.name}({', '.join(arguments(exercise))})"
         lines = [("open", f"{call} gives nothing back yet. Replace the placeholder, and end with a `return`.")]
     else:
         lines = _lines(exercise, outcome)
+        if outcome.smallest:
+            example = _example(exercise, function, outcome.smallest)
     return Report(
         verdict, status, lines,
         mistake=outcome.mistake.name if outcome.mistake else None,
         fix=outcome.mistake.fix if outcome.mistake else "",
-        example=_example(exercise, function, outcome.smallest) if outcome.smallest else [],
-        note=note, picture=picture, alt=alt, folded=[spec, *folded], unfolded=1 if outcome.unsolved else 0,
+        example=example, note=note, picture=picture, alt=alt, folded=folded,
+        example_title="An example, with its result" if outcome.unsolved else Report.example_title,
         printed=outcome.trials[0].printed.strip()[:2000] if outcome.trials else "",
     )  # fmt: skip
 
@@ -208,6 +211,18 @@ def _example(exercise: Exercise, function, trial: Trial) -> list[tuple[str, str]
     else:
         rows.append(("yours", show(trial.results[0])))
     return rows
+
+
+def _worked_example(exercise: Exercise) -> list[tuple[str, str]]:
+    """Inputs and what they give: the demo, or where that is too large to be read, the smallest that says something."""
+    if exercise.judge is not None:
+        return []  # it has many right answers
+    trials = [run(exercise, exercise.solution, inputs) for inputs in (exercise.demo, *examples(exercise))]
+    if trials[0].size > MOST_SHOWN:
+        trials = sorted((trial for trial in trials if trial.size > LEAST_SHOWN), key=lambda trial: trial.size)
+    rows = [(name, show(value)) for name, value in zip(arguments(exercise), trials[0].inputs, strict=True)]
+    gives = "gives" if exercise.view is Exercise.view else "may give"  # what is compared is made of it, such as B @ A
+    return [*rows, (gives, show(trials[0].results[0]))]
 
 
 def _picture(exercise: Exercise, outcome: Attempt) -> tuple[bytes, str]:

@@ -11,8 +11,8 @@ import torch
 
 from lab_utils import checks, lowrank
 from lab_utils.checks import engine
-from lab_utils.checks.comparing import agree, compare
-from lab_utils.checks.engine import EXAMPLES, examples
+from lab_utils.checks.comparing import agree, compare, show
+from lab_utils.checks.engine import EXAMPLES, arguments, examples
 from lab_utils.checks.report import source
 from lab_utils.finetune.recipe import Recipe
 from lab_utils.folders import NOTEBOOKS
@@ -40,10 +40,31 @@ STUBS = {"None": lambda *_: None, "...": lambda *_: ..., "NotImplementedError": 
 @pytest.mark.parametrize("stub", STUBS.values(), ids=STUBS)
 def test_a_stub_is_unsolved_and_told_so_politely(name, stub, no_pictures):
     report = checks.check(name, stub)
-    assert not report.passed and report.status == "open" and report.mistake is None and report.example == []
+    assert not report.passed and report.status == "open" and report.mistake is None
     assert report.text.startswith("○ Not solved yet") and "return" in report.text
-    assert source(EXERCISES[name].spec).splitlines()[-1] in report.text  # the task stands open
     assert "✗" not in report.text
+
+
+@each_exercise
+def test_a_stub_shows_a_worked_example_and_no_code_to_paste(name, no_pictures):
+    """Code is folded, after the hints; an exercise with many right answers has its example on the page."""
+    exercise = EXERCISES[name]
+    report = checks.check(name, lambda *_: None)
+    for function in (exercise.spec, exercise.solution):
+        assert source(function).splitlines()[-1].strip() not in report.text
+    summaries = [summary for summary, *_ in report.folded]
+    assert summaries == ["Hint 1", "Hint 2", "Hint 3", "The same in plain steps", "A solution"]
+    assert "<details open" not in report.html
+    if exercise.judge is not None:
+        assert report.example == []
+        return
+    *inputs, (label, gives) = report.example
+    assert [name for name, _ in inputs] == arguments(exercise)
+    assert label == ("gives" if exercise.view is engine.Exercise.view else "may give")
+    shown = [value for _, value in inputs]
+    given = [one for one in (exercise.demo, *examples(exercise)) if [show(part) for part in one] == shown]
+    assert gives in {show(exercise.solution(*one)) for one in given}
+    assert len(report._example().splitlines()) <= 40
 
 
 @each_exercise
@@ -52,7 +73,7 @@ def test_the_solution_passes(name):
     report = checks.check(name, exercise.solution)
     assert report.passed and report.mistake is None, report.text
     assert report.text.startswith("✓ Solved") and "✗" not in report.text and exercise.reward in report.text
-    assert [summary for summary, *_ in report.folded] == ["What it must do, step by step", "One way to write it"]
+    assert [summary for summary, *_ in report.folded] == ["The same in plain steps", "One way to write it"]
 
 
 @each_exercise
