@@ -169,7 +169,7 @@ def _texts(draw):
     test = []
     for _ in range(draw(st.integers(1, 3))):
         row = list(draw(st.sampled_from(train)))
-        way = draw(st.sampled_from(["add", "change", "drop", "case", "same", "new"]))
+        way = draw(st.sampled_from(["add", "change", "drop", "case", "same", "new", "twice"]))
         if way == "add":
             row.append(draw(st.sampled_from([word for word in WORDS if word not in row])))
         elif way == "change":
@@ -180,6 +180,8 @@ def _texts(draw):
             row = [word.capitalize() for word in row]
         elif way == "new":
             row = draw(words)
+        elif way == "twice":
+            row.append(row[0])
         test.append(" ".join(row))
     return [" ".join(row) for row in train], test, draw(st.sampled_from(THRESHOLDS))
 

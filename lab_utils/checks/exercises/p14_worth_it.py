@@ -266,7 +266,7 @@ EXERCISES = (
         reward="Patience buys a second chance with time. In the first example it still missed the 0.40: nobody knew.",
     ),
     Exercise(
-        name="examples_needed", page=14, title="How many more examples?",
+        name="examples_needed", page=14, title="How many examples in all?",
         spec=examples_needed_spec, solution=examples_needed, inputs=_curve().filter(_bent),
         demo=(torch.tensor([8, 32, 128, 512]), torch.tensor([0.80, 0.45, 0.20, 0.11]), 0.05),
         mistakes=(
