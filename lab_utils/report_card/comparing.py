@@ -39,7 +39,14 @@ class Scored:
         """How much better this is on the same examples, with an interval; "not clear" where it holds zero."""
         if self.answers != other.answers:
             raise LabError(f"{self.name!r} and {other.name!r} answered other examples, and cannot be compared.")
-        return difference(other.measured.per_row, self.measured.per_row, f"{self.name} − {other.name}")
+        return difference(_main(other.measured), _main(self.measured), f"{self.name} − {other.name}")
+
+
+def _main(measured: Measured) -> tuple[float, ...]:
+    """Each example's part of the main measure: of a share of right answers 1 or 0, whatever a wrong one has right."""
+    if measured.measures[0].how == "Wilson":
+        return tuple(float(value >= 1) for value in measured.per_row)
+    return measured.per_row
 
 
 def scored(name: str, own: OwnTask, rows: Sequence[Mapping], outputs: Sequence[str]) -> Scored:

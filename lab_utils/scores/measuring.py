@@ -1,14 +1,12 @@
 """The scores of a task's answers: by what its answers are, or by the person's own function; always with intervals."""
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from numbers import Real
 
 from ..errors import LabError, shown
 from ..tasks import Task
-from ..tasks.answer_kinds import metric_name
+from ..tasks.answer_kinds import metric_name, score_by
 from .intervals import Measure, bootstrap_mean, wilson
 from .labels import Confusion, confusion, macro_f1
 from .text_overlap import rouge_l, token_f1
@@ -106,21 +104,10 @@ def measure(task: Task, answers: Sequence[str], outputs: Sequence[str]) -> Measu
 
 
 def _by_function(metric: Callable, answers: Sequence[str], outputs: Sequence[str]) -> Measured:
-    values = []
-    for number, (output, answer) in enumerate(zip(outputs, answers, strict=True), 1):
-        try:
-            value = metric(output, answer)
-        except Exception as error:  # the person's own code
-            raise LabError(
-                f"Your {metric_name(metric)}(output, answer) raised {type(error).__name__}: {error}, at example "
-                f"{number}: output {shown(output)}, answer {shown(answer)}."
-            ) from error
-        if not isinstance(value, (Real, bool)) or math.isnan(value) or not 0 <= value <= 1:
-            raise LabError(
-                f"Your {metric_name(metric)}(output, answer) gave {shown(value)} at example {number}: give True or "
-                "False, or a number in [0, 1]."
-            )
-        values.append(float(value))
+    values = [
+        score_by(metric, output, answer, f"at example {number}")
+        for number, (output, answer) in enumerate(zip(outputs, answers, strict=True), 1)
+    ]
     return Measured((bootstrap_mean(values, metric_name(metric)),), tuple(values))
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 from ..errors import LabError, choose, listed, shown, whole
 from .intake import Intake
@@ -25,6 +26,30 @@ class OneOf:
 def metric_name(metric: str | Callable) -> str:
     """A metric's name; of a function, the function's."""
     return metric if isinstance(metric, str) else getattr(metric, "__name__", type(metric).__name__)
+
+
+def score_by(metric: Callable, output: str, answer: str, place: str = "") -> float:
+    """What a person's own function says of an output, in [0, 1].
+
+    Raises
+    ------
+    LabError
+        The function raises, or gives something else: output and answer are named, and the `place`, "at example 3".
+    """
+    place = f" {place}" if place else ""
+    try:
+        value = metric(output, answer)
+    except Exception as error:  # the person's own code
+        raise LabError(
+            f"Your {metric_name(metric)}(output, answer) raised {type(error).__name__}: {error},{place or ' for'}: "
+            f"output {shown(output)}, answer {shown(answer)}."
+        ) from error
+    if not isinstance(value, (Real, bool)) or math.isnan(value) or not 0 <= value <= 1:
+        raise LabError(
+            f"Your {metric_name(metric)}(output, answer) gave {shown(value)}{place}: give True or False, or a number "
+            "in [0, 1]."
+        )
+    return float(value)
 
 
 def answer_kind(kind: str, intakes: Sequence[Intake], fields, metric, max_new_tokens: int | None) -> dict:
@@ -52,7 +77,10 @@ def answer_kind(kind: str, intakes: Sequence[Intake], fields, metric, max_new_to
     named = listed(fields) if fields else ()
     if named is None or not all(isinstance(one, str) for one in named):
         raise LabError(f"fields={shown(fields)} is out of range: names of the answer's JSON fields.")
-    fields = named or _fields(kind, intakes)
+    found = _fields(kind, intakes)
+    if named and not found and metric in (None, "fields"):
+        raise LabError(f"fields={shown(fields)}: not every answer is a JSON object, which has fields. Leave it out.")
+    fields = named or found
     labels = _labels(intakes) if kind == "answers" else ()
     if metric is None:
         metric = "fields" if fields else "labels" if labels else "text"

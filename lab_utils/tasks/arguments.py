@@ -1,5 +1,6 @@
 """A person's own data on a command line: the same flags for every command."""
 
+from ..errors import LabError
 from .own_data import OwnTask, own
 
 FLAGS = {
@@ -31,6 +32,8 @@ def from_arguments(values: dict) -> OwnTask | None:
     given = {name: values.pop(name, None) for name in FLAGS}
     data = given.pop("data")
     if data is None:
+        if said := [f"--{name}" for name, value in given.items() if value is not None]:
+            raise LabError(f"{', '.join(said)}: columns of which file? Name it with --data.")
         return None
     for name in ("prompt", "answer"):
         if given[name] and "," in given[name]:

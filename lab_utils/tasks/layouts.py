@@ -71,6 +71,8 @@ def choose_layout(
         lacks = "prompt" if prompt is None else "answer"
         raise LabError(f"{where}: {lacks}= is missing. Name both columns, of: {', '.join(columns)}.")
     asked, answered = _known(prompt, "prompt", columns, where), _known(answer, "answer", columns, where)
+    if both := sorted(set(asked) & set(answered)):
+        raise LabError(f"{where}: the column {both[0]!r} is prompt and answer. Name one column for each.")
     return _pair(asked, answered, f"prompt from {_quoted(asked)}, answer from {_quoted(answered)}", names or {})
 
 

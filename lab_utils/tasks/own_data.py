@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ..errors import LabError, choose, shown, whole
 from ..files import user_path
-from .answer_kinds import METRICS, answer_kind, metric_name
+from .answer_kinds import METRICS, answer_kind, metric_name, score_by
+from .conversations import last_turn
 from .intake import Intake, Scratch, take_in
 from .layouts import Layout, choose_layout
 from .reading import Source
@@ -76,7 +77,7 @@ class OwnTask(Task):
 
     def is_right(self, text: str, answer: str) -> bool:
         """As of a Task; by the person's own function if there is one, which calls an answer right by True or 1."""
-        return bool(self.metric(text, answer) >= 1) if callable(self.metric) else super().is_right(text, answer)
+        return score_by(self.metric, text, answer) >= 1 if callable(self.metric) else super().is_right(text, answer)
 
     def report(self, tokenizer=None, max_length: int = 256):
         """What is wrong or strange in the data, with counts and the first lines: print it. Nothing is changed.
@@ -162,6 +163,10 @@ def own(
         },
     )  # fmt: skip
     made = replace(made, **answer_kind(layout.kind, made.intakes, fields, metric, max_new_tokens))
+    if callable(metric):  # tried now, not after a training
+        row = next(iter(data.values()))[0]
+        right = last_turn(row["messages"])[1] if "messages" in row else row["answer"]
+        score_by(metric, right, right, "for the first answer itself")
     made = replace(made, notes=_notes(made, layout, parts))
     print(made)
     return made

@@ -47,7 +47,19 @@ def _of_path(path: Path, encoding: str) -> dict[str, Source]:
     return _of_folder(path, encoding) if path.is_dir() else of_file(path, encoding)
 
 
+def _saved(folder: Path):
+    """What datasets' `save_to_disk` left in a folder: a Dataset or a DatasetDict."""
+    from datasets import load_from_disk
+
+    try:
+        return load_from_disk(str(folder))
+    except Exception as error:  # pyarrow's, json's, the disk's
+        raise LabError(f"{folder} is a saved dataset that cannot be read ({error}). Save it again.") from error
+
+
 def _of_folder(folder: Path, encoding: str) -> dict[str, Source]:
+    if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+        return open_source(_saved(folder))
     files = [one for one in sorted(folder.iterdir()) if one.suffix.lower() in KINDS]
     named = {one.stem: one for one in files if one.stem.lower() in SPLIT_NAMES}
     left = [one.name for one in files if one.stem not in named]

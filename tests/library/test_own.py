@@ -249,3 +249,34 @@ def test_lines_are_those_of_the_file_though_texts_have_breaks(tmp_path):
     (tmp_path / "a.csv").write_bytes(b'message,category\r\n"one\r\ntwo",x\r\n\r\nthree,y\r\n')
     own = tasks.own(tmp_path / "a.csv", prompt="message", answer="category")
     assert [(row["prompt"], row["line"]) for row in rows_of(own)] == [("one\r\ntwo", 2), ("three", 5)]
+
+
+def test_what_save_to_disk_left_is_read(tmp_path):
+    """A Dataset is split, a DatasetDict keeps its splits."""
+    from datasets import Dataset, DatasetDict
+
+    rows = [{"prompt": f"p{n}", "answer": f"a{n}"} for n in range(20)]
+    Dataset.from_list(rows).save_to_disk(tmp_path / "one")
+    DatasetDict(train=Dataset.from_list(rows[:15]), test=Dataset.from_list(rows[15:])).save_to_disk(tmp_path / "two")
+    assert sum(map(len, tasks.own(tmp_path / "one").data.values())) == 20
+    assert [len(tasks.own(tmp_path / "two")[split]) for split in ("train", "test")] == [15, 5]
+    (tmp_path / "one" / "state.json").write_text("{")
+    with pytest.raises(LabError, match="is a saved dataset that cannot be read"):
+        tasks.own(tmp_path / "one")
+
+
+def test_one_column_is_not_prompt_and_answer():
+    with pytest.raises(LabError, match="the column 'a' is prompt and answer"):
+        tasks.own([{"a": "x", "b": "y"}], prompt=("a", "b"), answer="a")
+
+
+def test_fields_are_those_of_json_answers():
+    with pytest.raises(LabError, match=r"fields=\('qty',\): not every answer is a JSON object"):
+        tasks.own([{"prompt": "x", "answer": "y"}], fields=("qty",))
+
+
+def test_columns_on_a_command_line_need_a_file():
+    values = {"prompt": "message", "answer": "category", "steps": "3"}
+    with pytest.raises(LabError, match="--prompt, --answer: columns of which file"):
+        tasks.from_arguments(values)
+    assert tasks.from_arguments({"steps": "3"}) is None

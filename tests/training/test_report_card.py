@@ -235,3 +235,13 @@ def test_a_head_for_machines_is_yaml_whatever_is_in_it():
 def test_paths_of_this_machine_stay_out(run, own):
     text = report_card.report_card(run, own, answers=answered(own, 1)).markdown.read_text()
     assert str(Path.home()) not in text
+
+
+def test_a_lead_in_exact_matches_counts_whole_answers_alone():
+    """Of two answers that are both wrong, the one with more right fields is no better."""
+    rows = [{"prompt": f"p{n}", "answer": f'{{"a": {n}, "b": {n}}}'} for n in range(12)]
+    task = tasks.own(rows)
+    half = comparing.scored("half", task, rows, [f'{{"a": {n}, "b": 99}}' for n in range(12)])
+    none = comparing.scored("none", task, rows, ["nothing"] * 12)
+    assert half.measured.main.value == none.measured.main.value == 0
+    assert half.better_than(none).value == 0

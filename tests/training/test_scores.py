@@ -174,7 +174,7 @@ def test_texts_and_a_persons_own_function():
 
     found = scores.measure(own(shares_letter, rows), ["one two", "three"], ["one", "t"])
     assert found.main.name == "shares_letter" and found.main.value == 1 and found.main.how == "Wilson"
-    part = scores.measure(own(lambda output, answer: len(output) / 4, rows), ["a", "a"], ["b", "bb"])
+    part = scores.measure(own(lambda output, answer: min(1, len(output) / 4), rows), ["a", "a"], ["b", "bb"])
     assert part.main.value == 0.375 and part.main.how == "bootstrap"
 
 
@@ -187,8 +187,14 @@ def test_texts_and_a_persons_own_function():
     ],
 )  # fmt: skip
 def test_a_function_that_fails_is_named_with_the_example(function, said):
-    with pytest.raises(LabError, match=rf"Your <lambda>\(output, answer\) {said}.*example 1"):
-        scores.measure(own(function), ["a"], ["b"])
+    """Before a training, on the first right answer; and on an output that only a training brings."""
+    with pytest.raises(LabError, match=rf"Your <lambda>\(output, answer\) {said}.*for the first answer itself"):
+        own(function)
+    late = own(lambda output, answer: function(output, answer) if output == "b" else True)
+    with pytest.raises(LabError, match=rf"Your <lambda>\(output, answer\) {said}.*at example 2"):
+        scores.measure(late, ["a", "a"], ["a", "b"])
+    with pytest.raises(LabError, match=rf"Your <lambda>\(output, answer\) {said}"):
+        late.is_right("b", "a")
 
 
 def test_names_are_those_that_measure_gives():
