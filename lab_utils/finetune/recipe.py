@@ -5,11 +5,13 @@ import json
 import math
 from dataclasses import dataclass, fields
 from numbers import Real
+from pathlib import Path
 
 from ..errors import LabError, choose, flag, shown, whole
 from ..models.registry import QUANTIZATIONS
 from ..models.sources import model_name
 from ..tasks import TASKS, OwnTask
+from ..tasks.file_sources import KINDS
 from .turns import TURNS
 
 LATER = ("turns", "validate_every", "validation_examples", "patience", "keep_best")  # fields that earlier runs lack
@@ -90,6 +92,8 @@ class Recipe:
     def __post_init__(self):
         self._set("model", model_name(self.model))
         if not isinstance(self.task, OwnTask):
+            if Path(str(self.task)).suffix.lower() in KINDS:
+                raise LabError(f"task={str(self.task)!r} is a file: give task=tasks.own({str(self.task)!r}, …).")
             self._set("task", choose("task", self.task, TASKS))
         for name, allowed in (("quantization", QUANTIZATIONS), ("turns", TURNS)):
             self._set(name, choose(name, getattr(self, name), allowed))

@@ -99,5 +99,8 @@ def asked(name: str, model, tokenizer, own: OwnTask, rows: Sequence[Mapping], sh
 
 def first_rows(own: OwnTask, split: str, limit: int) -> list[dict]:
     """The first rows of a split, which is in a random order."""
+    if split not in own.data:
+        there = ", ".join(own.data)
+        raise LabError(f"{own.name} has no {split} rows (it has: {there}). Give split=, or more data.")
     data = own[split]
     return [data[number] for number in range(min(limit, len(data)))]

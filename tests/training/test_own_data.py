@@ -133,3 +133,8 @@ def test_advice_is_given_and_not_taken(tickets, tokenizer):
     assert recipe.max_length == 8
     good = Recipe(task=tickets, batch_size=4, steps=12, learning_rate=2e-3)
     assert all(one.advised is None for one in advise(good, tokenizer=tokenizer))
+
+
+def test_a_file_is_no_task_and_the_way_to_one_is_said():
+    with pytest.raises(LabError, match=r"task='tickets.csv' is a file: give task=tasks.own\('tickets.csv', …\)"):
+        Recipe(task="tickets.csv")

@@ -245,3 +245,9 @@ def test_a_lead_in_exact_matches_counts_whole_answers_alone():
     none = comparing.scored("none", task, rows, ["nothing"] * 12)
     assert half.measured.main.value == none.measured.main.value == 0
     assert half.better_than(none).value == 0
+
+
+def test_a_split_that_is_not_there_is_named():
+    task = tasks.own([{"prompt": "p", "answer": "a"}])
+    with pytest.raises(LabError, match=r"has no test rows \(it has: train\). Give split="):
+        comparing.first_rows(task, "test", 4)
