@@ -132,7 +132,7 @@ def test_interrupted_while_training_the_page_goes_on_from_the_checkpoint(tmp_pat
     sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     training = next(index for index, source in enumerate(sources) if "run = finetune.finetune(" in source)
     picked = [sources[index] for index in [*needed(sources, training), training, training + 1]]
-    small = "finetune.Recipe(steps=8, checkpoint_every=2, batch_size=2, train_examples=16)"
+    small = "finetune.Recipe(steps=24, checkpoint_every=2, batch_size=2, train_examples=16)"
     picked = [re.sub(r"^recipe = .*", f"recipe = {small}", source, flags=re.MULTILINE) for source in picked]
     assert sum(small in source for source in picked) == 1
     page = tmp_path / "stand_in.ipynb"
@@ -145,14 +145,14 @@ def test_interrupted_while_training_the_page_goes_on_from_the_checkpoint(tmp_pat
             assert person.run(number) == ""
         error = person.run_and_interrupt(last - 1, when=lambda: list(runs.glob("*/checkpoint-000002")))
         written = "".join(output.get("text", "") for output in person.cells[last - 2].outputs)
-        saved = int(re.search(r"Interrupted. Steps 1 to (\d) are saved in .*: run the same cell again", written)[1])
-        assert saved < 8 and "KeyboardInterrupt" in error and "Run it again before you go on" in error
+        saved = int(re.search(r"Interrupted. Steps 1 to (\d+) are saved in .*: run the same cell again", written)[1])
+        assert saved < 24 and "KeyboardInterrupt" in error and "Run it again before you go on" in error
         error = person.run(last)
         assert f"`run` is made above, by code cell {last - 1} of stand_in.ipynb" in error
         assert "did not get that far. Run it first" in error
 
         person.follow(last)
-        assert person.sent_back == 1 and person.value("run.resumed_from, len(run.history)") == f"({saved}, 8)"
+        assert person.sent_back == 1 and person.value("run.resumed_from, len(run.history)") == f"({saved}, 24)"
         person.value(
             "finetune.finetune(recipe, 'unbroken', base=(base, tokenizer), dataset=data, progress=False).resumed_from"
         )
