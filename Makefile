@@ -51,7 +51,7 @@ help:
 	@echo "  make gpu-check   on a GPU, the evening before: does the course run on this card?"
 	@echo
 	@echo "For contributors"
-	@echo "  make quick       the tests that need no minute: after every change"
+	@echo "  make quick       the tests of about a minute: after every change"
 	@echo "  make test        all tests, as continuous integration runs them"
 	@echo "  make lint        the code's style, and that the notebooks hold no outputs"
 	@echo "  make bench       limits in seconds and memory, on an idle machine"
