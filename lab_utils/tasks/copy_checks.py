@@ -9,6 +9,7 @@ from .findings import Finding, clipped, counted
 from .intake import KEPT
 
 MOST_NEAR = 200_000  # rows; of more, near copies are not looked for
+AT_ONCE = 500  # rows read together
 
 
 class CopyFinder:
@@ -112,8 +113,8 @@ class CopyFinder:
             yield Finding("near copies", "hint", len(asked), f"Near copies are looked for in up to {MOST_NEAR:,} rows.")
             return
         once = np.unique(self._firsts(asked))  # one row of each prompt, of training if it is there
-        marks = signatures((text for _, text in self._prompts(once)), len(once))
-        pairs, whole = near_copies(marks, lambda numbers: [text for _, text in self._prompts(once[numbers])])
+        marks = signatures((asked for _, (asked, _) in self._texts(once)), len(once))
+        pairs, whole = near_copies(marks, lambda numbers: [asked for _, (asked, _) in self._texts(once[numbers])])
         pairs = [Pair(int(once[pair.one]), int(once[pair.other]), pair.share) for pair in pairs]
         if pairs:
             yield from self._near_in_words(pairs, split, "" if whole else "At least ")
@@ -143,7 +144,8 @@ class CopyFinder:
     def _near_with_two_labels(self, pairs: list[Pair]) -> Iterator[Finding]:
         if self.own.metric != "labels":
             return
-        answers = dict(self._answers(sorted({number for pair in pairs for number in (pair.one, pair.other)})))
+        numbers = sorted({number for pair in pairs for number in (pair.one, pair.other)})
+        answers = {number: answer for number, (_, answer) in self._texts(numbers)}
         unlike = [pair for pair in pairs if answers[pair.one] != answers[pair.other]]
         if unlike:
             labels = {}
@@ -168,34 +170,21 @@ class CopyFinder:
                 "in more than one split: the data's own splits tear them apart."
             ), tuple(clipped(one) for one in torn[:KEPT]))  # fmt: skip
 
-    def _rows(self, numbers) -> Iterator[tuple[int, dict]]:
-        """Rows by their numbers, read from the disk some at a time."""
-        begins = 0
+    def _texts(self, numbers) -> Iterator[tuple[int, tuple[str, str]]]:
+        """(number, `key_texts`) of rows, in this order, read from the disk some at a time."""
         wanted = [int(number) for number in numbers]
-        order = sorted(range(len(wanted)), key=lambda place: wanted[place])
-        found, place = {}, 0
-        for split in self.own.splits:
-            data = self.own[split]
-            while place < len(order) and wanted[order[place]] < begins + len(data):
-                chunk = []
-                while place < len(order) and wanted[order[place]] < begins + len(data) and len(chunk) < 500:
-                    chunk.append(order[place])
-                    place += 1
-                columns = data[[wanted[one] - begins for one in chunk]]
-                for position, one in enumerate(chunk):
-                    found[one] = {name: values[position] for name, values in columns.items()}
-            begins += len(data)
-        return ((wanted[one], found[one]) for one in range(len(wanted)))
-
-    def _prompts(self, numbers) -> Iterator[tuple[int, str]]:
-        for start in range(0, len(numbers), 500):
-            for number, row in self._rows(numbers[start : start + 500]):
-                yield number, key_texts(row)[0]
-
-    def _answers(self, numbers) -> Iterator[tuple[int, str]]:
-        for start in range(0, len(numbers), 500):
-            for number, row in self._rows(numbers[start : start + 500]):
-                yield number, row["answer"]
+        for start in range(0, len(wanted), AT_ONCE):
+            part = wanted[start : start + AT_ONCE]
+            found, begins = {}, 0
+            for split in self.own.splits:
+                data = self.own[split]
+                here = sorted({number for number in part if begins <= number < begins + len(data)})
+                if here:
+                    columns = data[[number - begins for number in here]]
+                    for place, number in enumerate(here):
+                        found[number] = key_texts({name: values[place] for name, values in columns.items()})
+                begins += len(data)
+            yield from ((number, found[number]) for number in part)
 
 
 def key_texts(row: dict) -> tuple[str, str]:
