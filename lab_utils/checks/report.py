@@ -217,12 +217,13 @@ def _worked_example(exercise: Exercise) -> list[tuple[str, str]]:
     """Inputs and what they give: the demo, or where that is too large to be read, the smallest that says something."""
     if exercise.judge is not None:
         return []  # it has many right answers
-    trials = [run(exercise, exercise.solution, inputs) for inputs in (exercise.demo, *examples(exercise))]
-    if trials[0].size > MOST_SHOWN:
-        trials = sorted((trial for trial in trials if trial.size > LEAST_SHOWN), key=lambda trial: trial.size)
-    rows = [(name, show(value)) for name, value in zip(arguments(exercise), trials[0].inputs, strict=True)]
+    shown = run(exercise, exercise.solution, exercise.demo)
+    if shown.size > MOST_SHOWN:
+        trials = [run(exercise, exercise.solution, inputs) for inputs in examples(exercise)]
+        shown = min((trial for trial in [shown, *trials] if trial.size > LEAST_SHOWN), key=lambda trial: trial.size)
+    rows = [(name, show(value)) for name, value in zip(arguments(exercise), shown.inputs, strict=True)]
     gives = "gives" if exercise.view is Exercise.view else "may give"  # what is compared is made of it, such as B @ A
-    return [*rows, (gives, show(trials[0].results[0]))]
+    return [*rows, (gives, show(shown.results[0]))]
 
 
 def _picture(exercise: Exercise, outcome: Attempt) -> tuple[bytes, str]:
