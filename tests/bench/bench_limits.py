@@ -4,6 +4,7 @@
 counted at torch's allocator, calls counted, processor time.
 """
 
+import json
 import subprocess
 import sys
 import time
@@ -32,58 +33,55 @@ def test_the_process_grows_by_what_is_taken_though_it_is_given_back():
     assert int(done.stdout) == pytest.approx(200 * MB, rel=0.1), done.stderr
 
 
+def last_line_about(program: str, folder: Path, rows: int) -> str:
+    """What a program prints last that is given a file of so many rows, in a process of its own."""
+    file = folder / f"{rows}.jsonl"
+    with open(file, "w") as lines:
+        for number in range(rows):
+            row = {"prompt": f"Ticket {number} " + "of some length " * 15, "answer": f"sort {number}"}
+            lines.write(json.dumps(row) + "\n")
+    done = subprocess.run([sys.executable, "-c", program, str(file)], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()[-1]
+
+
 READ_A_FILE = """
-import json, pathlib, sys, tempfile
+import sys
 from lab_utils.finetune.examples import Examples
 from lab_utils.finetune.supervision import encode_row
 from lab_utils.finetune.training_rows import training_rows
 from lab_utils.memory.peak import process_bytes
 from lab_utils.models import load_tokenizer
 from lab_utils.tasks import own
-folder = pathlib.Path(tempfile.mkdtemp())
-with open(folder / "rows.jsonl", "w") as file:
-    for number in range(int(sys.argv[1])):
-        row = {"prompt": f"Ticket {number} " + "of some length " * 15, "answer": f"sort {number}"}
-        file.write(json.dumps(row) + chr(10))
-task, tokenizer = own(folder / "rows.jsonl"), load_tokenizer()
+task, tokenizer = own(sys.argv[1]), load_tokenizer()
 before = process_bytes()
 examples = Examples(lambda row: encode_row(tokenizer, task, row), training_rows(task), 256)
 print(len(examples), process_bytes() - before)
 """
 
 
-def test_fifty_thousand_rows_take_no_more_memory_than_five_hundred():
+def test_fifty_thousand_rows_take_no_more_memory_than_five_hundred(tmp_path):
     """Rows stay in their file, tokens are made for each batch: about two minutes."""
     taken = {}
     for rows in (500, 50_000):
-        command = [sys.executable, "-c", READ_A_FILE, str(rows)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        count, taken[rows] = map(int, done.stdout.splitlines()[-1].split())
+        count, taken[rows] = map(int, last_line_about(READ_A_FILE, tmp_path, rows).split())
         assert count == rows * 4 // 5
     assert taken[50_000] - taken[500] < 100 * MB
 
 
 LINT_A_FILE = """
-import json, pathlib, sys, tempfile
+import sys
 from lab_utils.memory.peak import measured_peak
 from lab_utils.tasks import own
-folder = pathlib.Path(tempfile.mkdtemp())
-with open(folder / "rows.jsonl", "w") as file:
-    for number in range(int(sys.argv[1])):
-        row = {"prompt": f"Ticket {number} " + "of some length " * 15, "answer": f"sort {number}"}
-        file.write(json.dumps(row) + chr(10))
 own([{"prompt": f"a {number}", "answer": f"b {number}"} for number in range(20)]).report()  # imports what it needs
-print(measured_peak(lambda: own(folder / "rows.jsonl").report(), "cpu", 0.01))
+print(measured_peak(lambda: own(sys.argv[1]).report(), "cpu", 0.01))
 """
 
 
-def test_a_report_on_fifty_thousand_rows_takes_no_more_memory_than_on_five_hundred():
+def test_a_report_on_fifty_thousand_rows_takes_no_more_memory_than_on_five_hundred(tmp_path):
     """Reading, splitting and the linter, near copies too: half a minute (measured: 72 MB against 36 MB)."""
     taken = {}
     for rows in (500, 50_000):
-        command = [sys.executable, "-c", LINT_A_FILE, str(rows)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        taken[rows] = int(done.stdout.splitlines()[-1])
+        taken[rows] = int(last_line_about(LINT_A_FILE, tmp_path, rows))
     assert taken[50_000] - taken[500] < 100 * MB
 
 
