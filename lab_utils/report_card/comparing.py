@@ -7,7 +7,7 @@ from .. import decoding
 from ..errors import LabError, whole
 from ..evaluate import answer_losses
 from ..finetune import take_off_adapter, twin
-from ..scores import Measure, Measured, difference, few_shots, majority, measure, perplexity
+from ..scores import Measure, Measured, difference, few_shots, majority_outputs, measure, perplexity
 from ..tasks import OwnTask, last_turn, rows_text
 
 MAJORITY = "the most common answer"
@@ -78,7 +78,7 @@ def baselines(model, tokenizer, own: OwnTask, split: str = "test", limit: int = 
     rows = first_rows(own, split, limit)
     found = []
     if own.kind == "answers" and own.metric != "text":
-        found.append(scored(MAJORITY, own, rows, [majority(own)[0]] * len(rows)))
+        found.append(scored(MAJORITY, own, rows, majority_outputs(own, rows)))
     base = take_off_adapter(twin(model))
     found.append(asked("the base with a prompt", base, tokenizer, own, rows, ()))
     if shots:
