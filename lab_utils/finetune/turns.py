@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from ..errors import LabError, choose
 from ..tasks import Task, with_system
-from ..tasks.conversations import check_conversation
+from ..tasks.conversations import check_conversation, is_answer
 from .conversation import chat_of, end_of_turn, write
 
 TURNS = {"all": "every turn of the assistant", "last": "its last turn alone"}
@@ -46,7 +46,7 @@ def encode_conversation(
     choose("turns", turns, TURNS)
     messages = with_system(task, check_conversation(messages, "a conversation"))
     _refuse_commands(tokenizer, messages)
-    answers = [number for number, one in enumerate(messages) if _is_answer(one) and _is_asked(messages[:number])]
+    answers = [number for number, one in enumerate(messages) if is_answer(one) and _is_asked(messages[:number])]
     if not answers:
         raise LabError(
             "No turn of the assistant comes after a user's turn, so nothing can be learned from this conversation. "
@@ -67,11 +67,6 @@ def encode_conversation(
                 ids.append(end)  # the template puts no token after an answer
             spans.append((start, len(ids)))
     return ids, spans
-
-
-def _is_answer(message: Mapping) -> bool:
-    """Does the assistant say something, or call a tool?"""
-    return message["role"] == "assistant" and bool(message["content"].strip() or message.get("tool_calls"))
 
 
 def _is_asked(before: Sequence[Mapping]) -> bool:
@@ -105,8 +100,8 @@ def _start(tokenizer, whole: str, before: list[dict], tools) -> int:
             return len(told) + alike
     raise LabError(
         "This tokenizer's chat template writes earlier turns in another way once later ones follow (Qwen3 drops their "
-        "reasoning, for example), so they cannot all be learned in one text. Take turns='last' in the Recipe, or leave "
-        "the reasoning out of the data."
+        "reasoning, for example), so they cannot all be learned in one text. Take turns='last', or leave the "
+        " reasoning out of the data."
     )
 
 

@@ -2,10 +2,11 @@
 
 from .arguments import add_arguments, from_arguments
 from .conversations import last_turn, rows_text, with_system
-from .own_data import OwnTask, from_description, own
+from .descriptions import changes, from_description
+from .own_data import OwnTask, own
 from .registry import TASKS, Task, find_task, load_task
 
 __all__ = [
-    "TASKS", "OwnTask", "Task", "add_arguments", "find_task", "from_arguments", "from_description", "last_turn",
-    "load_task", "own", "rows_text", "with_system",
+    "TASKS", "OwnTask", "Task", "add_arguments", "changes", "find_task", "from_arguments", "from_description",
+    "last_turn", "load_task", "own", "rows_text", "with_system",
 ]  # fmt: skip

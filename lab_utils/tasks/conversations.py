@@ -16,15 +16,26 @@ ROLES = {
 ROLE_KEYS, CONTENT_KEYS = ("role", "from", "speaker"), ("content", "value", "text")
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 PASSED_ON = ("tool_calls", "tool_call_id", "name")
+UNSEEN = "\u200b\u200c\u200d\u2060\ufeff"  # characters without a width: a text of these alone says nothing
 
 
-def turns_of(value: object, place: str) -> list[dict]:
+def is_blank(text: str) -> bool:
+    """Does a text say nothing: is it empty, or are all its characters blanks or without a width?
+
+    >>> is_blank(" \\n\\u200b"), is_blank("0")
+    (True, False)
+    """
+    return not text.strip() or not any(one not in UNSEEN and not one.isspace() for one in text)
+
+
+def turns_of(value: object, place: str, roles: dict[str, str] | None = None) -> list[dict]:
     """A conversation in the lab's form.
 
     Parameters
     ----------
     value : list of turns, each with a role ("role" or "from") and a text ("content" or "value"); or that as JSON text
     place : str, with the column's name, for messages
+    roles : dict, takes each role that has another name in the data: {"bot": "assistant"}
 
     Returns
     -------
@@ -43,10 +54,11 @@ def turns_of(value: object, place: str) -> list[dict]:
             raise LabError(f"{place}: expected a list of turns, found the text {shown(value)}.") from error
     if isinstance(value, Mapping) or not hasattr(value, "__iter__"):
         raise LabError(f"{place}: expected a list of turns, found {shown(value)}.")
-    return [_turn(one, f"{place}, turn {number}") for number, one in enumerate(value, 1)]
+    roles = {} if roles is None else roles
+    return [_turn(one, f"{place}, turn {number}", roles) for number, one in enumerate(value, 1)]
 
 
-def _turn(turn: object, place: str) -> dict:
+def _turn(turn: object, place: str, roles: dict[str, str]) -> dict:
     if not isinstance(turn, Mapping):
         raise LabError(f"{place}: expected {{'role': …, 'content': …}}, found {shown(turn)}.")
     role = next((turn[key] for key in ROLE_KEYS if turn.get(key) is not None), None)
@@ -54,6 +66,8 @@ def _turn(turn: object, place: str) -> dict:
         known = "system, user, assistant and tool (or human and gpt)"
         raise LabError(f"{place}: the role is {shown(role)}; known are {known}. Correct that turn.")
     found = {"role": ROLES[role.lower()]}
+    if role != found["role"]:
+        roles[role] = found["role"]
     said = next((turn[key] for key in CONTENT_KEYS if turn.get(key) is not None), None)
     found["content"] = _content(said, place, optional=bool(turn.get("tool_calls")))
     if reasoning := next((turn[key] for key in REASONING_KEYS if turn.get(key)), None):
@@ -114,11 +128,17 @@ def check_conversation(messages: object, place: str) -> list[dict]:
 
 def has_answer(messages: Sequence[Mapping]) -> bool:
     """Does the assistant say something, or call a tool?"""
-    return any(_answers(one) for one in messages)
+    return any(is_answer(one) for one in messages)
 
 
-def _answers(turn: Mapping) -> bool:
-    return turn["role"] == "assistant" and bool(turn["content"].strip() or turn.get("tool_calls"))
+def is_answer(turn: Mapping) -> bool:
+    """Is it a turn to learn from: one in which the assistant says something, or calls a tool?"""
+    return turn["role"] == "assistant" and bool(turn.get("tool_calls") or not is_blank(turn["content"]))
+
+
+def is_silent(turn: Mapping) -> bool:
+    """Is it a turn in which the assistant says nothing? Later turns are learned after it; it is not learned itself."""
+    return turn["role"] == "assistant" and not is_answer(turn)
 
 
 def with_system(task, messages: Sequence[dict]) -> list[dict]:
@@ -136,7 +156,7 @@ def last_turn(messages: Sequence[dict]) -> tuple[list[dict], str]:
         There is no such turn.
     """
     for number in range(len(messages) - 1, -1, -1):
-        if messages[number]["role"] == "assistant" and messages[number]["content"].strip():
+        if messages[number]["role"] == "assistant" and not is_blank(messages[number]["content"]):
             return list(messages[:number]), messages[number]["content"]
     raise LabError("A conversation has no turn in which the assistant says something: there is nothing to score.")
 
@@ -145,7 +165,7 @@ def rows_text(row: Mapping) -> tuple[str, str]:
     """(prompt, answer) of a row, for a table: of a conversation, what the user said last and what was answered."""
     if "messages" not in row:
         return row["prompt"], row["answer"]
-    if not any(one["role"] == "assistant" and one["content"].strip() for one in row["messages"]):
+    if not any(one["role"] == "assistant" and not is_blank(one["content"]) for one in row["messages"]):
         return next((one["content"] for one in row["messages"] if one["role"] == "user"), ""), ""
     context, answer = last_turn(row["messages"])
     asked = [one["content"] for one in context if one["role"] == "user"]

@@ -3,6 +3,7 @@
 import difflib
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import LabError, shown
@@ -10,14 +11,30 @@ from ..files import explain
 from .data_lines import once_each
 from .memory_sources import SPLIT_NAMES, are_columns, are_splits, column_rows, listed_rows
 from .reading import Source
-from .text_files import SEPARATORS, Rows, decode_at, read_array, read_csv, read_json_lines, separator, text_lines, where
+from .text_files import (
+    SEPARATORS,
+    Rows,
+    actual_encoding,
+    decode_at,
+    read_array,
+    read_csv,
+    read_json_lines,
+    separator,
+    text_lines,
+    where,
+)
 
-KINDS = (".csv", ".tsv", ".tab", ".json", ".jsonl", ".ndjson", ".parquet")
+KINDS = (".csv", ".tsv", ".tab", ".txt", ".json", ".jsonl", ".ndjson", ".parquet")
 WAYS_OUT = {
     ".xlsx": "Save it as CSV (UTF-8) in your spreadsheet program.", ".xls": "Save it as CSV (UTF-8).",
     ".ods": "Save it as CSV (UTF-8).", ".gz": "Unpack it first.", ".zip": "Unpack it first.",
     ".arrow": "Pass datasets.Dataset.from_file(path).", ".pkl": "Pass the table itself; a pickle can run code.",
 }  # fmt: skip
+NO_TABLE = (
+    "{}, line 1: a .txt file is read as a table whose columns are separated by tabs, as spreadsheet programs save it, "
+    "and there is no tab in its first line. If something else separates the columns, rename it to .csv. A text without "
+    "columns has nothing that is asked and answered: make a table of it first."
+)
 INSIDE = ("data", "rows", "examples", "items", "records")  # keys under which a JSON file keeps its rows
 
 
@@ -30,10 +47,15 @@ def of_file(path: Path, encoding: str) -> dict[str, Source]:
         raise LabError(f"{path} is not a kind of file that can be read as data. {way_out}")
     if kind == ".parquet":
         return {"": Source(lambda: _parquet(path), f"{path}, row {{}}", "Parquet", {})}
-    if kind in (".csv", ".tsv", ".tab"):
-        form = f"{kind[1:].upper()}, separated by {SEPARATORS[separator(path, encoding)]}"
+    encoding, said = actual_encoding(path, encoding)
+    if kind in (".csv", ".tsv", ".tab", ".txt"):
+        between = separator(path, encoding)
+        if kind == ".txt" and between != "\t":
+            raise LabError(NO_TABLE.format(path))
+        form = f"{kind[1:].upper()}, separated by {SEPARATORS[between]}{said}"
         return {"": Source(lambda: read_csv(path, encoding), f"{path}, line {{}}", form, {})}
-    return _of_json(path, encoding)
+    found = _of_json(path, encoding)
+    return {name: replace(one, form=one.form + said) for name, one in found.items()}
 
 
 def _missing(path: Path) -> str:

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import LabError
-from .layouts import Layout, LeftOut, as_text
+from .conversations import is_silent
+from .layouts import Layout, LeftOut, as_text, is_nothing
 from .reading import Source
 
 KEPT = 5  # places that are kept of each finding
@@ -74,6 +75,7 @@ class Intake:
     longest : int, UTF-8 bytes of the longest answer
     groups : array of int, one per example; rows without a group have one each
     ungrouped : Tally of those
+    silent : Tally of conversations with a turn in which the assistant says nothing
     digest : str, hexadecimal, of all examples
     """
 
@@ -88,6 +90,7 @@ class Intake:
     longest: int = 0
     groups: array = field(default_factory=lambda: array("q"))
     ungrouped: Tally = field(default_factory=Tally)
+    silent: Tally = field(default_factory=Tally)
     digest: str = ""
 
     def place(self, number: int) -> str:
@@ -141,7 +144,7 @@ def _features(layout: Layout, group: str | None):
 def _example(found: Intake, layout: Layout, row: Mapping, number: int) -> dict | None:
     """The example of a row, counted; None if there is nothing to learn from it."""
     for column in (one for columns in layout.columns.values() for one in columns):
-        if (value := row.get(column)) is not None:
+        if not is_nothing(value := row.get(column)):
             found.types.setdefault(column, {}).setdefault(type(value).__name__, Tally()).add(number)
     try:
         example = layout.convert(row, found.place(number))
@@ -154,6 +157,8 @@ def _example(found: Intake, layout: Layout, row: Mapping, number: int) -> dict |
     else:
         answers = [one["content"] for one in example["messages"] if one["role"] == "assistant"]
         found.longest = max(found.longest, *(len(text.encode()) for text in answers))
+        if any(map(is_silent, example["messages"])):
+            found.silent.add(number)
     return {**example, "line": number}
 
 

@@ -4,11 +4,12 @@ import difflib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..errors import LabError, listed, shown
-from .conversations import has_answer, passed_on, turns_of
+from .conversations import has_answer, is_blank, passed_on, turns_of
 from .data_lines import half_character
+from .findings import counted
 
 NOTHING = ("NAType", "NaTType")  # of pandas
 CHAT_COLUMNS = ("messages", "conversations", "conversation", "chat", "turns", "dialogue", "dialog")
@@ -33,12 +34,14 @@ class Layout:
     said : str, what was recognised
     columns : dict, "prompt" / "answer" / "messages" -> the column's name or names, for messages
     convert : function (row, place) -> an example; raises LeftOut for an empty one, LabError for a broken one
+    roles : dict, filled by `convert`: a role of the data -> the lab's name of it, where they differ
     """
 
     kind: str
     said: str
     columns: dict
     convert: Callable[[Mapping, str], dict]
+    roles: dict = field(default_factory=dict)
 
 
 def choose_layout(
@@ -86,7 +89,9 @@ def _known(given: object, name: str, columns: Sequence[str], where: str) -> tupl
             alike = [column for column in columns if column.strip().lower() == one.lower()]
             near = alike or difflib.get_close_matches(one, columns, 1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            if not near and where.lower().endswith((".csv", ".tsv")):
+            if isinstance(given, str) and len(several := tuple(part.strip() for part in one.split(","))) > 1:
+                hint = f" Several columns are a tuple: {name}={several!r}."
+            elif not near and where.lower().endswith((".csv", ".tsv")):
                 hint = " The first line of the file is read as the names of the columns."
             raise LabError(f"{where} has no column {one!r}; it has: {', '.join(map(repr, columns)) or 'none'}.{hint}")
     return found
@@ -143,19 +148,20 @@ def _filled(value: object) -> bool:
 def _chat(column: str, peek: Sequence[Mapping], columns: Sequence[str], said: str) -> Layout:
     system = "system" if "system" in columns else None
     tools = "tools" if "tools" in columns else None
+    roles: dict[str, str] = {}
     beside = [f"the system message from {system!r}"] * bool(system) + [f"tools from {tools!r}"] * bool(tools)
 
     def convert(row: Mapping, place: str) -> dict:
         if not _filled(row.get(column)):
             raise LeftOut(f"no {column}")
-        found = turns_of(row[column], f"{place}, column {column!r}")
+        found = turns_of(row[column], f"{place}, column {column!r}", roles)
         if not has_answer(found):
             raise LeftOut("no turn of the assistant")
         if system and (text := as_text(row.get(system), place, system)) and found[0]["role"] != "system":
             found.insert(0, {"role": "system", "content": text})
         return {"messages": found, "tools": _tools(row.get(tools), place) if tools else None}
 
-    return Layout("conversations", ", ".join([said, *beside]), {"messages": (column,)}, convert)
+    return Layout("conversations", ", ".join([said, *beside]), {"messages": (column,)}, convert, roles)
 
 
 def _tools(value: object, place: str) -> list | None:
@@ -194,7 +200,7 @@ def _pair(asked: tuple[str, ...], answered: tuple[str, ...], said: str, names: M
         return {"prompt": "\n\n".join(text for text in texts if text), "answer": answer}
 
     if classes:
-        said += f" (the names of its {len(classes)} classes)"
+        said += f" (the names of its {counted(len(classes), 'class', 'classes')})"
     return Layout("answers", said, {"prompt": asked, "answer": answered}, convert)
 
 
@@ -211,13 +217,18 @@ def as_text(value: object, place: str, column: str, plain: bool = False) -> str:
     LabError
         It is something that is not text, or holds half a character.
     """
-    if value is None or (isinstance(value, float) and math.isnan(value)) or type(value).__name__ in NOTHING:
+    if is_nothing(value):
         return ""
     if not isinstance(value, str):
         value = _written(value, plain, f"{place}, column {column!r}")
     if half := half_character(value):
         raise LabError(f"{place}, column {column!r}: the text holds {half}. Correct or delete that row.")
-    return value if value.strip() else ""
+    return "" if is_blank(value) else value
+
+
+def is_nothing(value: object) -> bool:
+    """Is it how a table says that there is no value: None, NaN, pandas' NA or NaT?"""
+    return value is None or (isinstance(value, float) and math.isnan(value)) or type(value).__name__ in NOTHING
 
 
 def _written(value: object, plain: bool, place: str) -> str:

@@ -18,7 +18,7 @@ def of_memory(source: object, prefix: str) -> Source:
     if hasattr(source, "iterrows"):
         return Source(lambda: _table(source), where, "a pandas table", {})
     if hasattr(source, "features") and hasattr(source, "__iter__"):
-        return Source(listed_rows(source, what), where, f"a {type(source).__name__} of datasets", names)
+        return Source(listed_rows(source, what), where, f"a datasets.{type(source).__name__}", names)
     if isinstance(source, Mapping):
         if not are_columns(source):
             raise LabError(

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from ..errors import LabError, choose, shown, whole
 from ..files import user_path
-from .answer_kinds import METRICS, answer_kind, metric_name, score_by
+from .answer_kinds import answer_kind, metric_name, score_by
 from .conversations import last_turn
-from .intake import Intake, Scratch, take_in
+from .findings import counted
+from .intake import Intake, Scratch, Tally, take_in
 from .layouts import Layout, choose_layout
 from .reading import Source
 from .registry import Task
@@ -172,33 +173,6 @@ def own(
     return made
 
 
-def from_description(description: dict, metric=None) -> OwnTask:
-    """The task that a run's record describes, its file read again.
-
-    Parameters
-    ----------
-    description : of `OwnTask.description`
-    metric : the person's function, if the record names one
-
-    Raises
-    ------
-    LabError
-        The data were in memory, the file is gone, or it holds other data now.
-    """
-    path = description.get("own")
-    if not path:
-        raise LabError(
-            f"The data of {description.get('name')!r} were in memory, not in a file: pass them again, to tasks.own(…)."
-        )
-    names = ("prompt", "answer", "messages", "system", "fields", "split", "group", "seed", "encoding", "name")
-    options = {name: description[name] for name in names if description.get(name) is not None}
-    known = description.get("metric") if description.get("metric") in METRICS else None
-    found = own(path, **options, metric=metric or known, max_new_tokens=description.get("max_new_tokens"))
-    if found.data_digest != description.get("data_digest", found.data_digest):
-        raise LabError(f"{path} holds other data than when the run was made. Restore it, or train again.")
-    return found
-
-
 def _file(source: Source | Intake) -> str:
     """What a message calls a source: its file, or "the data"."""
     return source.where.rpartition(", ")[0] or "the data"
@@ -248,14 +222,25 @@ def _notes(made: OwnTask, layout: Layout, parts: dict[str, Source]) -> tuple[str
     form = next(iter(parts.values())).form
     notes = [f"Read as {form}; {layout.said}."]
     if made.metric == "labels":
-        notes.append(f"{len(made.labels)} labels.")
+        notes.append(f"{counted(len(made.labels), 'label')}.")
+    if layout.roles:
+        read = (f"{role!r} as {name}" for role, name in layout.roles.items())
+        notes.append(f"Roles with other names are read so: {', '.join(read)}.")
     for one in made.intakes:
         for reason, tally in one.left_out.items():
-            more = " …" if tally.count > len(tally.first) else ""
-            rows = "row" if tally.count == 1 else "rows"
-            first = ", ".join(map(str, tally.first))
-            notes.append(f"Left out: {tally.count:,} {rows} with {reason} ({one.where.format(first)}{more}).")
+            notes.append(f"Left out: {counted(tally.count, 'row')} with {reason} ({_first(one, tally)}).")
+        if one.silent.count:
+            notes.append(
+                f"In {counted(one.silent.count, 'conversation')} a turn of the assistant says nothing, and is not "
+                f"learned ({_first(one, one.silent)})."
+            )
     if made.settings["group"] is not None:
         groups = "the file's own splits are kept" if "" not in parts else "each in one split"
         notes.append(f"Groups from {made.settings['group']!r}: {groups}.")
     return tuple(notes)
+
+
+def _first(intake: Intake, tally: Tally) -> str:
+    """The first rows of a tally, for a note."""
+    more = " …" if tally.count > len(tally.first) else ""
+    return intake.where.format(", ".join(map(str, tally.first))) + more

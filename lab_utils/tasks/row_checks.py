@@ -104,6 +104,11 @@ def of_intakes(own) -> Iterator[Finding]:
                 for name, tally in types.items():
                     if name != most:
                         yield _of_type(one, column, name, tally, most)
+        if one.silent.count:
+            said = f"{counted(one.silent.count, 'conversation has', 'conversations have')} a turn of the assistant "
+            places = tuple(one.place(number).rpartition(", ")[2] for number in one.silent.first)
+            said += "that says nothing: it is not learned, and later turns are learned after it. Fill or delete it."
+            yield Finding("empty", "look", one.silent.count, said, places)
         if one.ungrouped.count:
             alone = f"{counted(one.ungrouped.count, 'row has', 'rows have')} no group: each counts as one of its own."
             places = tuple(one.place(number).rpartition(", ")[2] for number in one.ungrouped.first)

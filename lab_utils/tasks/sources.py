@@ -61,6 +61,7 @@ def _of_folder(folder: Path, encoding: str) -> dict[str, Source]:
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
         return open_source(_saved(folder))
     files = [one for one in sorted(folder.iterdir()) if one.suffix.lower() in KINDS]
+    files = [one for one in files if one.suffix.lower() != ".txt" or one.stem.lower() in SPLIT_NAMES]  # README.txt
     named = {one.stem: one for one in files if one.stem.lower() in SPLIT_NAMES}
     left = [one.name for one in files if one.stem not in named]
     if not named:

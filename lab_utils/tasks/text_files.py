@@ -14,6 +14,7 @@ from ..files import explain
 from .data_lines import BOM, UTF_16, json_flaw, object_in, once_each
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+WIDE = {"utf-32": (b"\xff\xfe\0\0", b"\0\0\xfe\xff"), "utf-16": UTF_16}  # what such files begin with
 LONGEST_FIELD = 2**31 - 1  # characters; csv's own limit is 131,072, less than one long conversation
 
 Rows = Iterator[tuple[int, dict]]
@@ -43,11 +44,33 @@ def text_lines(path: Path, encoding: str = "utf-8") -> Iterator[str]:
         raise LabError(f"{path} cannot be read: {explain(error)}") from error
 
 
+def actual_encoding(path: Path, encoding: str) -> tuple[str, str]:
+    """The encoding to read a file with, and what is said of it: a UTF-16 or UTF-32 mark at its beginning decides.
+
+    Parameters
+    ----------
+    path : of a text file
+    encoding : str, what the person named; anything but UTF-8 is taken as it is
+    """
+    if encoding.lower().replace("_", "-") not in ("utf-8", "utf8", "utf-8-sig"):
+        return encoding, ""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(4)
+    except OSError as error:
+        raise LabError(f"{path} cannot be read: {explain(error)}") from error
+    for name, marks in WIDE.items():
+        if head.startswith(marks):
+            return name, f", in {name.upper()}"
+    return encoding, ""
+
+
 def _decoded(path: Path, line: bytes, encoding: str, number: int) -> str:
     try:
         return line.decode(encoding).removeprefix(BOM)
     except UnicodeDecodeError as error:
-        column = len(line[: error.start].decode(encoding, "replace").removeprefix(BOM)) + 1
+        before = line[: error.start].decode(encoding, "replace").removeprefix(BOM)  # lines too, of a wide encoding
+        number, column = number + before.count("\n"), len(before.rpartition("\n")[2]) + 1
         raise LabError(
             f"{path}, line {number}, column {column}: byte 0x{line[error.start]:02x} is not {encoding.upper()}. Save "
             "the file as UTF-8, or name its encoding: encoding='cp1252' is what Excel writes in Western Europe."
@@ -69,10 +92,13 @@ def _refuse_wide(path: Path, head: bytes, encoding: str) -> None:
 
 
 def separator(path: Path, encoding: str) -> str:
-    """What separates the columns: the character that cuts the first line into most fields. A .tsv has tabs."""
+    """What separates the columns: the character that cuts the first line into most fields. A .tsv has tabs, and so has
+    a .txt with one in its first line."""
     if path.suffix.lower() in (".tsv", ".tab"):
         return "\t"
     first = next((line for line in text_lines(path, encoding) if line.strip()), "")
+    if path.suffix.lower() == ".txt" and "\t" in first:
+        return "\t"
     counts = {one: len(next(csv.reader([first], delimiter=one), [])) for one in SEPARATORS}
     return max(counts, key=lambda one: counts[one])  # the first of equals: a comma
 

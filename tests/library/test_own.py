@@ -61,7 +61,7 @@ SOURCES = {
     "generator": (lambda folder: iter(PAIRS), "list of dicts"),
     "dict of columns": (lambda folder: COLUMNS, "dict of columns"),
     "pandas": (lambda folder: pd.DataFrame(PAIRS), "pandas table"),
-    "Dataset": (lambda folder: datasets.Dataset.from_list(PAIRS), "Dataset of datasets"),
+    "Dataset": (lambda folder: datasets.Dataset.from_list(PAIRS), "datasets.Dataset"),
 }
 
 
@@ -159,6 +159,45 @@ def test_an_empty_answer_is_left_out_and_that_is_said(capsys, nothing):
     assert "1 row with no label (row 2)" in said and "1 row with no text (row 3)" in said
 
 
+def turn(role: str, content: str) -> dict:
+    return {"role": role, "content": content}
+
+
+@pytest.mark.parametrize("nothing", ["", "\ufeff \u200b"])
+def test_a_turn_of_the_assistant_that_says_nothing_is_said(capsys, nothing):
+    full = [turn("user", "Hi"), turn("assistant", "Hello."), turn("user", "A tent?"), turn("assistant", "Yes.")]
+    gap = [full[0], turn("assistant", nothing), *full[2:]]
+    own = tasks.own([{"messages": one} for one in (full, gap, full, gap)])
+    assert "In 2 conversations a turn of the assistant says nothing, and is not learned (row 2, 4)." in own.notes
+    found = own.report().of("empty")
+    assert [one.count for one in found] == [2] and found[0].places == ("row 2", "row 4")
+    own = tasks.own([{"messages": full}, {"messages": [turn("user", "Hi"), turn("assistant", nothing)]}])
+    assert "1 row with no turn of the assistant (row 2)" in capsys.readouterr().out
+
+
+def test_roles_of_other_names_are_said_with_what_they_are_read_as():
+    rows = [{"messages": [turn("customer", "Hi"), turn("bot", "Hello."), turn("user", "Bye")]}] * 3
+    assert "Roles with other names are read so: 'customer' as user, 'bot' as assistant." in tasks.own(rows).notes
+    rows = [{"messages": [turn("user", "Hi"), turn("assistant", "Hello.")]}] * 3
+    assert "Roles" not in str(tasks.own(rows))
+
+
+def test_what_is_missing_in_a_table_is_counted_once():
+    """pandas writes NaN, a float, where a text is missing."""
+    own = tasks.own(pd.DataFrame({"text": ["a", "b", "c"], "label": ["x", float("nan"), "y"]}))
+    found = [one.said for one in own.report().findings if one.kind in ("empty", "types")]
+    assert found == ["1 row has no label: left out."]
+
+
+def test_one_is_not_many():
+    own = tasks.own([{"text": "a", "label": "x"}, {"text": "b", "label": "x"}])
+    assert "1 label." in own.notes
+    data = datasets.Dataset.from_list([{"text": "a", "label": 0}] * 2)
+    data = data.cast_column("label", datasets.ClassLabel(names=["spam"]))
+    said = str(tasks.own(data))
+    assert "Read as a datasets.Dataset;" in said and "the names of its 1 class)" in said
+
+
 # A task like any other.
 
 
@@ -187,10 +226,30 @@ def test_a_description_makes_the_task_again(tmp_path):
     as_csv(tmp_path, ";")
     assert tasks.from_description(kept) == own  # the same examples in another form
     (tmp_path / "some.csv").write_text("message,category\na,b\n")
-    with pytest.raises(LabError, match=r"some\.csv holds other data"):
+    with pytest.raises(LabError, match=r"some\.csv has changed: 20 rows \(16 train, 2 validation, 2 test\) then, 1 "):
         tasks.from_description(kept)
     with pytest.raises(LabError, match="were in memory"):
         tasks.from_description(tasks.own(PAIRS, prompt="message", answer="category").description())
+
+
+def test_what_has_changed_since_a_description_is_said():
+    def own(rows=PAIRS, **other):
+        return tasks.own(rows, prompt="message", answer="category", **other)
+
+    kept = json.loads(json.dumps(own(system="s").description()))
+    assert tasks.changes(kept, own(system="s")) == ""
+    assert tasks.changes(kept, own(system="t", seed=2)) == "system was 's' then, 't' now; seed was 0 then, 2 now"
+    assert "20 rows (16 train, 2 validation, 2 test) then, 19 rows (" in tasks.changes(kept, own(PAIRS[1:], system="s"))
+
+
+def test_a_description_that_names_a_function_says_that_it_is_gone(tmp_path, capsys):
+    def first_letter(output, answer):
+        return output[:1] == answer[:1]
+
+    named = tasks.own(as_csv(tmp_path), prompt="message", answer="category", metric=first_letter).description()
+    assert tasks.from_description(named).metric == "labels"
+    assert "your function 'first_letter', which is not in the record" in capsys.readouterr().out
+    assert tasks.from_description(named, first_letter).metric is first_letter
 
 
 def test_the_persons_own_function_decides_what_is_right():
@@ -234,6 +293,29 @@ def test_rows_without_a_group_are_no_group():
 
 
 # Files.
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-8-sig"])
+@pytest.mark.parametrize("name", ["some.txt", "some.tsv", "some.jsonl"])
+def test_a_mark_at_the_beginning_tells_the_encoding(tmp_path, capsys, name, encoding):
+    """Excel's "Unicode text" is UTF-16, its columns separated by tabs, in a .txt file."""
+    rows = [{"prompt": 'caf\u00e9 "2"', "answer": "yes"}, {"prompt": "a\u2009b", "answer": "no"}]
+    lines = ('"' + row["prompt"].replace('"', '""') + f'"\t{row["answer"]}\n' for row in rows)
+    table = "prompt\tanswer\n" + "".join(lines)
+    text = "\n".join(map(json.dumps, rows)) if name.endswith("jsonl") else table
+    (tmp_path / name).write_bytes(text.encode(encoding))
+    found = [(row["prompt"], row["answer"]) for row in rows_of(tasks.own(tmp_path / name))]
+    assert found == [(row["prompt"], row["answer"]) for row in rows]
+    wide = encoding != "utf-8-sig"
+    assert (f", in {encoding.upper()};" in capsys.readouterr().out) == wide
+
+
+def test_a_text_beside_the_splits_is_no_data(tmp_path):
+    for name in ("train.txt", "test.txt"):
+        (tmp_path / name).write_text("prompt\tanswer\na\tb\n")
+    (tmp_path / "README.txt").write_text("About these data.")
+    own = tasks.own(tmp_path)
+    assert list(own.splits) == ["train", "test"] and "not read" not in " ".join(own.notes)
 
 
 def test_another_encoding_is_read_when_it_is_named(tmp_path):

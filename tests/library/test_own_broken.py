@@ -20,7 +20,7 @@ BROKEN = {  # file, content, options, what is said
     "a quote after lines": ("a.csv", HEAD + '"x\nz" q,y\n', "a quote inside a text (seen in line 3)"),
     "a name twice": ("a.csv", "message,message\nx,y\n", "a.csv, line 1, column 2: the name 'message' occurs twice"),
     "cp1252 csv": ("a.csv", HEAD.encode() + "x,y\ncafé,y\n".encode("cp1252"), "a.csv, line 3, column 4: byte 0xe9"),
-    "utf-16 csv": ("a.csv", (HEAD + "x,y\n").encode("utf-16"), "a.csv, line 1, column 1: the file is UTF-16"),
+    "wide, no mark": ("a.csv", (HEAD + "x,y\n").encode("utf-16-le"), "a.csv, line 1, column 1: the file is UTF-16"),
     "a zip": ("a.csv", b"PK\3\4\0\0\0\0", "a.csv, line 1, column 1: the file is UTF-16, or not text"),
     "only a header": ("a.csv", HEAD, "a.csv holds no row"),
     "an empty file": ("a.csv", "", "a.csv holds no row"),
@@ -42,6 +42,8 @@ BROKEN = {  # file, content, options, what is said
     "a text": ("a.json", '"x"', "a.json, line 1, column 1: expected rows, found str"),
     "no parquet": ("a.parquet", b"PAR1 and no more", "a.parquet cannot be read as Parquet"),
     "no header": ("a.csv", "x,y\nz,y\n", "'x', 'y'. The first line of the file is read as the names of the columns"),
+    "a text without columns": ("a.txt", "Once, there was\na tent.\n", "a.txt, line 1: a .txt file is read as a table"),
+    "utf-16 cut off": ("a.csv", (HEAD + "x,y\n").encode("utf-16")[:-1], "a.csv, line 2, column 4: byte 0x0a is not"),
     "a spreadsheet": ("a.xlsx", b"", "a.xlsx is not a kind of file that can be read as data. Save it as CSV"),
 }
 
@@ -93,6 +95,7 @@ def test_a_broken_conversation_is_named_by_its_turn(tmp_path, turns, said):
         ([{"prompt": "a", "chosen": "b", "rejected": "c"}], {}, "prompt='prompt', answer='chosen'"),
         (PAIRS, {"prompt": "message"}, "answer= is missing. Name both columns, of: message, category"),
         (PAIRS, {"prompt": 3, "answer": "category"}, "prompt=3 is out of range"),
+        (PAIRS, {"prompt": "message, category", "answer": "category"}, "a tuple: prompt=('message', 'category')"),
         (PAIRS, {"messages": "message", "prompt": "message"}, "either messages=, or prompt= and answer="),
         (PAIRS, {"prompt": "message", "answer": "category", "split": (0.5, 0.5)}, "three shares that add up to 1"),
         (PAIRS, {"prompt": "message", "answer": "category", "split": (0, 0.5, 0.5)}, "the first is above 0"),
