@@ -3,12 +3,12 @@
 `difference` compares groups of `sweep.csv`; runs of a study are compared by `study_results.difference`.
 """
 
-from .differences import holm
+from .differences import compare, holm
 from .study_results import load_study
 from .summary import CENTRE, TABLE, cheapest_within_one_error, difference, load_sweep, pick, summarize
 from .trials import Trial, measure, missing, read_rows, sweep
 
 __all__ = [
-    "CENTRE", "TABLE", "Trial", "cheapest_within_one_error", "difference", "holm", "load_study", "load_sweep",
+    "CENTRE", "TABLE", "Trial", "cheapest_within_one_error", "compare", "difference", "holm", "load_study", "load_sweep",
     "measure", "missing", "pick", "read_rows", "summarize", "sweep",
 ]  # fmt: skip
