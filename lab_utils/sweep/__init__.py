@@ -9,6 +9,6 @@ from .summary import CENTRE, TABLE, cheapest_within_one_error, difference, load_
 from .trials import Trial, measure, missing, read_rows, sweep
 
 __all__ = [
-    "CENTRE", "TABLE", "Trial", "cheapest_within_one_error", "compare", "difference", "holm", "load_study", "load_sweep",
-    "measure", "missing", "pick", "read_rows", "summarize", "sweep",
+    "CENTRE", "TABLE", "Trial", "cheapest_within_one_error", "compare", "difference", "holm", "load_study",
+    "load_sweep", "measure", "missing", "pick", "read_rows", "summarize", "sweep",
 ]  # fmt: skip
