@@ -20,7 +20,7 @@
     beyond_text  12                    Does it work on pictures?                         painter.paint
     machines     13                    What changes on many machines?                    sharding
     recorded     01, 05, 07, 09–11, 14 What did earlier runs measure?                    weight_update
-    checks       01–07, 09–14          Is my solution right?                             check, hint
+    checks       01–14                 Is my solution right?                             check, hint
     plots        01–14, A              What does that look like?                         lines
     widgets      00–14                 What happens when I move it?                      rank_explorer
 

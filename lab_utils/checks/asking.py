@@ -14,6 +14,10 @@ from .exercises import p06_four_bits as four_bits
 from .exercises import p06_packing as packing
 from .exercises import p07_memory_budget as memory_budget
 from .exercises import p07_weight_sizes as weight_sizes
+from .exercises import p08_fields as answer_fields
+from .exercises import p08_intervals as share_intervals
+from .exercises import p08_labels as labels
+from .exercises import p08_training as answer_training
 from .exercises import p09_choosing as choosing
 from .exercises import p09_fair_comparisons as fair_comparisons
 from .exercises import p09_seeds as seeds
@@ -34,8 +38,9 @@ from .surroundings import standard
 
 MODULES = (
     rank_one, counting, from_scratch, rank_and_alpha, quantization, scales, four_bits, packing, weight_sizes,
-    memory_budget, seeds, choosing, fair_comparisons, combining, mixed_batches, merged_precision, taken_apart, vera,
-    variant_steps, pictures, beyond_text, many_machines, own_data, worth_it,
+    memory_budget, labels, answer_training, answer_fields, share_intervals, seeds, choosing, fair_comparisons,
+    combining, mixed_batches, merged_precision, taken_apart, vera, variant_steps, pictures, beyond_text, many_machines,
+    own_data, worth_it,
 )  # fmt: skip
 EXERCISES: dict[str, Exercise] = {exercise.name: exercise for module in MODULES for exercise in module.EXERCISES}
 CHECK_SECONDS, GRADE_SECONDS = 5.0, 10.0
