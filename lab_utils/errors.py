@@ -4,11 +4,15 @@ Each check returns the value as plain Python, so that numpy's integers neither o
 a LabError that names the value and what is allowed.
 """
 
+import ast
 import math
 import operator
+import re
+import shlex
 import sys
-from collections.abc import Callable, Iterable
-from functools import wraps
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import partial, wraps
 from itertools import islice
 from numbers import Real
 
@@ -142,15 +146,64 @@ def listed(values: object) -> tuple | None:
     return found if 0 < len(found) <= NAMES else None
 
 
-def command_line(main: Callable[..., int]) -> Callable[..., int]:
-    """A command's `main` that answers a LabError with its text and exit code 2, and Ctrl-C with 130."""
+def in_command_words(text: str, flags: Mapping[str, str]) -> str:
+    """A message about a function's arguments in the words of the command that called it.
+
+    Parameters
+    ----------
+    text : str
+    flags : dict argument -> flag; an argument with its value, such as "resume=False", may have a flag of its own
+
+    A name without an underscore is also a word of English: it is taken for an argument only where "=" follows.
+
+    >>> in_command_words("rank=0 is out of range. Raise max_length.", {"rank": "--rank", "max_length": "--max-length"})
+    '--rank 0 is out of range. Raise --max-length.'
+    """
+    for argument, flag in flags.items():
+        if "=" in argument:
+            text = text.replace(argument, flag)
+    names = [re.escape(name) for name in sorted(flags, key=len, reverse=True) if "=" not in name]
+    alone = [name for name in names if "_" in name]
+    if names:
+        text = re.sub(rf"{BEFORE}({'|'.join(names)})=({VALUE})?", lambda found: _as_flag(found, flags), text)
+    if alone:
+        text = re.sub(rf"{BEFORE}({'|'.join(alone)})(?![\w/=('\"])", lambda found: flags[found[1]], text)
+    return text
+
+
+BEFORE = r"(?<![\w./'\"-])"  # not inside of a path, a longer name, or a text in quotes
+VALUE = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\([^()]*\)|['"(][^…]*…|[^\s,;:()'"]*[^\s,;:()'".]"""  # as repr writes
+
+
+def _as_flag(found: re.Match, flags: Mapping[str, str]) -> str:
+    """An argument and its value, `name=value`, as a command line has them."""
+    flag, value = flags[found[1]], found[2]
+    if value is None:
+        return flag
+    with suppress(ValueError, SyntaxError):  # else it is cut short, or no literal
+        literal = ast.literal_eval(value)
+        value = ",".join(map(str, literal)) if isinstance(literal, tuple) else str(literal)
+        value = shlex.quote(value) if isinstance(literal, (str, tuple)) else value
+    return f"{flag} {value}"
+
+
+def command_line(main: Callable[..., int] | None = None, *, flags: Mapping[str, str] | None = None) -> Callable:
+    """A command's `main` that answers a LabError with its text and exit code 2, and Ctrl-C with 130.
+
+    Parameters
+    ----------
+    main : function of the command line's words
+    flags : dict argument -> flag, for `in_command_words`: a message then names what was typed
+    """
+    if main is None:
+        return partial(command_line, flags=flags)
 
     @wraps(main)
     def run(*arguments, **options) -> int:
         try:
             return main(*arguments, **options)
         except LabError as error:
-            print(error, file=sys.stderr)
+            print(in_command_words(str(error), flags or {}), file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print("\nStopped.", file=sys.stderr)

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .errors import LabError, command_line
+
 
 @contextmanager
 def locked(path: str | Path, *, shared: bool = False, wait: bool = True) -> Iterator[bool]:
@@ -78,12 +80,18 @@ def wait_for_tests(seconds: float = 2.0, sleep: Callable[[float], object] = time
     return times
 
 
+@command_line
 def main(arguments: list[str] | None = None) -> int:
     """Run a command while the tests' lock is held; returns its exit status."""
     command = sys.argv[1:] if arguments is None else arguments
+    if not command:
+        raise LabError("python -m lab_utils.locks COMMAND ...: name the command to run.")
     with locked(lock_of_tests(), shared=True):
-        return subprocess.run(command, check=False).returncode
+        try:
+            return subprocess.run(command, check=False).returncode
+        except OSError as error:
+            raise LabError(f"{command[0]} cannot be run: {error.strerror}.") from error
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

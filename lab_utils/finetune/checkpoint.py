@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..errors import LabError
 from ..files import explain, move, read_json, replacing_files, replacing_folder
+from ..tasks import changes
 from .checkpoint_files import ADAPTER, CONFIG, RECORD, Damaged, read_checkpoint, sums_of
 from .recipe import LATER, Recipe
 from .validation import best_step
@@ -103,7 +104,7 @@ def save_checkpoint(
         kept = checkpoints(output_dir)
         raise LabError(
             f"Checkpoint {step} could not be written to {output_dir}: {explain(error)} It takes 20 to 100 MB. "
-            f"Then run the same call again; it goes on from {kept[-1].name if kept else 'the start'}."
+            f"Then run it again; it goes on from {kept[-1].name if kept else 'the start'}."
         ) from error
     for old in checkpoints(output_dir)[:-KEPT]:
         if old.name != best and (old / RECORD).exists():  # else it is a folder that somebody made
@@ -134,7 +135,7 @@ def save_adapter(folder: Path, save: Callable[[Path], object]) -> None:
     except (OSError, RuntimeError, SafetensorError) as error:
         raise LabError(
             f"The adapter could not be written to {folder}: {explain(error)} The run is in its checkpoints: then run "
-            "the same call again."
+            "it again."
         ) from error
 
 
@@ -213,17 +214,20 @@ def _refuse_other_recipe(output_dir: Path, path: Path, recipe: Recipe) -> None:
     saved = record.get("recipe") if isinstance(record, dict) else None
     if isinstance(saved, dict) and record.get("fingerprint") != recipe.fingerprint():
         raise LabError(
-            f"{output_dir} holds a run of another recipe ({_differences(saved, recipe)}). "
+            f"{output_dir} holds a run of another recipe ({_differences(saved, recipe, record.get('task'))}). "
             "Take another output_dir, or pass resume=False to start again (the old run is kept in `previous/`)."
         )
 
 
-def _differences(saved: dict, recipe: Recipe) -> str:
-    """The fields in which two recipes differ, in words."""
+def _differences(saved: dict, recipe: Recipe, described: object) -> str:
+    """The fields in which two recipes differ, in words; of one's own task, which `described` is, what has changed."""
     now = json.loads(json.dumps(recipe.as_record()))
     saved = {one.name: one.default for one in fields(recipe) if one.name in LATER} | saved
-    changed = [f"{name}: {saved.get(name)} there, {now[name]} here" for name in now if saved.get(name) != now[name]]
-    return "; ".join(changed) or "written by another version of the lab"
+    names = [name for name in now if saved.get(name) != now[name]]
+    changed = {name: f"{name}: {saved.get(name)} there, {now[name]} here" for name in names}
+    if "task" in changed and recipe.own_task and isinstance(described, dict):
+        changed["task"] = changes(described, recipe.own_task) or changed["task"]
+    return "; ".join(changed.values()) or "written by another version of the lab"
 
 
 def set_aside(output_dir: str | Path) -> Path | None:

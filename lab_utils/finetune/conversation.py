@@ -167,7 +167,7 @@ def _make_chat(tokenizer) -> Chat:
         if end is None:
             raise LabError(
                 f"{which}, and the tokenizer has no end of text (eos_token): nothing would end a turn. "
-                "Set tokenizer.eos_token, or tokenizer.chat_template."
+                "Set the tokenizer's eos_token or chat_template, and save it in the model's folder."
             )
         print(f"{which}: a turn ends with the end of text, {getattr(tokenizer, 'eos_token', end)}.")
     return Chat(template, takes_system, end, control)
@@ -221,7 +221,8 @@ def _write(
         roles = ", ".join(message["role"] for message in messages)
         raise LabError(
             f"This tokenizer's chat template refuses a conversation of the turns {roles}: "
-            f"{type(error).__name__}: {str(error)[:200]}. Set another tokenizer.chat_template."
+            f"{type(error).__name__}: {str(error)[:200]}. Set another chat_template, and save "
+            "the tokenizer in the model's folder."
         ) from error
 
 

@@ -97,8 +97,8 @@ def check_shardable(model, dtype) -> None:
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad and parameter.dtype != dtype:
             raise LabError(
-                f"{name} is stored in {parameter.dtype}, and sharding wants {dtype} for all. Load the base with "
-                "load_base(..., sharded=True) and quantization nf4, fp4 or none."
+                f"{name} is stored in {parameter.dtype}, and sharding wants {dtype} for all. Take a quantization "
+                "of nf4, fp4 or none; a base of your own, in Python, is loaded by load_base(..., sharded=True)."
             )
 
 

@@ -110,7 +110,8 @@ def differences(saved: dict, now: dict) -> list[str]:
 
     Parameters
     ----------
-    saved, now : dicts of "data", "tokens" (digests) and "base" (of `base_identity`), or of some of them
+    saved, now : dicts of "data", "tokens" (digests), "rows" (int, of the data) and "base" (of `base_identity`), or of
+        some of them
     """
     found = []
     for part in WHAT.keys() & saved.keys() & now.keys():
@@ -121,7 +122,9 @@ def differences(saved: dict, now: dict) -> list[str]:
                 names = f"{there['name']} there, {here['name']} here"
                 found.append((part, f" ({settings or names})"))
         elif there != here:
-            found.append((part, ""))
+            rows = {one.get("rows") for one in (saved, now)} if part == "data" else set()
+            counted = f" ({saved['rows']:,} rows there, {now['rows']:,} here)" if len(rows - {None}) == 2 else ""
+            found.append((part, counted))
     if "data" in dict(found):
         found = [(part, text) for part, text in found if part != "tokens"]  # the tokens differ because the data do
     return [f"{WHAT[part]}{text}" for part, text in sorted(found)]
@@ -154,6 +157,8 @@ def is_identity(saved: dict) -> bool:
         return False
     texts = [saved.get("data", ""), saved.get("tokens", ""), base.get("order", "")]
     texts += [base.get(name) for name in ("name", "shapes", "weights", "made")]
+    if type(saved.get("rows", 0)) is not int:
+        return False
     samples = base.get("samples", [])
     if not all(isinstance(one, str) for one in texts) or not isinstance(samples, list):
         return False

@@ -1,5 +1,6 @@
 """A run's processes: one alone, or several under torchrun, as accelerate sees them."""
 
+import atexit
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,9 @@ def accelerate(device: Device, plugin=None) -> Iterator:
     try:
         AcceleratorState._reset_state(reset_partial_state=_is_of_another_device(device))
         accelerator = Accelerator(cpu=device.kind == "cpu", mixed_precision=device.mixed_precision, fsdp_plugin=plugin)
+        if accelerator.num_processes > 1:
+            atexit.unregister(_leave_the_group)
+            atexit.register(_leave_the_group)
         if plugin:
             put_in_place(accelerator, plugin)
         yield accelerator
@@ -37,6 +41,18 @@ def accelerate(device: Device, plugin=None) -> Iterator:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def _leave_the_group() -> None:
+    """Leave the other processes at the end of this one.
+
+    Of a process that ends inside its group, gloo's threads may still run while they are destroyed: C++ then aborts it
+    ("terminate called without an active exception"), and torchrun reports a run that had ended well as failed.
+    """
+    import torch
+
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _is_of_another_device(device: Device) -> bool:

@@ -40,16 +40,16 @@ class Recipe:
     target_modules : "all-linear", "attention", "qv" or "mlp", or a tuple of module names
     learning_rate : float in (0, 1), the peak
     warmup : float in [0, 1), share of the steps with rising learning rate
-    steps : int >= 1
+    steps : int >= 1, each reads one batch and changes the adapter once
     batch_size : int >= 1, examples a step, over all processes together
     max_length : int >= 8, tokens; longer examples are left out
-    max_grad_norm : float > 0
-    weight_decay : float >= 0
+    max_grad_norm : float > 0; a longer gradient is shortened to this length
+    weight_decay : float >= 0, of AdamW
     gradient_checkpointing : bool, recompute activations in the backward pass: less memory, more time
     train_examples : int >= 1 or None, use the first so many examples (None: all)
     supervise_end : bool, train the end-of-turn token too; False is the classic mistake, to be looked at
-    seed : int >= 0
-    checkpoint_every : int >= 1, steps
+    seed : int >= 0, of the adapter's start, the order of the examples, and dropout
+    checkpoint_every : int >= 1, steps between two checkpoints, from which a run that was stopped goes on
     turns : "all" or "last", which turns of the assistant are learned where the data are conversations
     validate_every : int >= 0, steps between two measurements of the validation loss, and one at the end (0: none)
     validation_examples : int >= 1, take the first so many of the validation split
@@ -118,7 +118,10 @@ class Recipe:
         for name in ("use_rslora", "gradient_checkpointing", "supervise_end", "keep_best"):
             self._set(name, flag(name, getattr(self, name)))
         if (self.patience or self.keep_best) and not self.validate_every:
-            raise LabError("patience and keep_best go by the validation loss: set validate_every too, 10 for instance.")
+            raise LabError(
+                f"patience={self.patience} and keep_best={self.keep_best} go by the validation loss: set "
+                "validate_every too, for example validate_every=10."
+            )
 
     def _set(self, name: str, value: object) -> None:
         """Keep a checked value as plain Python: numpy's 8 and 8, or 16 and 16.0, are one recipe, one fingerprint."""
@@ -129,7 +132,7 @@ class Recipe:
         if isinstance(value, str):
             self._set("target_modules", choose("target_modules", value, TARGETS))
         elif not isinstance(value, (list, tuple)) or not all(isinstance(name, str) and name for name in value):
-            raise LabError(f"target_modules={shown(value)} is out of range: {', '.join(TARGETS)}, or a tuple of names.")
+            raise LabError(f"target_modules={shown(value)} is out of range: {', '.join(TARGETS)}, or names of modules.")
         elif not value:
             raise LabError("target_modules is empty: name at least one module, or 'all-linear'.")
         else:
@@ -225,5 +228,6 @@ def _parse(name: str, text: str, kind: str):
             try:
                 return wanted(text)
             except ValueError:
-                raise LabError(f"{name}={text!r} is not a number ({wanted.__name__} expected).") from None
+                kind = "a whole number" if wanted is int else "a number"
+                raise LabError(f"{name}={text!r} is not a number ({kind} is expected).") from None
     return text

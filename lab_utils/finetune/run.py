@@ -147,15 +147,15 @@ def finetune(
     dataset = load_task(recipe.task) if dataset is None else dataset
     rows = training_rows(dataset, recipe.train_examples)
     held_out = training_rows(dataset, recipe.validation_examples, "validation") if recipe.validate_every else None
-    identity: dict = {"data": data_digest(rows)}
+    identity: dict = {"data": data_digest(rows), "rows": len(rows)}
     device = _device_for(None if fsdp or launched_sharded() else base)
     use_threads()
     keep_freed_memory()
     plugin = read_plugin(fsdp, device) if fsdp or launched_sharded() else None
     if plugin and recipe.keeps_best:
         raise LabError(
-            "keep_best and patience put an earlier adapter back on the model, which is not made for a sharded one. "
-            "Leave them out; validate_every alone works."
+            f"keep_best and patience ({recipe.keep_best}, {recipe.patience}) put an earlier adapter back on the model, "
+            "which is not made for a sharded one. Leave them out; validate_every alone works."
         )
     with accelerate(device, plugin) as accelerator, ExitStack() as until_the_end:
         main = accelerator.is_main_process
@@ -307,9 +307,11 @@ def _train(trainer: Trainer, run: Run, identity: dict, validation, on_step, prog
         saved = checkpoints(run.output_dir)
         if saved:
             done = int(saved[-1].name.removeprefix("checkpoint-"))
-            print(f"\nInterrupted. Steps 1 to {done} are saved in {run.output_dir}: run the same cell again to go on.")
+            print(f"\nInterrupted. Steps 1 to {done} are saved in {run.output_dir}: run the same cell again, or the "
+                  "same command, to go on.")
         else:
-            print("\nInterrupted before the first checkpoint. Run the same cell again to start over.")
+            print("\nInterrupted before the first checkpoint. Run the same cell again, or the same command, to "
+                  "start over.")
         raise
     except (MemoryError, RuntimeError) as error:
         if not ran_out(error):

@@ -26,6 +26,10 @@ class Trainer:
     examples : Examples
     pad_token_id : int
     optimizer : str, the name in `OPTIMIZERS` of a resumed run's; default as `decide_optimizer` says
+
+    Attributes
+    ----------
+    need : dict part -> int, bytes that the largest step takes, as `step_need` says before the model is shared out
     """
 
     def __init__(self, recipe, device, accelerator, model, examples, pad_token_id, optimizer: str | None = None):
@@ -51,9 +55,10 @@ class Trainer:
             mark_layers(loss, model)
         self.fused = not sharded and speed_up(model) > 0  # the fast way holds on to whole weights
         self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.need = self.step_need()
         optimizer = build_optimizer(
             model, recipe.learning_rate, device, weight_decay=recipe.weight_decay, sharded=sharded,
-            fits=sum(self.step_need().values()) <= free_memory_bytes(device.kind), name=optimizer,
+            fits=sum(self.need.values()) <= free_memory_bytes(device.kind), name=optimizer,
         )  # fmt: skip
         self.loss, self.optimizer = accelerator.prepare(loss, optimizer, device_placement=[False, True])
         self.parameters = [p for p in model.parameters() if p.requires_grad]  # cut up, if the run is sharded
@@ -143,7 +148,7 @@ class Trainer:
         if self.skipped_in_a_row == MANY_SKIPPED and self.accelerator.is_main_process:
             print(
                 f"Note: {MANY_SKIPPED} steps in a row were left out, because a gradient overflowed in float16. If that "
-                f"goes on, lower learning_rate ({self.recipe.learning_rate:g}), take another base, or a GPU with "
+                f"goes on, lower the learning rate ({self.recipe.learning_rate:g}), take another base, or a GPU with "
                 "bfloat16."
             )
         return skipped
@@ -179,7 +184,7 @@ class Trainer:
 
     def check_memory(self) -> None:
         """Stop with advice if the largest batch would not fit, instead of being killed half-way."""
-        need = self.step_need()
+        need = self.need
         free = free_memory_bytes(self.device.kind)
         if sum(need.values()) > free:
             largest = max(need, key=need.get)

@@ -5,7 +5,7 @@ from itertools import islice
 
 from ..errors import LabError
 from ..tasks import OwnTask
-from ..tasks.conversations import check_conversation
+from ..tasks.conversations import check_conversation, is_silent
 from ..tasks.data_lines import check_row
 
 COLUMNS = ("prompt", "answer")
@@ -38,7 +38,24 @@ def training_rows(dataset, limit: int | None = None, split: str = "train") -> Se
     if not len(found):
         name = {"train": "training"}.get(split, split)
         raise LabError(f"The {name} split is empty: give dataset at least one row with a prompt and an answer.")
+    if not isinstance(dataset, OwnTask):  # which has said so itself
+        _say_silent(found)
     return found
+
+
+def _say_silent(rows: Sequence[dict]) -> None:
+    """Print in how many conversations the assistant has a turn that says nothing, and which is the first."""
+    numbers = rows.silent if isinstance(rows, Rows) else [one for one, row in enumerate(rows, 1) if _is_silent(row)]
+    if numbers:
+        where = "1 conversation" if len(numbers) == 1 else f"{len(numbers):,} conversations"
+        print(
+            f"In {where} a turn of the assistant says nothing, and is not learned (the first: training example "
+            f"{numbers[0]})."
+        )
+
+
+def _is_silent(row: Mapping) -> bool:
+    return any(map(is_silent, row.get("messages", ())))
 
 
 class Rows(Sequence):
@@ -52,8 +69,10 @@ class Rows(Sequence):
 
     def __init__(self, data, limit: int | None = None):
         self._data = data.select(range(min(limit, len(data)))) if limit is not None else data
+        self.silent = []  # numbers of conversations with a turn of the assistant that says nothing
         for number, row in enumerate(_read(self._data, None), 1):
-            _clean(number, row)
+            if _is_silent(_clean(number, row)):
+                self.silent.append(number)
 
     def __len__(self) -> int:
         return len(self._data)

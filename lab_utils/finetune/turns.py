@@ -101,7 +101,7 @@ def _start(tokenizer, whole: str, before: list[dict], tools) -> int:
     raise LabError(
         "This tokenizer's chat template writes earlier turns in another way once later ones follow (Qwen3 drops their "
         "reasoning, for example), so they cannot all be learned in one text. Take turns='last', or leave the "
-        " reasoning out of the data."
+        "reasoning out of the data."
     )
 
 

@@ -70,7 +70,7 @@ def check_config(source: Source, config: object) -> None:
         how = stored.get("quant_method", "a method without a name") if isinstance(stored, dict) else shown(stored)
         raise LabError(
             f"{source.name} is stored quantized (quantization_config in its config.json: {how}). Name the model in 16 "
-            "bits that it was made from: the lab quantizes it itself, load_base(..., 'nf4')."
+            "bits that it was made from: the lab quantizes it itself (quantization='nf4')."
         )
     if config.get("is_encoder_decoder"):
         raise LabError(

@@ -10,7 +10,7 @@ import socket
 import sys
 from collections.abc import Iterable, Sequence
 
-from ..errors import LabError
+from ..errors import LabError, command_line
 from ..notebook.extras import require
 from ..tasks.registry import find_task
 from .answers import BASE, Answers, adapter_folders, answers_of, example_messages, load_bank, reply
@@ -142,6 +142,7 @@ def _gradio():
     return gradio
 
 
+@command_line
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code: 0 the page was served, 2 it could not be."""
     parser = argparse.ArgumentParser(prog="python -m lab_utils.serving.chat_page", description=__doc__.splitlines()[0])
@@ -152,22 +153,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=PORT, help="default: %(default)s")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (default: %(default)s)")
     options = parser.parse_args(arguments)
-    try:
-        _gradio()
-        check_port(options.port, options.host)
-        named = [options.task] if options.task else []
-        bank = load_bank(adapter_folders(options.adapter), options.model, *named)
-        task = next(iter(bank.tasks.values()))
-        name = task if isinstance(task, str) else "the first adapter's task"
-        note = f"The base gets the system message of {name}, “{find_task(task).system}”, each adapter that of its task."
-        page = build(answers_of(bank, task), bank.names, example_messages(bank.tasks.values()), note)
-        print(f"The chat page is at {serve(page, options.port, options.host)} (Ctrl-C ends it).", flush=True)
-        page.block_thread()
-    except LabError as error:
-        print(f"chat_page: {error}", file=sys.stderr)
-        return 2
+    _gradio()
+    check_port(options.port, options.host)
+    named = [options.task] if options.task else []
+    bank = load_bank(adapter_folders(options.adapter), options.model, *named)
+    task = next(iter(bank.tasks.values()))
+    name = task if isinstance(task, str) else "the first adapter's task"
+    note = f"The base gets the system message of {name}, “{find_task(task).system}”, each adapter that of its task."
+    page = build(answers_of(bank, task), bank.names, example_messages(bank.tasks.values()), note)
+    print(f"The chat page is at {serve(page, options.port, options.host)} (Ctrl-C ends it).", flush=True)
+    page.block_thread()
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

@@ -5,12 +5,14 @@
 
 import sys
 
-from ..errors import command_line
+from ..errors import command_line, in_command_words
 from ..outputs import print_anything
-from .arguments import add_arguments, from_arguments
+from .arguments import FLAGS, add_arguments, from_arguments
+
+FLAGS = FLAGS | {"max_length": "--max-length"}
 
 
-@command_line
+@command_line(flags=FLAGS)
 def main(arguments: list[str] | None = None) -> int:
     """Print the report of a file; the exit code is 0, whatever was found, and 2 where it cannot be read."""
     import argparse
@@ -30,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         from ..models import load_tokenizer
 
         tokenizer = load_tokenizer(model)
-    print(own.report(tokenizer, max_length))
+    print(in_command_words(str(own.report(tokenizer, max_length)), FLAGS))
     return 0
 
 

@@ -3,22 +3,23 @@
 from ..errors import LabError
 from .own_data import OwnTask, own
 
-FLAGS = {
-    "data": "your own data: a .csv, .tsv, .json, .jsonl or .parquet file, or a folder with train, validation and test",
+HELP = {
+    "data": "a .csv, .tsv, .txt (tabs), .json, .jsonl or .parquet file, or a folder with train, validation and test",
     "prompt": "the column that is asked; several, separated by commas, are joined",
     "answer": "the column that is answered; several become one JSON object",
     "messages": "or the column of conversations",
     "system": "the system message (default: none)",
     "group": "a column whose rows of one value stay in one split",
-    "encoding": "of a text file (default: utf-8)",
+    "encoding": "of a text file (default: utf-8, or what a mark at its beginning says)",
 }
+FLAGS = {name: f"--{name}" for name in HELP}
 
 
 def add_arguments(parser, positional: bool = False) -> None:
     """Add the flags of one's own data to a parser of argparse; `positional`: the file is named without --data."""
     group = parser.add_argument_group("your own data")
-    for name, help in FLAGS.items():
-        group.add_argument(name if positional and name == "data" else f"--{name}", help=help)
+    for name, help in HELP.items():
+        group.add_argument(name if positional and name == "data" else FLAGS[name], help=help)
 
 
 def from_arguments(values: dict) -> OwnTask | None:

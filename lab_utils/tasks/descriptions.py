@@ -61,7 +61,8 @@ def changes(description: Mapping, now: OwnTask) -> str:
     if description.get("metric", metric_name(now.metric)) != metric_name(now.metric):
         found.append(f"metric was {description['metric']!r} then, {metric_name(now.metric)!r} now")
     if description.get("data_digest") != now.data_digest:
-        found.append(f"{_file(here)} has changed: {_rows(description)} then, {_rows(here)} now")
+        verb = "has" if here["own"] else "have"
+        found.append(f"{_file(here)} {verb} changed: {_rows(description)} then, {_rows(here)} now")
     return "; ".join(found)
 
 

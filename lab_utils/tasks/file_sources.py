@@ -28,7 +28,8 @@ KINDS = (".csv", ".tsv", ".tab", ".txt", ".json", ".jsonl", ".ndjson", ".parquet
 WAYS_OUT = {
     ".xlsx": "Save it as CSV (UTF-8) in your spreadsheet program.", ".xls": "Save it as CSV (UTF-8).",
     ".ods": "Save it as CSV (UTF-8).", ".gz": "Unpack it first.", ".zip": "Unpack it first.",
-    ".arrow": "Pass datasets.Dataset.from_file(path).", ".pkl": "Pass the table itself; a pickle can run code.",
+    ".arrow": "In Python, pass datasets.Dataset.from_file(path).",
+    ".pkl": "In Python, pass the table itself; a pickle can run code.",
 }  # fmt: skip
 NO_TABLE = (
     "{}, line 1: a .txt file is read as a table whose columns are separated by tabs, as spreadsheet programs save it, "
@@ -43,7 +44,7 @@ def of_file(path: Path, encoding: str) -> dict[str, Source]:
     if not path.is_file():
         raise LabError(_missing(path))
     if kind not in KINDS:
-        way_out = WAYS_OUT.get(kind, f"These are: {', '.join(KINDS)}. Or pass a list of dicts.")
+        way_out = WAYS_OUT.get(kind, f"These are: {', '.join(KINDS)}. In Python, a list of dicts is read too.")
         raise LabError(f"{path} is not a kind of file that can be read as data. {way_out}")
     if kind == ".parquet":
         return {"": Source(lambda: _parquet(path), f"{path}, row {{}}", "Parquet", {})}
@@ -67,7 +68,7 @@ def _missing(path: Path) -> str:
     if near := difflib.get_close_matches(path.name, there, 1):
         return f"{said}. Did you mean {near[0]}?"
     if not path.suffix:
-        return f"{said}. For a data set of the Hugging Face hub pass datasets.load_dataset({str(path)!r})."
+        return f"{said}. For a data set of the Hugging Face hub, in Python, pass datasets.load_dataset({str(path)!r})."
     return f"{said}. Check the name, or give the full path."
 
 

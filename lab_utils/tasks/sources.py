@@ -68,7 +68,7 @@ def _of_folder(folder: Path, encoding: str) -> dict[str, Source]:
         there = ", ".join(one.name for one in files[:5]) or "no data file"
         raise LabError(
             f"{folder} is a folder, and none of its files is called train, validation or test (it has: {there}). "
-            "Name one file, or pass {'train': file, 'test': file}."
+            "Name one file, rename those that are meant, or pass in Python {'train': file, 'test': file}."
         )
     found = open_source(named, encoding)
     if left:  # said with what was recognised: nothing is left out in silence

@@ -105,7 +105,7 @@ def test_a_host_that_is_not_this_machine_is_refused():
 def test_without_gradio_the_command_says_how_to_get_it(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert chat_page.main([]) == 2
-    assert capsys.readouterr().err.startswith("chat_page: The chat page needs Gradio: ")
+    assert capsys.readouterr().err.startswith("The chat page needs Gradio: ")
     with pytest.raises(LabError, match=r"pip install .*\[serve\]"):
         chat_page.build(lambda messages, adapters: messages, [])
 
@@ -117,7 +117,7 @@ def test_mistakes_are_told_before_a_model_is_loaded(monkeypatch, capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert chat_page.main(["--port", str(taken.getsockname()[1])]) == 2
     first, second = capsys.readouterr().err.splitlines()
-    assert first.startswith("chat_page: --adapter mine=") and second.startswith("chat_page: Nothing can be served on")
+    assert first.startswith("--adapter mine=") and second.startswith("Nothing can be served on")
 
 
 def test_the_command_serves_what_it_was_told_to(monkeypatch, capsys, tmp_path):

@@ -7,7 +7,19 @@ import pickle
 import numpy as np
 import pytest
 
-from lab_utils.errors import MOST, LabError, at_least, choose, command_line, flag, listed, real, shown, whole
+from lab_utils.errors import (
+    MOST,
+    LabError,
+    at_least,
+    choose,
+    command_line,
+    flag,
+    in_command_words,
+    listed,
+    real,
+    shown,
+    whole,
+)
 
 
 def test_choose_names_kind_value_and_every_alternative():
@@ -138,3 +150,38 @@ def test_a_value_is_shown_briefly_whatever_it_is():
 
     assert shown(10**5000) == "(a number of 16,610 bits)" and shown(Rude()) == "(a Rude)"
     assert len(shown("x" * 1000)) <= 80 and shown(5) == "5" and shown("a") == "'a'"
+
+
+FLAGS = {"rank": "--rank", "max_length": "--max-length", "names": "--names", "resume=False": "--restart"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("rank=0 is out of range.", "--rank 0 is out of range."),
+        ("Take rank=8.", "Take --rank 8."),
+        ("rank=0.5, max_length=-1: no.", "--rank 0.5, --max-length -1: no."),
+        ("names=('a', 'b') is odd", "--names a,b is odd"),
+        ("names='a b' is odd", "--names 'a b' is odd"),
+        ("names='aaa… is odd", "--names 'aaa… is odd"),
+        ("Give rank=, or names=.", "Give --rank, or --names."),
+        ("Its rank is 3: raise max_length (8).", "Its rank is 3: raise --max-length (8)."),
+        ("or pass resume=False to start again", "or pass --restart to start again"),
+        ("runs/rank=8/max_length is in the way", "runs/rank=8/max_length is in the way"),
+        ("no column 'max_length'; my_max_length, max_length_2", "no column 'max_length'; my_max_length, max_length_2"),
+    ],
+)
+def test_a_message_is_said_in_a_commands_words(text, said):
+    """An argument and its value are what was typed; paths, longer names, texts in quotes and English are as before."""
+    assert in_command_words(text, FLAGS) == said
+    assert in_command_words(text, {}) == text
+
+
+def test_a_command_prints_its_own_words(capsys):
+    @command_line(flags=FLAGS)
+    def main(arguments):
+        whole("rank", arguments)
+        return 0
+
+    assert main(8) == 0 and main(0) == 2
+    assert capsys.readouterr().err == "--rank 0 is out of range: a whole number of 1 or more.\n"

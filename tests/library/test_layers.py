@@ -13,8 +13,8 @@ from lab_utils.folders import NOTEBOOKS, ROOT
 
 PACKAGE = ROOT / "lab_utils"
 FLOORS = (
-    "errors folders quiet finite locks",
-    "replacing pretended",
+    "errors folders quiet finite",
+    "replacing pretended locks",
     "files",
     "recorded_files outputs lowrank environment",
     "device",
@@ -40,7 +40,7 @@ LIGHT = {"torch", "numpy", "psutil"}  # all that the lowest floors may import at
 LOWEST = 7  # floors that hold to LIGHT, plots apart
 HEAVY = {  # never at module level
     "transformers", "peft", "bitsandbytes", "datasets", "trl", "pandas", "scipy", "ray", "gradio",
-    "keras", "keras_hub",
+    "keras", "keras_hub", "sklearn", "xllamacpp",
 }  # fmt: skip
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 FILES = [path for path in FILES if path.parent != PACKAGE or path.stem not in OLD_ADDRESSES]

@@ -91,3 +91,9 @@ def test_make_runs_every_test_under_the_lock():
     assert "PAUSING := $(BIN)/python -m lab_utils.locks" in lines
     tests = [line for line in lines if "-m pytest" in line]
     assert len(tests) == 4 and all("$(PAUSING) $(BIN)/python -m pytest" in line for line in tests)
+
+
+def test_a_command_that_is_not_there_is_named(capsys):
+    assert main([]) == 2 and main(["no-such-program"]) == 2
+    said = capsys.readouterr().err
+    assert "name the command to run" in said and "no-such-program cannot be run: No such file or directory." in said

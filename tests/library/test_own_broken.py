@@ -89,7 +89,7 @@ def test_a_broken_conversation_is_named_by_its_turn(tmp_path, turns, said):
         ({"train": {"train": PAIRS}}, {}, "The split 'train' has splits itself"),
         ({"val": PAIRS, "dev": PAIRS}, {}, "are both 'validation'"),
         ("no such.csv", {}, "There is no file no such.csv in "),
-        ("owner/name", {}, "For a data set of the Hugging Face hub pass datasets.load_dataset('owner/name')"),
+        ("owner/name", {}, "set of the Hugging Face hub, in Python, pass datasets.load_dataset('owner/name')"),
         ({"train": PAIRS, "extra": PAIRS}, {}, "The split 'extra' is none of train, validation and test"),
         ([{"text": "only"}], {}, "which column is asked and which is answered? It has: 'text'"),
         ([{"prompt": "a", "chosen": "b", "rejected": "c"}], {}, "prompt='prompt', answer='chosen'"),

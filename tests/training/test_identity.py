@@ -187,6 +187,10 @@ def test_what_differs_is_named_and_what_one_does_not_know_is_not_compared():
     now = {"data": "1", "tokens": "2"}
     assert differences({}, now) == differences({"data": "1"}, now) == differences(now, now) == []
     assert differences({"data": "0", "tokens": "0"}, now) == ["other training data"]
+    counted = differences({"data": "0", "rows": 1200}, now | {"rows": 7})
+    assert counted == ["other training data (1,200 rows there, 7 here)"]
+    assert differences({"data": "0", "rows": 7}, now) == differences({"data": "0"}, now) == ["other training data"]
+    assert is_identity({"rows": 7}) and not is_identity({"rows": "7"})
     assert "tokenizer" in differences({"data": "1", "tokens": "0"}, now)[0]
     with pytest.raises(LabError, match=r"somewhere holds a run .* with other training data.*resume=False"):
         refuse_other("somewhere", {"data": "0"}, now)

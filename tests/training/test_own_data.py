@@ -1,13 +1,15 @@
 """Your own data through `finetune`: rows, conversations, the record, scores, service and the command line."""
 
 import json
+from unittest import mock
 
 import pytest
 import tiny_runs
+from datasets import Dataset
 
 from lab_utils import evaluate, tasks
 from lab_utils.errors import LabError
-from lab_utils.finetune import Recipe, advise, finetune, run_folder
+from lab_utils.finetune import Recipe, advise, finetune, run_folder, trainer
 from lab_utils.finetune.command import main
 from lab_utils.finetune.examples import Examples
 from lab_utils.finetune.supervision import Encoded, encode_row
@@ -25,6 +27,7 @@ CHATS = [
     ]}
     for n in range(20)
 ]  # fmt: skip
+BARE = tasks.Task("", dict)
 SHORT = {"quantization": "none", "steps": 2, "batch_size": 2, "rank": 2, "alpha": 4}
 
 
@@ -83,7 +86,9 @@ TICKETS_ROWS = [{"prompt": "Ticket 1", "answer": "login"}]
 def test_other_data_of_the_same_name_are_another_recipe(tickets, model, tmp_path):
     finetune(Recipe(task=tickets, model=model, **SHORT), tmp_path, progress=False)
     other = tasks.own(TICKETS[3:], prompt="message", answer="category", system="Sort the ticket.", name="tickets")
-    with pytest.raises(LabError, match=r"another recipe \(task: tickets-\w+ there, tickets-\w+ here\)"):
+    said = (r"another recipe \(rows in memory have changed: 30 rows \(24 train, 3 validation, 3 test\) then, "
+            r"27 rows \(21 train, 3 validation, 3 test\) now\)")  # fmt: skip
+    with pytest.raises(LabError, match=said):
         finetune(Recipe(task=other, model=model, **SHORT), tmp_path, progress=False)
 
 
@@ -97,6 +102,26 @@ def test_conversations_train_and_are_asked_for_their_last_turn(chats, model, tmp
     assert (scored["prompt"], scored["answer"]) == (row[-2]["content"], row[-1]["content"])
     losses = evaluate.answer_losses(run.model, run.tokenizer, chats["test"], chats)
     assert len(losses.losses) == len(chats["test"])
+
+
+def test_a_turn_that_says_nothing_is_said_before_training(capsys):
+    """It is no span that is learned, and rows that no task has read say so too."""
+    gap = [CHATS[0]["messages"][0], {"role": "assistant", "content": "\u200b"}, *CHATS[0]["messages"][2:]]
+    rows = [*CHATS[:2], {"messages": gap}]
+    said = "In 1 conversation a turn of the assistant says nothing, and is not learned (the first: training example 3)."
+    for dataset in (rows, Dataset.from_list(rows)):
+        found = training_rows(dataset)
+        assert said in capsys.readouterr().out
+        assert len(encode_row(load_tokenizer(), BARE, found[2]).spans) == 1
+    training_rows(CHATS[:2])
+    training_rows(tasks.own(rows, messages="messages"))
+    assert said not in capsys.readouterr().out
+
+
+def test_the_memory_of_a_step_is_estimated_once(tickets, model, tmp_path):
+    with mock.patch.object(trainer, "step_memory", wraps=trainer.step_memory) as estimate:
+        finetune(Recipe(task=tickets, model=model, **SHORT), tmp_path, progress=False)
+    assert estimate.call_count == 1
 
 
 def test_only_what_a_step_trains_on_is_turned_into_tokens_again(tickets, tokenizer):
@@ -117,6 +142,11 @@ def test_the_command_line_takes_a_file(model, tmp_path, capsys):
     command += [text for name, value in SHORT.items() for text in (f"--{name.replace('_', '-')}", str(value))]
     assert main([*command, "--output", str(tmp_path / "run")]) == 0
     assert "2 steps on 1 process(es)" in capsys.readouterr().out
+    (tmp_path / "tickets.csv").write_text("\n".join(lines[:-10]), encoding="utf-8")
+    assert main([*command, "--output", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert "tickets.csv has changed: 30 rows (24 train, 3 validation, 3 test) then, 20 rows (16 train, " in said
+    assert "Take another --output, or pass --restart to start again" in said
     assert main(["--data", "nowhere.csv", "--output", str(tmp_path / "other")]) == 2
     assert "nowhere.csv" in capsys.readouterr().err
     assert main(["--data", "a.csv", "--task", "style", "--output", "x"]) == 2
