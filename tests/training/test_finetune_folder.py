@@ -395,13 +395,18 @@ def test_a_second_process_is_refused_and_the_first_loses_nothing(home, train, tm
 
 @pytest.mark.training
 def test_several_processes_take_one_lock_and_are_refused_together(home, train, tmp_path):
-    """torchrun with two ranks into a folder that this process holds: both say so, none waits for the other."""
+    """torchrun with two ranks into a folder that this process holds: both say so, none waits for the other.
+
+    At their end they are in no group: a process that ends inside one is now and then aborted by gloo's threads.
+    """
     from lab_utils.finetune.run_lock import held
 
     code = (
-        "import os, sys, pathlib, tiny_runs\n"
+        "import atexit, os, sys, pathlib, tiny_runs, torch\n"
         "from lab_utils.errors import LabError\n"
         "home, name = pathlib.Path(sys.argv[1]), sys.argv[2]\n"
+        "end = home / f\"end-{os.environ['RANK']}\"\n"
+        "atexit.register(lambda: end.write_text(f'in a group: {torch.distributed.is_initialized()}'))\n"
         "try: tiny_runs.train(home, name, quantization='none')\n"
         "except LabError as error: (home / f\"{name}-{os.environ['RANK']}.txt\").write_text(str(error))\n"
     )
@@ -411,7 +416,9 @@ def test_several_processes_take_one_lock_and_are_refused_together(home, train, t
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
 
     def start():
-        subprocess.run([*command, home / "several.py", home, "two"], check=True, capture_output=True, env=environment)
+        done = subprocess.run([*command, home / "several.py", home, "two"], capture_output=True, env=environment)
+        assert done.returncode == 0, done.stderr.decode()[-3000:]
+        assert [(home / f"end-{rank}").read_text() for rank in range(2)] == ["in a group: False"] * 2
         return [path.read_text() for path in sorted(home.glob("two-*.txt"))]
 
     with held(home / "two"):
