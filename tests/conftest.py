@@ -147,7 +147,7 @@ def nf4_base():
     assert not changed and not model.training, "a test changed the shared nf4_base: let it load its own"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_llama():
     """A function that builds a random float32 Llama of two layers, the same one every time."""
 

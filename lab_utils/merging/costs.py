@@ -178,6 +178,11 @@ def adapted_layers(model) -> list[str]:
     return [name for name, module in base_model(model).named_modules() if hasattr(module, "lora_A")]
 
 
+def delta_weights(model, layers: list[str]) -> dict[str, torch.Tensor]:
+    """ΔW of the active adapters in each of these layers, float32 (out, in), by name as `adapted_layers` gives it."""
+    return {name: _delta(base_model(model).get_submodule(name)) for name in layers}
+
+
 def survival(model, layer: str, scale: float = 1.0) -> Survival:
     """Merge one layer back into 4 bits, as peft's `merge_and_unload` does, and look what came of the update.
 

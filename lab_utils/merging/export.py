@@ -96,7 +96,7 @@ def export_gguf(model, tokenizer, file: str | Path, quantization: str = "F16") -
     tensors = gguf_file.entries(model, quantization)
     words = vocabulary(tokenizer, model.config.vocab_size)
     try:
-        _check_file(file)
+        gguf_file.refuse_other_file(file)
         with replacing_file(file) as new:
             gguf_file.write(new, model, quantization, words, tensors, file.stem)
     except OSError as error:
@@ -120,11 +120,3 @@ def _whole_text(error: Exception) -> str:
     """A library's message in one line: the values that it complains about come after its first."""
     lines = [line.strip() for line in str(error).splitlines()]
     return " ".join(line for line in lines if line)[:600] or type(error).__name__
-
-
-def _check_file(file: Path) -> None:
-    """Raise a LabError if a file is there that is not GGUF: it would be lost."""
-    if file.is_file() and file.stat().st_size:
-        with open(file, "rb") as old:
-            if old.read(4) != b"GGUF":
-                raise LabError(f"{file} is there already and is not a GGUF file: it would be lost. Choose another.")

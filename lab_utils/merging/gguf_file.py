@@ -105,10 +105,13 @@ def _rounded_largest(largest: float, kind: str) -> float:
 
 def values(entry: Entry, model):
     """The tensor as float32 array, q and k in llama.cpp's order."""
-    array = entry.tensor.detach().to("cpu", torch.float32).numpy()
-    config = model.config
+    return in_their_order(entry.key, entry.tensor.detach().to("cpu", torch.float32).numpy(), model.config)
+
+
+def in_their_order(key: str, array, config):
+    """A weight's rows, or those of its B, as llama.cpp has them: q's and k's paired, all others as they are."""
     heads = {"q_proj.weight": config.num_attention_heads, "k_proj.weight": config.num_key_value_heads}
-    end = entry.key.split(".", 4)[-1]
+    end = key.split(".", 4)[-1]
     return paired(array, heads[end]) if end in heads else array
 
 
@@ -116,6 +119,14 @@ def paired(weight, heads: int):
     """Rows (heads × halves × pairs) of q or k as llama.cpp wants them: (heads × pairs × halves)."""
     rows, columns = weight.shape
     return weight.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
+
+
+def refuse_other_file(file: Path) -> None:
+    """Raise a LabError if a file is there that is not GGUF: it would be lost."""
+    if file.is_file() and file.stat().st_size:
+        with open(file, "rb") as old:
+            if old.read(4) != b"GGUF":
+                raise LabError(f"{file} is there already and is not a GGUF file: it would be lost. Choose another.")
 
 
 def write(file: Path, model, quantization: str, words: Vocabulary, tensors: list[Entry], title: str) -> None:

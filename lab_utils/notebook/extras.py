@@ -29,6 +29,7 @@ EXTRAS = {  # the extras of pyproject.toml that are not development tools -> wha
     "pictures": ("diffusers",),
     "keras": ("keras", "keras_hub"),
     "serve": ("gradio",),
+    "llamacpp": ("xllamacpp",),
     "ray": ("ray",),
     "instructors": ("jupyterlab_rise", "nbgrader", "voila"),
     "hub": ("jupyterhub", "configurable_http_proxy"),
