@@ -15,9 +15,9 @@ STYLE = (FOLDER / "explorer.css").read_text(encoding="utf-8")
 _explorers = weakref.WeakSet()  # all that were made and are still in use
 
 
-def script(name: str) -> str:
-    """The module text of an explorer: the shared part, then `name`.js."""
-    return "\n".join((FOLDER / f"{part}.js").read_text(encoding="utf-8") for part in ("explorer", name))
+def script(*names: str) -> str:
+    """The module text of an explorer: the shared part, then each of `names` with .js."""
+    return "\n".join((FOLDER / f"{part}.js").read_text(encoding="utf-8") for part in ("explorer", *names))
 
 
 def on_cpu(values, name: str, first: int | None = None):

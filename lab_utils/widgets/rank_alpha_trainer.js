@@ -1,41 +1,68 @@
-// Sliders that train a small model again while they move. Python trains; the curve grows here as the losses come in.
+// Sliders that train a small network again at every move, here in the browser; the curve grows as the losses come in.
 
-const RULES = ["alpha / rank", "alpha / √rank"];
-const RATES = [0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05];
+const SCALINGS = { "alpha / rank": (alpha, rank) => alpha / rank, "alpha / √rank": (alpha, rank) => alpha / Math.sqrt(rank) };
+const RATES = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.04, 0.08];
 const POWERS = [1, 2, 4, 8, 16, 32, 64];
+const SETTINGS = ["task", "rank", "alpha", "learning_rate", "rule", "steps", "seed"];
+const KEPT = 16, LOWEST = 1e-4, HIGHEST = 1e3, SLICE = 20; // runs; losses as they are drawn; milliseconds between pictures
 const neat = (number) => String(Number(number.toPrecision(3)));
+const same = (one, other) => SETTINGS.every((name) => one[name] === other[name]);
+
+/** In which experiment the reader is: what the scaling does when the rank moves, and what has moved since the run before. */
+function experiment(now, before, locked) {
+  const { rank, alpha, rule, scaling } = now, root = rule === "alpha / √rank", sum = `${alpha} / ${root ? "√" : ""}${rank}`;
+  const kind = locked && !root ? "Experiment: rank alone. Alpha moves with it, so the scaling stays 2."
+    : locked ? `Experiment: alpha = 2 × rank under alpha / √rank. The scaling, now ${neat(scaling)}, grows with √rank.`
+      : `Experiment: alpha held at ${alpha}. Scaling = ${sum} = ${neat(scaling)}: more rank makes it smaller.`;
+  const names = { task: "the digits", rank: "rank", scaling: "scaling", learning_rate: "learning rate", steps: "steps", seed: "seed" };
+  const moved = Object.keys(names).filter((name) => before && before[name] !== now[name]).map((name) => names[name]);
+  if (moved.length === 0) return kind;
+  return `${kind} Since the run before, ${moved.length === 1 ? `only ${moved[0]} moved` : `${moved.slice(0, -1).join(", ")} and ${moved.at(-1)} moved together`}.`;
+}
 
 function render({ model, el }) {
   const view = frame({ model, el, title: "Rank and alpha trainer" });
+  const network = reader(Object.fromEntries(["network", "pixels", "labels"].map((name) => [name, model.get(name)])));
+  const before = Object.fromEntries(Object.keys(TURNS).map((task) => [task, network.untrained(task)]));
+  const put = (values) => {
+    for (const [name, value] of Object.entries(values)) model.set(name, value);
+    model.save_changes();
+  };
+  const lock = tick({
+    label: "alpha = 2 × rank", checked: () => model.get("locked"),
+    change: (on) => put(on ? { locked: true, alpha: 2 * model.get("rank") } : { locked: false }),
+  });
   const controls = [
-    choice({ model, name: "task", label: "the digits are", values: ["mirrored", "turned"] }),
+    choice({ model, name: "task", label: "the digits are", values: Object.keys(TURNS) }),
     slider({ model, name: "rank", label: "rank", values: POWERS }),
-    slider({ model, name: "alpha", label: "alpha", values: [...POWERS, 128, 256] }),
+    slider({ model, name: "alpha", label: "alpha", values: [...POWERS, 128, 256] }), lock,
+    choice({ model, name: "rule", label: "scaling =", values: Object.keys(SCALINGS) }),
     slider({ model, name: "learning_rate", label: "learning rate", values: RATES }),
-    choice({ model, name: "rule", label: "scaling =", values: RULES }),
+    slider({ model, name: "steps", label: "steps", values: [50, 100, 200, 400] }),
+    slider({ model, name: "seed", label: "seed", values: [1, 2, 3, 4, 5] }),
   ];
+  controls[2].input.addEventListener("input", () => model.set("locked", false), true); // whoever moves alpha opens the lock
   view.add(...controls.map((control) => control.root));
-  const curve = chart({ label: "loss against step", xlabel: "step", ylabel: "loss, nats an image" });
+  const where = node("p", { class: "lab-key" });
+  view.panels.before(where);
+  const curve = chart({ label: "loss against step", xlabel: "step", ylabel: "loss, nats per image" });
   const dots = chart({ label: "accuracy against rank", xlabel: "rank", ylabel: "accuracy on new images" });
   view.panels.append(curve.root, dots.root);
   view.panels.after(node("div", { class: "lab-key" }, node("span", { class: "blue" }, "━ loss of this run"),
     node("span", { class: "orange" }, "● its accuracy"), node("span", {}, "grey: earlier runs (Reset forgets them); grey line: before training")));
-  rest({ model, view, controls, what: "every move trains again" });
 
-  view.on(["task", "rank", "alpha", "learning_rate", "rule"], () => controls.forEach((control) => control.show()));
-  view.on(["run", "log"], () => {
-    const run = model.get("run"), steps = model.get("steps");
-    if (run.error) return view.say(run.error);
-    const log = model.get("log").filter((old) => old.number !== run.number && old.task === run.task);
-    const points = (losses) => losses.map((loss, index) => [index, loss]);
-    const loss = run.losses.at(-1);
+  let training = null, run = null; // the steps that are still to come, and what is on screen
+  const draw = () => {
+    const log = model.get("log").filter((old) => old.task === run.task && !same(old, run));
+    const points = (losses) => losses.map((loss, index) => [index, loss]), done = run.accuracy !== null;
+    const loss = run.losses.at(-1), { steps } = run, ticks = [0, 0.25, 0.5, 0.75, 1];
     curve.draw({
       name: `loss against step: ${neat(loss)} at step ${run.losses.length - 1}`,
       x: { low: 0, high: steps, ticks: [0, steps / 2, steps] },
-      y: { low: 0.01, high: 10, ticks: [0.01, 0.1, 1, 10], log: true },
-      lines: [...log.slice(-8).map((old) => ({ points: points(old.losses), kind: "ghost" })), { points: points(run.losses), kind: "blue" }],
+      y: { low: 0.001, high: 10, ticks: [0.001, 0.01, 0.1, 1, 10], log: true },
+      lines: [...log.filter((old) => old.steps === steps).slice(-8).map((old) => ({ points: points(old.losses), kind: "ghost" })),
+        { points: points(run.losses), kind: "blue" }],
     });
-    const ticks = [0, 0.25, 0.5, 0.75, 1], done = run.accuracy !== null;
     dots.draw({
       name: done ? `accuracy against rank: ${percent(run.accuracy)} at rank ${run.rank}` : "accuracy against rank: training",
       x: { low: 0.8, high: 80, ticks: POWERS, log: true }, y: { low: 0, high: 1, ticks, text: (tick) => `${100 * tick} %` },
@@ -43,11 +70,47 @@ function render({ model, el }) {
       marks: [...log.map((old) => ({ x: old.rank, y: old.accuracy, kind: "ghost" })),
         ...(done ? [{ x: run.rank, y: run.accuracy, kind: "orange", text: percent(run.accuracy) }] : [])],
     });
-    const start = `Rank ${run.rank}, scaling ${neat(run.scaling)}: ${whole(run.trained)} numbers trained, `;
+    const start = `Rank ${run.rank}, scaling ${neat(run.scaling)}, learning rate ${run.learning_rate}: ${whole(run.trained)} numbers trained, `;
     view.say(start + (done
       ? `loss ${neat(loss)} after ${steps} steps, accuracy on new images ${percent(run.accuracy)} (${percent(run.before)} before).`
       : "training …"));
+  };
+  const keep = () => put({ log: [...model.get("log").filter((old) => !same(old, run)), run].slice(-KEPT) });
+  const advance = (mine) => {
+    const until = performance.now() + SLICE;
+    while (training === mine) {
+      const { done, value } = mine.next();
+      if (done) {
+        training = null;
+        run.accuracy = value;
+        draw();
+        return keep();
+      }
+      run.losses.push(Number.isFinite(value) ? Math.min(Math.max(value, LOWEST), HIGHEST) : HIGHEST);
+      if (performance.now() > until) break;
+    }
+    if (training !== mine) return;
+    draw();
+    requestAnimationFrame(() => advance(mine));
+  };
+  view.on([...SETTINGS, "locked"], () => {
+    const now = Object.fromEntries(SETTINGS.map((name) => [name, model.get(name)]));
+    const { rank, alpha } = now;
+    for (const control of controls) control.show();
+    if (model.get("locked") && alpha !== 2 * rank) return put({ alpha: 2 * rank });
+    const scaling = SCALINGS[now.rule](alpha, rank), old = model.get("log").findLast((one) => !same(one, now));
+    where.textContent = experiment({ ...now, scaling }, old, model.get("locked"));
+    if (run && same(run, now)) return;
+    run = { ...now, scaling, trained: 4 * WIDTH * rank, before: before[now.task], losses: [], accuracy: null };
+    const mine = training = network.fit({ ...now, scaling });
+    requestAnimationFrame(() => advance(mine));
   });
-  return view.end;
+  view.on(["log"], () => {
+    if (run && run.losses.length) draw();
+  });
+  return () => {
+    training = null;
+    view.end();
+  };
 }
 export default { render };

@@ -14,7 +14,7 @@ from lab_utils.classroom.snapshots import NOTE, STATE, asks_python, replace_widg
 from lab_utils.folders import ROOT
 
 WIDGETS = ROOT / "lab_utils" / "widgets"
-NO_EXPLORERS = {"explorer", "page", "present", "site"}  # what they share, and scripts of whole pages
+NO_EXPLORERS = {"digit_reader", "explorer", "page", "present", "site"}  # what they share, and scripts of whole pages
 
 
 def still(widget) -> str:
@@ -167,11 +167,11 @@ def test_every_explorer_of_the_lab_lives_without_a_network(name):
 
 
 def test_explorers_that_ask_python_are_marked():
-    """Those of pages 04 and 07 train and estimate in Python, and the chat runs a model; the others compute here."""
+    """That of page 07 estimates in Python, and the chat runs a model; the others compute here."""
     from lab_utils.widgets.explorer import script
 
     names = {path.stem for path in WIDGETS.glob("*.js")} - NO_EXPLORERS
-    assert {name for name in names if asks_python(script(name))} == {"budget_explorer", "chat", "rank_alpha_trainer"}
+    assert {name for name in names if asks_python(script(name))} == {"budget_explorer", "chat"}
     page, _, _ = replace_widgets(notebook_of(Toy(), Asking()))
     assert ['data-asks="python"' in html_of(page, index) for index in (0, 1)] == [False, True]
 
