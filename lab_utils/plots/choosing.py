@@ -5,14 +5,14 @@ from .matrices import paint
 from .style import BLUE, GREEN, GREY, ORANGE, empty_figure, label_axes, new_figure, style_axes
 
 
-def merge_survival(block: dict, sizes, changed, cosines, size: float, title: str):
+def merge_survival(block: dict, sizes, changed, kept, size: float, title: str):
     """Figure of a block's weights before a merge, with the update, and as stored; and what is left of it at every size.
 
     Parameters
     ----------
     block : dict of Tensors (n,): "before", "wanted" and "after", weights, and "changed", bool, other codes than before
     sizes : floats > 0, ‖ΔW‖ in percent of ‖W‖
-    changed, cosines : floats in [0, 1] and [-1, 1], one a size: share of codes that change, and cosine of what arrives
+    changed, kept : floats, one per size: share of the codes that change, and share of ΔW that arrives (about 0 to 1)
     size : float, the one that `block` shows
     title : str
     """
@@ -24,15 +24,15 @@ def merge_survival(block: dict, sizes, changed, cosines, size: float, title: str
         look = {"color": ORANGE, "linewidth": 2.5} if flipped else {"color": BLUE, "linewidth": 1}
         upper.plot([before, before, wanted, after, after], [2.15, 1.85, 1, 0.15, -0.15], **look)
     upper.set_yticks([2, 1, 0], ["W", "W + ΔW", "stored"], fontsize=14)
-    upper.set_xlabel("weight / largest of its block before; orange: another code than before", fontsize=14)
+    upper.set_xlabel("weight / largest of them; orange: another code than without ΔW", fontsize=14)
     upper.set_title(title, fontsize=14, loc="left")
     style_axes(lower)
-    lower.plot(sizes, cosines, color=BLUE, linewidth=3, label="cosine of what arrives with ΔW")
+    lower.plot(sizes, kept, color=BLUE, linewidth=3, label="share of ΔW that arrives")
     lower.plot(sizes, changed, "--", color=ORANGE, linewidth=3, label="share of codes that change")
     lower.axvline(size, color=GREY, linestyle=":", linewidth=2)
     lower.set_xscale("log")
     lower.xaxis.set_major_formatter("{x:g}")
-    lower.set_ylim(-0.05, 1.05)
+    lower.set_ylim(-0.05, 1.25)
     lower.set_xlabel("size of ΔW, % of W", fontsize=14)
     lower.legend(fontsize=13, frameon=False)
     return figure

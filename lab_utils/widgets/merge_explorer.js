@@ -1,7 +1,8 @@
-// A block's weights before a merge, with the update, and as they are stored; and what is left of the update at every size.
+// W on the levels of one format, W + ΔW, and what another format stores for it; and what arrives of ΔW at every size.
 
-const BLOCK = 64;
+const SHOWN = 32; // weights that are drawn: they share one set of levels in every format
 const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer;
+const float = Math.fround, scratch = new Float32Array(1), pattern = new Uint32Array(scratch.buffer);
 
 /** float32 numbers that were bfloat16, from their upper 16 bits. */
 function widen(text) {
@@ -10,66 +11,105 @@ function widen(text) {
   return new Float32Array(bits.buffer);
 }
 
-/** The largest absolute value of the block that starts at `from`. */
-function largest(values, from) {
-  let absmax = 0;
-  for (let i = from; i < from + BLOCK; i++) {
-    const size = Math.abs(values[i]);
-    if (size > absmax) absmax = size;
-  }
-  return absmax;
+/** Round a float32 below 2²² to the nearest whole number, halves to the even one: above 2²³ float32 has no room for more. */
+const even = (value) => float(float(value + 12582912) - 12582912);
+
+/** The nearest float16 of a float32, halves to the even one. */
+function half(value) {
+  scratch[0] = value;
+  const exponent = ((pattern[0] >>> 23) & 255) - 127, step = 2 ** (Math.max(exponent, -14) - 10);
+  const steps = Math.abs(value) / step, low = Math.floor(steps), rest = steps - low; // all exact in float64
+  const count = low + (rest > 0.5 || (rest === 0.5 && low % 2) ? 1 : 0);
+  return (value < 0 ? -1 : 1) * count * step;
 }
 
-/** name -> function that rounds `values` (float32) to codes (what is stored) and floats (what that means), all in float32. */
-function makeFormats(numbers) {
-  const code = Float32Array.from(numbers), scratch = new Float32Array(1), bits = new Uint32Array(scratch.buffer);
-  const middles = Float32Array.from(code.slice(1), (value, index) => Math.fround(value + code[index]) / 2);
-  // Which code a value of [-1, 1] may belong to: 512 fields, narrower than any step, so that one comparison decides.
-  const field = (value) => Math.max(0, Math.min(511, Math.floor(256 * (value + 1))));
-  const lowest = Uint8Array.from({ length: 512 }, (_, at) => middles.filter((middle) => field(middle) < at).length);
-  return {
-    NF4: (values, codes, floats) => {
-      for (let from = 0; from < values.length; from += BLOCK) {
-        const absmax = largest(values, from), inverse = Math.fround(1 / Math.max(absmax, 1e-38));
-        for (let i = from; i < from + BLOCK; i++) {
-          const share = Math.fround(values[i] * inverse);
+/** Of `size` values from `from` on: the smallest, the largest, and the first one of largest size. */
+function ends(values, from, size) {
+  let low = values[from], high = low, far = low;
+  for (let i = from + 1; i < from + size; i++) {
+    if (values[i] < low) low = values[i];
+    if (values[i] > high) high = values[i];
+    if (Math.abs(values[i]) > Math.abs(far)) far = values[i];
+  }
+  return { low, high, far, absmax: Math.abs(far) };
+}
+
+/**
+ * name -> { size, fit }: `fit(ends)` of a block of `size` weights gives { code, value, levels }, functions from a weight to its
+ * code and from a code to what it means, and the codes' range. All in float32, in the order in which Python computes.
+ */
+function makeFormats(tables) {
+  const inverse = (step) => (step === 0 ? 0 : float(1 / step));
+  const table = (numbers) => {
+    const code = Float32Array.from(numbers), middles = Float32Array.from(code.slice(1), (v, i) => float(v + code[i]) / 2);
+    const field = (value) => Math.max(0, Math.min(511, Math.floor(256 * (value + 1))));
+    const lowest = Uint8Array.from({ length: 512 }, (_, at) => middles.filter((middle) => field(middle) < at).length);
+    return { size: 64, fit: ({ absmax }) => {
+      const scale = float(1 / Math.max(absmax, 1e-38));
+      return {
+        code: (weight) => {
+          const share = float(weight * scale);
           let index = lowest[field(share)];
           while (index < 15 && share > middles[index]) index++;
-          codes[i] = index;
-          floats[i] = code[index] * absmax;
-        }
-      }
-    },
-    int8: (values, codes, floats) => {
-      for (let from = 0; from < values.length; from += BLOCK) {
-        const absmax = largest(values, from), divisor = absmax || 1;
-        for (let i = from; i < from + BLOCK; i++) {
-          const index = even(Math.fround(Math.fround(values[i] / divisor) * 127)); // as torch.round
-          codes[i] = index;
-          floats[i] = Math.fround(index / 127) * absmax;
-        }
-      }
-    },
-    bfloat16: (values, codes, floats) => {
-      for (let i = 0; i < values.length; i++) {
-        scratch[0] = values[i];
-        bits[0] = (bits[0] + 0x7fff + ((bits[0] >>> 16) & 1)) & 0xffff0000;
-        codes[i] = floats[i] = scratch[0];
-      }
-    },
-    float32: (values, codes, floats) => {
-      codes.set(values);
-      floats.set(values);
-    },
+          return index;
+        },
+        value: (index) => float(code[index] * absmax), range: [0, 15],
+      };
+    } };
+  };
+  const clamp = (value) => Math.max(0, Math.min(15, Math.trunc(value)));
+  return {
+    NF4: table(tables.NF4),
+    FP4: table(tables.FP4),
+    int8: { size: 64, fit: ({ absmax }) => ({
+      code: (weight) => even(float(float(weight / (absmax || 1)) * 127)), // as torch.round
+      value: (code) => float(float(code / 127) * absmax), range: [-127, 127],
+    }) },
+    Q4_0: { size: 32, fit: ({ far }) => {
+      const step = float(far / -8), by = inverse(step), stored = half(step);
+      return { code: (weight) => clamp(float(float(weight * by) + 8.5)), value: (code) => float(stored * (code - 8)), range: [0, 15] };
+    } },
+    Q4_1: { size: 32, fit: ({ low, high }) => {
+      const step = float(float(high - low) / 15), by = inverse(step), stored = half(step), lowest = half(low);
+      return {
+        code: (weight) => clamp(float(float(float(weight - low) * by) + 0.5)),
+        value: (code) => float(float(stored * code) + lowest), range: [0, 15],
+      };
+    } },
+    Q8_0: { size: 32, fit: ({ absmax }) => {
+      const step = float(absmax / 127), by = inverse(step), stored = half(step);
+      return {
+        code: (weight) => {
+          const share = float(weight * by), size = Math.abs(share), below = Math.floor(size);
+          return Math.sign(share) * (below + Math.floor(2 * (size - below)));
+        },
+        value: (code) => float(stored * code), range: [-127, 127],
+      };
+    } },
+    float16: { size: 64, fit: () => ({ code: half, value: (code) => code, range: null }) },
   };
 }
 
-/** Round a float32 below 2²² to the nearest whole number, halves to the even one: above 2²³ float32 has no room for more. */
-const even = (value) => Math.fround(Math.fround(value + 12582912) - 12582912);
+/** Round `values` to a format: fill `codes` and `floats`. */
+function roundAll({ size, fit }, values, codes, floats) {
+  for (let from = 0; from < values.length; from += size) {
+    const { code, value } = fit(ends(values, from, size));
+    for (let i = from; i < from + size; i++) {
+      codes[i] = code(values[i]);
+      floats[i] = value(codes[i]);
+    }
+  }
+}
+
+/** The levels that the first weights can be stored at; none are drawn for 16 bits. */
+function levelsOf({ size, fit }, values) {
+  const { value, range } = fit(ends(values, 0, size));
+  return range ? Array.from({ length: range[1] - range[0] + 1 }, (_, index) => value(range[0] + index)) : [];
+}
 
 /** Three rows: W, W + ΔW, what is stored; a line for each weight. Returns { root, draw }. */
 function rows3(label) {
-  const width = 860, height = 216, left = 150, right = 20, levels = [24, 92, 160];
+  const width = 860, height = 172, left = 150, right = 20, levels = [20, 70, 120];
   const root = shape("svg", { class: "lab-chart", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });
   const names = ["W", "W + ΔW", "stored"].map((name, row) =>
     shape("text", { x: left - 14, y: levels[row] + 5, "text-anchor": "end" }, name));
@@ -77,13 +117,13 @@ function rows3(label) {
   const same = shape("path", { class: "line blue", style: "stroke-width: 1.5; opacity: .75" });
   const moved = shape("path", { class: "line orange", style: "stroke-width: 3" });
   const ticks = [-1, -0.5, 0, 0.5, 1].map((share) => shape("text", { y: height - 28, "text-anchor": "middle" }, String(share)));
-  const title = shape("text", { x: (left + width - right) / 2, y: height - 6, "text-anchor": "middle" }, "weight / largest of its block before");
+  const title = shape("text", { x: (left + width - right) / 2, y: height - 6, "text-anchor": "middle" }, "weight / largest of them");
   root.append(...names, steps, same, moved, ...ticks, title);
   /** `values` are three arrays of weights; `changed` says which are stored otherwise; `grids` the levels of rows 1 and 3. */
   const draw = ({ values, changed, grids, unit, name }) => {
     const px = (value) => left + (width - left - right) * Math.max(0, Math.min(1, (value / unit + 1.3) / 2.6));
     ticks.forEach((tick, index) => tick.setAttribute("x", px((index / 2 - 1) * unit)));
-    const step = (grid, row) => grid.map((level) => `M${px(level).toFixed(1)} ${levels[row] - 14}v28`).join("");
+    const step = (grid, row) => grid.map((level) => `M${px(level).toFixed(1)} ${levels[row] - 13}v26`).join("");
     steps.setAttribute("d", step(grids[0], 0) + step(grids[1], 2));
     const paths = ["", ""];
     for (let i = 0; i < values[0].length; i++) {
@@ -99,97 +139,84 @@ function rows3(label) {
 
 function render({ model, el }) {
   const view = frame({ model, el, title: "What a merge leaves" });
-  const { rows, columns, rank, blocks } = model.get("sizes"), bases = model.get("bases"), code = model.get("code");
-  const formats = makeFormats(code), weight = widen(model.get("weight")), percents = model.get("percents");
-  const updates = Object.fromEntries(model.get("directions").map(({ name, B, A }) => {
-    const left = new Float32Array(bytes(B)), right = new Float32Array(bytes(A)), product = new Float32Array(rows * columns);
-    for (let i = 0; i < rows; i++) {
-      for (let j = 0; j < columns; j++) {
-        let sum = 0;
-        for (let k = 0; k < rank; k++) sum += left[i * rank + k] * right[k * columns + j];
-        product[i * columns + j] = sum;
-      }
+  const { rows, columns, rank } = model.get("sizes"), size = rows * columns, percents = model.get("percents");
+  const formats = makeFormats(model.get("levels")), shipped = widen(model.get("weight")), real = model.get("real_percent");
+  const { B, A } = model.get("direction"), left = new Float32Array(bytes(B)), right = new Float32Array(bytes(A));
+  const direction = new Float32Array(size);
+  for (let i = 0; i < rows; i++) {
+    for (let j = 0; j < columns; j++) {
+      let sum = 0;
+      for (let k = 0; k < rank; k++) sum += left[i * rank + k] * right[k * columns + j];
+      direction[i * columns + j] = sum;
     }
-    return [name, product];
-  }));
+  }
   const controls = [
-    choice({ model, name: "into", label: "merge into", values: model.get("formats") }),
-    choice({ model, name: "base", label: "W", values: bases }),
-    choice({ model, name: "update", label: "update", values: Object.keys(updates) }),
-    slider({ model, name: "percent", label: "size, % of W", values: percents }),
-    slider({ model, name: "block", label: "block", values: Array.from({ length: blocks }, (_, index) => index) }),
+    choice({ model, name: "grid", label: "W lies on the levels of", values: model.get("grids") }),
+    choice({ model, name: "into", label: "round W + ΔW to", values: model.get("formats") }),
+    slider({ model, name: "percent", label: "size of ΔW, % of W", values: percents }),
   ];
   view.add(...controls.map((control) => control.root));
-  const block = rows3("the weights of one block"), real = model.get("real_percent");
-  const curve = chart({ label: "what is left", xlabel: "size of ΔW, % of W", ylabel: "share", width: 860, height: 220 });
+  const block = rows3(`${SHOWN} weights`);
+  const curve = chart({ label: "what arrives", xlabel: "size of ΔW, % of W", ylabel: "share", width: 860, height: 190 });
   view.panels.append(block.root, curve.root);
   view.panels.after(node("div", { class: "lab-key" },
-    node("span", { class: "blue" }, "━ above: same code as before; below: cosine of what arrives with ΔW"),
+    node("span", { class: "blue" }, "━ above: same code as without ΔW; below: share of ΔW that arrives"),
     node("span", { class: "orange" }, "╍ above: another code; below: share of codes that change"),
-    node("span", { class: "orange" }, `┃ size of the real update, ${real.toFixed(2)} %`)));
+    node("span", { class: "orange" }, `┃ the real ΔW, ${real.toFixed(2)} %`)));
 
-  const size = rows * columns, delta = new Float32Array(size), wanted = new Float32Array(size);
-  const codes = new Float32Array(size), floats = new Float32Array(size);
-  let now = null; // what the choices fix: the format's own codes and values, W before, and results by percent
+  const wanted = new Float32Array(size), codes = new Float32Array(size), floats = new Float32Array(size);
+  let now = null; // what the choices fix: the format, W, its codes there, and results by percent
+  const add = (asked) => {
+    const share = float(asked / 100);
+    for (let i = 0; i < size; i++) wanted[i] = now.before[i] + float(share * direction[i]);
+    roundAll(now.format, wanted, codes, floats);
+  };
   const measure = (asked) => {
-    const share = Math.fround(asked / 100), direction = updates[model.get("update")];
+    add(asked);
+    const share = float(asked / 100);
+    let changed = 0, inner = 0, update = 0, missing = 0, weight = 0;
     for (let i = 0; i < size; i++) {
-      delta[i] = share * direction[i];
-      wanted[i] = now.before[i] + delta[i];
-    }
-    now.round(wanted, codes, floats);
-    let changed = 0, inner = 0, came = 0, whole = 0, missing = 0;
-    for (let i = 0; i < size; i++) {
-      const arrived = Math.fround(floats[i] - now.floats[i]), want = delta[i], gap = arrived - want;
+      const arrived = float(floats[i] - now.before[i]), want = float(share * direction[i]);
       if (codes[i] !== now.codes[i]) changed++;
       inner += arrived * want;
-      came += arrived * arrived;
-      whole += want * want;
-      missing += gap * gap;
+      update += want * want;
+      missing += (arrived - want) ** 2;
+      weight += now.before[i] ** 2;
     }
-    return { changed, cosine: came ? inner / Math.sqrt(came * whole) : 0, error: Math.sqrt(missing / whole) };
+    return { changed, kept: inner / update, noise: Math.sqrt(missing / weight) };
   };
   const known = {};
   const load = (key) => {
-    const round = formats[model.get("into")];
-    now = { key, round, codes: new Float32Array(size), floats: new Float32Array(size) };
-    round(weight, now.codes, now.floats);
-    now.before = model.get("base") === bases[0] ? now.floats : weight;
+    const grid = formats[model.get("grid")], before = new Float32Array(size);
+    now = { key, grid, format: formats[model.get("into")], before, codes: new Float32Array(size) };
+    roundAll(grid, shipped, codes, before);
+    roundAll(now.format, before, now.codes, floats);
     now.results = known[key] ??= percents.map(measure);
   };
-  /** The levels that a block's weights can be stored at, if they are few enough to be seen. */
-  const levels = (values) => {
-    const absmax = largest(values, 0), into = model.get("into");
-    if (into === "NF4") return code.map((value) => value * absmax);
-    return into === "int8" ? Array.from({ length: 255 }, (_, index) => (index / 127 - 1) * absmax) : [];
-  };
-  view.on(["into", "base", "update", "percent", "block"], () => {
+  view.on(["grid", "into", "percent", "recorded"], () => {
     controls.forEach((control) => control.show());
-    const key = ["into", "base", "update"].map((name) => model.get(name)).join("|");
+    const key = `${model.get("grid")} to ${model.get("into")}`;
     if (now?.key !== key) load(key);
-    const asked = model.get("percent"), { changed, cosine, error } = now.results[percents.indexOf(asked)];
-    const from = model.get("block") * BLOCK, cut = (values) => values.slice(from, from + BLOCK);
-    const mine = cut(now.before), direction = cut(updates[model.get("update")]), share = Math.fround(asked / 100);
-    const sum = mine.map((value, i) => value + Math.fround(share * direction[i]));
-    const stored = new Float32Array(BLOCK), after = new Float32Array(BLOCK);
-    now.round(sum, stored, after);
-    const old = cut(now.codes), flipped = Array.from(stored, (value, i) => value !== old[i]);
-    const count = flipped.filter(Boolean).length, unit = largest(mine, 0) || 1;
+    const asked = model.get("percent"), { changed, kept, noise } = now.results[percents.indexOf(asked)];
+    add(asked);
+    const cut = (values) => values.slice(0, SHOWN), flipped = Array.from(cut(codes), (code, i) => code !== now.codes[i]);
     block.draw({
-      values: [mine, sum, after], changed: flipped, grids: [levels(mine), levels(sum)], unit,
-      name: `block ${model.get("block")}: ${count} of ${BLOCK} codes change`,
+      values: [cut(now.before), cut(wanted), cut(floats)], changed: flipped,
+      grids: [levelsOf(now.grid, shipped), levelsOf(now.format, wanted)], unit: ends(now.before, 0, SHOWN).absmax || 1,
+      name: `${flipped.filter(Boolean).length} of ${SHOWN} codes change`,
     });
-    const points = (pick) => percents.map((value, index) => [value, Math.max(0, pick(now.results[index]))]);
+    const points = (pick) => percents.map((value, index) => [value, Math.max(0, Math.min(1.25, pick(now.results[index])))]);
     curve.draw({
-      name: `cosine ${cosine.toFixed(3)}, ${asked} % of W; ${percent(changed / size, 2)} of the codes change`,
+      name: `${percent(kept)} of ΔW arrives at ${asked} % of W; ${percent(changed / size, 2)} of the codes change`,
       x: { low: 0.1, high: 100, ticks: [0.1, 1, 10, 100], log: true },
-      y: { low: 0, high: 1, ticks: [0, 0.5, 1] }, rules: [real],
-      lines: [{ points: points((one) => one.cosine), kind: "blue" }, { points: points((one) => one.changed / size), kind: "orange" }],
-      marks: [{ x: asked, y: Math.max(0, cosine), kind: "blue" }, { x: asked, y: changed / size, kind: "orange" }],
+      y: { low: 0, high: 1.25, ticks: [0, 0.5, 1] }, rules: [real],
+      lines: [{ points: points((one) => one.kept), kind: "blue" }, { points: points((one) => one.changed / size), kind: "orange" }],
+      marks: [{ x: asked, y: Math.max(0, Math.min(1.25, kept)), kind: "blue" }, { x: asked, y: changed / size, kind: "orange" }],
     });
-    view.say(`${model.get("into")}, an update of ${asked} % of W: ${count} of ${BLOCK} codes change in block `
-      + `${model.get("block")}, ${whole(changed)} of ${whole(size)} (${percent(changed / size, 2)}) in the sample; what arrives has `
-      + `cosine ${cosine.toFixed(3)} with the update and a relative error of ${percent(error)}.`);
+    const recorded = model.get("recorded")[key] ?? "";
+    view.say(`W on ${model.get("grid")}'s levels, an update of ${asked} % of W, rounded to ${model.get("into")}: `
+      + `${percent(kept)} of the update arrives, with an error of ${percent(noise, 2)} of W; `
+      + `${whole(changed)} of ${whole(size)} codes change.${recorded && ` ${recorded}`}`);
   });
   return view.end;
 }

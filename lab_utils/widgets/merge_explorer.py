@@ -1,4 +1,4 @@
-"""The merge explorer: how much of an update is left when W + ΔW is rounded to a number format again."""
+"""The merge explorer: how much of an update arrives when W + ΔW is rounded, by the levels that W lies on."""
 
 import base64
 
@@ -7,92 +7,40 @@ import traitlets
 
 from .. import plots
 from ..errors import LabError, choose
-from ..lowrank import best_rank_r, relative_error
-from ..nf4 import dequantize_4bit, nf4_code, quantize_4bit
-from ..quantize import dequantize_absmax, quantize_absmax
+from ..lowrank import best_rank_r
+from ..merging import FORMATS, round_to, what_is_left
+from ..nf4 import fp4_code, nf4_code
 from .explorer import Explorer, on_cpu, script
 
-QUESTION = "NF4, and an update of 0.4 % of W, about as large as real ones: how many of a block's 64 codes change?"
-BLOCK, SAMPLE = 64, 2**14  # weights that share an absmax; and how many are looked at, at most
-BASES = ("rounded before, as in QLoRA", "the original weights")
+QUESTION = "W lies on NF4's sixteen levels, and ΔW is 0.8 % of it. Round W + ΔW to four bits: where does ΔW arrive?"
+CHOICES = ("in NF4 only", "in Q4_0 only", "in both", "in neither")
+BLOCK, SHOWN, SAMPLE = 64, 32, 2**14  # weights of the largest block; drawn; looked at, at most
+GRIDS = ("NF4", "FP4", "Q4_0", "Q4_1", "Q8_0", "int8")
+INTO = FORMATS[:-1]
 PERCENTS = (
     0.1, 0.13, 0.16, 0.2, 0.25, 0.32, 0.4, 0.5, 0.63, 0.8, 1, 1.3, 1.6, 2, 2.5, 3.2, 4, 5, 6.3, 8,
     10, 13, 16, 20, 25, 32, 40, 50, 63, 80, 100,
 )  # fmt: skip
 
 
-def _nf4(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    quantized = quantize_4bit(weight, BLOCK)
-    packed = quantized.packed.view(-1)
-    return torch.stack([packed >> 4, packed & 15], dim=1).view(weight.shape), dequantize_4bit(quantized)
-
-
-def _int8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    quantized = quantize_absmax(weight.view(-1, BLOCK), 8, axis=0)
-    return quantized.indices.view(weight.shape), dequantize_absmax(quantized).view(weight.shape)
-
-
-def _bfloat16(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    rounded = weight.bfloat16()
-    return rounded.view(torch.int16), rounded.float()
-
-
-# float32 Tensor (n,), n a multiple of 64 -> what is stored for each weight, and the float32 value that it means
-FORMATS = {"NF4": _nf4, "int8": _int8, "bfloat16": _bfloat16, "float32": lambda weight: (weight, weight)}
-
-
-def merge(weight: torch.Tensor, delta: torch.Tensor, into: str, base: str) -> dict[str, torch.Tensor]:
-    """W, W + ΔW and what a number format makes of it.
-
-    Parameters
-    ----------
-    weight, delta : float32 Tensor (n,), n a multiple of 64
-    into : str, a name in `FORMATS`
-    base : str, of `BASES`: is W itself in that format already?
-
-    Returns
-    -------
-    dict of Tensors (n,): "before", W; "wanted", W + ΔW; "after", what is stored for it; "arrived", by how much the
-    stored weights have moved; "changed", bool, is another code stored than before?
-    """
-    round_to = FORMATS[into]
-    codes, values = round_to(weight)
-    before = values if base == BASES[0] else weight
-    wanted = before + delta
-    new_codes, after = round_to(wanted)
-    return {
-        "before": before, "wanted": wanted, "after": after, "arrived": after - values, "changed": new_codes != codes
-    }  # fmt: skip
-
-
-def measure(merged: dict[str, torch.Tensor], delta: torch.Tensor) -> dict:
-    """What `merge` left of ΔW: "changed", codes; "cosine" and "error" (relative, Frobenius) of what arrived."""
-    arrived, wanted = merged["arrived"].double(), delta.double()
-    norms = float(arrived.norm() * wanted.norm())
-    return {
-        "changed": int(merged["changed"].sum()),
-        "cosine": float(arrived @ wanted) / norms if norms else 0.0,
-        "error": relative_error(wanted[None], arrived[None]),
-    }
-
-
 class MergeExplorer(Explorer):
-    """A choice of format, update and base, and sliders for the update's size and for the block on screen.
+    """Two choices, the levels that W lies on and the format of the result, and a slider for the size of ΔW.
 
     Parameters
     ----------
     weight : Tensor of any dtype and device, shape (out, in), with a multiple of 64 numbers in a row; taken in bfloat16,
         as models are shipped. Looked at are as many of its rows, spread evenly, as hold 16,384 numbers.
-    update : Tensor, shape of `weight`, not zero, of a real fine-tune; its best fit of rank `rank` is one of the
-        two directions, a random product of that rank the other
+    update : Tensor, shape of `weight`, not zero: ΔW of a fine-tune; its best fit of rank `rank` is taken
     rank : int >= 1
-    into : "NF4", "int8", "bfloat16" or "float32"
+    grid : str, of `GRIDS`: W is rounded to it first
+    into : str, of `INTO`: W + ΔW is rounded to it
     percent : float, one of `PERCENTS`, ‖ΔW‖ in percent of ‖W‖, both of the sample
+    recorded : dict (grid, into) -> str, what a whole model did after such a merge, to be said beside
 
     Attributes
     ----------
-    into, update, base, percent, block : as chosen, at every moment
-    real_percent : float, size of the given update, in percent of W
+    grid, into, percent : as chosen, at every moment
+    real_percent : float, ‖update‖ in percent of ‖weight‖
 
     Raises
     ------
@@ -101,24 +49,23 @@ class MergeExplorer(Explorer):
     """
 
     _esm = script("merge_explorer")
-    _moved = ("into", "update", "base", "percent", "block")
+    _moved = ("grid", "into", "percent")
     weight = traitlets.Unicode().tag(sync=True)
-    directions = traitlets.List().tag(sync=True)
+    direction = traitlets.Dict().tag(sync=True)
     sizes = traitlets.Dict().tag(sync=True)
-    code = traitlets.List().tag(sync=True)
-    formats = traitlets.List(list(FORMATS)).tag(sync=True)
-    bases = traitlets.List(list(BASES)).tag(sync=True)
+    levels = traitlets.Dict({"NF4": nf4_code().tolist(), "FP4": fp4_code().tolist()}).tag(sync=True)
+    formats = traitlets.List(list(INTO)).tag(sync=True)
+    grids = traitlets.List(list(GRIDS)).tag(sync=True)
     percents = traitlets.List(list(PERCENTS)).tag(sync=True)
     real_percent = traitlets.Float().tag(sync=True)
+    recorded = traitlets.Dict().tag(sync=True)
+    grid = traitlets.Unicode().tag(sync=True)
     into = traitlets.Unicode().tag(sync=True)
-    update = traitlets.Unicode().tag(sync=True)
-    base = traitlets.Unicode(BASES[0]).tag(sync=True)
     percent = traitlets.Any().tag(sync=True)  # a whole number stays one
-    block = traitlets.Int(0).tag(sync=True)
 
     def __init__(
-        self, weight, update, rank: int = 8, into: str = "NF4", percent: float = 10, question: str = QUESTION,
-        choices=("none", "about 6", "about 30"),
+        self, weight, update, rank: int = 8, grid: str = "NF4", into: str = "NF4", percent: float = 10, recorded=None,
+        question: str = QUESTION, choices=CHOICES,
     ):  # fmt: skip
         weight, update = on_cpu(weight, "weight"), on_cpu(update, "update")
         if weight.dim() != 2 or weight.shape[1] % BLOCK or update.shape != weight.shape or not bool(update.any()):
@@ -128,68 +75,57 @@ class MergeExplorer(Explorer):
             )
         rows = max(1, min(len(weight), SAMPLE // weight.shape[1]))
         sample = torch.linspace(0, len(weight) - 1, rows).round().long()
-        original = weight[sample].bfloat16()
-        self._weight = original.float().view(-1)
-        self._factors = _factors(update, sample, rank, float(self._weight.double().norm()))
-        self._updates = {name: (B.double() @ A.double()).float().view(-1) for name, (B, A) in self._factors.items()}
+        shipped = weight[sample].bfloat16()
+        self._weight = shipped.float().view(-1)
+        B, A = best_rank_r(update, rank)
+        B = float(self._weight.double().norm()) / float((B[sample].double() @ A.double()).norm()) * B[sample]
+        self._direction = (B.double() @ A.double()).float().view(-1)  # as large as W
         super().__init__(
-            weight=_bytes(original.view(torch.int16), "<i2"), code=nf4_code().tolist(),
-            directions=[
-                {"name": name, "B": _bytes(B, "<f4"), "A": _bytes(A, "<f4")} for name, (B, A) in self._factors.items()
-            ],
-            sizes={"rows": rows, "columns": weight.shape[1], "rank": rank, "blocks": self._weight.numel() // BLOCK},
+            weight=_bytes(shipped.view(torch.int16), "<i2"),
+            direction={"B": _bytes(B, "<f4"), "A": _bytes(A, "<f4")},
+            sizes={"rows": rows, "columns": weight.shape[1], "rank": rank},
             real_percent=100 * float(update.norm() / weight.norm()),
-            into=into, update=next(iter(self._updates)), percent=percent, question=question, choices=list(choices),
+            recorded={f"{a} to {b}": text for (a, b), text in (recorded or {}).items()},
+            grid=grid, into=into, percent=percent, question=question, choices=list(choices),
         )  # fmt: skip
 
-    @traitlets.validate("into", "update", "base", "percent", "block")
+    @traitlets.validate("grid", "into", "percent")
     def _known(self, proposal):
-        name, value = proposal["trait"].name, proposal["value"]
-        allowed = {"into": FORMATS, "update": self._updates, "base": BASES, "percent": PERCENTS}
-        if name != "block":
-            choose(name, value, allowed[name])
-        elif not 0 <= value < self._weight.numel() // BLOCK:
-            raise LabError(f"block={value} is out of range: 0 to {self._weight.numel() // BLOCK - 1}.")
-        return value
+        name = proposal["trait"].name
+        choose(name, proposal["value"], {"grid": GRIDS, "into": INTO, "percent": PERCENTS}[name])
+        return proposal["value"]
 
-    def _merged(self, percent: float) -> tuple[dict, torch.Tensor]:
-        """What `merge` returns for the whole sample, and ΔW."""
-        delta = percent / 100 * self._updates[self.update]
-        return merge(self._weight, delta, self.into, self.base), delta
+    def _sides(self, percent: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """W on its grid, and ΔW of that size."""
+        return round_to(self._weight, self.grid).values, percent / 100 * self._direction
 
-    def results(self) -> dict:
-        """What is left of ΔW in the sample, as `measure` has it, and "in_block": codes that change in the block."""
-        merged, delta = self._merged(self.percent)
-        here = slice(self.block * BLOCK, (self.block + 1) * BLOCK)
-        return measure(merged, delta) | {"in_block": int(merged["changed"][here].sum())}
+    def results(self, percent: float | None = None) -> dict:
+        """What `merging.what_is_left` finds in the sample, at the slider's size or another: kept, noise, changed."""
+        left = what_is_left(*self._sides(percent or self.percent), self.into)
+        return {"kept": left.kept, "noise": left.noise, "changed": round(left.changed * self._weight.numel())}
 
     def summary(self) -> str:
         found, count = self.results(), self._weight.numel()
+        recorded = self.recorded.get(f"{self.grid} to {self.into}", "")
         return (
-            f"Merge into {self.into}, W {self.base}, {self.update}, {self.percent:g} % of W: {found['in_block']} of "
-            f"{BLOCK} codes change in block {self.block}, {found['changed']:,} of {count:,} "
-            f"({found['changed'] / count:.2%}) in the sample; what arrives has cosine {found['cosine']:.3f} with the "
-            f"update and a relative error of {found['error']:.1%}."
+            f"W on {self.grid}'s levels, an update of {self.percent:g} % of W, rounded to {self.into}: "
+            f"{found['kept']:.1%} of the update arrives, with an error of {found['noise']:.2%} of W; "
+            f"{found['changed']:,} of {count:,} codes change." + (f" {recorded}" if recorded else "")
         )
 
     def figure(self):
-        here = slice(self.block * BLOCK, (self.block + 1) * BLOCK)
-        merged, _ = self._merged(self.percent)
-        block = {name: values[here] for name, values in merged.items()}
-        curve = [measure(*self._merged(percent)) for percent in PERCENTS]
+        before, delta = self._sides(self.percent)
+        old, new = round_to(before, self.into), round_to(before + delta, self.into)
+        here = slice(0, SHOWN)
+        block = {
+            "before": before[here], "wanted": (before + delta)[here], "after": new.values[here],
+            "changed": (new.codes != old.codes)[here],
+        }  # fmt: skip
+        curve = [self.results(percent) for percent in PERCENTS]
         return plots.merge_survival(
             block, PERCENTS, [one["changed"] / self._weight.numel() for one in curve],
-            [one["cosine"] for one in curve], self.percent, f"merge into {self.into}: block {self.block}",
+            [one["kept"] for one in curve], self.percent, f"W on {self.grid}'s levels, rounded to {self.into}",
         )  # fmt: skip
-
-
-def _factors(update: torch.Tensor, rows: torch.Tensor, rank: int, norm: float) -> dict[str, tuple]:
-    """name -> (B, A), float32, for some rows, products as large as `norm`: the update's best fit, and a random one."""
-    generator = torch.Generator().manual_seed(0)
-    B, A = best_rank_r(update, rank)
-    random = torch.randn(len(rows), rank, generator=generator), torch.randn(A.shape, generator=generator)
-    pairs = {f"a real one, rank {rank}": (B[rows], A), f"a random one, rank {rank}": random}
-    return {name: (norm / float((B.double() @ A.double()).norm()) * B, A) for name, (B, A) in pairs.items()}
 
 
 def _bytes(values: torch.Tensor, kind: str) -> str:

@@ -48,7 +48,8 @@ def lora_explorer():
     generator = torch.Generator().manual_seed(0)
     history = [(torch.randn(2, 6, generator=generator), torch.zeros(4, 2))]
     history += [(history[0][0], torch.randn(4, 2, generator=generator)) for _ in range(3)]
-    return LoraExplorer(torch.randn(4, 6, generator=generator), history, alpha=4, losses=[3.0, 2.0, 1.0, 0.5])
+    losses = {2: [3.0, 2.5, 2.0, 1.5], 4: [3.0, 2.0, 1.0, 0.5], 6: [3.0, 3.5, 4.0, 4.5]}
+    return LoraExplorer(torch.randn(4, 6, generator=generator), history, alpha=4, losses=losses)
 
 
 def quantizer_explorer():
@@ -175,12 +176,12 @@ def test_a_zero_matrix_is_shown_too():
     [
         (rank_explorer, "rank", 10), (rank_explorer, "rank", -1), (rank_explorer, "matrix", "photo"),
         (ParameterExplorer, "model", "GPT-9"), (ParameterExplorer, "rank", 0),
-        (lora_explorer, "step", 4), (lora_explorer, "step", -1),
+        (lora_explorer, "step", 4), (lora_explorer, "step", -1), (lora_explorer, "alpha", 5.0),
         (quantizer_explorer, "bits", 9), (quantizer_explorer, "outlier", -1.0), (quantizer_explorer, "method", "nf4"),
         (code_explorer, "code", "NF8"), (code_explorer, "blocksize", 100),
         (BudgetExplorer, "gpu", "abacus"), (BudgetExplorer, "batch_size", 0),
         (sweep_explorer, "x", "price"), (sweep_explorer, "at", 0), (sweep_explorer, "y", "speed"),
-        (merge_explorer, "percent", 0.7), (merge_explorer, "into", "int2"), (merge_explorer, "block", 256),
+        (merge_explorer, "percent", 0.7), (merge_explorer, "into", "int2"), (merge_explorer, "grid", "float16"),
         (variant_explorer, "variant", "lokr"), (variant_explorer, "step", 41), (variant_explorer, "rank", 3),
         (picture_explorer, "rank", 3), (picture_explorer, "strength", 0.6),
         (ClusterExplorer, "processes", 3), (ClusterExplorer, "strategy", "zero4"), (ClusterExplorer, "link", "pigeon"),
@@ -211,6 +212,14 @@ def test_bad_arguments_are_named():
         CodeExplorer({})
     with pytest.raises(LabError, match="2 losses"):
         LoraExplorer(torch.zeros(4, 6), [(torch.zeros(2, 6), torch.zeros(4, 2))], alpha=1, losses=[1.0, 2.0])
+    one = torch.zeros(4, 6), [(torch.zeros(2, 6), torch.zeros(4, 2))]
+    for wrong, message in (
+        ({"losses": {2: [1.0]}}, "with 1 are needed"), ({"losses": {1: [float("nan")]}}, "not finite"),
+        ({"losses": [1.0], "shares": {"mirrored": {1: [0.5], 2: [0.5]}}}, "mirrored has the alphas"),
+        ({"steps": [0, 1]}, "one number a recorded step"),
+    ):  # fmt: skip
+        with pytest.raises(LabError, match=message):
+            LoraExplorer(*one, alpha=1, **wrong)
 
 
 def test_parameter_explorer_counts_as_the_library():
@@ -237,6 +246,7 @@ def test_lora_explorer_adds_what_the_formula_says():
     sent_A = decode(explorer.lora_A).reshape(-1, rank, columns)[2] * explorer.scales["lora_A"]
     sent_B = decode(explorer.lora_B).reshape(-1, rows, rank)[2] * explorer.scales["lora_B"]
     assert np.abs(3 * sent_B @ sent_A - expected.numpy()).max() < 1e-3
+    assert explorer.shown() == {"loss": 4.0} and "loss 4.00" in explorer.summary()
 
 
 def test_the_quantizer_rounds_as_the_library_and_its_outlier_spoils_one_block():

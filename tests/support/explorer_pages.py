@@ -36,7 +36,7 @@ PAGES = {
         r"relative error ([\d.]+)",
     ),
     "parameters": ExplorerPage(
-        "02_counting_parameters.ipynb", "explorer", "rank", "rank", ".lab-table", 30, r"([\d,]+) of [\d,]+ numbers"
+        "02_counting_parameters.ipynb", "explorer", "rank", "rank", ".lab-parts", 30, r"([\d,]+) of [\d,]+ numbers"
     ),
     "lora": ExplorerPage(
         "03_lora_from_scratch.ipynb", "explorer", "training step", "step",
@@ -60,7 +60,8 @@ PAGES = {
         r"validation loss ([\d.]+)",
     ),
     "merge": ExplorerPage(
-        "10_merge_and_serve.ipynb", "explorer", "size, % of W", "percent", ".lab-plot svg", 30, r"cosine ([\d.]+)"
+        "10_merge_and_serve.ipynb", "explorer", "size of ΔW, % of W", "percent", ".lab-plot svg", 30,
+        r"([\d.]+) ?% of the update arrives",
     ),
     "variants": ExplorerPage(
         "11_lora_variants.ipynb", "explorer", "training step", "step", ".lab-picture:nth-of-type(2) canvas", 30,
