@@ -30,8 +30,10 @@ from .exercises import p11_vera as vera
 from .exercises import p12_beyond_text as beyond_text
 from .exercises import p12_pictures as pictures
 from .exercises import p13_many_machines as many_machines
-from .exercises import p14_own_data as own_data
-from .exercises import p14_worth_it as worth_it
+from .exercises import p14_curves as training_curves
+from .exercises import p14_lead as lead
+from .exercises import p14_splits as splits
+from .exercises import p14_turns as turns
 from .grading import NotSolved
 from .report import Report, source, write_report
 from .surroundings import standard
@@ -40,7 +42,7 @@ MODULES = (
     rank_one, counting, from_scratch, rank_and_alpha, quantization, scales, four_bits, packing, weight_sizes,
     memory_budget, labels, answer_training, answer_fields, share_intervals, seeds, choosing, fair_comparisons,
     combining, mixed_batches, merged_precision, taken_apart, vera, variant_steps, pictures, beyond_text, many_machines,
-    own_data, worth_it,
+    turns, splits, lead, training_curves,
 )  # fmt: skip
 EXERCISES: dict[str, Exercise] = {exercise.name: exercise for module in MODULES for exercise in module.EXERCISES}
 CHECK_SECONDS, GRADE_SECONDS = 5.0, 10.0
