@@ -4,6 +4,7 @@ from .adapter import attach_adapter, take_off_adapter, twin
 from .advice import advise
 from .checkpoint import checkpoints
 from .fourbit import speed_up
+from .opening import open_run
 from .optimizer import build_optimizer
 from .recipe import Recipe
 from .run import finetune, run_folder
@@ -24,6 +25,6 @@ from .trl_trainer import float32_adapters, one_card
 __all__ = [
     "IGNORED", "Encoded", "Recipe", "advise", "answer_logits", "attach_adapter", "build_optimizer",
     "build_supervised", "checkpoints", "collate", "encode", "encode_row", "encode_split", "finetune",
-    "float32_adapters", "one_card", "plan_batches", "prompt_text", "run_folder", "speed_up", "take_off_adapter",
-    "twin",
+    "float32_adapters", "one_card", "open_run", "plan_batches", "prompt_text", "run_folder", "speed_up",
+    "take_off_adapter", "twin",
 ]  # fmt: skip

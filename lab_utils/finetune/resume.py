@@ -65,7 +65,7 @@ def _put(trainer, state: dict) -> None:
         trainer.accelerator.scaler.load_state_dict(state["scaler"])
 
 
-def load_adapter(model, folder: Path) -> None:
+def load_adapter(model, folder: Path, way_out: str = "Take another output_dir, or pass resume=False.") -> None:
     """Put a checkpoint's adapter on a model; every tensor of either has its counterpart, or nothing is loaded.
 
     Raises
@@ -83,6 +83,6 @@ def load_adapter(model, folder: Path) -> None:
         name = wrong[0]
         raise LabError(
             f"{folder} has {len(there)} tensors and this model's adapter {len(here)}; {name} is {there.get(name)} "
-            f"there and {here.get(name)} here. It is another model's: take another output_dir, or pass resume=False."
+            f"there and {here.get(name)} here. It is another model's. {way_out}"
         )
     set_peft_model_state_dict(model, saved)

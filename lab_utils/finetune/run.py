@@ -15,7 +15,7 @@ from ..models.loading import ran_out
 from ..models.registry import keep_weights_trainable
 from ..models.sources import base_model, name_of
 from ..models.weights import refuse_nonfinite, tensors_of
-from ..tasks import load_task
+from ..tasks import Task, load_task
 from ..tasks.registry import find_task
 from .adapter import attach_adapter
 from .checkpoint import (
@@ -69,6 +69,11 @@ class Run:
     def adapter_dir(self) -> Path:
         """Where the trained adapter lies."""
         return self.output_dir / "adapter"
+
+    @property
+    def task(self) -> Task:
+        """The task that it was trained on."""
+        return find_task(self.recipe.task)
 
     @property
     def best_step(self) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..errors import LabError, shown
 from ..files import read_text
+from ..finetune import open_run
 from ..outputs import explained, output_folder, save
 from ..tasks import OwnTask
 from . import facts
@@ -46,7 +47,7 @@ def report_card(run, own: OwnTask | None = None, *, answers: Sequence[Scored] | 
 
     Parameters
     ----------
-    run : finetune.Run
+    run : finetune.Run, or the folder of one, which is opened
     own : OwnTask, default the run's own; of a task of the pages, data and scores are left out
     answers : what was scored already, the adapter first (`scored`, `baselines`); default: score both now, which takes
         as long as answering `limit` examples three times
@@ -61,10 +62,12 @@ def report_card(run, own: OwnTask | None = None, *, answers: Sequence[Scored] | 
     Raises
     ------
     LabError
-        `run` is not a run, the split has no rows, or the disk refuses.
+        `run` is not a run, the split has no rows, or the disk refuses; or as `finetune.open_run`.
     """
+    if isinstance(run, (str, Path)):
+        run = open_run(run, own)
     if not all(hasattr(run, name) for name in ("recipe", "output_dir", "history", "model", "tokenizer")):
-        raise LabError(f"run={shown(run)} is out of range: what finetune returns.")
+        raise LabError(f"run={shown(run)} is out of range: what finetune returns, or the folder of a run.")
     own = run.recipe.task if own is None and isinstance(run.recipe.task, OwnTask) else own
     if answers is None:
         answers = _answers(run, own, split, limit, shots) if own is not None else ()

@@ -1,6 +1,7 @@
 """A person's own data on a command line: the same flags for every command."""
 
 from ..errors import LabError
+from .descriptions import AGAIN
 from .own_data import OwnTask, own
 
 HELP = {
@@ -13,6 +14,7 @@ HELP = {
     "encoding": "of a text file (default: utf-8, or what a mark at its beginning says)",
 }
 FLAGS = {name: f"--{name}" for name in HELP}
+FLAGS |= {AGAIN: "name the file where it is now, by --data"}
 
 
 def add_arguments(parser, positional: bool = False) -> None:
@@ -40,3 +42,13 @@ def from_arguments(values: dict) -> OwnTask | None:
         if given[name] and "," in given[name]:
             given[name] = tuple(given[name].split(","))
     return own(data, **{name: value for name, value in given.items() if value is not None})
+
+
+def on_record(values: dict) -> OwnTask | str | None:
+    """What a command line says of the data of a run that is opened: of --data alone the path, else as `from_arguments`.
+
+    The record of the run knows the columns, the system message and the splits of a file that only has moved.
+    """
+    if values.get("data") is not None and all(values.get(name) is None for name in HELP if name != "data"):
+        return {name: values.pop(name) for name in HELP if name in values}["data"]
+    return from_arguments(values)

@@ -9,6 +9,7 @@ from .findings import counted
 from .own_data import OwnTask, own
 
 ARGUMENTS = ("prompt", "answer", "messages", "system", "fields", "split", "group", "seed", "encoding", "name")
+AGAIN = "make the task again, by tasks.own(…), and pass it"
 COMPARED = ("prompt", "answer", "messages", "system", "fields", "split", "group", "seed", "encoding")
 
 
@@ -28,9 +29,10 @@ def from_description(description: Mapping, metric: Callable | None = None) -> Ow
     path = description.get("own")
     if not path:
         raise LabError(
-            f"The data of {description.get('name')!r} were in memory, not in a file: make the task again, by "
-            "tasks.own(…), and pass it."
+            f"The data of {description.get('name')!r} were in memory, not in a file: {AGAIN}."
         )
+    if not Path(path).exists():
+        raise LabError(f"{path} is not there any more, which the run was trained on. Put it back, or {AGAIN}.")
     options = {name: description[name] for name in ARGUMENTS if description.get(name) is not None}
     known = description.get("metric") if description.get("metric") in METRICS else None
     if known is None and metric is None and description.get("metric"):

@@ -7,6 +7,7 @@ that is one array.
 import csv
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import LabError
@@ -91,6 +92,16 @@ def _refuse_wide(path: Path, head: bytes, encoding: str) -> None:
 # Comma-separated values.
 
 
+@contextmanager
+def long_fields() -> Iterator[None]:
+    """Inside, csv reads long texts too; outside, others' limit is as it was: there is one for the whole process."""
+    before = csv.field_size_limit(LONGEST_FIELD)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
 def separator(path: Path, encoding: str) -> str:
     """What separates the columns: the character that cuts the first line into most fields. A .tsv has tabs, and so has
     a .txt with one in its first line."""
@@ -99,7 +110,8 @@ def separator(path: Path, encoding: str) -> str:
     first = next((line for line in text_lines(path, encoding) if line.strip()), "")
     if path.suffix.lower() == ".txt" and "\t" in first:
         return "\t"
-    counts = {one: len(next(csv.reader([first], delimiter=one), [])) for one in SEPARATORS}
+    with long_fields():
+        counts = {one: len(next(csv.reader([first], delimiter=one), [])) for one in SEPARATORS}
     return max(counts, key=lambda one: counts[one])  # the first of equals: a comma
 
 
@@ -111,13 +123,13 @@ def read_csv(path: Path, encoding: str = "utf-8") -> Rows:
     LabError
         A line has more or fewer fields than the first, a quote is not closed, or a column occurs twice.
     """
-    csv.field_size_limit(LONGEST_FIELD)
     reader = csv.reader(text_lines(path, encoding), delimiter=separator(path, encoding), strict=True)
     names, begins = None, 1
     while True:
         begins = reader.line_num + 1
         try:
-            fields = next(reader, None)
+            with long_fields():
+                fields = next(reader, None)
         except csv.Error as error:
             raise LabError(_quoting(path, begins, reader.line_num, str(error))) from error
         if fields is None:

@@ -1,6 +1,7 @@
 """own: any usual file becomes a task, what was recognised is said, splits keep groups whole, and nothing is raw."""
 
 import copy
+import csv
 import json
 import pickle
 
@@ -331,6 +332,14 @@ def test_lines_are_those_of_the_file_though_texts_have_breaks(tmp_path):
     (tmp_path / "a.csv").write_bytes(b'message,category\r\n"one\r\ntwo",x\r\n\r\nthree,y\r\n')
     own = tasks.own(tmp_path / "a.csv", prompt="message", answer="category")
     assert [(row["prompt"], row["line"]) for row in rows_of(own)] == [("one\r\ntwo", 2), ("three", 5)]
+
+
+def test_a_long_text_is_read_and_the_limit_of_others_is_as_it_was(tmp_path):
+    before = csv.field_size_limit()
+    long = "a" * (before + 1)
+    (tmp_path / "some.csv").write_text(f"prompt,{long}\n{long},b\n")
+    [row] = rows_of(tasks.own(tmp_path / "some.csv", prompt="prompt", answer=long))
+    assert (row["prompt"], row["answer"]) == (long, "b") and csv.field_size_limit() == before
 
 
 def test_what_save_to_disk_left_is_read(tmp_path):

@@ -1,0 +1,48 @@
+"""How good are the answers of a run that was trained earlier: its scores on examples that it was not trained on.
+
+    python -m lab_utils.evaluate runs/tickets
+    python -m lab_utils.evaluate runs/tickets --split validation --limit 50
+
+Nothing is trained, and nothing in the folder is changed. The data are read again from the file that the run was trained
+on; if it has moved, name it by --data.
+"""
+
+import argparse
+import sys
+
+from ..errors import command_line, whole
+from ..finetune import open_run
+from ..outputs import print_anything
+from ..tasks.arguments import FLAGS, add_arguments, on_record
+from .held_out import held_out
+from .scoring import score
+
+FLAGS = FLAGS | {"split": "--split", "limit": "--limit", "batch_size": "--batch-size"}
+
+
+@command_line(flags=FLAGS)
+def main(arguments: list[str] | None = None) -> int:
+    """Print the scores of the run in a folder."""
+    print_anything()
+    head, _, more = __doc__.partition("\n\n")
+    parser = argparse.ArgumentParser(
+        prog="python -m lab_utils.evaluate", description=head, epilog=more,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("run", help="folder of a run: the --output of its training")
+    parser.add_argument("--split", help="which examples (default: test; without one, validation)")
+    parser.add_argument("--limit", type=int, help="the first so many of them (default: all)")
+    parser.add_argument("--batch-size", type=int, default=32, help="examples answered together (default: %(default)s)")
+    add_arguments(parser)
+    values = vars(parser.parse_args(arguments))
+    folder, split, limit, batch_size = (values.pop(name) for name in ("run", "split", "limit", "batch_size"))
+    if limit is not None:
+        whole("limit", limit)
+    run = open_run(folder, on_record(values))
+    rows = held_out(run.task, split)
+    print(score(run, rows if limit is None else rows.select(range(min(limit, len(rows)))), batch_size=batch_size))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
