@@ -152,7 +152,7 @@ def in_command_words(text: str, flags: Mapping[str, str]) -> str:
     Parameters
     ----------
     text : str
-    flags : dict argument -> flag; an argument with its value, such as "resume=False", may have a flag of its own
+    flags : dict argument -> flag; what is no name, such as "resume=False", is replaced wherever it occurs
 
     A name without an underscore is also a word of English: it is taken for an argument only where "=" follows.
 
@@ -160,9 +160,9 @@ def in_command_words(text: str, flags: Mapping[str, str]) -> str:
     '--rank 0 is out of range. Raise --max-length.'
     """
     for argument, flag in flags.items():
-        if "=" in argument:
+        if not argument.isidentifier():
             text = text.replace(argument, flag)
-    names = [re.escape(name) for name in sorted(flags, key=len, reverse=True) if "=" not in name]
+    names = [re.escape(name) for name in sorted(flags, key=len, reverse=True) if name.isidentifier()]
     alone = [name for name in names if "_" in name]
     if names:
         text = re.sub(rf"{BEFORE}({'|'.join(names)})=({VALUE})?", lambda found: _as_flag(found, flags), text)
