@@ -1,5 +1,6 @@
 """Numbers in, Figure out: every picture of the course, legible from the last row."""
 
+from .capacity import capacity
 from .choosing import merge_survival, sweep_points, variant_update
 from .conversations import lengths
 from .counting import layer_to_scale, parameter_bars, shares_by_size, stacked_gigabytes
@@ -11,11 +12,12 @@ from .pictures import picture_rows
 from .style import BLUE, GREEN, GREY, ORANGE, new_figure, png, style_axes
 from .sweeps import strips, timeline, with_errors
 from .training import before_after, compare_losses, draw_loss, fits, loss_curve, memory_bars, smooth
+from .validation import validation_curves
 
 __all__ = [
-    "BLUE", "GREEN", "GREY", "ORANGE", "approximations", "before_after", "code_use", "compare_losses", "draw_loss",
-    "fits", "grid", "layer_to_scale", "lengths", "lines", "loss_curve", "many_machines", "matrices", "memory_bars",
+    "BLUE", "GREEN", "GREY", "ORANGE", "approximations", "before_after", "capacity", "code_use", "compare_losses",
+    "draw_loss", "fits", "grid", "layer_to_scale", "lengths", "lines", "loss_curve", "many_machines", "matrices", "memory_bars",
     "merge_survival", "moved", "new_figure", "parameter_bars", "picture_rows", "png",
     "rounding", "shares_by_size", "smooth", "spread", "stacked_gigabytes", "strips", "style_axes",
-    "sweep_points", "target_and_yours", "timeline", "variant_update", "with_errors",
+    "sweep_points", "target_and_yours", "timeline", "validation_curves", "variant_update", "with_errors",
 ]  # fmt: skip

@@ -1,5 +1,7 @@
 """The pictures: what is drawn is what was given."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -33,10 +35,25 @@ def test_drawing_again_replaces():
     assert len(axes.lines) == 2 and len(figure.axes) == 1
 
 
-def test_before_after_bars():
-    axes = plots.before_after({"exact": 0.0, "day": 0.25}, {"exact": 0.9, "day": 1.0}, "title").axes[0]
-    assert [bar.get_height() for bar in axes.patches] == pytest.approx([0, 25, 90, 100])
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["exact", "day"]
+def share(value, low, high, n=40):
+    return SimpleNamespace(value=value, low=low, high=high, n=n)
+
+
+def test_before_after_has_a_bar_with_its_interval_for_each_model_and_measure():
+    models = {
+        "before": {"exact": share(0.0, 0.0, 0.09), "day": share(0.25, 0.14, 0.40)},
+        "after": {"exact": share(0.9, 0.77, 0.96), "day": share(1.0, 0.91, 1.0)},
+    }
+    first, second = plots.before_after({"new phrasings": models, "by hand": models}).axes
+    for axes, name in ((first, "new phrasings"), (second, "by hand")):
+        assert [bar.get_height() for bar in axes.patches] == pytest.approx([0, 25, 90, 100])
+        assert [label.get_text() for label in axes.get_xticklabels()] == ["exact", "day"]
+        assert axes.get_title(loc="left") == f"{name}: 40 messages for each bar"
+        lines = [segment[:, 1] for group in axes.collections for segment in group.get_segments()]
+        assert np.array(lines) == pytest.approx(np.array([[0, 9], [14, 40], [77, 96], [91, 100]]))
+        assert [text.get_text() for text in axes.texts] == ["0", "25", "90", "100"]
+        assert all(text.get_position()[1] > 100 * one.high for text, one in
+                   zip(axes.texts, [one for found in models.values() for one in found.values()], strict=True))
 
 
 def test_memory_bars_are_megabytes():
@@ -48,6 +65,26 @@ def test_compare_losses_has_a_line_each():
     axes = plots.compare_losses({"one": history([2, 1]), "two": history([3, 2])}).axes[0]
     assert [line.get_label() for line in axes.lines] == ["one", "two"]
     assert list(axes.lines[1].get_ydata()) == [3, 2]
+    assert axes.get_yscale() == "log"  # 0.14 beside 0.10 is one line on another scale
+
+
+def test_validation_curves_have_one_colour_for_each_kind_and_circle_the_lowest():
+    rows = history([9, 8, 7, 6, 4, 3, 2, 1])
+    rows[3]["validation_loss"], rows[5]["validation_loss"], rows[7]["validation_loss"] = 3.0, 0.5, 0.75
+    axes = plots.validation_curves({"one": rows, "two": rows, "short": history([2, 1])}).axes[0]
+    assert axes.get_yscale() == "log"
+    colors = {line.get_label(): line.get_color() for line in axes.lines if line.get_label()[0] != "_"}
+    assert {label.split(", ")[1]: color for label, color in colors.items()} == {
+        "training": plots.BLUE, "validation": plots.ORANGE,
+    }  # fmt: skip
+    assert len(colors) == 5 and len(set(colors.values())) == 2
+    dashes = {line.get_label(): line.get_linestyle() for line in axes.lines}
+    assert dashes["one, training"] == dashes["one, validation"] != dashes["two, validation"]
+    circles = [line for line in axes.lines if line.get_marker() == "o"]
+    assert [(*line.get_xdata(), *line.get_ydata()) for line in circles] == [(6, 0.5), (6, 0.5)]
+    curve = next(line for line in axes.lines if line.get_label() == "one, training")
+    assert list(curve.get_xdata()) == [5, 6, 7, 8]
+    assert list(curve.get_ydata()) == pytest.approx(plots.smooth([9, 8, 7, 6, 4, 3, 2, 1])[4:])
 
 
 def test_matrices_paint_every_value_on_one_scale():

@@ -1,0 +1,78 @@
+"""What costs a second: labels from the words of a message alone, by its nearest neighbour or by a linear classifier."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from ..errors import LabError
+from ..tasks import OwnTask
+
+READ = 50_000  # rows of training that are counted
+Answerer = Callable[[Sequence[Mapping]], list[str]]
+
+
+def nearest(own: OwnTask) -> Answerer:
+    """A function of rows: to each the answer of the training row whose words are most like it (retrieval).
+
+    Single words and pairs count, the rarer the more (TF-IDF); alike is the cosine of the angle between two rows.
+
+    Parameters
+    ----------
+    own : OwnTask of prompts and answers
+
+    Returns
+    -------
+    function, rows of {"prompt"} -> list of str
+
+    Raises
+    ------
+    LabError
+        The task is one of conversations.
+    """
+    from sklearn.neighbors import KNeighborsClassifier
+
+    return _fitted(own, KNeighborsClassifier(1, metric="cosine"))
+
+
+def word_classifier(own: OwnTask) -> Answerer:
+    """A function of rows: to each the label that a logistic regression on its weighted words (TF-IDF) gives it.
+
+    Parameters
+    ----------
+    own : OwnTask whose answers are labels
+
+    Returns
+    -------
+    function, rows of {"prompt"} -> list of str
+
+    Raises
+    ------
+    LabError
+        The answers are not labels, or training has one label only.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    check_labels(own)
+    return _fitted(own, LogisticRegression(C=10, max_iter=1000))
+
+
+def check_labels(own: OwnTask) -> None:
+    """Raise a LabError unless a classifier can be trained on a task: its answers are labels, two of them at least."""
+    if own.metric != "labels":
+        raise LabError(f"The answers of {own.name!r} are not labels: a classifier has nothing to choose from.")
+    if len(set(own["train"][:READ]["answer"])) < 2:
+        raise LabError(f"All training rows of {own.name!r} have one label: give rows of two labels or more.")
+
+
+def _fitted(own: OwnTask, classifier) -> Answerer:
+    """A classifier of TF-IDF vectors, trained on the task's training rows."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.pipeline import make_pipeline
+
+    if own.kind != "answers":
+        raise LabError(f"{own.name!r} is of conversations: give a task of prompts and answers.")
+    rows = own["train"][:READ]
+    words = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b", ngram_range=(1, 2))
+    try:
+        model = make_pipeline(words, classifier).fit(rows["prompt"], rows["answer"])
+    except ValueError as error:
+        raise LabError(f"The training prompts of {own.name!r} have no words to count ({error}).") from error
+    return lambda rows: [str(answer) for answer in model.predict([row["prompt"] for row in rows])] if len(rows) else []

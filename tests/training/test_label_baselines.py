@@ -1,0 +1,129 @@
+"""Labels without training the model: from words, from likelihoods, from the frozen model's states."""
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+from tiny_runs import save_tiny
+
+from lab_utils import report_card, scores, tasks
+from lab_utils.errors import LabError
+from lab_utils.evaluate import answer_losses
+from lab_utils.finetune import Recipe, attach_adapter, encode
+from lab_utils.finetune.supervision import prompt_ids
+from lab_utils.models import load_tokenizer
+from lab_utils.report_card.probing import hidden_states
+
+SAID = {
+    "late": ("my order is late", "still no parcel", "where is it"), "bill": ("the bill is wrong", "send a receipt"),
+    "lost password": ("I cannot log in", "the code never comes"),
+}  # fmt: skip
+LATE = {"prompt": "late", "answer": "late"}
+
+
+@pytest.fixture(scope="module")
+def own():
+    rows = [{"text": f"{text} {n}", "label": label} for n in range(8) for label, said in SAID.items() for text in said]
+    return tasks.own(rows, prompt="text", answer="label", system="Sort: late, bill, lost password.", name="labels")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    from transformers import AutoModelForCausalLM
+
+    folder = tmp_path_factory.mktemp("tiny")
+    save_tiny(folder)
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(), load_tokenizer("smollm2-135m")
+
+
+@pytest.mark.parametrize("shots", [0, 2])
+def test_a_labels_likelihood_is_that_of_reading_it_whole(own, tiny, shots):
+    """Against one forward pass per label without any cache; labels have two tokens and three, prompts any length."""
+    rows = [*list(own["test"])[:3], {"prompt": "a longer message, in which much is said", "answer": "late"}]
+    before = scores.few_shots(own, shots)
+    found = report_card.label_likelihoods(*tiny, own, rows, shots=before, batch_size=3, end=True)
+    for column, label in enumerate(own.labels):
+        read = answer_losses(*tiny, [{**row, "answer": label} for row in rows], own, shots=before)
+        expected = [-loss * tokens for loss, tokens in zip(read.losses, read.tokens, strict=True)]
+        assert found[:, column].tolist() == pytest.approx(expected, abs=1e-3)
+
+
+def test_without_the_end_of_turn_a_labels_tokens_are_left(own, tiny):
+    model, tokenizer = tiny
+    found = report_card.label_likelihoods(model, tokenizer, own, [LATE])[0]
+    for value, label in zip(found.tolist(), own.labels, strict=True):
+        ids = encode(tokenizer, own, "late", label).input_ids
+        asked, count = prompt_ids(tokenizer, own, "late"), len(ids) - 1
+        with torch.no_grad():
+            log = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        expected = sum(log[place - 1, ids[place]].item() for place in range(len(asked), count))
+        assert value == pytest.approx(expected, abs=1e-3)
+
+
+def test_one_message_alone_and_messages_that_are_equal(own, tiny):
+    one = report_card.label_likelihoods(*tiny, own, [LATE])
+    twice = report_card.label_likelihoods(*tiny, own, [LATE] * 2)
+    assert one.shape == (1, 3) and torch.allclose(twice, one.expand(2, 3), atol=1e-4)
+
+
+def test_what_a_probe_reads_is_the_state_at_the_end_of_each_prompt_alone(own, tiny):
+    model, tokenizer = tiny
+    rows = list(own["test"])[:4]
+    found = torch.tensor(hidden_states(model, tokenizer, own, rows, batch_size=3))
+    for row, states in zip(rows, found, strict=True):
+        ids = torch.tensor([prompt_ids(tokenizer, own, row["prompt"])])
+        with torch.no_grad():
+            expected = model(ids, output_hidden_states=True).hidden_states[-1][0, -1]
+        assert torch.allclose(states, expected, atol=1e-4)
+
+
+def test_a_probe_leaves_the_adapter_out_and_the_model_alone(own, tiny):
+    model, tokenizer = tiny
+    rows, recipe = list(own["train"]), Recipe(model="smollm2-135m", rank=4)
+    plain = report_card.probe(model, tokenizer, own, rows)(rows)
+    adapted = attach_adapter(copy.deepcopy(model), recipe)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(generator=torch.Generator().manual_seed(0))
+    before = {name: one.clone() for name, one in adapted.named_parameters()}
+    assert report_card.probe(adapted, tokenizer, own, rows)(rows) == plain
+    assert all(torch.equal(before[name], one) for name, one in adapted.named_parameters())
+    right = sum(label == row["answer"] for label, row in zip(plain, rows, strict=True))
+    assert right / len(rows) > 0.8  # what it learned from
+    assert report_card.probe(model, tokenizer, own, rows)([]) == []
+
+
+def test_words_find_their_label_and_the_nearest_of_a_training_row_is_itself(own):
+    train, test = list(own["train"]), list(own["test"])
+    for answerer in (scores.nearest(own), scores.word_classifier(own)):
+        assert answerer(train) == [row["answer"] for row in train]
+        assert answerer(test) == [row["answer"] for row in test] and answerer([]) == []
+    nearest = scores.nearest(own)
+    assert nearest([{"prompt": "a receipt, a RECEIPT"}, {"prompt": "which code"}]) == ["bill", "lost password"]
+
+
+@pytest.mark.parametrize("ask", [
+    lambda text, chat, tiny: scores.word_classifier(text), lambda text, chat, tiny: scores.nearest(chat),
+    lambda text, chat, tiny: report_card.label_likelihoods(*tiny, text, list(text["test"])),
+    lambda text, chat, tiny: report_card.probe(*tiny, text, list(text["train"])),
+])  # fmt: skip
+def test_what_is_no_label_is_refused(ask, tiny):
+    text = tasks.own([{"prompt": f"say {n}", "answer": f"{n} and all that follows it"} for n in range(30)])
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+    chat = tasks.own([{"messages": turns}] * 10, messages="messages")
+    with pytest.raises(LabError, match=r"not labels|conversations"):
+        ask(text, chat, tiny)
+
+
+def test_too_little_to_learn_from_is_refused(own, tiny):
+    rows = list(own["train"])
+    few = [next(row for row in rows if row["answer"] == label) for label in own.labels]
+    with pytest.raises(LabError, match="3 examples are too few"):
+        report_card.probe(*tiny, own, few)
+    with pytest.raises(LabError, match="no examples"):
+        report_card.label_likelihoods(*tiny, own, [])
+    late = dataclasses.replace(own, data={"train": own["train"].filter(lambda row: row["answer"] == "late")})
+    with pytest.raises(LabError, match="one label"):
+        scores.word_classifier(late)
