@@ -1,4 +1,4 @@
-"""What each way to merge costs: loss, distance to the adapter, bytes, seconds; and what 4 bits leave of an update."""
+"""What each way to merge costs: loss, distance to the adapter, bytes, seconds; and what peft's merge leaves of ΔW."""
 
 import math
 import time
@@ -79,7 +79,7 @@ def compare_merges(model, batch: dict, original=None) -> list[dict]:
     if original is not None:
         ways[f"into original, {_name(dtype)}"] = lambda: merging.into_original(model, original, dtype)
     if any(is_four_bit(layer) for layer in base_model(model).modules()):
-        ways["back into 4 bits"] = lambda: merging.into_four_bits(model)
+        ways["back onto its own 4 bits"] = lambda: merging.into_four_bits(model)
         ways["repacked, then merged"] = _repacked_merge(model, dtype)
     for way, merge in ways.items():
         if merge is None:
@@ -153,7 +153,7 @@ def _row(way: str, model, batch: dict, exact: torch.Tensor, targets: torch.Tenso
 
 @dataclass(frozen=True)
 class Survival:
-    """What rounding W + ΔW to 4 bits leaves of ΔW in one layer.
+    """What rounding W + ΔW back to the base's own 4 bits leaves of ΔW in one layer.
 
     Attributes
     ----------
@@ -184,7 +184,7 @@ def delta_weights(model, layers: list[str]) -> dict[str, torch.Tensor]:
 
 
 def survival(model, layer: str, scale: float = 1.0) -> Survival:
-    """Merge one layer back into 4 bits, as peft's `merge_and_unload` does, and look what came of the update.
+    """Round one layer's W + ΔW back to its own 4 bits, as peft's `merge_and_unload` does, and measure what arrives.
 
     Parameters
     ----------

@@ -1,8 +1,9 @@
 """Turning a model with adapters into plain weights: three places to merge into, and a merge that checks itself.
 
 A merge adds ΔW = scaling · B·A to W once and for all. On plain weights that costs one rounding. A 4-bit base leaves a
-choice of W: the weights that the 4-bit codes stand for (`into_dequantized`), the ones they were made from
-(`into_original`), or the codes again (`into_four_bits`). Only the first answers as the adapter did in training.
+choice of W: the weights that the 4-bit codes mean (`into_dequantized`), the ones they were made from (`into_original`),
+or the codes themselves (`into_four_bits`). Only the first answers as the adapter did in training. The last rounds back
+onto the levels that the weights lie on already; what other formats keep of an update, `grids.what_is_left` measures.
 `merge` holds the result against the unmerged adapter and raises where it strays. No function here changes the model.
 """
 
@@ -95,9 +96,11 @@ def into_original(model, original, dtype: torch.dtype | None = None):
 
 
 def into_four_bits(model):
-    """What peft's `merge_and_unload` makes of a 4-bit model: W + ΔW, rounded to 4 bits again. A trap.
+    """What peft's `merge_and_unload` makes of a 4-bit model: W + ΔW, rounded to the levels that W lies on. A trap.
 
-    Where ΔW is smaller than the steps between the 16 values, nearly all of it is rounded away. See `survival`.
+    Where ΔW is smaller than half a step between the levels, nearly all of it is rounded away: see `survival`. It is not
+    the four bits that do it. Rounded to another 4-bit format, whose levels lie elsewhere, much of ΔW arrives: see
+    `what_is_left`.
 
     Returns
     -------
@@ -296,8 +299,9 @@ ADVICE = {
     "Load the base again, put the adapter on, and merge before anything else.",
     "original": "The adapter was trained on other weights than these and fixes their errors too. Merge with "
     "into='dequantized', or train the adapter on the unquantized base (quantization='none').",
-    "4-bit": "Rounding to 4 bits again takes most of so small an update away. Merge with into='dequantized' "
-    "and keep 16 bits, or serve the 4-bit base with the adapter unmerged.",
+    "4-bit": "Rounding back to the levels that the base lies on takes most of so small an update away. Merge with "
+    "into='dequantized' and keep 16 bits, or serve the 4-bit base with the adapter unmerged. A smaller file: round the "
+    "dequantized merge to a format with other levels (merging.what_is_left), and measure what it answers.",
     "dequantized": "The result's dtype cannot hold the update. Merge into a wider one, dtype=torch.float32.",
 }
 

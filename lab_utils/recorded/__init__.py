@@ -4,10 +4,12 @@ from .bits import perplexity_by_bits
 from .learning_curve import curve_points, load_learning_curve
 from .memory import memory_measurements
 from .pictures import Samples, load_samples
+from .rank_and_alpha import best_rate, reader_runs
+from .requantization import requantized_merges
 from .update import weight_update
 from .variants import by_variant, load_variants
 
 __all__ = [
-    "Samples", "by_variant", "curve_points", "load_learning_curve", "load_samples", "load_variants",
-    "memory_measurements", "perplexity_by_bits", "weight_update",
+    "Samples", "best_rate", "by_variant", "curve_points", "load_learning_curve", "load_samples", "load_variants",
+    "memory_measurements", "perplexity_by_bits", "reader_runs", "requantized_merges", "weight_update",
 ]  # fmt: skip

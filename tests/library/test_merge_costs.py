@@ -61,8 +61,8 @@ def test_the_rows_hold_what_they_say(model, tiny_llama, batch):
         assert row["kl"] == pytest.approx(kl.item(), rel=1e-3, abs=1e-7)
         assert row["max_difference"] == pytest.approx((theirs - expected).abs().max().item(), rel=1e-3, abs=1e-4)
         assert row["top1"] == pytest.approx((theirs.argmax(-1) == expected.argmax(-1)).float().mean().item())
-    assert rows["into dequantized, float32"]["kl"] < 1e-8 < 1e-3 < rows["back into 4 bits"]["kl"]
-    assert rows["base, no adapter"]["seconds"] == 0 < rows["back into 4 bits"]["seconds"]
+    assert rows["into dequantized, float32"]["kl"] < 1e-8 < 1e-3 < rows["back onto its own 4 bits"]["kl"]
+    assert rows["base, no adapter"]["seconds"] == 0 < rows["back onto its own 4 bits"]["seconds"]
 
 
 def test_the_sizes_are_those_of_the_tensors(model, batch):
@@ -71,8 +71,8 @@ def test_the_sizes_are_those_of_the_tensors(model, batch):
     rank_4 = 4 * 2 * (2 * (64 + 64) + 2 * (64 + 32) + 3 * (64 + 128))
     assert rows["into dequantized, float32"] >= 4 * (norms + embedding + matrices)
     assert rows["adapter, unmerged"] - rows["base, no adapter"] == 4 * rank_4
-    assert rows["back into 4 bits"] == rows["base, no adapter"]
-    saved = rows["into dequantized, float32"] - rows["back into 4 bits"]
+    assert rows["back onto its own 4 bits"] == rows["base, no adapter"]
+    saved = rows["into dequantized, float32"] - rows["back onto its own 4 bits"]
     assert 3.4 * matrices < saved < 3.5 * matrices  # 4 bytes become half a byte, and a block's absmax
 
 

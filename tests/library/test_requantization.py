@@ -1,0 +1,55 @@
+"""The recorded merges: what the file says is what the page may say, and a damaged file is named."""
+
+import json
+
+import pytest
+
+from lab_utils.errors import LabError
+from lab_utils.recorded import requantized_merges
+from lab_utils.recorded.requantization import DESTINATIONS, FILE, GRIDS, NO_ADAPTER
+
+
+def line(grid, into, **changes) -> dict:
+    left = {} if into == NO_ADAPTER else dict.fromkeys(("kept", "noise", "cosine", "changed"), 0.5)
+    return {"grid": grid, "destination": into, "loss": 0.1, "right": 3, "messages": 4, "seconds": 1.0,
+            "provenance": {}, **left, **changes}  # fmt: skip
+
+
+def write(folder, lines) -> None:
+    (folder / FILE).write_text("".join(f"{json.dumps(one)}\n" for one in lines), encoding="utf-8")
+
+
+def test_what_page_10_says_of_the_recorded_merges_is_so():
+    table = requantized_merges()
+    for grid in {grid for grid, _ in table}:
+        whole = table[grid, "float32"]
+        assert whole.kept == pytest.approx(1) and whole.noise < 1e-6 and whole.right > 0.8 * whole.messages
+        assert table[grid, "float16"].right >= whole.right - 1 and table[grid, "Q8_0"].right >= whole.right - 1
+        own = table[grid, grid]
+        assert table[grid, NO_ADAPTER].right == 0
+        if grid.startswith(("NF4", "Q4", "FP4")):  # four bits: a step is larger than the update
+            assert own.right == 0 and own.kept < 0.1
+    for grid, into in (("NF4", "Q4_0"), ("NF4", "Q4_1"), ("Q4_1", "NF4"), ("Q4_1", "Q4_0")):
+        assert table[grid, into].right >= 30 and table[grid, into].cosine < 0.2  # the cosine foretells nothing
+    assert table["NF4", "FP4"].right == 0 < table["Q4_1", "FP4"].right
+    assert all(one.messages == 40 and one.provenance["versions"] for one in table.values())
+
+
+def test_a_grid_that_is_not_complete_is_left_out(tmp_path):
+    cells = [line(grid, into) for grid in GRIDS[:2] for into in DESTINATIONS] + [line(GRIDS[2], "NF4")]
+    write(tmp_path, cells)
+    assert {grid for grid, _ in requantized_merges(tmp_path)} == set(GRIDS[:2])
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda cells: cells[:9], lambda cells: cells[:-1], lambda cells: [*cells, line("NF4", "NF4", messages=5)],
+        lambda cells: [*cells[:-2], line(GRIDS[1], "float32", loss=float("nan")), cells[-1]],
+        lambda cells: [line("NF4", "NF4", colour="red"), *cells[1:]],
+    ],
+)  # fmt: skip
+def test_a_damaged_record_is_named_with_its_way_out(tmp_path, spoil):
+    write(tmp_path, spoil([line(grid, into) for grid in GRIDS[:2] for into in DESTINATIONS]))
+    with pytest.raises(LabError, match=r"record_requantization\.py"):
+        requantized_merges(tmp_path)
