@@ -99,6 +99,20 @@ def _added_factors(in_A=lambda share: share):
     return A_first, B_first
 
 
+def _with_products(product, scaling=lambda alpha, A, B: alpha / len(A)):
+    """merge_two with another product of A and B, or another scaling."""
+
+    def wrong(weight, A1, B1, A2, B2, alpha, shares):
+        first, second = (scaling(alpha, A, B) * product(A, B) for A, B in ((A1, B1), (A2, B2)))
+        return weight + shares[0] * first + shares[1] * second
+
+    return wrong
+
+
+def _update(A, B):
+    return B @ A
+
+
 def _stacked(in_A=lambda f: 1.0, in_B=lambda f: f, turned=False):
     """stack_two with other factors in A and in B, or with the Bs in the opposite order."""
 
@@ -164,6 +178,24 @@ EXERCISES = (
                     _merged(lambda alpha, r, other, s, _: s * alpha / other, _plain),
                     _both(lambda alpha, r, other, s, _: s * alpha / (r + other)),
                 ),
+            ),
+            Mistake(
+                "A·B instead of B·A",
+                "A is (rank, in) and B is (out, rank): the update is B @ A, of the weight's shape (out, in).",
+                wrong=(_with_products(lambda A, B: A @ B), _with_products(lambda A, B: A.T @ B.T)),
+            ),
+            Mistake(
+                "the layer's size taken for the rank",
+                "The rank is the side that A and B share: A.shape[0], which is B.shape[1].",
+                wrong=(
+                    _with_products(_update, lambda alpha, A, B: alpha / B.shape[0]),
+                    _with_products(_update, lambda alpha, A, B: alpha / A.shape[1]),
+                ),
+            ),
+            Mistake(
+                "alpha / √rank",
+                "That is rsLoRA's scaling. These adapters were trained with alpha / rank.",
+                wrong=(_both(lambda alpha, r, other, s, _: s * alpha / r**0.5),),
             ),
             Mistake(
                 "raw alpha instead of alpha / rank",
@@ -234,6 +266,22 @@ EXERCISES = (
                 "the factor in A and in B",
                 "B·A then holds its square. Multiply one of the two by it.",
                 wrong=(_stacked(in_A=lambda f: f),),
+            ),
+            Mistake(
+                "the factors swapped",
+                "factors[0] is the first adapter's.",
+                wrong=(
+                    lambda A1, B1, A2, B2, f: stack_two(A1, B1, A2, B2, f[::-1]),
+                    lambda A1, B1, A2, B2, f: (torch.cat([f[1] * A1, f[0] * A2]), torch.cat([B1, B2], dim=1)),
+                ),
+            ),
+            Mistake(
+                "the sign of a factor lost",
+                "√|factor| in A and in B multiplies to |factor|, which is another update where the factor is negative.",
+                wrong=(
+                    _stacked(lambda f: abs(f) ** 0.5, lambda f: abs(f) ** 0.5), _stacked(in_B=abs),
+                    _stacked(abs, _one),
+                ),
             ),
             Mistake(
                 "√ of a negative factor",

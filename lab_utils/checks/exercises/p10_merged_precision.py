@@ -57,6 +57,13 @@ def _counted(count, before=lambda w, d: _scaled(w), after=lambda w, d: _scaled(w
     return lambda weight, delta, code: count(_codes(before(weight, delta), code), _codes(after(weight, delta), code))
 
 
+def _next_entry(right=False):
+    """changed_codes with the place where a value would be inserted into the code."""
+    return lambda weight, delta, code: _differ(
+        *(torch.searchsorted(code, _scaled(w).contiguous(), right=right) for w in (weight, weight + delta))
+    )
+
+
 def _differ(old, new):
     return int((old != new).sum())
 
@@ -130,6 +137,22 @@ EXERCISES = (
                 "the old absmax for the new weights",
                 "The merged weights are quantized again: a block whose largest weight has changed has another absmax.",
                 wrong=(_counted(_differ, after=lambda w, d: (w + d) / w.abs().amax(dim=1, keepdim=True)),),
+            ),
+            Mistake(
+                "the largest weight instead of the largest size",
+                "A block's largest weight in size may be negative: take the absolute values first, then the maximum.",
+                wrong=(
+                    _counted(
+                        _differ, lambda w, d: w / w.amax(dim=1, keepdim=True),
+                        lambda w, d: (w + d) / (w + d).amax(dim=1, keepdim=True),
+                    ),
+                ),
+            ),
+            Mistake(
+                "the next entry instead of the nearest",
+                "searchsorted and bucketize give the first entry that is not smaller. Compare with the middles between "
+                "entries, or take the smallest distance.",
+                wrong=(_next_entry(), _next_entry(right=True)),
             ),
             Mistake(
                 "the update quantized by itself",
