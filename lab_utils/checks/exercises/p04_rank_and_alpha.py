@@ -90,7 +90,7 @@ EXERCISES = (
             Mistake("raw alpha", "Divide alpha by the rank, or by its root.", wrong=(lambda alpha, r, rs: alpha,)),
             Mistake(
                 "upside down",
-                "alpha stands above the line: a larger alpha makes the effect larger, a larger rank smaller.",
+                "alpha is the numerator: a larger alpha makes the effect larger, a larger rank smaller.",
                 wrong=(lambda alpha, r, rs: (r**0.5 if rs else r) / alpha, lambda alpha, r, rs: r / alpha),
             ),
             Mistake(
@@ -107,6 +107,30 @@ EXERCISES = (
                 "the two cases swapped",
                 "use_rslora=True is the one with the root.",
                 wrong=(lambda alpha, r, rs: alpha / (r if rs else r**0.5),),
+            ),
+            Mistake(
+                "multiplied instead of divided",
+                "With more directions each has to count for less: divide alpha by the rank or its root.",
+                wrong=(lambda alpha, r, rs: alpha * (r**0.5 if rs else r), lambda alpha, r, rs: alpha * r),
+            ),
+            Mistake(
+                "squared instead of rooted",
+                "rsLoRA takes the square root of the rank, rank**0.5, not its square.",
+                wrong=(lambda alpha, r, rs: alpha / (r**2 if rs else r),),
+            ),
+            Mistake(
+                "rounded",
+                "The scaling is a fraction: divide with /, and do not round.",
+                wrong=(
+                    lambda alpha, r, rs: float(alpha // (r**0.5 if rs else r)),
+                    lambda alpha, r, rs: float(round(alpha / (r**0.5 if rs else r))),
+                    lambda alpha, r, rs: alpha // r if not rs else alpha / r**0.5,
+                ),
+            ),
+            Mistake(
+                "always 2",
+                "2 is the scaling only where alpha is twice the rank. Compute it from the arguments.",
+                wrong=(lambda alpha, r, rs: 2.0,),
             ),
             Mistake(
                 "√ of the whole fraction",
@@ -146,6 +170,30 @@ EXERCISES = (
                 wrong=(lambda alpha, r, new: alpha / r, lambda alpha, r, new: alpha / new),
             ),
             Mistake(
+                "2 × rank by habit",
+                "That is a habit, not the alpha you found. Keep the old α/r, whatever it was.",
+                wrong=(lambda alpha, r, new: 2.0 * new, lambda alpha, r, new: 2 * new),
+            ),
+            Mistake(
+                "the old rank forgotten",
+                "Divide by the old rank: alpha grows with the ratio of the two ranks.",
+                wrong=(lambda alpha, r, new: float(alpha * new), lambda alpha, r, new: alpha * new),
+            ),
+            Mistake(
+                "the ratio without alpha",
+                "The ratio of the ranks is what alpha is multiplied by.",
+                wrong=(lambda alpha, r, new: new / r, lambda alpha, r, new: r / new),
+            ),
+            Mistake(
+                "rounded",
+                "The new alpha may be a fraction: divide with /, and do not round.",
+                wrong=(
+                    lambda alpha, r, new: float(alpha * new // r), lambda alpha, r, new: alpha * new // r,
+                    lambda alpha, r, new: float(alpha // r * new), lambda alpha, r, new: alpha * (new // r),
+                    lambda alpha, r, new: round(alpha * new / r),
+                ),
+            ),
+            Mistake(
                 "√ of the ratio",
                 "That keeps α/√r, the scaling of rsLoRA. Here α/r is to stay.",
                 wrong=(lambda alpha, r, new: alpha * (new / r) ** 0.5,),
@@ -156,7 +204,10 @@ EXERCISES = (
             "new_alpha / new_rank = alpha / rank. Solve this for new_alpha.",
             "alpha times the ratio of the new rank to the old one.",
         ),
-        reward="You can change the rank without changing the size of the update: the fair way to compare ranks.",
+        reward=(
+            "You can change the rank and keep the scaling. That does not keep the size of the update, since more "
+            "directions add up to more: compare size_of_update after training at ranks 2 and 32."
+        ),
     ),
     Exercise(
         name="adapter_with_dropout", page=4, title="Where dropout acts",
@@ -186,6 +237,19 @@ EXERCISES = (
                 "mask inverted",
                 "keep_mask is True where an entry stays.",
                 wrong=(_input(lambda x, keep, p: x * ~keep / (1 - p)), _input(lambda x, keep, p: x * ~keep)),
+            ),
+            Mistake(
+                "the counted share instead of p",
+                "Divide by 1 - p, the share that is kept on average, not by what this mask happens to keep.",
+                wrong=(
+                    _input(lambda x, keep, p: x * keep / keep.float().mean()),
+                    _input(lambda x, keep, p: x * keep / keep.float().mean(1, keepdim=True)),
+                ),
+            ),
+            Mistake(
+                "one mask for all examples",
+                "Each example has its own row of keep_mask.",
+                wrong=(_input(lambda x, keep, p: x * keep[:1] / (1 - p)),),
             ),
             Mistake(
                 "rescaled the wrong way",
