@@ -3,6 +3,7 @@
 import inspect
 import re
 from statistics import NormalDist
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -36,7 +37,7 @@ def not_implemented(*_):
 STUBS = {"None": lambda *_: None, "...": lambda *_: ..., "NotImplementedError": not_implemented}
 
 
-@each_exercise
+@pytest.mark.parametrize("name", ["outer_product", "initial_adapter"])  # of the others: the next test
 @pytest.mark.parametrize("stub", STUBS.values(), ids=STUBS)
 def test_a_stub_is_unsolved_and_told_so_politely(name, stub, no_pictures):
     report = checks.check(name, stub)
@@ -50,6 +51,7 @@ def test_a_stub_shows_a_worked_example_and_no_code_to_paste(name, no_pictures):
     """Code is folded, after the hints; an exercise with many right answers has its example on the page."""
     exercise = EXERCISES[name]
     report = checks.check(name, lambda *_: None)
+    assert report.status == "open" and report.text.startswith("○ Not solved yet") and "✗" not in report.text
     for function in (exercise.spec, exercise.solution):
         assert source(function).splitlines()[-1].strip() not in report.text
     summaries = [summary for summary, *_ in report.folded]
@@ -312,9 +314,11 @@ def test_every_exercise_of_a_page_that_exists_is_on_it_unsolved():
     ]
     assert not missing
     for _page, name, text in stub_cells():
-        space = {"checks": checks, "torch": torch, "Tensor": torch.Tensor}
+        asked = {}
+        space = {"checks": SimpleNamespace(check=asked.__setitem__), "torch": torch, "Tensor": torch.Tensor}
         exec(text, space)
-        assert checks.check(name, space[name]).status == "open"
+        assert asked == {name: space[name]}
+        assert engine.Attempt([engine.run(EXERCISES[name], space[name], EXERCISES[name].demo)]).unsolved
         parameters = list(inspect.signature(space[name]).parameters)
         assert parameters == list(inspect.signature(EXERCISES[name].solution).parameters)
         assert space[name].__doc__

@@ -1,9 +1,8 @@
 """Every page whose cells meet the card, on a pretended one: `tests/support/pretended_pages.py` runs them, in fast mode.
 
 A T4 computes in float16 with loss scaling, an A100 in bfloat16. The T4 comes twice in its machine, as on Kaggle, where
-nothing may be spread over both. Pages 01 to 04, 11 and 13 never ask which device there is, nor do 05 and 06:
-test_notebooks.py holds that. What a pretended card cannot show is in `lab_utils.pretended`: kernels' numerics, speed,
-memory beyond tensors.
+nothing may be spread over both. Pages 01 to 06, 11 and 13 never ask which device there is: test_notebooks.py holds
+that. What a pretended card cannot show is in `lab_utils.pretended`: kernels' numerics, speed, memory beyond tensors.
 """
 
 import functools
@@ -20,11 +19,11 @@ from lab_utils.notebook.notebook_files import read_notebook
 
 RUNNER = ROOT / "tests" / "support" / "pretended_pages.py"
 PAGES = {
-    "2xT4": ("05", "06", "00", "07", "08", "09", "10", "12", "14", "A", "explorers"),
+    "2xT4": ("00", "07", "08", "09", "10", "12", "14", "A", "explorers"),
     "A100": ("08", "12"),  # those that train in the card's dtype; of 12, what the dtype decides
 }
-NEVER_ASK = {"01", "02", "03", "04", "11", "13"}
-ON_THE_PROCESSOR = {"05": 0, "06": 0, "A": 2**20}  # page -> bytes on the card: peft reads files by way of it
+NEVER_ASK = {"01", "02", "03", "04", "05", "06", "11", "13"}
+ON_THE_PROCESSOR = {"A": 2**20}  # page -> bytes on the card: peft reads files by way of it
 
 
 @functools.cache

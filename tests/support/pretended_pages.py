@@ -1,4 +1,4 @@
-"""Pages on a pretended card, in a process of their own: `python pretended_pages.py T4 FOLDER 05 06 …`.
+"""Pages on a pretended card, in a process of their own: `python pretended_pages.py T4 FOLDER 07 08 …`.
 
 Each page's cells run one after the other in fast mode, with a stand-in of the embedded model, small enough for a test.
 What a cell ends with is drawn, as a notebook draws it. A line of JSON says what became of each page.
@@ -17,14 +17,6 @@ import warnings
 from pathlib import Path
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
-SHAPES = {
-    "thin": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2},
-    "wide": {
-        "hidden_size": 576, "intermediate_size": 64, "num_hidden_layers": 28, "num_attention_heads": 9,
-        "num_key_value_heads": 3, "vocab_size": 64,
-    },
-}  # fmt: skip
-STAND_IN = {"05": "wide", "06": "wide"}  # they look at the real widths; thin for all others
 WITH_PICTURES = {"2xT4"}  # the tiny painter and Keras' Gemma compute in float32 on every card
 ADAPTED = {"10", "A"}  # pages that load the adapters that come with the course
 ABOUT_THE_REAL_MODEL = {"A"}  # its assertions say what the real weights do
@@ -32,7 +24,7 @@ NEW_TOKENS = 3
 LOOKED_AT = {"layers.15": "layers.1"}  # the layer in the middle of the real model, and of the thin stand-in
 
 
-def save_stand_in(cache: Path, shape: str, tokenizer_from: Path) -> None:
+def save_stand_in(cache: Path, tokenizer_from: Path) -> None:
     """Write a Llama of random weights where the embedded model is looked for, if it is not there."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -43,8 +35,9 @@ def save_stand_in(cache: Path, shape: str, tokenizer_from: Path) -> None:
     if folder.exists():
         return
     settings = {
-        "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 49_152, "tie_word_embeddings": True,
-        "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2, "initializer_range": 0.1, **SHAPES[shape],
+        "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "vocab_size": 49_152, "tie_word_embeddings": True, "bos_token_id": 1,
+        "eos_token_id": 2, "pad_token_id": 2, "initializer_range": 0.1,
     }  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -229,13 +222,12 @@ def main(card: str, folder: Path, pages: list[str]) -> None:
     real = embedded_folder()
     enable(card)
     answer_briefly()
+    os.environ["LORA_LAB_CACHE"] = str(folder / "cache")
+    save_stand_in(folder / "cache", real)
     for page in pages:
         if page == "explorers":
             print(json.dumps(explorers_on_the_card()), flush=True)
             continue
-        shape = STAND_IN.get(page, "thin")
-        os.environ["LORA_LAB_CACHE"] = str(folder / shape)
-        save_stand_in(folder / shape, shape, real)
         if page == "12":
             draw_small_pictures()
         if page in ADAPTED:
