@@ -1,0 +1,35 @@
+"""What a rank can hold beside what training made of it."""
+
+from .style import BLUE, GREY, ORANGE, empty_figure, label_axes, style_axes
+
+LOOKS = ((GREY, "s", "--"), (BLUE, "o", "-"), (ORANGE, "^", ":"))
+
+
+def capacity(jobs: dict, ylabel: str = "right on new images, %"):
+    """Figure of one column per job: the singular values of its exact update, and below them accuracy against rank.
+
+    Parameters
+    ----------
+    jobs : dict name -> (singular values, curves). The values are a sequence in descending order; curves is a dict
+        label -> (ranks, means, errors) of up to three, with errors None for one that has none, the same labels in all
+    ylabel : str, of the lower row
+    """
+    figure = empty_figure(5.6 * len(jobs), 6.8)
+    rows = figure.add_gridspec(2, len(jobs), height_ratios=(1, 2))
+    largest = max(max(map(float, values)) for values, _ in jobs.values())
+    for column, (name, (values, curves)) in enumerate(jobs.items()):
+        upper, lower = figure.add_subplot(rows[0, column]), figure.add_subplot(rows[1, column])
+        style_axes(upper)
+        upper.bar(range(1, len(values) + 1), [float(value) for value in values], color=GREY)
+        upper.set_ylim(0, 1.05 * largest)
+        label_axes(upper, "number of the direction", "singular value" if column == 0 else "", title=name)
+        style_axes(lower)
+        for (label, (ranks, means, errors)), (color, marker, dashes) in zip(curves.items(), LOOKS, strict=False):
+            lower.errorbar(
+                list(ranks), list(means), None if errors is None else list(errors), color=color, marker=marker,
+                linestyle=dashes, linewidth=2.5, markersize=8, capsize=5, label=label,
+            )  # fmt: skip
+        label_axes(lower, "rank", ylabel if column == 0 else "", logx=2)
+        lower.set_ylim(0, 103)
+    figure.axes[-1].legend(fontsize=13, frameon=False, loc="lower right")
+    return figure
