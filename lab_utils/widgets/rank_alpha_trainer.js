@@ -4,7 +4,7 @@ const SCALINGS = { "alpha / rank": (alpha, rank) => alpha / rank, "alpha / √ra
 const RATES = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.04, 0.08];
 const POWERS = [1, 2, 4, 8, 16, 32, 64];
 const SETTINGS = ["task", "rank", "alpha", "learning_rate", "rule", "steps", "seed"];
-const KEPT = 16, LOWEST = 1e-4, HIGHEST = 1e3, SLICE = 20; // runs; losses as they are drawn; milliseconds between pictures
+const KEPT = 16, LOWEST = 1e-4, HIGHEST = 1e3, SLICE = 12; // runs; losses as they are drawn; milliseconds between pictures
 const neat = (number) => String(Number(number.toPrecision(3)));
 const same = (one, other) => SETTINGS.every((name) => one[name] === other[name]);
 
@@ -32,16 +32,19 @@ function render({ model, el }) {
     label: "alpha = 2 × rank", checked: () => model.get("locked"),
     change: (on) => put(on ? { locked: true, alpha: 2 * model.get("rank") } : { locked: false }),
   });
+  const numbers = { get: (name) => String(model.get(name)), set: (name, value) => model.set(name, Number(value)),
+    save_changes: () => model.save_changes() }; // for a choice of numbers
+  const alpha = slider({ model, name: "alpha", label: "alpha", values: [...POWERS, 128, 256] });
   const controls = [
     choice({ model, name: "task", label: "the digits are", values: Object.keys(TURNS) }),
     slider({ model, name: "rank", label: "rank", values: POWERS }),
-    slider({ model, name: "alpha", label: "alpha", values: [...POWERS, 128, 256] }), lock,
+    choice({ model: numbers, name: "steps", label: "steps", values: ["50", "100", "200", "400"] }),
+    alpha, lock,
+    choice({ model: numbers, name: "seed", label: "seed", values: ["1", "2", "3", "4", "5"] }),
     choice({ model, name: "rule", label: "scaling =", values: Object.keys(SCALINGS) }),
     slider({ model, name: "learning_rate", label: "learning rate", values: RATES }),
-    slider({ model, name: "steps", label: "steps", values: [50, 100, 200, 400] }),
-    slider({ model, name: "seed", label: "seed", values: [1, 2, 3, 4, 5] }),
   ];
-  controls[2].input.addEventListener("input", () => model.set("locked", false), true); // whoever moves alpha opens the lock
+  alpha.input.addEventListener("input", () => model.set("locked", false), true); // whoever moves alpha opens the lock
   view.add(...controls.map((control) => control.root));
   const where = node("p", { class: "lab-key" });
   view.panels.before(where);
@@ -59,7 +62,7 @@ function render({ model, el }) {
     curve.draw({
       name: `loss against step: ${neat(loss)} at step ${run.losses.length - 1}`,
       x: { low: 0, high: steps, ticks: [0, steps / 2, steps] },
-      y: { low: 0.001, high: 10, ticks: [0.001, 0.01, 0.1, 1, 10], log: true },
+      y: { low: 0.001, high: 30, ticks: [0.001, 0.01, 0.1, 1, 10], log: true },
       lines: [...log.filter((old) => old.steps === steps).slice(-8).map((old) => ({ points: points(old.losses), kind: "ghost" })),
         { points: points(run.losses), kind: "blue" }],
     });
@@ -95,10 +98,10 @@ function render({ model, el }) {
   };
   view.on([...SETTINGS, "locked"], () => {
     const now = Object.fromEntries(SETTINGS.map((name) => [name, model.get(name)]));
-    const { rank, alpha } = now;
+    const { rank } = now;
     for (const control of controls) control.show();
-    if (model.get("locked") && alpha !== 2 * rank) return put({ alpha: 2 * rank });
-    const scaling = SCALINGS[now.rule](alpha, rank), old = model.get("log").findLast((one) => !same(one, now));
+    if (model.get("locked") && now.alpha !== 2 * rank) return put({ alpha: 2 * rank });
+    const scaling = SCALINGS[now.rule](now.alpha, rank), old = model.get("log").findLast((one) => !same(one, now));
     where.textContent = experiment({ ...now, scaling }, old, model.get("locked"));
     if (run && same(run, now)) return;
     run = { ...now, scaling, trained: 4 * WIDTH * rank, before: before[now.task], losses: [], accuracy: null };

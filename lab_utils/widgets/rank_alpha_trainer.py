@@ -68,7 +68,7 @@ class RankAlphaTrainer(Explorer):
     def __init__(
         self, rank: int = 4, alpha: float = 8.0, learning_rate: float = 5e-3, task: str = "turned", *,
         steps: int = 100, seed: int = 1, question: str = QUESTION,
-        choices=("the rank is too low", "the training is too short"),
+        choices=("rank too low", "training too short"),
     ):  # fmt: skip
         super().__init__(
             rank=rank, alpha=float(alpha), learning_rate=learning_rate, task=task, steps=steps, seed=seed,

@@ -154,14 +154,14 @@ def test_predict_first_and_reset_all(page, parameters):
     assert "rank 8" in sentence(page), "back where it stood at first"
 
 
-def test_an_explorer_that_asks_python(page, parameters):
+def test_an_explorer_that_trains(page, parameters):
     if page.locator('[data-key="q"]').get_attribute("aria-pressed") != "true":
         page.keyboard.press("q")
     page.keyboard.press("n")
     page.wait_for_url("**/trainer.ipynb")
     explorer = opened(page)
     assert not page.locator(".lab-panels").is_visible(), "predict first holds from page to page"
-    page.get_by_role("button", name="32", exact=True).click()
+    page.get_by_role("button", name="training too short", exact=True).click()
     before = sentence(page)
     trained = int(re.search(r"([\d,]+) numbers trained", before)[1].replace(",", ""))
     explorer.get_by_label("rank", exact=True).press("ArrowRight")
@@ -170,7 +170,7 @@ def test_an_explorer_that_asks_python(page, parameters):
         " && document.querySelector('.lab-summary').textContent !== before", arg=before,
     )  # fmt: skip
     after = re.search(r"([\d,]+) numbers trained.*new images ([\d.]+) %", sentence(page))
-    assert int(after[1].replace(",", "")) == 2 * trained and float(after[2]) > 78
+    assert int(after[1].replace(",", "")) == 2 * trained and float(after[2]) > 60
     assert smallest_type(page) >= SMALLEST_TYPE * 720 - 0.1
 
 

@@ -43,7 +43,7 @@ PAGES = {
         ".lab-product .lab-picture:last-child canvas", 30, r"update is ([\d.]+)",
     ),
     "trainer": ExplorerPage(
-        "04_rank_and_alpha.ipynb", "trainer", "rank", "rank", "polyline.blue", 300, r"([\d,]+) numbers trained"
+        "04_rank_and_alpha.ipynb", "trainer", "rank", "rank", "polyline.blue", 50, r"loss ([\d.]+) after"
     ),
     "quantizer": ExplorerPage(
         "05_quantization.ipynb", "explorer", "bits", "bits", ".lab-plot:nth-of-type(2) svg", 30,
