@@ -11,7 +11,7 @@ from types import MappingProxyType
 from ..errors import LabError, choose, flag, listed, shown, whole
 from .families import FAMILIES, QUERY_KEY_NORMS, Linear
 
-GROUPS = ("all-linear", "attention", "mlp", "qv")
+GROUPS = ("all-linear", "attention", "mlp", "experts", "qv")
 SIZES = ("hidden", "n_layers", "heads", "kv_heads", "head_size", "intermediate", "vocabulary")
 SWITCHES = ("norm_bias", "attention_bias", "output_bias", "mlp_bias")
 
@@ -27,7 +27,7 @@ class Architecture:
     ----------
     name : str
     family : "llama" (Mistral too), "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "phi3", "gpt2", "gpt3", "gpt_neox",
-        "falcon", "roberta" or "deberta-v2"
+        "falcon", "roberta", "deberta-v2", "mixtral", "qwen2_moe" or "gpt_oss"
         How the layers are named, and what None means. "gpt3" is GPT-2 with query, key and value as three matrices,
         as the LoRA paper describes GPT-3.
     hidden : int, width
@@ -46,6 +46,8 @@ class Architecture:
         wide as all heads (OLMo-2)
     outside : int, numbers outside the layers that are in no embedding and no linear layer: the last norm, and what
         an encoder has there
+    experts : int, MLPs in each layer of a mixture of experts, each of width `intermediate`; 0 in all other families
+    shared_intermediate : int, width of the expert that all tokens read ("qwen2_moe")
 
     Raises
     ------
@@ -72,13 +74,16 @@ class Architecture:
     mlp_bias: bool | None = None
     query_key_norms: str | None = None
     outside: int | None = None
+    experts: int = 0
+    shared_intermediate: int = 0
 
     def __post_init__(self):
         if not isinstance(self.name, str):
             raise LabError(f"name={shown(self.name)} is out of range: a text.")
         choose("family", self.family, FAMILIES)
         plain = {name: whole(name, getattr(self, name)) for name in SIZES}
-        plain["positions"] = whole("positions", self.positions, 0)
+        for name in ("positions", "experts", "shared_intermediate"):
+            plain[name] = whole(name, getattr(self, name), 0)
         plain["tied"] = flag("tied", self.tied)
         for name in ("norms_per_layer", "outside"):
             if getattr(self, name) is not None:
@@ -147,14 +152,15 @@ class Architecture:
         }
 
     def copies(self, module: str) -> int:
-        """How many times `module` occurs in the model: once in each layer, or once if it belongs to the head.
+        """How many times `module` occurs in the model: in each layer (once for each expert), or once in the head.
 
         Raises
         ------
         LabError
             There is no such module.
         """
-        return 1 if self.linears()[choose("module", module, self.linears())].group == "head" else self.n_layers
+        linear = self.linears()[choose("module", module, self.linears())]
+        return 1 if linear.group == "head" else self.n_layers * linear.copies
 
     def total_parameters(self) -> int:
         """Numbers in the whole model, a tied output matrix counted once, biases and norms included."""
@@ -170,7 +176,7 @@ class Architecture:
         """Numbers in the norms of queries and keys, in one layer."""
         kind = self.has("query_key_norms")
         heads = {"none": 0, "head": 2, "width": self.heads + self.kv_heads}[kind]
-        return heads * self.head_size
+        return heads * self.head_size + (self.heads if self.family == "gpt_oss" else 0)
 
     def _outside(self, norm: int) -> int:
         """Numbers outside the layers, in no embedding and no linear layer; `norm` is the size of one norm."""
@@ -189,7 +195,8 @@ class Architecture:
         Parameters
         ----------
         target_modules : str, or str in a list, tuple, set or generator
-            Groups: "all-linear" (every linear layer but the output matrix over the vocabulary), "attention", "mlp",
+            Groups: "all-linear" (every linear layer but the output matrix over the vocabulary; what peft means by it),
+            "attention", "mlp", "experts",
             "qv" (query and value; on a fused model the fused matrix, key included). Or names: a name of
             `linear_shapes` or `extra_shapes` means that module alone; any other name means all modules that end in
             it after a dot, as in peft ("c_proj" of GPT-2 is two modules).
@@ -226,8 +233,8 @@ def head_biases(vocabulary: int, tied: bool) -> int:
 def _fitting(linears: dict[str, Linear], name: str) -> set[str]:
     """The modules that one group or name means."""
     if name == "all-linear":
-        return set(linears)
-    if name in ("attention", "mlp"):
+        return {module for module, one in linears.items() if one.plain}
+    if name in ("attention", "mlp", "experts"):
         return {module for module, one in linears.items() if one.group == name}
     if name == "qv":
         return {module for module, one in linears.items() if one.qv}

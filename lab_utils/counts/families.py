@@ -19,8 +19,10 @@ QUERY_KEY_NORMS = ("none", "head", "width")
 class Linear:
     """One linear layer: a matrix (out_features, in_features), where it sits, and whether it has a bias.
 
-    `group` is "attention", "mlp", or "head" for one that occurs once, at the model's end. `qv` marks the layers that
-    make queries or values; where query, key and value are one fused matrix it marks that one.
+    `group` is "attention", "mlp", "router", "experts", or "head" for one that occurs once, at the model's end. `qv`
+    marks the layers that make queries or values; where query, key and value are one fused matrix it marks that one.
+    `copies` is how many there are in each layer: one for each expert. `ranks`: peft adapts this matrix as two, gate and
+    up, each of the rank. `plain` is False for what peft's "all-linear" leaves out: no nn.Linear, but one tensor.
     """
 
     out_features: int
@@ -28,6 +30,9 @@ class Linear:
     group: str
     bias: bool = False
     qv: bool = False
+    copies: int = 1
+    ranks: int = 1
+    plain: bool = True
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,49 @@ def _llama(a: "Architecture") -> dict[str, Linear]:
         "up_proj": Linear(a.intermediate, a.hidden, "mlp", mlp),
         "down_proj": Linear(a.hidden, a.intermediate, "mlp", mlp),
     }
+
+
+def _attention(a: "Architecture") -> dict[str, Linear]:
+    """The four matrices of attention, as in `_llama`."""
+    return {name: linear for name, linear in _llama(a).items() if linear.group == "attention"}
+
+
+def _mixtral(a: "Architecture") -> dict[str, Linear]:
+    """Experts instead of the MLP, and a router that chooses among them: peft's all-linear adapts every one."""
+    return {
+        **_attention(a),
+        "gate": Linear(a.experts, a.hidden, "router"),
+        "experts.gate_up_proj": Linear(2 * a.intermediate, a.hidden, "experts", copies=a.experts, ranks=2),
+        "experts.down_proj": Linear(a.hidden, a.intermediate, "experts", copies=a.experts),
+    }
+
+
+def _fused_experts(a: "Architecture", router: str, bias: bool) -> dict[str, Linear]:
+    """A router and experts that peft's all-linear leaves out; its target_parameters reaches the experts."""
+    fused = {"bias": bias, "plain": False}
+    return {
+        router: Linear(a.experts, a.hidden, "router", **fused),
+        "experts.gate_up_proj": Linear(2 * a.intermediate, a.hidden, "experts", copies=a.experts, **fused),
+        "experts.down_proj": Linear(a.hidden, a.intermediate, "experts", copies=a.experts, **fused),
+    }
+
+
+def _qwen2_moe(a: "Architecture") -> dict[str, Linear]:
+    """One expert more, shared by all tokens, with a gate of its own."""
+    shared = a.shared_intermediate
+    return {
+        **_attention(a),
+        "shared_expert.gate_proj": Linear(shared, a.hidden, "mlp"),
+        "shared_expert.up_proj": Linear(shared, a.hidden, "mlp"),
+        "shared_expert.down_proj": Linear(a.hidden, shared, "mlp"),
+        "shared_expert_gate": Linear(1, a.hidden, "mlp"),
+        **_fused_experts(a, "gate", bias=False),
+    }
+
+
+def _gpt_oss(a: "Architecture") -> dict[str, Linear]:
+    """Biases everywhere, and a number for each head that attention may rest on."""
+    return {**_attention(a), **_fused_experts(a, "router", bias=True)}
 
 
 def _phi3(a: "Architecture") -> dict[str, Linear]:
@@ -141,6 +189,9 @@ FAMILIES = MappingProxyType(
         "gemma2": Family(_llama, norms_per_layer=4),
         "gemma3": Family(_llama, norms_per_layer=4, query_key_norms="head"),
         "phi3": Family(_phi3),
+        "mixtral": Family(_mixtral),
+        "qwen2_moe": Family(_qwen2_moe, attention_bias=True),
+        "gpt_oss": Family(_gpt_oss, attention_bias=True, output_bias=True),
         "gpt2": Family(_gpt2, grouped=False, **_BIASED),
         "gpt3": Family(_gpt3, grouped=False, **_BIASED),
         "gpt_neox": Family(_falcon, grouped=False, **_BIASED),

@@ -35,8 +35,9 @@ def lora_parameters_by_module(
     """
     architecture, rank = named(architecture), whole("rank", rank)
     linears = architecture.linears()
+    sides = {name: linears[name].out_features + linears[name].in_features for name in linears}
     return {
-        name: architecture.copies(name) * rank * (linears[name].out_features + linears[name].in_features)
+        name: architecture.copies(name) * rank * linears[name].ranks * sides[name]
         for name in architecture.select(target_modules)
     }
 
@@ -103,14 +104,15 @@ def training_bytes(
     }
 
 
-def as_records() -> list[dict]:
-    """Every architecture as plain numbers and strings, ready for JSON.
+def as_records(others: Iterable[Architecture] = ()) -> list[dict]:
+    """Every architecture as plain numbers and strings, ready for JSON; `others` come before those of `ARCHITECTURES`.
 
     Returns
     -------
-    list of dict: name, n_layers, total, and modules, a list of {name, out, in, count, group}
-        `count` is how many times the module occurs in the whole model (n_layers, or 1 for an encoder's head), so an
-        adapter has rank · (out + in) · count numbers. `group` is "attention", "mlp" or "head".
+    list of dict: name, n_layers, total, and modules, a list of {name, out, in, count, group, ranks}
+        `count` is how many times the module occurs in the whole model (n_layers, or 1 for an encoder's head; times the
+        experts), so an adapter has rank · ranks · (out + in) · count numbers. `group` is "attention", "mlp", "head",
+        "router" or "experts"; `ranks` is 1 but where one matrix is adapted as two.
     """
     return [
         {
@@ -120,12 +122,12 @@ def as_records() -> list[dict]:
             "modules": [
                 {
                     "name": module, "out": linear.out_features, "in": linear.in_features,
-                    "count": one.copies(module), "group": linear.group,
+                    "count": one.copies(module), "group": linear.group, "ranks": linear.ranks,
                 }
                 for module, linear in one.linears().items()
             ],
         }
-        for name, one in ARCHITECTURES.items()
+        for name, one in [*((one.name, one) for one in others), *ARCHITECTURES.items()]
     ]  # fmt: skip
 
 

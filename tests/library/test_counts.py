@@ -202,7 +202,7 @@ def test_records_are_json_and_say_the_same():
         for group in ("attention", "mlp"):
             mine = sum(5 * (m["out"] + m["in"]) * m["count"] for m in record["modules"] if m["group"] == group)
             assert mine == lora_parameters(architecture, 5, group)
-        every = sum(5 * (m["out"] + m["in"]) * m["count"] for m in record["modules"])
+        every = sum(5 * m["ranks"] * (m["out"] + m["in"]) * m["count"] for m in record["modules"])
         assert every == lora_parameters(architecture, 5, "all-linear")
 
 
