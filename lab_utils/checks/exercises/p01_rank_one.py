@@ -133,7 +133,7 @@ EXERCISES = (
             ),
             Mistake(
                 "elementwise product",
-                "Two plain vectors multiply entry by entry. Make the column stand and the row lie first.",
+                "Two plain vectors multiply entry by entry. Give the column a second axis, and the row a first one.",
                 wrong=(lambda column, row: column * row, lambda column, row: row * column),
             ),
             Mistake(
@@ -142,6 +142,8 @@ EXERCISES = (
                 wrong=(
                     lambda column, row: column @ row, lambda column, row: row @ column,
                     lambda column, row: (column * row).sum(), lambda column, row: (row * column).sum(),
+                    lambda column, row: row[None, :] @ column[:, None], lambda column, row: torch.dot(column, row),
+                    lambda column, row: torch.dot(row, column), lambda column, row: row[None, :] @ column,
                 ),
             ),
         ),
@@ -150,7 +152,7 @@ EXERCISES = (
             "Give the column a second axis of size 1, and the row a first one. Then let broadcasting fill the matrix.",
             "column[:, None] has the shape (m, 1) and row[None, :] has (1, n). What does their product with * have?",
         ),
-        reward="A column of m and a row of n numbers now stand for a matrix of m·n: you have built a rank-1 matrix.",
+        reward="A column of m and a row of n numbers now make a matrix of m·n: you have built a rank-1 matrix.",
     ),
     Exercise(
         name="best_rank_r", page=1, title="The best fit of rank r",
@@ -161,6 +163,12 @@ EXERCISES = (
                 "the smallest singular values kept",
                 "torch.linalg.svd sorts from large to small: the first ones matter most. Take [:rank], not [-rank:].",
                 wrong=(_cut(reverse=True),),
+            ),
+            Mistake(
+                "A and B in the wrong order",
+                "Hand back (B, A): first (rows, rank), then (rank, columns), so that the first times the second fits.",
+                when=lambda inputs, results: results[0][0].shape == (inputs[1], inputs[0].shape[1])
+                and results[0][1].shape == (inputs[0].shape[0], inputs[1]),
             ),
             Mistake(
                 "singular values left out",
@@ -271,6 +279,18 @@ EXERCISES = (
                     lambda weight: _squares(weight).flip(0).cumsum(0) / _squares(weight).sum(),
                     lambda weight: _squares(weight).flip(0).cumsum(0).flip(0) / _squares(weight).sum(),
                 ),
+            ),
+            Mistake(
+                "what is missing instead of what is held",
+                "This falls to 0: it is what the first r directions do not hold. Energy is the part that they do.",
+                wrong=(
+                    lambda weight: 1 - energy(weight), lambda weight: (1 - energy(weight)).clamp(min=0).sqrt(),
+                ),
+            ),
+            Mistake(
+                "root taken",
+                "Energy is a share of squares: no root at the end.",
+                wrong=(lambda weight: energy(weight).sqrt(),),
             ),
             Mistake(
                 "not a share",

@@ -168,6 +168,11 @@ EXERCISES = (
                 wrong=(lambda shapes, n, r, targets: n * r * sum(map(sum, shapes.values())),),
             ),
             Mistake(
+                "the first target counted for all",
+                "Each target has its own shape: sum over them, do not multiply one of them by how many there are.",
+                wrong=(lambda shapes, n, r, targets: n * r * len(targets) * sum(shapes[targets[0]]),),
+            ),
+            Mistake(
                 "every matrix taken as hidden × hidden",
                 "With grouped-query attention k and v are smaller, and the MLP is larger. Use shapes[module].",
                 wrong=(

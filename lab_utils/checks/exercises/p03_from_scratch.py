@@ -1,12 +1,12 @@
-"""Exercises of page 03: the layer, how it starts, and how it is merged."""
+"""Exercises of page 03: the layer, how it starts (`p03_starting`), and how it is merged."""
 
 import torch
 import torch.nn.functional as F
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ..comparing import compare
 from ..exercise import ALPHA, SIZE, Exercise, Mistake, sides, tensor_maker
+from .p03_starting import STARTING
 
 
 def lora_forward_spec(x: Tensor, weight: Tensor, lora_A: Tensor, lora_B: Tensor, alpha: float) -> Tensor:
@@ -26,25 +26,6 @@ def lora_forward_spec(x: Tensor, weight: Tensor, lora_A: Tensor, lora_B: Tensor,
 def lora_forward(x: Tensor, weight: Tensor, lora_A: Tensor, lora_B: Tensor, alpha: float) -> Tensor:
     rank = lora_A.shape[0]
     return x @ weight.T + alpha / rank * (x @ lora_A.T @ lora_B.T)
-
-
-def initial_adapter_spec(lora_A: Tensor, lora_B: Tensor, out_features: int, in_features: int, rank: int) -> bool:
-    """What must be true of (A, B), tried on every pair of an input and an output."""
-    if lora_A.shape != (rank, in_features) or lora_B.shape != (out_features, rank):
-        return False
-    changes, gradients = 0, 0
-    for o in range(out_features):
-        for i in range(in_features):
-            changes += sum(lora_B[o, k] * lora_A[k, i] for k in range(rank)) != 0  # of W by B·A
-            gradients += any(lora_A[k, i] != 0 for k in range(rank))  # B learns through A, not the other way
-    return changes == 0 and gradients > 0  # and another A with every call
-
-
-def initial_adapter(out_features: int, in_features: int, rank: int) -> tuple[Tensor, Tensor]:
-    lora_A = torch.empty(rank, in_features)
-    torch.nn.init.kaiming_uniform_(lora_A, a=5**0.5)  # uniform between ±1/√in_features, as peft does
-    lora_B = torch.zeros(out_features, rank)
-    return lora_A, lora_B
 
 
 def merge_spec(weight: Tensor, lora_A: Tensor, lora_B: Tensor, alpha: float) -> Tensor:
@@ -89,47 +70,6 @@ def _layer(draw):
     )  # fmt: skip
 
 
-@st.composite
-def _adapter_shape(draw):
-    out_features, in_features = draw(st.integers(2, 6)), draw(st.integers(2, 6))
-    return out_features, in_features, draw(st.integers(1, min(out_features, in_features)))
-
-
-def _judge_start(inputs, results) -> dict[str, str | None]:
-    """The laws of a fresh adapter; two calls have been made."""
-    out_features, in_features, rank = inputs
-    form = compare((torch.zeros(rank, in_features), torch.zeros(out_features, rank)), results[0])
-    found = {aspect: form.get(aspect) for aspect in ("kind", "shape") if aspect in form}
-    if any(found.values()):
-        return found
-    (A, B), (again, _) = results
-    exact = A.is_floating_point() and B.is_floating_point()
-    found["dtype"] = None if exact else f"The data types are {A.dtype} and {B.dtype}; floats can be trained."
-    finite = bool(A.isfinite().all() and B.isfinite().all())
-    found["values"] = None if finite else "There are numbers that are not finite (inf or nan)."
-    found["B"] = "B is not zero, so the adapter changes the model before it has learned anything." if B.any() else None
-    found["A"] = None if A.any() else "A is all zero. With B zero too, both gradients are zero, for ever."
-    if A.any():
-        found["random"] = "A is the same on every call." if torch.equal(A, again) else None
-    return found
-
-
-def _start(law):
-    """A condition on inputs and results from one on A, B and A of the second call."""
-    return lambda inputs, results: (
-        results[0][0].shape == (inputs[2], inputs[1]) and results[0][1].shape == (inputs[0], inputs[2])
-        and law(*results[0], results[1][0])
-    )  # fmt: skip
-
-
-def _stacked(factors) -> Tensor:
-    """A above B in one picture, with a blank line between them."""
-    A, B = factors
-    width = max(A.shape[1], B.shape[1])
-    rows = [F.pad(part, (0, width - part.shape[1]), value=float("nan")) for part in (A, B)]
-    return torch.cat([rows[0], torch.full((1, width), float("nan")), rows[1]])
-
-
 _DEMO = tensor_maker(lambda _: 3, torch.float32)
 _X, _W, _A, _B = _DEMO(4, 6), _DEMO(5, 6), _DEMO(2, 6), _DEMO(5, 2)
 
@@ -145,6 +85,19 @@ EXERCISES = (
                 wrong=(_scaled(lambda alpha, r: alpha),),
             ),
             Mistake(
+                "alpha times the rank",
+                "alpha is divided by the rank: with more directions each counts for less.",
+                wrong=(_scaled(lambda alpha, r: alpha * r),),
+            ),
+            Mistake(
+                "the rank read from the wrong side",
+                "A is (rank, in): the rank is lora_A.shape[0], or lora_B.shape[1].",
+                wrong=(
+                    lambda x, W, A, B, alpha: x @ W.T + alpha / A.shape[1] * (x @ A.T @ B.T),
+                    lambda x, W, A, B, alpha: x @ W.T + alpha / B.shape[0] * (x @ A.T @ B.T),
+                ),
+            ),
+            Mistake(
                 "r/α instead of α/r",
                 "The fraction is upside down: a larger alpha makes the adapter's part larger.",
                 wrong=(_scaled(lambda alpha, r: r / alpha),),
@@ -157,7 +110,7 @@ EXERCISES = (
             ),
             Mistake(
                 "base forgotten",
-                "The frozen weight goes on working: add x·Wᵀ to the adapter's part.",
+                "The frozen weight still works: add x·Wᵀ to the adapter's part.",
                 wrong=(lambda x, W, A, B, alpha: alpha / len(A) * (x @ A.T @ B.T),),
             ),
             Mistake("adapter forgotten", "Add the adapter's part to x·Wᵀ.", wrong=(lambda x, W, A, B, alpha: x @ W.T,)),
@@ -180,6 +133,10 @@ EXERCISES = (
                 "transposed, as in torch.nn.Linear.",
                 wrong=(
                     lambda x, W, A, B, alpha: x @ W,
+                    lambda x, W, A, B, alpha: W @ x + alpha / len(A) * (B @ (A @ x)),
+                    lambda x, W, A, B, alpha: W @ x + alpha / len(A) * (B @ A) @ x,
+                    lambda x, W, A, B, alpha: (W + alpha / len(A) * (B @ A)) @ x,
+                    _other(lambda x, A, B: B @ (A @ x)),
                     _other(lambda x, A, B: x @ A @ B), _other(lambda x, A, B: x @ A @ B, base=lambda x, W: x @ W),
                     _other(lambda x, A, B: x @ A.T @ B.T, base=lambda x, W: x @ W),
                     _other(lambda x, A, B: x @ A.T @ B), _other(lambda x, A, B: x @ A @ B.T),
@@ -195,59 +152,7 @@ EXERCISES = (
         ),
         reward="This one line is LoRA. What page 08 trains is this, once for each adapted matrix.",
     ),
-    Exercise(
-        name="initial_adapter", page=3, title="How an adapter starts",
-        spec=initial_adapter_spec, solution=initial_adapter, inputs=_adapter_shape(), demo=(5, 6, 2), calls=2,
-        judge=_judge_start, picture=_stacked,
-        aspects={
-            "values": "All numbers are finite.",
-            "B": "B is zero, so that the adapter starts as no change at all.",
-            "A": "A is not zero, so that B gets a gradient.",
-            "random": "A is drawn again on every call.",
-        },
-        mistakes=(
-            Mistake(
-                "A zero and B random",
-                "One of them must be zero, and in LoRA that is B. A is drawn at random.",
-                when=_start(lambda A, B, again: B.any() and not A.any()),
-            ),
-            Mistake(
-                "both zero",
-                "The gradient of B is built from A and that of A from B: with both zero nothing ever moves. Draw A.",
-                when=_start(lambda A, B, again: not A.any() and not B.any()),
-            ),
-            Mistake(
-                "B not zero",
-                "Begin with torch.zeros for B: the model then starts exactly as it was.",
-                when=_start(lambda A, B, again: A.any() and B.any()),
-            ),
-            Mistake(
-                "A the same on every call",
-                "No fixed numbers and no seed in here: every layer needs its own directions.",
-                when=_start(lambda A, B, again: A.any() and torch.equal(A, again)),
-            ),
-            Mistake(
-                "A and B in the wrong order",
-                "Hand back (A, B): first (rank, in), then (out, rank).",
-                when=lambda inputs, results: results[0][0].shape == (inputs[0], inputs[2])
-                and results[0][1].shape == (inputs[2], inputs[1]),
-            ),
-            Mistake(
-                "shapes swapped",
-                "A is (rank, in) and B is (out, rank), so that B·A is (out, in) like the weight.",
-                when=lambda inputs, results: results[0][0].shape == (inputs[1], inputs[2])
-                or results[0][1].shape == (inputs[2], inputs[0])
-                or results[0][0].shape == (inputs[2], inputs[0]),
-            ),
-        ),
-        hints=(
-            "On step 0 the model should do what it did before. And yet there must be a gradient to start from.",
-            "If one factor is zero, B·A is zero. The other must not be, or both stand still. Which is which in LoRA?",
-            "torch.zeros(out_features, rank) for B; for A, (rank, in_features) random numbers, such as torch.randn "
-            "divided by √in_features.",
-        ),
-        reward="A fresh adapter changes nothing and can learn at once: you have seen why exactly one factor is zero.",
-    ),
+    STARTING,
     Exercise(
         name="merge", page=3, title="Merging an adapter into its weight",
         spec=merge_spec, solution=merge, inputs=_layer().map(lambda layer: layer[1:]), demo=(_W, _A, _B, 4),
@@ -257,6 +162,19 @@ EXERCISES = (
                 "raw alpha instead of α/r",
                 "Use the same factor as in the forward pass, alpha / rank, or the merged model is another one.",
                 wrong=(_merged(lambda alpha, r: alpha),),
+            ),
+            Mistake(
+                "alpha times the rank",
+                "alpha is divided by the rank: with more directions each counts for less.",
+                wrong=(_merged(lambda alpha, r: alpha * r),),
+            ),
+            Mistake(
+                "the rank read from the wrong side",
+                "A is (rank, in): the rank is lora_A.shape[0], or lora_B.shape[1].",
+                wrong=(
+                    lambda W, A, B, alpha: W + alpha / A.shape[1] * (B @ A),
+                    lambda W, A, B, alpha: W + alpha / B.shape[0] * (B @ A),
+                ),
             ),
             Mistake("r/α instead of α/r", "The fraction is upside down.", wrong=(_merged(lambda alpha, r: r / alpha),)),
             Mistake("scaling left out", "Multiply B·A by α/r.", wrong=(_merged(lambda alpha, r: 1),)),
@@ -272,7 +190,7 @@ EXERCISES = (
             ),
             Mistake(
                 "transposed",
-                "weight is (out, in), and so is B·A as it stands: no transpose is needed.",
+                "weight is (out, in), and so is B·A: no transpose is needed.",
                 wrong=(
                     lambda W, A, B, alpha: W + alpha / len(A) * (B @ A).T,
                     lambda W, A, B, alpha: W + alpha / len(A) * (A.T @ B.T),
@@ -286,7 +204,7 @@ EXERCISES = (
         ),
         hints=(
             "Two ways through a layer that are added can become one: which single matrix does the same to every x?",
-            "x·Wᵀ + (α/r)·x·Aᵀ·Bᵀ = x·(…)ᵀ. What stands in the brackets? Check its shape: (out, in).",
+            "x·Wᵀ + (α/r)·x·Aᵀ·Bᵀ = x·(…)ᵀ. What belongs in the brackets? Check its shape: (out, in).",
             "weight plus alpha / rank times the product of lora_B and lora_A, in this order, as a new tensor.",
         ),
         reward="After merging there is no adapter left to wait for: the layer is as fast as it was without one.",

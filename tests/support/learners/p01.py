@@ -58,6 +58,8 @@ LEARNERS = {
         ("column and row swapped", lambda c, r: r.unsqueeze(1) @ c.unsqueeze(0)),
         ("elementwise product", lambda column, row: torch.mul(column, row)),
         ("inner product", lambda column, row: torch.dot(column, row)),
+        ("inner product", lambda column, row: row @ column),
+        ("inner product", lambda column, row: row.unsqueeze(0) @ column.unsqueeze(1)),
     ],
     "best_rank_r": [
         ("the smallest singular values kept", smallest_kept),
@@ -66,6 +68,7 @@ LEARNERS = {
         ("V used where Vᵀ is needed", v_for_vh_reduced),
         ("one direction too many", with_rank(1)),
         ("one direction too few", with_rank(-1)),
+        ("A and B in the wrong order", lambda weight, rank: tuple(reversed(with_rank(0)(weight, rank)))),
     ],
     "relative_error": [
         ("absolute error", lambda w, a: ((w - a) ** 2).sum().sqrt().item()),
@@ -78,5 +81,7 @@ LEARNERS = {
         ("not squared", energy_not_squared),
         ("not cumulative", lambda w: svdvals(w).square() / w.square().sum()),
         ("summed from the smallest", energy_from_smallest),
+        ("what is missing instead of what is held", lambda w: 1 - svdvals(w).square().cumsum(0) / w.square().sum()),
+        ("root taken", lambda w: (svdvals(w).square().cumsum(0) / w.square().sum()).sqrt()),
     ],
 }

@@ -18,6 +18,11 @@ def one_layer(shapes, n_layers, rank, targets):
     return sum(rank * (o + i) for module, (o, i) in shapes.items() if module in targets)
 
 
+def first_for_all(shapes, n_layers, rank, targets):
+    o, i = shapes[targets[0]]
+    return n_layers * len(targets) * (rank * i + o * rank)
+
+
 LEARNERS = {
     "adapter_parameters": [
         ("out · in · rank", lambda o, i, r: math.prod((o, i, r))),
@@ -33,5 +38,6 @@ LEARNERS = {
         ("layers forgotten", one_layer),
         ("targets ignored", no_targets),
         ("every matrix taken as hidden × hidden", square_everywhere),
+        ("the first target counted for all", first_for_all),
     ],
 }
