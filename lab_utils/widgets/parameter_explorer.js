@@ -1,52 +1,63 @@
-// Which matrices get an adapter, of which rank, on which model: what is trained, and what is stored.
+// One layer of a model, to scale: each matrix an area, B along its left side and A along its top. Area is what is trained.
 
 const RANKS = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256];
-
-/** Bytes with three significant digits, in units of 1000. */
-function size(bytes) {
-  const units = ["B", "kB", "MB", "GB", "TB"];
-  let unit = 0;
-  while (bytes >= 999.5 && unit < units.length - 1) { bytes /= 1000; unit++; }
-  return `${Number(bytes.toPrecision(3))} ${units[unit]}`;
-}
+const WIDTH = 880, TALL = 185, LABELS = 40; // of the drawing, in its own units
 
 /** Share as a percentage with three significant digits, never rounded to nothing. */
 const share = (part, total) => `${Number((100 * part / total).toPrecision(3))} %`;
 
+/** Where each matrix lies: { one, x, y, wide, tall, unit }; `unit` is the length of one number's side. */
+function places(modules) {
+  const tallest = Math.max(...modules.map((one) => one.out)), room = RANKS.at(-1); // for the thickest A and B
+  const gap = Math.max(0.1 * tallest, 1.15 * room);
+  const span = modules.reduce((sum, one) => sum + one.in + gap, 0);
+  const unit = Math.min(WIDTH / span, TALL / (tallest + room));
+  let x = gap * unit;
+  return modules.map((one) => {
+    const place = { one, x, y: room * unit, wide: one.in * unit, tall: one.out * unit, unit };
+    x += (one.in + gap) * unit;
+    return place;
+  });
+}
+
 function render({ model, el }) {
-  const view = frame({ model, el, title: "Parameter explorer" });
+  const view = frame({ model, el, title: "A layer, drawn to scale" });
   const records = Object.fromEntries(model.get("architectures").map((one) => [one.name, one]));
   const which = choice({ model, name: "model", label: "model", values: Object.keys(records) });
   const rank = slider({ model, name: "rank", label: "rank", values: RANKS });
-  view.add(which.root, rank.root);
-  const table = node("table", { class: "lab-table" });
-  view.panels.append(table);
+  view.add(which.root, rank.root, node("span", { class: "lab-key" }, node("span", { class: "blue" }, "■ B"),
+    node("span", { class: "orange" }, "■ A"), node("span", {}, "grey: W")));
+  const drawing = shape("svg", { viewBox: `0 0 ${WIDTH} ${TALL + LABELS}`, role: "img" }), parts = node("div", { class: "lab-parts" });
+  view.panels.append(node("div", { class: "lab-layer" }, drawing), parts);
 
   let shown = "", lines = [];
   const chosen = (one) => model.get("targets").some((name) => name === one.name || name === one.group);
-  /** One row a matrix, with a tick to give it an adapter. */
+  const put = (one, on) => {
+    model.set("targets", lines.filter((line) => (line.one === one ? on : chosen(line.one))).map((line) => line.one.name));
+    model.save_changes();
+  };
+  /** One line and one rectangle a matrix. */
   const build = () => {
     shown = model.get("model");
-    const head = ["matrix", "shape", "× layers", "frozen numbers", "trained numbers", ""];
-    table.replaceChildren(
-      node("caption", { class: "lab-hidden" }, "The matrices of the model; tick those that get an adapter"),
-      node("tr", {}, ...head.map((text) => node("th", { scope: "col" }, text || node("span", { class: "lab-hidden" }, "as a bar")))));
-    lines = records[shown].modules.map((one) => {
-      const target = tick({
-        label: one.name,
-        checked: () => chosen(one),
-        change: () => {
-          model.set("targets", lines.filter((line) => line.target.input.checked).map((line) => line.one.name));
-          model.save_changes();
-        },
-      });
-      const trained = node("td"), bar = node("span", { class: "lab-bar" });
-      table.append(node("tr", {},
-        node("th", { scope: "row" }, target.root),
-        node("td", {}, `${whole(one.out)} × ${whole(one.in)}`), node("td", {}, whole(one.count)),
-        node("td", {}, whole(one.out * one.in * one.count)), trained, node("td", { class: "lab-bars" }, bar)));
-      return { one, target, trained, bar };
+    drawing.replaceChildren();
+    lines = places(records[shown].modules).map(({ one, x, y, wide, tall, unit }) => {
+      const target = tick({ label: one.name, checked: () => chosen(one), change: (on) => put(one, on) });
+      const count = node("span");
+      const weight = shape("rect", { class: "weight", x, y, width: wide, height: tall });
+      weight.addEventListener("click", () => put(one, !chosen(one)));
+      const B = shape("rect", { class: "side-b", y, height: tall }), A = shape("rect", { class: "side-a", x, width: wide });
+      const words = one.name.split(".").map((word, index) =>
+        shape("text", { x: x + wide / 2, y: y + tall + 15 * (index + 1), "text-anchor": "middle" }, word));
+      drawing.append(weight, B, A, ...words);
+      return { one, x, y, unit, target, count, A, B };
     });
+    const { unit } = lines[0], length = 10 ** Math.floor(Math.log10(0.3 * WIDTH / unit));
+    const right = WIDTH - 8, left = right - length * unit;
+    drawing.append(shape("line", { class: "ruler", x1: left, x2: right, y1: TALL + LABELS - 22, y2: TALL + LABELS - 22 }),
+      shape("text", { x: right, y: TALL + LABELS - 4, "text-anchor": "end" }, `${whole(length)} numbers long`));
+    const layers = records[shown].n_layers;
+    parts.replaceChildren(...lines.map(({ one, target, count }) => node("div", { class: "lab-part" }, target.root,
+      node("span", {}, one.count > layers ? `${whole(one.count / layers)} times` : ""), count)));
   };
   view.on(["model", "rank", "targets"], () => {
     if (shown !== model.get("model")) build();
@@ -57,18 +68,21 @@ function render({ model, el }) {
       return model.save_changes();
     }
     const r = model.get("rank"), { total } = records[shown];
-    const numbers = lines.map(({ one }) => r * (one.out + one.in) * one.count), largest = Math.max(...numbers);
-    let trained = 0;
-    lines.forEach(({ one, target, trained: cell, bar }, index) => {
-      const on = chosen(one);
+    let trained = 0, dearest = null;
+    for (const { one, x, y, unit, target, count, A, B } of lines) {
+      const on = chosen(one), numbers = r * one.ranks * (one.out + one.in), thick = on ? Math.max(r * one.ranks * unit, 1) : 0;
       target.show();
-      if (on) trained += numbers[index];
-      cell.textContent = on ? whole(numbers[index]) : "0";
-      bar.style.width = on ? `${(140 * numbers[index] / largest).toFixed(0)}px` : "0";
-    });
-    view.say(`${shown}, rank ${r}: ${whole(trained)} of ${whole(total)} numbers trained (${share(trained, total)}). `
-      + `Adapter file in 16 bits ${size(2 * trained)}, whole checkpoint ${size(2 * total)}. `
-      + `Weights, gradients and Adam in training: ${size(2 * total + 12 * trained)} with LoRA, ${size(12 * total)} without.`);
+      if (on) trained += numbers * one.count;
+      const beside = numbers / (one.out * one.in);
+      if (on && (!dearest || beside > dearest.beside)) dearest = { name: one.name, beside };
+      count.textContent = on ? `${whole(numbers)}, ${share(numbers, one.out * one.in)} of W` : "frozen";
+      for (const [name, value] of [["x", x - thick], ["width", thick]]) B.setAttribute(name, value);
+      for (const [name, value] of [["y", y - thick], ["height", thick]]) A.setAttribute(name, value);
+    }
+    drawing.setAttribute("aria-label", `the matrices of one layer of ${shown}, to scale, with B and A of rank ${r}: `
+      + lines.map(({ one }) => `${one.name} ${one.out} × ${one.in}`).join(", "));
+    view.say(`${shown}, rank ${r}: ${whole(trained)} of ${whole(total)} numbers trained (${share(trained, total)}) in all layers. `
+      + (dearest ? `Beside its own matrix ${dearest.name} has the largest B and A: ${share(dearest.beside, 1)}.` : "No matrix is chosen."));
   });
   return view.end;
 }

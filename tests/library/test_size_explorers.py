@@ -77,3 +77,18 @@ def test_every_choice_shows_what_the_library_computes(model, method):
         assert (shown["total"] <= shown["room"]) == fits(one, explorer.gpu)
         said = f"{three(shown['total'] / GIB)} GiB of {three(shown['room'] / GIB)} GiB"
         assert said in explorer.summary() and "e+" not in explorer.summary()
+
+
+def test_another_architecture_joins_the_menu_of_the_layer():
+    own = counts.from_config(
+        {"model_type": "mixtral", "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 2, "vocab_size": 97,
+         "num_attention_heads": 6, "num_local_experts": 4}, name="mine", experts=True,
+    )  # fmt: skip
+    explorer = ParameterExplorer("mine", targets=["attention", "router", "experts"], others=[own])
+    assert explorer.trained == counts.lora_parameters(own, 8) and "mine, rank 8" in explorer.summary()
+    explorer.model = "GPT-2"
+    assert explorer.trained == counts.lora_parameters("GPT-2", 8, "attention")
+    with pytest.raises(LabError, match="from_config"):
+        ParameterExplorer(others=["Llama"])
+    with pytest.raises(LabError, match="mine"):
+        ParameterExplorer("mine")

@@ -92,12 +92,14 @@ def test_every_section_with_code_has_one_note(path):
 
 @each_page
 def test_a_note_never_parts_a_figure_from_its_words(path):
-    """It follows the title with its cell for Colab, the cell that opens its section, or another note: no other code."""
-    for before, cell in pairwise(cells_of(path)):
+    """It follows the title (with its cell for Colab), the cell that opens its section or a note; or it ends one."""
+    cells = [*cells_of(path), None]
+    for before, cell, after in zip(cells, cells[1:], cells[2:], strict=False):
         if is_note(cell):
             assert cell.cell_type == "markdown"
             above = "colab" in before.metadata.get("tags", []) or before.source.startswith("# ")
-            assert above or is_note(before) or headings(before)
+            last = after is None or after.source.startswith("## ")  # of its section
+            assert above or is_note(before) or headings(before) or last
 
 
 @each_page

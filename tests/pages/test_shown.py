@@ -1,0 +1,117 @@
+"""What an explorer shows at a setting equals what its page computes there, at random settings.
+
+Another explorer is added by its page's entry in `PAGES`: what can be set, and how the page computes what is said there.
+"""
+
+import random
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import nbformat
+import pytest
+import torch
+from shown import node, shown
+from torch.nn import functional as F
+
+from lab_utils.folders import NOTEBOOKS
+from lab_utils.lora import digits
+from lab_utils.notebook.cells import needed
+
+SETTINGS = 5
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An explorer's page.
+
+    Attributes
+    ----------
+    choices : function(names) -> dict trait -> the values it can take; `names` is what the page's cells leave
+    computed : function(names, setting) -> dict pattern -> number. The pattern's group is found in the explorer's
+        sentence, and the number is computed another way than the explorer does
+    tolerance, relative : float, what rounding in the sentence may take away: the larger of the two
+    """
+
+    choices: Callable
+    computed: Callable
+    tolerance: float
+    relative: float = 0.0
+
+
+def lora_choices(names) -> dict:
+    return {"step": names["STEPS"], "alpha": names["ALPHAS"]}
+
+
+def lora_computed(names, setting) -> dict:
+    """A plain model into which the recorded A and B are multiplied by hand."""
+    state, scaling = names["history"][names["STEPS"].index(setting["step"])], setting["alpha"] / 4
+    model = digits.pretrained()
+    sizes = {}
+    for name in ("first", "second"):
+        A, B = (state[f"base_model.model.{name}.lora_{side}.weight"] for side in "AB")
+        weight = model.get_submodule(name).weight
+        sizes[name] = float(scaling * (B @ A).norm() / weight.detach().norm())
+        with torch.no_grad():
+            weight += scaling * (B @ A)
+    loss = F.cross_entropy(model(names["train_x"]), names["train_y"]).item()
+    read = {task: 100 * digits.accuracy(model, *digits.split(task)[2:]) for task in ("mirrored", "upright")}
+    return {
+        r"loss ([\d.]+)": loss, r"update is ([\d.]+) %": 100 * sizes["first"],
+        **{rf"{task} ([\d.]+) %": share for task, share in read.items()},
+    }
+
+
+def layer_choices(names) -> dict:
+    """Models of several families, and all matrices or some."""
+    return {
+        "model": ["GPT-2", "Llama-3-8B", "Gemma-2B", "Falcon-180B"], "rank": [1, 8, 48, 256],
+        "targets": [["attention", "mlp"], ["attention"], ["mlp"]],
+    }  # fmt: skip
+
+
+def layer_computed(names, setting) -> dict:
+    """The adapters of a model, matrix by matrix."""
+    one = names["ARCHITECTURES"][setting["model"]]
+    shapes = {name: one.linear_shapes()[name] for name in one.select(setting["targets"])}
+    trained = setting["rank"] * one.n_layers * sum(map(sum, shapes.values()))
+    largest = max(setting["rank"] * (out + into) / (out * into) for out, into in shapes.values())
+    return {
+        r"([\d,]+) of [\d,]+ numbers": trained, r"of ([\d,]+) numbers": one.total_parameters(),
+        r"trained \(([\d.]+) %\)": 100 * trained / one.total_parameters(),
+        r"largest B and A: ([\d.]+) %": 100 * largest,
+    }
+
+
+PAGES = {
+    "02_counting_parameters": Shown(layer_choices, layer_computed, 0.0, 0.005),
+    "03_lora_from_scratch": Shown(lora_choices, lora_computed, 0.2),
+}
+
+
+def run_page(stem: str) -> dict:
+    """The names that the cells of a page leave which its first explorer needs."""
+    cells = nbformat.read(NOTEBOOKS / f"{stem}.ipynb", as_version=4).cells
+    sources = [cell.source for cell in cells if cell.cell_type == "code"]
+    last = next(index for index, source in enumerate(sources) if "Explorer(" in source)
+    names = {"display": print}
+    for index in [*needed(sources, last), last]:
+        lines = [line for line in sources[index].splitlines() if not line.startswith("%")]
+        exec(compile("\n".join(lines), f"{stem}, code cell {index + 1}", "exec"), names)
+    return names
+
+
+@pytest.mark.skipif(node() is None, reason="no node and no Playwright")
+@pytest.mark.parametrize("stem", PAGES)
+def test_what_is_shown_is_what_the_page_computes(stem, monkeypatch):
+    monkeypatch.setenv("LORA_LAB_FAST", "1")
+    page, names = PAGES[stem], run_page(stem)
+    choices, chance = page.choices(names), random.Random(0)
+    settings = [{name: chance.choice(values) for name, values in choices.items()} for _ in range(SETTINGS)]
+    for setting, seen in zip(settings, shown(names["explorer"], settings), strict=True):
+        for pattern, number in page.computed(names, setting).items():
+            found = re.search(pattern, seen["sentence"])
+            assert found, (pattern, seen["sentence"])
+            value = float(found[1].replace(",", ""))
+            near = pytest.approx(number, abs=page.tolerance, rel=page.relative)
+            assert value == near, (setting, pattern, seen["sentence"])
