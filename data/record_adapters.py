@@ -26,7 +26,7 @@ from lab_utils.errors import command_line
 from lab_utils.evaluate import score
 from lab_utils.files import read_json, replacing_folder, user_path
 from lab_utils.finetune import Recipe, finetune
-from lab_utils.finetune.run import Run
+from lab_utils.finetune.runs import Run
 from lab_utils.folders import DATA
 from lab_utils.models import load_base
 from lab_utils.quiet import quiet

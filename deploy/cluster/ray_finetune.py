@@ -17,8 +17,8 @@ from pathlib import Path
 from lab_utils.errors import LabError, at_least, command_line
 from lab_utils.files import user_path
 from lab_utils.finetune import finetune
-from lab_utils.finetune.checkpoint import set_aside
-from lab_utils.finetune.command import read_command
+from lab_utils.finetune.command import FLAGS, read_command
+from lab_utils.finetune.run_folders import set_aside
 from lab_utils.sweep.on_ray import connect, load_ray
 
 LOST = 3  # how many lost processes or machines are replaced before the run stops
@@ -29,7 +29,7 @@ def train(settings: dict) -> None:
     finetune(settings["recipe"], **settings["options"], progress=False)
 
 
-@command_line
+@command_line(flags=FLAGS | {"workers": "--workers"})
 def main(arguments: list[str] | None = None) -> int:
     """Start Ray or join it, train, and print where the adapter is."""
     parser = argparse.ArgumentParser(

@@ -2,24 +2,16 @@
 
 from .adapter import attach_adapter, take_off_adapter, twin
 from .advice import advise
-from .checkpoint import checkpoints
+from .answer_loss import answer_logits, build_supervised
+from .batches import collate, plan_batches
 from .fourbit import speed_up
 from .opening import open_run
 from .optimizer import build_optimizer
 from .recipe import Recipe
-from .run import finetune, run_folder
-from .supervision import (
-    IGNORED,
-    Encoded,
-    answer_logits,
-    build_supervised,
-    collate,
-    encode,
-    encode_row,
-    encode_split,
-    plan_batches,
-    prompt_text,
-)  # fmt: skip
+from .run import finetune
+from .run_folders import checkpoints
+from .runs import run_folder
+from .supervision import IGNORED, Encoded, encode, encode_row, encode_split, prompt_text
 from .trl_trainer import float32_adapters, one_card
 
 __all__ = [

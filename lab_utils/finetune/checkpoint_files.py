@@ -8,7 +8,7 @@ from ..errors import LabError
 from ..files import explain, read_json, user_path
 from ..finite import nonfinite_in_words
 from ..models.weights import refuse_nonfinite, tensors_in
-from .identity import is_identity, is_number
+from .identity_differences import is_identity, is_number
 
 ADAPTER, CONFIG, STATE, RECORD = "adapter_model.safetensors", "adapter_config.json", "state.pt", "record.json"
 PIECE = 2**20  # bytes that are read at a time

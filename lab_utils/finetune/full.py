@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable, Iterator
 from ..errors import LabError
 from ..models import load_base
 from ..tasks.registry import find_task
+from .answer_loss import build_supervised
+from .batches import collate, plan_batches
 from .conversation import padding_token
 from .fit import check_fit, check_values
 from .optimizer import descend, set_rate
 from .recipe import Recipe
-from .supervision import build_supervised, collate, encode_split, plan_batches
+from .supervision import encode_split
 from .training_rows import training_rows
 
 

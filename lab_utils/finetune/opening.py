@@ -9,12 +9,13 @@ from ..files import user_path
 from ..models import load_base
 from ..tasks import OwnTask, changes, from_description
 from .adapter import attach_adapter
-from .checkpoint import checkpoints
 from .checkpoint_files import ADAPTER, RECORD, Damaged, read_checkpoint
-from .identity import base_identity, differences
+from .identity import base_identity
+from .identity_differences import differences
 from .recipe import Recipe
 from .resume import load_adapter
-from .run import Run
+from .run_folders import checkpoints
+from .runs import Run
 from .validation import best_step, is_over
 
 

@@ -2,94 +2,39 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from ..device import KINDS, find_device, use_threads
-from ..environment import runs_folder
 from ..errors import LabError, shown
 from ..files import user_path
 from ..memory.free import keep_freed_memory
 from ..models import default_model, load_base
-from ..models.loading import ran_out
 from ..models.registry import keep_weights_trainable
 from ..models.sources import base_model, name_of
 from ..models.weights import refuse_nonfinite, tensors_of
-from ..tasks import Task, load_task
+from ..tasks import load_task
 from ..tasks.registry import find_task
 from .adapter import attach_adapter
-from .checkpoint import (
-    checkpoints,
-    latest_record,
-    model_on_record,
-    refuse_in_the_way,
-    save_adapter,
-    set_aside,
-    set_damaged_aside,
-)
+from .checkpoint import latest_record, model_on_record, save_adapter
 from .conversation import padding_token
 from .examples import Examples
 from .fit import check_fit, check_values
 from .fsdp import WholeAdapter, launched_sharded, read_plugin
-from .identity import base_identity, data_digest, refuse_other
+from .identity import base_identity, data_digest
+from .identity_differences import refuse_other
+from .loop import take_best, train
 from .optimizer import optimizer_of
 from .processes import accelerate, on_main
 from .recipe import Recipe
-from .resume import load_adapter, restore, save
+from .resume import load_adapter, restore
+from .run_folders import refuse_in_the_way, set_aside, set_damaged_aside
 from .run_lock import held
+from .runs import Run
 from .supervision import encode_row
 from .trainer import Trainer
 from .training_rows import training_rows
-from .validation import best_step, is_due, is_over
-
-
-@dataclass
-class Run:
-    """What a fine-tuning run leaves behind.
-
-    Attributes
-    ----------
-    recipe : Recipe, with "auto" resolved
-    output_dir : Path, holds `adapter/` (peft's layout) and the last checkpoints
-    history : list of dict, one per step: step (1-based), loss (nats per supervised token), learning_rate, tokens
-        (read), supervised_tokens, seconds; in float16 skipped (1 for a step that was left out, because a gradient
-        overflowed); after every `validate_every` steps validation_loss (nats per supervised token)
-    model, tokenizer : the peft model with the trained adapter, and its tokenizer
-    resumed_from : int, steps that an earlier call had done
-    """
-
-    recipe: Recipe
-    output_dir: Path
-    history: list[dict]
-    model: object = field(repr=False)
-    tokenizer: object = field(repr=False)
-    resumed_from: int = 0
-
-    @property
-    def adapter_dir(self) -> Path:
-        """Where the trained adapter lies."""
-        return self.output_dir / "adapter"
-
-    @property
-    def task(self) -> Task:
-        """The task that it was trained on."""
-        return find_task(self.recipe.task)
-
-    @property
-    def best_step(self) -> int:
-        """The step (from 1) with the lowest validation loss; 0 if none was measured."""
-        return best_step(self.history)
-
-    @property
-    def seconds(self) -> float:
-        """Training time over all calls, without loading."""
-        return sum(row["seconds"] for row in self.history)
-
-
-def run_folder(recipe: Recipe) -> Path:
-    """Where the notebooks keep a recipe's run: `runs/<task>-<fingerprint>`, or the same under `LORA_LAB_RUNS`."""
-    name = recipe.own_task.name if recipe.own_task else recipe.task
-    return runs_folder() / f"{name}-{recipe.fingerprint()}"
+from .validation import is_over
 
 
 def finetune(
@@ -203,11 +148,11 @@ def finetune(
         run = Run(recipe, output_dir, history, model, tokenizer, resumed_from=len(history))
         if not is_over(history, recipe):
             trainer.check_memory()
-            _train(trainer, run, identity, validation, on_step, progress and main)
+            train(trainer, run, identity, validation, on_step, progress and main)
         elif on_step and main:
             on_step(history)
         if recipe.keeps_best:
-            _take_best(run, main)
+            take_best(run, main)
         adapter = WholeAdapter(model)
         on_main(accelerator, lambda: save_adapter(run.adapter_dir, adapter.save_pretrained))
         return run
@@ -263,64 +208,3 @@ def _find(output_dir: Path, recipe: Recipe, identity: dict, accelerator) -> tupl
     accelerator.wait_for_everyone()  # until all have read what is moved now
     on_main(accelerator, lambda: set_damaged_aside(output_dir, found and found[0]))
     return found
-
-
-def _take_best(run: Run, main: bool) -> None:
-    """Put the adapter with the lowest validation loss on the model, from its checkpoint."""
-    found = [path for path in checkpoints(run.output_dir) if int(path.name.rpartition("-")[2]) == run.best_step]
-    if not found:
-        raise LabError(
-            f"checkpoint-{run.best_step:06d}, of the lowest validation loss, is no longer in {run.output_dir}. Put it "
-            "back, or pass resume=False to train again (the old run is kept in `previous/`)."
-        )
-    load_adapter(run.model, found[0])
-    if main and run.best_step < len(run.history):
-        loss = run.history[run.best_step - 1]["validation_loss"]
-        print(f"The adapter of step {run.best_step} is kept, of the lowest validation loss ({loss:.3f}).")
-
-
-def _train(trainer: Trainer, run: Run, identity: dict, validation, on_step, progress: bool) -> None:
-    """The loop from the first missing step to the last."""
-    import sys
-
-    from tqdm import tqdm
-
-    steps = run.recipe.steps
-    bar = tqdm(total=steps, initial=len(run.history), disable=not progress, file=sys.stdout, unit="step", ncols=90)
-    try:
-        for step in range(len(run.history), steps):
-            row = trainer.take_step(step)
-            run.history.append(row)
-            trainer.check_moves(row)
-            if due := is_due(row["step"], run.recipe):
-                row["validation_loss"] = trainer.validation_loss(validation)
-            over = is_over(run.history, run.recipe)
-            if over or row["step"] % run.recipe.checkpoint_every == 0 or (due and run.recipe.keeps_best):
-                save(trainer, run, identity)
-            held_out = f" (validation {row['validation_loss']:.3f})" if due else ""
-            speed = f"{row['tokens'] / row['seconds']:.0f} tokens/s"
-            bar.set_postfix_str(f"loss {row['loss']:.3f}{held_out}, {speed}", refresh=False)
-            bar.update()
-            if on_step and trainer.accelerator.is_main_process:
-                on_step(run.history)
-            if over:
-                if row["step"] < steps and trainer.accelerator.is_main_process:
-                    print(f"\nStopped after step {row['step']}: {run.recipe.patience} times in a row the validation "
-                          "loss was not lower than before.")
-                break
-    except KeyboardInterrupt:
-        saved = checkpoints(run.output_dir)
-        if saved:
-            done = int(saved[-1].name.removeprefix("checkpoint-"))
-            print(f"\nInterrupted. Steps 1 to {done} are saved in {run.output_dir}: run the same cell again, or the "
-                  "same command, to go on.")
-        else:
-            print("\nInterrupted before the first checkpoint. Run the same cell again, or the same command, to "
-                  "start over.")
-        raise
-    except (MemoryError, RuntimeError) as error:
-        if not ran_out(error):
-            raise
-        raise LabError(f"The memory ran out in step {len(run.history) + 1} ({error}). {trainer.save_memory}") from error
-    finally:
-        bar.close()

@@ -1,12 +1,8 @@
-"""From text to tokens, labels and batches: what the model reads and what it is trained on."""
+"""From text to tokens and labels: what the model reads and what it is trained on."""
 
-import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..errors import LabError
-from ..models.registry import base_model
 from ..tasks import Task, with_system
 from ..tasks.conversations import check_conversation, turns_of
 from ..tasks.data_lines import check_row, check_rows
@@ -15,8 +11,6 @@ from .examples import Examples
 from .turns import encode_conversation
 
 IGNORED = -100  # cross entropy's ignore_index
-NOT_CAUSAL = ("bert-generation", "cpmant", "xlnet")  # of the models that transformers calls causal, unless is_decoder
-WINDOW = 8  # batches whose examples are sorted by length together
 
 
 @dataclass(frozen=True)
@@ -165,158 +159,3 @@ def _checked(rows) -> list[Mapping]:
         if not (isinstance(row, Mapping) and "messages" in row):
             check_row(row, f"example {number}")
     return rows
-
-
-def plan_batches(lengths: Sequence[int], batch_size: int, steps: int, seed: int) -> list[list[int]]:
-    """Which examples each training step sees: a pure function, so that a resumed run goes on in the same order.
-
-    Every epoch is a new shuffle. Within windows of `WINDOW` batches the examples are sorted by length, so that
-    a batch holds examples of like length and little padding; the batches of a window are shuffled again.
-
-    Parameters
-    ----------
-    lengths : tokens of each example
-    batch_size, steps, seed : int
-
-    Returns
-    -------
-    list of `steps` lists of `batch_size` indices (what an epoch leaves over begins the next); a plan for fewer steps
-    is the beginning of a plan for more
-    """
-    rng = random.Random(seed)
-    batches: list[list[int]] = []
-    waiting: list[int] = []  # what an epoch left over: fewer than a batch
-    while len(batches) < steps:
-        epoch = list(range(len(lengths)))
-        rng.shuffle(epoch)
-        waiting += epoch
-        full = len(waiting) // batch_size * batch_size
-        for start in range(0, full, WINDOW * batch_size):
-            window = sorted(waiting[start : min(start + WINDOW * batch_size, full)], key=lambda index: lengths[index])
-            of_window = [window[i : i + batch_size] for i in range(0, len(window), batch_size)]
-            rng.shuffle(of_window)
-            batches += of_window
-        waiting = waiting[full:]
-    return batches[:steps]
-
-
-def collate(examples: Sequence[Encoded], pad_token_id: int, supervise_end: bool = True) -> dict:
-    """Pad examples on the right into one batch.
-
-    Returns
-    -------
-    dict of int64 Tensors, shape (examples, longest): input_ids, attention_mask, labels (`IGNORED` = not trained)
-    """
-    import torch
-
-    longest = max(len(example.input_ids) for example in examples)
-    input_ids = torch.full((len(examples), longest), pad_token_id)
-    attention_mask = torch.zeros_like(input_ids)
-    labels = torch.full_like(input_ids, IGNORED)
-    for row, example in enumerate(examples):
-        length = len(example.input_ids)
-        input_ids[row, :length] = torch.tensor(example.input_ids)
-        attention_mask[row, :length] = 1
-        labels[row, :length] = torch.tensor(example.labels(supervise_end))
-    return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
-
-
-def answer_logits(model, input_ids, attention_mask, labels):
-    """The model's logits where there is a label to predict, and nowhere else.
-
-    The head is a tenth of the embedded model's work, and most of a batch is prompt. So the model runs its own forward
-    pass, and on the way into the head the hidden states are cut down to those that are needed. What the model does to
-    its logits afterwards (scaling, soft capping) it does to these. A model that does not call its head as a module
-    gives all logits, and they are cut down then.
-
-    Parameters
-    ----------
-    model : causal language model of transformers, with or without adapters
-    input_ids, attention_mask, labels : int64 Tensors (examples, length), as `collate` returns them
-
-    Returns
-    -------
-    (logits, targets, owners) : Tensors (supervised tokens, vocabulary) in the model's dtype, and twice
-        (supervised tokens,) int64: the token to predict, and the row of the batch it belongs to
-
-    Raises
-    ------
-    LabError
-        The model does not predict each next token from the tokens before it (T5, BERT), or its logits are not one row
-        for each token.
-    """
-    import torch
-
-    base = base_model(model)
-    check_causal(base)
-    keep = torch.zeros_like(labels, dtype=torch.bool)
-    keep[:, :-1] = labels[:, 1:] != IGNORED
-    with _into_the_head(base, keep) as was_cut:
-        logits = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
-    if was_cut and logits.shape[:-1] == (1, int(keep.sum())):
-        logits = logits[0]
-    elif not was_cut and logits.shape[:-1] == keep.shape:
-        logits = logits[keep.to(logits.device)]
-    else:
-        raise LabError(
-            f"{type(base).__name__} gives logits of shape {tuple(logits.shape)} for {tuple(input_ids.shape)} tokens, "
-            "and one row for each token is needed. Take another base model."
-        )
-    return logits, labels[:, 1:][keep[:, :-1]].to(logits.device), keep.nonzero()[:, 0].to(logits.device)
-
-
-def check_causal(base) -> None:
-    """Raise a LabError unless a transformers model predicts each token from the tokens before it."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as FILLS_GAPS
-
-    config = base.config
-    if getattr(config, "is_encoder_decoder", False):
-        why = "reads the prompt with an encoder and answers with a decoder"
-    elif base.get_output_embeddings() is None:
-        why = "has no head that predicts tokens"
-    elif config.model_type in {*FILLS_GAPS, *NOT_CAUSAL} and not getattr(config, "is_decoder", False):
-        why = "reads the tokens after a place too (its config does not say is_decoder=True)"
-    else:
-        return
-    raise LabError(
-        f"{type(base).__name__} {why}: it cannot be trained here to write an answer token by token. "
-        "Take a causal language model, such as a Llama or a Qwen."
-    )
-
-
-@contextmanager
-def _into_the_head(base, keep) -> Iterator[list]:
-    """Inside, only the hidden states at `keep` (bool, examples × length) go into the head, as one row of a batch.
-
-    Yields a list: empty as long as the head was not called with hidden states of that shape.
-    """
-    calls = []
-
-    def cut(module, inputs):
-        if inputs and inputs[0].dim() == 3 and inputs[0].shape[:2] == keep.shape:
-            calls.append(module)
-            return (inputs[0][keep.to(inputs[0].device)][None], *inputs[1:])
-        return None
-
-    handle = base.get_output_embeddings().register_forward_pre_hook(cut)
-    try:
-        yield calls
-    finally:
-        handle.remove()
-
-
-def build_supervised(model):
-    """Wrap a causal language model so that calling it gives the summed loss over the supervised tokens."""
-    import torch
-
-    class SupervisedLoss(torch.nn.Module):
-        def __init__(self, model):
-            super().__init__()
-            self.model = model
-
-        def forward(self, input_ids, attention_mask, labels):
-            """int64 (examples, length) each -> float32 scalar, sum of cross entropy in nats."""
-            logits, targets, _ = answer_logits(self.model, input_ids, attention_mask, labels)
-            return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
-
-    return SupervisedLoss(model)

@@ -5,10 +5,11 @@ import time
 
 from ..errors import LabError
 from ..memory.free import free_memory_bytes
+from .answer_loss import build_supervised
+from .batches import collate, plan_batches
 from .fsdp import check_shardable, mark_layers, own_part, whole
 from .optimizer import build_optimizer, set_rate
 from .step_memory import step_memory
-from .supervision import build_supervised, collate, plan_batches
 
 SMALLEST_SCALE = 2**-14  # of the loss in float16: from 2**16, after thirty steps in a row that overflowed
 MANY_SKIPPED = 10  # steps in a row; at the start one or two are usual, until the scale of the loss is found

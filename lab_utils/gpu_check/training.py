@@ -9,7 +9,7 @@ from pathlib import Path
 from unittest import mock
 
 from ..finetune import Recipe, finetune
-from ..finetune.run import Run
+from ..finetune.runs import Run
 from ..models import load_base
 from .recorded_steps import recording
 from .sections import Finding, Setting

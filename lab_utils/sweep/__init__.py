@@ -6,7 +6,9 @@
 from .differences import compare, holm
 from .study_results import load_study
 from .summary import CENTRE, TABLE, cheapest_within_one_error, difference, load_sweep, pick, summarize
-from .trials import Trial, measure, missing, read_rows, sweep
+from .table import read_rows
+from .trial import Trial
+from .trials import measure, missing, sweep
 
 __all__ = [
     "CENTRE", "TABLE", "Trial", "cheapest_within_one_error", "compare", "difference", "holm", "load_study",

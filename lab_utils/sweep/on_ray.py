@@ -20,7 +20,9 @@ from ..files import user_path
 from ..finetune.run_lock import held_file
 from ..notebook.extras import how_to_install
 from ..outputs import temporary_folder
-from .trials import EVALUATED, Trial, check_evaluated, keep, measure, missing, one_thread, read_rows
+from .table import EVALUATED, check_evaluated, read_rows
+from .trial import Trial
+from .trials import keep, measure, missing, one_thread
 
 OBJECT_STORE_BYTES = 80 * 2**20  # only rows travel; Ray wants 75 MiB at least
 QUIET = {  # no reports to Ray's makers, no log files of trials, no tables between our lines of progress

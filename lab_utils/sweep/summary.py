@@ -8,7 +8,8 @@ from pathlib import Path
 from ..errors import LabError
 from ..folders import DATA
 from ..recorded_files import reading, restore
-from .trials import RESULTS, SETTINGS, read_rows
+from .table import RESULTS, read_rows
+from .trial import SETTINGS
 
 TABLE = DATA / "sweep" / "sweep.csv"
 CENTRE = {  # what a setting is unless a question says otherwise; `scaling` is what B·A is multiplied by

@@ -6,110 +6,23 @@ A trial is one setting with one seed. Its result is one row. Rows are kept as th
 the first trial that has no row. `sweep_on_ray` spreads the same trials over machines.
 """
 
-import csv
-import io
 import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import redirect_stdout
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from ..errors import LabError, at_least, choose
-from ..files import append_text, explain, read_text, user_path
-from ..finetune import Recipe
+from ..errors import LabError, at_least
 from ..finetune.run_lock import held_file
 from ..recorded.provenance import machine
+from .table import EVALUATED, RESULTS, add_row, check_evaluated, read_rows
+from .trial import SETTINGS, Trial
 
-METHODS = ("adapter", "full", "prompt")
-SETTINGS = (  # what tells one trial from another: `method`, `shots`, and these fields of its recipe
-    "model", "task", "quantization", "rank", "alpha", "use_rslora", "target_modules", "dropout", "learning_rate",
-    "steps", "batch_size", "train_examples", "seed",
-)  # fmt: skip
-RESULTS = (
-    "trainable_parameters", "validation_loss", "validation_exact", "test_loss", "test_exact", "training_loss",
-    "training_seconds", "training_cpu_seconds", "cpu_seconds", "tokens",
-)  # fmt: skip
-PROVENANCE = ("problem", "cpu", "threads", "date", "versions")
-COLUMNS = ("method", "shots", *SETTINGS, "evaluated", *RESULTS, *PROVENANCE)
-OLD_COLUMNS = tuple(name for name in COLUMNS if name != "evaluated")  # of tables from before: all of `EVALUATED`
-EVALUATED = 80  # messages of each split
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trial:
-    """One run of a sweep.
-
-    Parameters
-    ----------
-    recipe : Recipe with a model's name, not "auto"; the fields that `SETTINGS` leaves out stay at their defaults.
-        Its seed draws A, the examples and their order; `train_examples` messages are drawn from all of the split.
-    method : "adapter"; "full" trains all matrices of the layers in float32; "prompt" trains nothing
-    shots : int >= 0, solved examples before each question; 0 unless the method is "prompt"
-
-    Raises
-    ------
-    LabError
-        A value is out of its range, or would not be seen in the table.
-    """
-
-    recipe: Recipe
-    method: str = "adapter"
-    shots: int = 0
-
-    def __post_init__(self):
-        choose("method", self.method, METHODS)
-        if self.recipe.model == "auto":
-            raise LabError("model='auto' differs from machine to machine: name a model, model='smollm2-135m' for one.")
-        if self.shots < 0 or (self.shots and self.method != "prompt"):
-            raise LabError(f"shots={self.shots} with method={self.method!r}: shots are solved examples in a prompt.")
-        plain = Recipe()
-        for field in fields(Recipe):
-            hidden = field.name not in (*SETTINGS, "checkpoint_every")
-            if hidden and getattr(self.recipe, field.name) != getattr(plain, field.name):
-                raise LabError(f"{field.name} is no column of the table: leave it at {getattr(plain, field.name)!r}.")
-
-    @property
-    def settings(self) -> dict[str, str]:
-        """The settings as the table's text: two trials are one and the same if these are equal."""
-        values = {name: getattr(self.recipe, name) for name in SETTINGS}
-        return {"method": self.method, "shots": str(self.shots)} | {name: _text(v) for name, v in values.items()}
-
-    @classmethod
-    def from_row(cls, row: dict) -> "Trial":
-        """The trial that a row of the table belongs to."""
-        recipe = Recipe.from_text({name: _text(row[name]) for name in SETTINGS})
-        return cls(recipe=recipe, method=row["method"], shots=int(row["shots"]))
-
-    def changed(self, **changes) -> "Trial":
-        """The same trial with other fields of its recipe: `trial.changed(rank=3, alpha=6.0)`."""
-        return replace(self, recipe=replace(self.recipe, **changes))
-
-    def __str__(self) -> str:
-        recipe = self.recipe
-        if self.method == "prompt":
-            return f"prompt with {self.shots} shots, seed {recipe.seed}"
-        if self.method == "full":
-            return f"full fine-tune, lr {recipe.learning_rate:g}, seed {recipe.seed}"
-        rule = "√r" if recipe.use_rslora else "r"
-        targets = recipe.target_modules if isinstance(recipe.target_modules, str) else "+".join(recipe.target_modules)
-        return (
-            f"{recipe.quantization} {targets} r={recipe.rank} α={recipe.alpha:g} (α/{rule}) lr={recipe.learning_rate:g}"
-            f" dropout={recipe.dropout:g} n={recipe.train_examples} seed {recipe.seed}"
-        )
-
-
-def _text(value) -> str:
-    """A setting as it stands in the table: 16.0 as 16, True as true, names joined by commas."""
-    if isinstance(value, bool) or value in ("True", "False"):
-        return str(value).lower()
-    if isinstance(value, (tuple, list)):
-        return ",".join(value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 @cache
@@ -206,82 +119,6 @@ def _here() -> dict:
     """Where and with what a row was measured, the versions in one text."""
     here = machine(*PACKAGES)
     return here | {"versions": " ".join(f"{name} {number}" for name, number in here["versions"].items())}
-
-
-def read_rows(table: str | Path) -> list[dict[str, str]]:
-    """The table's rows as text, in the order they came; none if the file does not exist.
-
-    Raises
-    ------
-    LabError
-        The file cannot be read, has other columns, or a row that is not whole: its line is named.
-    """
-    table = user_path(table)
-    if not os.path.lexists(table):
-        return []
-    reader = csv.reader(io.StringIO(read_text(table), newline=""))
-    rows, columns = [], ()
-    try:
-        for fields in reader:
-            if not rows:
-                columns = tuple(fields)
-                if columns not in (COLUMNS, OLD_COLUMNS):
-                    break
-            if fields and len(fields) != len(columns):
-                raise LabError(
-                    f"{table}, line {reader.line_num}: this row has {len(fields)} fields and not {len(columns)}. "
-                    "Delete it: its trial is then run again."
-                )
-            if fields:
-                row = {"evaluated": str(EVALUATED)} | dict(zip(columns, fields, strict=True))
-                rows.append({name: row[name] for name in COLUMNS})
-    except csv.Error as error:
-        raise LabError(f"{table}, line {reader.line_num}: not CSV ({error}). Move it away, or repair it.") from error
-    if not rows:
-        raise LabError(f"{table} is not a sweep's table: its columns differ. Move it away, or give another name.")
-    return rows[1:]
-
-
-def add_row(table: str | Path, row: dict) -> None:
-    """Append one row, and make sure that it is on the disk; a new table gets its heading.
-
-    Raises
-    ------
-    LabError
-        The table cannot be written; it is as before then.
-    """
-    table = user_path(table)
-    text = io.StringIO()
-    try:
-        columns = _heading(table)
-        if columns == OLD_COLUMNS:
-            row = {name: value for name, value in row.items() if name != "evaluated"}
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        if not table.exists():
-            writer.writeheader()
-        writer.writerow(row)
-        append_text(table, text.getvalue())
-    except OSError as error:
-        raise LabError(f"No row could be added to {table}: {explain(error)}") from error
-
-
-def _heading(table: Path) -> tuple[str, ...]:
-    """The columns of a table: its own if it is there."""
-    if not table.is_file():
-        return COLUMNS
-    first = read_text(table).partition("\n")[0].rstrip("\r")
-    return OLD_COLUMNS if first == ",".join(OLD_COLUMNS) else COLUMNS
-
-
-def check_evaluated(table: str | Path, evaluated: int) -> None:
-    """Raise a LabError if a row of the table was measured on another number of messages than `evaluated`."""
-    for number, row in enumerate(read_rows(table), 1):
-        if row["evaluated"] not in ("", str(evaluated)):
-            raise LabError(
-                f"{table}, row {number} was measured on {row['evaluated']} messages of each split, and "
-                f"evaluated={evaluated} is asked for: they cannot be compared. Give another table, or "
-                f"evaluated={row['evaluated']}."
-            )
 
 
 def keep(table: str | Path, row: dict, number: int, of: int) -> str:

@@ -45,7 +45,8 @@ def measure_trl(steps: int, batch_size: int, attention: str) -> dict:
     from trl import SFTConfig, SFTTrainer
 
     from lab_utils.device import find_device
-    from lab_utils.finetune.supervision import encode_split, plan_batches, prompt_text
+    from lab_utils.finetune.batches import plan_batches
+    from lab_utils.finetune.supervision import encode_split, prompt_text
     from lab_utils.models.registry import load_base
     from lab_utils.tasks.registry import TASKS, load_task
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from memory_models import TINY, tiny
 
-from lab_utils.finetune.supervision import build_supervised
+from lab_utils.finetune.answer_loss import build_supervised
 from lab_utils.memory.activations import kept_bytes, logits_bytes
 from lab_utils.memory.saved import saved_bytes
 from lab_utils.memory.step import estimate

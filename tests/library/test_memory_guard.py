@@ -6,11 +6,12 @@ from memory_models import TINY, Live, tiny
 
 from lab_utils.counts.architectures import Architecture
 from lab_utils.finetune.adapter import attach_adapter
+from lab_utils.finetune.answer_loss import build_supervised
 from lab_utils.finetune.fourbit import slow_down, speed_up
 from lab_utils.finetune.model_sizes import model_record
 from lab_utils.finetune.recipe import Recipe
 from lab_utils.finetune.step_memory import step_memory
-from lab_utils.finetune.supervision import IGNORED, build_supervised
+from lab_utils.finetune.supervision import IGNORED
 from lab_utils.memory import estimate
 from lab_utils.memory.saved import own_storages
 from lab_utils.memory.step import as_record

@@ -201,7 +201,8 @@ def test_the_command_runs_end_to_end(recorder, tmp_path, monkeypatch):
     for name, values in made.weight_singular_values.items():
         torch.testing.assert_close(values, weight_update().weight_singular_values[name], rtol=2**-9, atol=1e-5)
 
-    from lab_utils.finetune.supervision import collate, encode_split
+    from lab_utils.finetune.batches import collate
+    from lab_utils.finetune.supervision import encode_split
     from lab_utils.models.registry import load_base
     from lab_utils.tasks.registry import TASKS
 

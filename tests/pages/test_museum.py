@@ -15,7 +15,9 @@ from transformers import DataCollatorForLanguageModeling
 
 from lab_utils.counts.architectures import ARCHITECTURES
 from lab_utils.counts.parameters import lora_parameters
-from lab_utils.finetune.supervision import Encoded, build_supervised, collate
+from lab_utils.finetune.answer_loss import build_supervised
+from lab_utils.finetune.batches import collate
+from lab_utils.finetune.supervision import Encoded
 from lab_utils.folders import NOTEBOOKS
 
 PAGE = NOTEBOOKS / "A_failure_museum.ipynb"

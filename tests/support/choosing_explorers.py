@@ -8,7 +8,8 @@ import torch
 from lab_utils.finetune import Encoded
 from lab_utils.finetune.recipe import Recipe
 from lab_utils.recorded.pictures import Samples
-from lab_utils.sweep.trials import COLUMNS, Trial
+from lab_utils.sweep.table import COLUMNS
+from lab_utils.sweep.trial import Trial
 from lab_utils.widgets.conversation_explorer import ConversationExplorer
 from lab_utils.widgets.merge_explorer import MergeExplorer
 from lab_utils.widgets.picture_explorer import PictureExplorer

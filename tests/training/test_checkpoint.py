@@ -11,14 +11,9 @@ from checkpoints import Adapter, save
 
 import lab_utils.finetune.checkpoint as checkpoint
 from lab_utils.errors import LabError
-from lab_utils.finetune.checkpoint import (
-    KEPT,
-    checkpoints,
-    latest_record,
-    refuse_in_the_way,
-    set_aside,
-)
+from lab_utils.finetune.checkpoint import KEPT, latest_record
 from lab_utils.finetune.recipe import Recipe
+from lab_utils.finetune.run_folders import checkpoints, refuse_in_the_way, set_aside, set_damaged_aside
 
 
 def everything(folder: Path) -> dict[str, bytes]:
@@ -223,11 +218,11 @@ def test_damaged_ones_are_moved_out_of_the_way_and_kept(tmp_path):
         save(tmp_path, step)
     (tmp_path / "checkpoint-000002" / "state.pt").write_bytes(b"")
     used = latest_record(tmp_path, Recipe())[0]
-    assert checkpoint.set_damaged_aside(tmp_path, used) == tmp_path / "damaged"
+    assert set_damaged_aside(tmp_path, used) == tmp_path / "damaged"
     assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-000001"]
     assert [path.name for path in (tmp_path / "damaged").iterdir()] == ["checkpoint-000002"]
-    assert checkpoint.set_damaged_aside(tmp_path, used) is None
-    assert checkpoint.set_damaged_aside(tmp_path, None) == tmp_path / "damaged-2"
+    assert set_damaged_aside(tmp_path, used) is None
+    assert set_damaged_aside(tmp_path, None) == tmp_path / "damaged-2"
     assert checkpoints(tmp_path) == []
 
 
@@ -312,7 +307,7 @@ def test_another_programs_checkpoints_are_ignored_or_refused_and_never_touched(t
         save(tmp_path, step)
     assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-000002", "checkpoint-000003"]
     assert latest_record(tmp_path, Recipe())[0].name == "checkpoint-000003"
-    checkpoint.set_damaged_aside(tmp_path, None)
+    set_damaged_aside(tmp_path, None)
     set_aside(tmp_path)
     assert before.items() <= everything(tmp_path).items()
     (tmp_path / "checkpoint-100000").mkdir()

@@ -18,10 +18,10 @@ from tiny_runs import CONFIG, EXACT, load_tiny
 
 from lab_utils.device import Device
 from lab_utils.errors import LabError
-from lab_utils.finetune.checkpoint import checkpoints
 from lab_utils.finetune.command import main
 from lab_utils.finetune.fsdp import check_shardable, read_plugin
 from lab_utils.finetune.recipe import Recipe
+from lab_utils.finetune.run_folders import checkpoints
 from lab_utils.models.registry import decide_place, quantization_config
 
 CLUSTER = CONFIG.parent
@@ -333,5 +333,5 @@ def test_rays_command_line(ray_finetune, monkeypatch, tmp_path, capsys):
     assert (tmp_path / "out" / "previous" / "adapter").exists()
     for flag in ("workers", "rank"):
         assert ray_finetune.main(["--output", "out", f"--{flag}", "0"]) == 2
-        assert f"{flag}=0 is out of range" in capsys.readouterr().err
+        assert f"--{flag} 0 is out of range" in capsys.readouterr().err
     assert len(seen) == 3

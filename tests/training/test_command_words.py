@@ -17,7 +17,7 @@ PYTHON_ALONE = (
     "recipe=X is out of range: a Recipe", "base=X is out of range", "recipe.model is X", "dataset", "Your X(output",
     "fields=X", "metric=", "split=X is out of range", "name=X is out of range", "The data of X were in memory",
     "The data are a dict", "The data are X", "The split X is none of", "X X: expected a dict", "task=X is a file",
-    "X of this base has no values", "X says modules_to_save=X",
+    "X of this base has no values", "X says modules_to_save=X", "folder=X",
 )  # fmt: skip
 PYTHON = re.compile(r"\b\w+\.\w+\(|\b[a-z]\w*=|\b(?:load_base|own)\(|resume|output_dir|\bcell\b|\ba list of dicts\b")
 

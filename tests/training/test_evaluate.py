@@ -21,8 +21,10 @@ from lab_utils.evaluate import (
     token_losses,
 )
 from lab_utils.finetune.adapter import attach_adapter
+from lab_utils.finetune.answer_loss import build_supervised
+from lab_utils.finetune.batches import collate
 from lab_utils.finetune.recipe import Recipe
-from lab_utils.finetune.supervision import build_supervised, collate, encode, prompt_text
+from lab_utils.finetune.supervision import encode, prompt_text
 from lab_utils.tasks.registry import TASKS, load_task
 
 # The interval.

@@ -14,11 +14,14 @@ from lab_utils.errors import LabError
 from lab_utils.finetune import run as module
 from lab_utils.finetune import trainer
 from lab_utils.finetune.adapter import attach_adapter, take_off_adapter, twin
-from lab_utils.finetune.checkpoint import checkpoints
+from lab_utils.finetune.answer_loss import build_supervised
+from lab_utils.finetune.batches import collate
 from lab_utils.finetune.command import main
 from lab_utils.finetune.recipe import Recipe
-from lab_utils.finetune.run import finetune, run_folder
-from lab_utils.finetune.supervision import IGNORED, build_supervised, collate, encode
+from lab_utils.finetune.run import finetune
+from lab_utils.finetune.run_folders import checkpoints
+from lab_utils.finetune.runs import run_folder
+from lab_utils.finetune.supervision import IGNORED, encode
 from lab_utils.tasks.registry import TASKS, load_task
 
 SHORT = Recipe(model="smollm2-135m", steps=2, batch_size=2, train_examples=16, checkpoint_every=1, rank=4, alpha=8)
@@ -217,7 +220,7 @@ def test_checkpointed_activations_give_the_same_training(trainable_base, data, t
 
 def test_command_line_refuses_with_a_sentence(capsys):
     assert main(["--output", "unused", "--rank", "0"]) == 2
-    assert "rank=0 is out of range" in capsys.readouterr().err
+    assert "--rank 0 is out of range" in capsys.readouterr().err
     assert main(["--output", "unused", "--task", "booking"]) == 2
     assert "Unknown task 'booking'" in capsys.readouterr().err
 

@@ -18,8 +18,8 @@ from lab_utils.errors import LabError
 from lab_utils.finetune import run as module
 from lab_utils.finetune import trainer
 from lab_utils.finetune.adapter import take_off_adapter
-from lab_utils.finetune.checkpoint import checkpoints
 from lab_utils.finetune.resume import load_adapter
+from lab_utils.finetune.run_folders import checkpoints
 from lab_utils.folders import ROOT
 from lab_utils.tasks.registry import load_task
 

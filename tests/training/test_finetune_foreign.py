@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from lab_utils.errors import LabError
 from lab_utils.finetune import run as module
-from lab_utils.finetune.checkpoint import checkpoints
 from lab_utils.finetune.conversation import end_of_turn, padding_token
 from lab_utils.finetune.full import train_full
+from lab_utils.finetune.run_folders import checkpoints
 
 MODEL = "adapter_model.safetensors"
 

@@ -163,8 +163,10 @@ def test_the_adapter_file_is_the_same(tmp_path):
 def test_gradients_on_the_real_model(trainable_base):
     """One batch of the course's own data: loss and the gradient of all 210 adapters, fast against peft."""
     from lab_utils.finetune.adapter import attach_adapter
+    from lab_utils.finetune.answer_loss import build_supervised
+    from lab_utils.finetune.batches import collate
     from lab_utils.finetune.recipe import Recipe
-    from lab_utils.finetune.supervision import build_supervised, collate, encode
+    from lab_utils.finetune.supervision import encode
     from lab_utils.tasks.registry import TASKS, load_task
 
     base, tokenizer = trainable_base

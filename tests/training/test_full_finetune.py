@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from lab_utils.errors import LabError
+from lab_utils.finetune.batches import plan_batches
 from lab_utils.finetune.full import load_full, matrices, train_full, training_steps
 from lab_utils.finetune.recipe import Recipe
-from lab_utils.finetune.supervision import encode_split, plan_batches
+from lab_utils.finetune.supervision import encode_split
 from lab_utils.tasks.registry import TASKS
 
 NAMES = ("item", "drone", "gong", "projector", "tent", "canoe")

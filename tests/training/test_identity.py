@@ -7,14 +7,8 @@ import torch
 from lab_utils.device import Device
 from lab_utils.errors import LabError
 from lab_utils.finetune.adapter import attach_adapter, take_off_adapter
-from lab_utils.finetune.identity import (
-    base_identity,
-    data_digest,
-    differences,
-    is_identity,
-    refuse_other,
-    tokens_digest,
-)
+from lab_utils.finetune.identity import base_identity, data_digest, tokens_digest
+from lab_utils.finetune.identity_differences import differences, is_identity, refuse_other
 from lab_utils.finetune.recipe import Recipe
 from lab_utils.finetune.supervision import Encoded
 

@@ -8,19 +8,10 @@ import torch
 
 from lab_utils.errors import LabError
 from lab_utils.finetune.adapter import attach_adapter
+from lab_utils.finetune.answer_loss import answer_logits, build_supervised
+from lab_utils.finetune.batches import WINDOW, collate, plan_batches
 from lab_utils.finetune.recipe import Recipe
-from lab_utils.finetune.supervision import (
-    IGNORED,
-    WINDOW,
-    Encoded,
-    answer_logits,
-    build_supervised,
-    collate,
-    encode,
-    encode_split,
-    plan_batches,
-    prompt_text,
-)
+from lab_utils.finetune.supervision import IGNORED, Encoded, encode, encode_split, prompt_text
 from lab_utils.tasks.registry import TASKS, load_task
 
 BOOKINGS = TASKS["bookings"]

@@ -10,7 +10,9 @@ import transformers
 from peft import LoraConfig, get_peft_model
 
 from lab_utils.errors import LabError
-from lab_utils.finetune.supervision import Encoded, answer_logits, build_supervised, collate
+from lab_utils.finetune.answer_loss import answer_logits, build_supervised
+from lab_utils.finetune.batches import collate
+from lab_utils.finetune.supervision import Encoded
 from lab_utils.models.registry import base_model
 
 SIZES = {

@@ -20,7 +20,9 @@ from lab_utils.finetune.full import matrices, train_full
 from lab_utils.finetune.recipe import Recipe
 from lab_utils.finetune.run import finetune
 from lab_utils.sweep import trials as module
-from lab_utils.sweep.trials import COLUMNS, METHODS, SETTINGS, Trial, add_row, measure, missing, read_rows, sweep
+from lab_utils.sweep.table import COLUMNS, OLD_COLUMNS, RESULTS, add_row, read_rows
+from lab_utils.sweep.trial import METHODS, SETTINGS, Trial
+from lab_utils.sweep.trials import measure, missing, sweep
 from lab_utils.tasks.registry import load_task
 
 SHORT = {"model": "smollm2-135m", "steps": 4, "batch_size": 2, "train_examples": 6, "rank": 4, "alpha": 8}
@@ -358,7 +360,7 @@ def test_a_diverged_trial_has_a_problem_and_no_results(tiny, tokenizer, monkeypa
     row = measure(Trial(recipe=Recipe(**SHORT), method=method))
     assert "The loss is nan at step 1" in row["problem"]
     assert tuple(row) == COLUMNS and row["cpu_seconds"] > 0
-    assert {row[name] for name in module.RESULTS if name != "cpu_seconds"} == {""}
+    assert {row[name] for name in RESULTS if name != "cpu_seconds"} == {""}
 
 
 # Many trials.
@@ -436,7 +438,7 @@ def test_rows_of_another_measure_are_refused_and_stay(tmp_path, monkeypatch):
 
 def test_a_table_from_before_the_column_holds_the_default_measure_and_keeps_its_heading(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "measure", made_up)
-    table, old = tmp_path / "table.csv", module.OLD_COLUMNS
+    table, old = tmp_path / "table.csv", OLD_COLUMNS
     table.write_text(",".join(old) + "\n" + ",".join(str(made_up(TRIALS[0])[name]) for name in old) + "\n")
     before = table.read_text()
     with pytest.raises(LabError, match=r"row 1 was measured on 80 messages .*evaluated=9 is asked for"):

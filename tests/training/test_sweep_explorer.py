@@ -8,7 +8,7 @@ from choosing_explorers import sweep_explorer, sweep_row, sweep_rows
 
 from lab_utils.errors import LabError
 from lab_utils.sweep import summary as sweep_summary
-from lab_utils.sweep import trials as sweep
+from lab_utils.sweep import table as sweep
 from lab_utils.widgets import sweep_points
 from lab_utils.widgets.sweep_explorer import SweepExplorer
 from lab_utils.widgets.sweep_points import AXES, CENTRE, COLOURS, QUALITIES

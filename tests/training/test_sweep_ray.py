@@ -14,7 +14,9 @@ from lab_utils.errors import LabError
 from lab_utils.finetune.recipe import Recipe
 from lab_utils.sweep import on_ray as sweep_ray
 from lab_utils.sweep.on_ray import connect, sweep_on_ray
-from lab_utils.sweep.trials import COLUMNS, Trial, add_row, read_rows, sweep
+from lab_utils.sweep.table import COLUMNS, add_row, read_rows
+from lab_utils.sweep.trial import Trial
+from lab_utils.sweep.trials import sweep
 
 ray = pytest.importorskip("ray")
 TRIALS = [Trial(recipe=Recipe(model="smollm2-135m", seed=seed)) for seed in range(3)]

@@ -14,7 +14,7 @@ from lab_utils.sweep.summary import (  # fmt: skip
     pick,
     summarize,
 )
-from lab_utils.sweep.trials import COLUMNS, RESULTS, add_row
+from lab_utils.sweep.table import COLUMNS, RESULTS, add_row
 
 
 def row(seed: int, loss: float | str = 0.5, **settings) -> dict:

@@ -11,9 +11,10 @@ from safetensors.torch import load_file
 
 from lab_utils.errors import LabError
 from lab_utils.finetune import trainer
-from lab_utils.finetune.checkpoint import checkpoints
+from lab_utils.finetune.batches import collate
 from lab_utils.finetune.recipe import Recipe
-from lab_utils.finetune.supervision import IGNORED, collate, encode_split
+from lab_utils.finetune.run_folders import checkpoints
+from lab_utils.finetune.supervision import IGNORED, encode_split
 from lab_utils.finetune.validation import best_step, is_due, is_over
 from lab_utils.tasks import TASKS, load_task
 
