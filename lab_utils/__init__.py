@@ -13,7 +13,7 @@
     evaluate     08, 10, 14, A         How good are its answers?                         score
     scores       14                    How sure is a score?                              wilson
     report_card  14                    Was it worth it?                                  report_card
-    sweep        09                    Which rank, alpha, layers, data type?             load_sweep
+    sweep        03, 09                Which rank, alpha, layers, data type?             load_sweep
     merging      10, A                 What do I ship?                                   merge
     serving      10, A                 How do many adapters share one base?              AdapterBank
     variants     11                    What came after LoRA?                             VARIANTS

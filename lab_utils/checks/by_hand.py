@@ -73,7 +73,7 @@ HINTS = {
 }
 REWARDS = {
     "inject": "Any model can be adapted like this: the library and peft do the same, with more checks before.",
-    "train": "This loop trains every model of this course; what page 08 adds is data, batches and a schedule.",
+    "train": "Every training of this course has this loop inside; page 08 adds data, batches and a schedule.",
 }
 
 
