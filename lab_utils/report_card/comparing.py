@@ -7,10 +7,12 @@ from .. import decoding
 from ..errors import LabError, whole
 from ..evaluate import answer_losses
 from ..finetune import take_off_adapter, twin
-from ..scores import Measure, Measured, difference, few_shots, majority_outputs, measure, perplexity
+from ..scores import Measure, Measured, difference, few_shots, majority_outputs, measure, perplexity, word_classifier
+from ..scores.word_counts import can_classify
 from ..tasks import OwnTask, last_turn, rows_text
 
 MAJORITY = "the most common answer"
+WORDS = "a linear classifier on words"
 
 
 @dataclass(frozen=True)
@@ -72,13 +74,16 @@ def baselines(model, tokenizer, own: OwnTask, split: str = "test", limit: int = 
 
     Returns
     -------
-    list of Scored: the most common answer (not of free texts), the base with the system message, the base with shots
+    list of Scored: the most common answer (not of free texts), of labels a linear classifier on words, the base with
+    the system message, the base with shots
     """
     limit, shots = whole("limit", limit), whole("shots", shots, 0, 100)
     rows = first_rows(own, split, limit)
     found = []
     if own.kind == "answers" and own.metric != "text":
         found.append(scored(MAJORITY, own, rows, majority_outputs(own, rows)))
+    if can_classify(own):
+        found.append(scored(WORDS, own, rows, word_classifier(own)(rows)))
     base = take_off_adapter(twin(model))
     found.append(asked("the base with a prompt", base, tokenizer, own, rows, ()))
     if shots:

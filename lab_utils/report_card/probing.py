@@ -8,6 +8,7 @@ from ..finetune import take_off_adapter, twin
 from ..finetune.conversation import pad_left
 from ..finetune.fit import check_fit
 from ..finetune.supervision import prompt_ids
+from ..quiet import quiet
 from ..scores.word_counts import check_labels
 from ..tasks import OwnTask
 from ..tasks.data_lines import check_rows
@@ -51,7 +52,8 @@ def probe(
     fewest = min((answers.count(label) for label in set(answers)), default=0)
     if fewest < 3 or len(set(answers)) < 2:
         raise LabError(f"{len(rows)} examples are too few for a probe: give three of each label, and two labels.")
-    base = take_off_adapter(twin(model))
+    with quiet():  # peft's import loads bitsandbytes
+        base = take_off_adapter(twin(model))
 
     def read(rows: Sequence[Mapping]):
         return hidden_states(base, tokenizer, own, rows, batch_size)

@@ -58,8 +58,13 @@ def check_labels(own: OwnTask) -> None:
     """Raise a LabError unless a classifier can be trained on a task: its answers are labels, two of them at least."""
     if own.metric != "labels":
         raise LabError(f"The answers of {own.name!r} are not labels: a classifier has nothing to choose from.")
-    if len(set(own["train"][:READ]["answer"])) < 2:
+    if not can_classify(own):
         raise LabError(f"All training rows of {own.name!r} have one label: give rows of two labels or more.")
+
+
+def can_classify(own: OwnTask) -> bool:
+    """Are a task's answers labels, two of them at least in training?"""
+    return own.metric == "labels" and len(set(own["train"][:READ]["answer"])) > 1
 
 
 def _fitted(own: OwnTask, classifier) -> Answerer:

@@ -15,7 +15,7 @@ from lab_utils import decoding, report_card, tasks
 from lab_utils.errors import LabError
 from lab_utils.evaluate import answer_losses
 from lab_utils.finetune import Recipe, attach_adapter
-from lab_utils.finetune.run import Run
+from lab_utils.finetune.runs import Run
 from lab_utils.models import load_base
 from lab_utils.report_card import comparing
 from lab_utils.report_card.blocks import Code, Items, Section, Table, Text
@@ -199,14 +199,14 @@ def test_baselines_leave_the_adapter_out_and_on(run, own, monkeypatch):
         base, _ = load_base(run.output_dir.parent / "tiny", verbose=False)
         assert torch.equal(asked[1][0](ids).logits, base(ids).logits) and asked[0][0] is run.model
         assert torch.equal(run.model(ids).logits, before)
-    assert [one.name for one in card.scored] == ["the adapter", comparing.MAJORITY, "the base with a prompt",
-                                                 "the base with 2 shots"]  # fmt: skip
+    assert [one.name for one in card.scored] == ["the adapter", comparing.MAJORITY, comparing.WORDS,
+                                                 "the base with a prompt", "the base with 2 shots"]  # fmt: skip
     assert [shots for _, shots in asked] == [0, 0, 2]
     surprise = [one.perplexity and one.perplexity.value for one in card.scored]
-    assert surprise[1] is None and surprise[2] == pytest.approx(
+    assert surprise[1:3] == [None, None] and surprise[3] == pytest.approx(
         math.exp(answer_losses(base, run.tokenizer, comparing.first_rows(own, "test", 4), own).loss), rel=1e-4
     )
-    assert surprise[0] != surprise[2] and f"{surprise[2]:.3g}" in Reader(card.html.read_text()).text
+    assert surprise[0] != surprise[3] and f"{surprise[3]:.3g}" in Reader(card.html.read_text()).text
 
 
 def test_conversations_have_a_card(run):
