@@ -1,8 +1,10 @@
-"""The 4-bit formats NF4 and FP4: codes, packing, double quantization, a layer (page 06)."""
+"""The 4-bit formats NF4, FP4, MXFP4 and NVFP4: codes, packing, double quantization, a layer (page 06)."""
 
-from .codec import Quantized4Bit, dequantize_4bit, fp4_code, nf4_code, quantize_4bit
+from .blocks_of_floats import e2m1_code, round_to_mxfp4, round_to_nvfp4
+from .codec import Quantized4Bit, af4_code, dequantize_4bit, fp4_code, nf4_code, quantize_4bit
 from .linear import Linear4bit
 
 __all__ = [
-    "Linear4bit", "Quantized4Bit", "dequantize_4bit", "fp4_code", "nf4_code", "quantize_4bit",
+    "Linear4bit", "Quantized4Bit", "af4_code", "dequantize_4bit", "e2m1_code", "fp4_code", "nf4_code",
+    "quantize_4bit", "round_to_mxfp4", "round_to_nvfp4",
 ]  # fmt: skip

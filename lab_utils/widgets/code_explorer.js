@@ -1,4 +1,4 @@
-// Sixteen numbers and the weights that are rounded to them: NF4, FP4, evenly spaced.
+// Sixteen numbers and the weights that are rounded to them: evenly spaced, NF4, AF4, E2M1, FP4.
 
 function render({ model, el }) {
   const view = frame({ model, el, title: "Code explorer" });
@@ -53,6 +53,7 @@ function render({ model, el }) {
     }
     return { error: Math.sqrt(missing / all), used: used.map((count) => count / shares.length) };
   };
+  const seen = {};  // weights and block -> the codes that the reader has looked at there: only their errors are told
   view.on(["weight", "code", "blocksize"], () => {
     controls.forEach((control) => control.show());
     const values = records[model.get("weight")], size = Math.min(model.get("blocksize"), values.length);
@@ -73,9 +74,12 @@ function render({ model, el }) {
       x: { low: 0, high: 16, ticks: [0, 4, 8, 12, 15] }, y: { low: 0, high: most, ticks: [0, 6.25, most], text: (tick) => `${tick}` },
       bars: used.map((share, index) => ({ from: index + 0.1, to: index + 0.9, y: 100 * share, kind: "blue" })),
     });
+    const there = seen[`${model.get("weight")} ${size}`] ??= new Set(), others = [...there].filter((one) => one !== name)
+      .map((one) => `${one} ${percent(results[one].error, 2)}`);
+    there.add(name);
     const entropy = used.reduce((sum, share) => (share ? sum - share * Math.log2(share) : sum), 0);
     view.say(`${name}, blocks of ${size}: relative error ${percent(results[name].error, 2)}, ${entropy.toFixed(2)} of 4 bits used. `
-      + `All codes here: ${Object.entries(results).map(([other, { error }]) => `${other} ${percent(error, 2)}`).join(", ")}.`);
+      + (others.length ? `Seen here before: ${others.join(", ")}.` : "Choose another code to compare."));
   });
   return view.end;
 }

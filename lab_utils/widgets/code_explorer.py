@@ -6,8 +6,7 @@ import traitlets
 from .. import plots
 from ..errors import LabError, choose
 from ..lowrank import relative_error
-from ..nf4 import dequantize_4bit, fp4_code, nf4_code, quantize_4bit
-from ..quantize import dequantize_absmax, quantize_absmax
+from ..nf4 import af4_code, dequantize_4bit, e2m1_code, fp4_code, nf4_code, quantize_4bit
 from .explorer import Explorer, encode, on_cpu, script
 
 QUESTION = (
@@ -20,7 +19,8 @@ BLOCKSIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 
 def codes() -> dict[str, torch.Tensor]:
     """The codes that are compared: name -> float32 Tensor (16,) or (15,), ascending in [-1, 1]."""
-    return {"NF4": nf4_code(), "FP4": fp4_code(), "int4": torch.arange(-7, 8) / 7}
+    even = torch.arange(-7, 8) / 7
+    return {"int4": even, "NF4": nf4_code(), "AF4": af4_code(), "E2M1": e2m1_code(), "FP4": fp4_code()}
 
 
 class CodeExplorer(Explorer):
@@ -29,7 +29,7 @@ class CodeExplorer(Explorer):
     Parameters
     ----------
     weights : dict name -> Tensor of any shape, dtype and device; the first 16,384 numbers are shown
-    code : "NF4", "FP4" or "int4"
+    code : "int4" (evenly spaced), "NF4", "AF4", "E2M1" or "FP4" (bitsandbytes')
     blocksize : int, one of 32, 64, … 4096
 
     Attributes
@@ -52,7 +52,7 @@ class CodeExplorer(Explorer):
     blocksize = traitlets.Int(64).tag(sync=True)
 
     def __init__(
-        self, weights: dict, code: str = "NF4", blocksize: int = 64, question: str = QUESTION,
+        self, weights: dict, code: str = "int4", blocksize: int = 64, question: str = QUESTION,
         choices=("NF4, by a fifth", "NF4, by half", "FP4"),
     ):  # fmt: skip
         if not weights:
@@ -74,9 +74,9 @@ class CodeExplorer(Explorer):
     def _rounded(self, code: str) -> torch.Tensor:
         """The weights on screen, rounded to one of the codes."""
         values = self._weights[self.weight]
-        if code == "int4":
-            return dequantize_absmax(quantize_absmax(values, 4, blocksize=self.blocksize))
-        return dequantize_4bit(quantize_4bit(values, blocksize=self.blocksize, quant_type=code.lower()))
+        if code in ("NF4", "FP4"):
+            return dequantize_4bit(quantize_4bit(values, blocksize=self.blocksize, quant_type=code.lower()))
+        return torch.cat([_round_block(block, codes()[code]) for block in values.split(self.blocksize)])
 
     def errors(self) -> dict[str, float]:
         """Relative error of each code on the weights and blocks on screen."""
@@ -94,3 +94,9 @@ class CodeExplorer(Explorer):
         code = codes()[self.code]
         used = torch.bincount(torch.bucketize(shares, (code[1:] + code[:-1]) / 2), minlength=len(code)) / len(shares)
         return plots.code_use(shares, code.tolist(), used.tolist(), f"{self.weight}, {self.code}, blocks of {size}")
+
+
+def _round_block(block: torch.Tensor, code: torch.Tensor) -> torch.Tensor:
+    """A block's weights, each replaced by the nearest value of a code times the block's largest |weight|."""
+    largest = block.abs().max().clamp_min(1e-30)
+    return code[torch.bucketize(block / largest, (code[1:] + code[:-1]) / 2)] * largest

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lab_utils.errors import LabError
 from lab_utils.memory.peak import tensor_peak
 from lab_utils.nf4 import codec as nf4
-from lab_utils.nf4.codec import BLOCKSIZES, dequantize_4bit, fp4_code, nf4_code, quantize_4bit
+from lab_utils.nf4.codec import BLOCKSIZES, af4_code, dequantize_4bit, fp4_code, nf4_code, quantize_4bit
 
 bnb = pytest.importorskip("bitsandbytes.functional")
 AS_BITSANDBYTES = settings(derandomize=True, database=None, deadline=None, max_examples=150)
@@ -65,6 +65,7 @@ def assert_same_as_bitsandbytes(weight, blocksize, quant_type, double_quant):
 def test_the_codes_are_bitsandbytes_to_the_last_bit():
     assert same_bits(nf4_code(), bnb.get_4bit_type("nf4", device="cpu"))
     assert same_bits(fp4_code(), bnb.get_4bit_type("fp4", device="cpu").sort().values)
+    assert torch.equal(af4_code(), bnb.get_4bit_type("af4", device="cpu").float().sort().values)
     for code in (nf4_code(), fp4_code()):
         assert code.shape == (16,) and (code.diff() >= 0).all() and code[0] == -1 and code[-1] == 1
 
