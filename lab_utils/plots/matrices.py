@@ -16,6 +16,8 @@ def signed_colors():
 def paint(axes, values, limit: float, title: str, grey: bool = False):
     """Paint a matrix on `axes`: signed from -limit to limit, or grey from 0 to limit; returns the image."""
     lowest, colors = (0, "gray") if grey else (-limit, signed_colors())
+    if grey:
+        axes.figure.photograph = True
     image = axes.imshow(plain(values), cmap=colors, vmin=lowest, vmax=limit, interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks([])

@@ -15,6 +15,7 @@ def picture_rows(rows: dict, captions, title: str = ""):
     title : str
     """
     figure = empty_figure(1.5 * len(captions), 1.65 * len(rows) + 0.7)
+    figure.photograph = True
     axes = figure.subplots(len(rows), len(captions), squeeze=False)
     for line, (name, pictures) in zip(axes, rows.items(), strict=True):
         for one, picture in zip(line, pictures, strict=True):

@@ -1,6 +1,9 @@
-"""The look of every picture, and a Figure as PNG."""
+"""The look of every picture, and a Figure as PNG. In a notebook it follows the page's theme."""
 
+import base64
+import html
 import io
+from functools import cache
 
 BLUE, ORANGE, GREEN, GREY = "#0b5fa5", "#d1540a", "#1d7a46", "#6b7280"
 STACKED = (  # colour and hatching of the parts of a stacked bar
@@ -16,12 +19,49 @@ def plain(values):
     return (values.double() if values.is_floating_point() else values).numpy()
 
 
+DARK = (  # on a dark page light and dark change places and every hue stays: white paper becomes the page's own dark
+    "<style>[data-jp-theme-light=false] .lab-figure, [theme=dark] .lab-figure, .vscode-dark .lab-figure "
+    "{filter: invert(.93) hue-rotate(180deg)}</style>"
+)
+
+
+@cache
+def _figure_class():
+    """A Figure that a notebook shows by `_repr_mimebundle_`; matplotlib is imported when the first is made."""
+    from matplotlib.figure import Figure
+
+    class ThemedFigure(Figure):
+        """A Figure on white paper, which is dark on a dark page, unless `photograph` is set: then nothing changes."""
+
+        photograph = False
+
+        def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
+            """PNG for whatever shows that alone, and the same in HTML, with words and the theme."""
+            buffer = io.BytesIO()
+            self.canvas.print_figure(buffer, format="png", dpi=self.dpi, facecolor="white", bbox_inches="tight")
+            data = base64.b64encode(buffer.getvalue()).decode("ascii")
+            kind, style = ("lab-photograph", "") if self.photograph else ("lab-figure", DARK)
+            words = html.escape(_words(self), quote=True)
+            image = f'<img class="{kind}" alt="{words}" src="data:image/png;base64,{data}">'
+            return {"image/png": data, "text/html": style + image, "text/plain": repr(self)}
+
+    return ThemedFigure
+
+
+def _words(figure) -> str:
+    """What the Axes of a Figure say of themselves."""
+    said = []
+    for axes in figure.axes:
+        sides = " against ".join(filter(None, (axes.get_ylabel(), axes.get_xlabel())))
+        said.append(": ".join(filter(None, (axes.get_title("left") or axes.get_title(), sides))))
+    return "; ".join(filter(None, said)) or "Figure"
+
+
 def empty_figure(width: float, height: float):
     """A white Figure of `width` × `height` inches without any Axes yet."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=100, facecolor="white", layout="constrained")
+    figure = _figure_class()(figsize=(width, height), dpi=100, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 

@@ -1,5 +1,6 @@
 """The pictures: what is drawn is what was given."""
 
+import base64
 from types import SimpleNamespace
 
 import numpy as np
@@ -48,7 +49,7 @@ def test_before_after_has_a_bar_with_its_interval_for_each_model_and_measure():
     for axes, name in ((first, "new phrasings"), (second, "by hand")):
         assert [bar.get_height() for bar in axes.patches] == pytest.approx([0, 25, 90, 100])
         assert [label.get_text() for label in axes.get_xticklabels()] == ["exact", "day"]
-        assert axes.get_title(loc="left") == f"{name}: 40 messages for each bar"
+        assert axes.get_title(loc="left") == f"{name}: 40 messages per bar"
         lines = [segment[:, 1] for group in axes.collections for segment in group.get_segments()]
         assert np.array(lines) == pytest.approx(np.array([[0, 9], [14, 40], [77, 96], [91, 100]]))
         assert [text.get_text() for text in axes.texts] == ["0", "25", "90", "100"]
@@ -187,3 +188,25 @@ def test_code_use_draws_the_code_and_the_shares():
     upper, lower = plots.code_use(torch.tensor([0.1]), [-1.0, 1.0], [0.25, 0.75], "t").axes
     assert [line.get_xdata()[0] for line in upper.lines] == [-1, 1]
     assert [bar.get_height() for bar in lower.patches] == [25, 75]
+
+
+def test_a_figure_follows_the_theme_and_says_what_it_shows():
+    figure = plots.lines({"a": ([1, 2], [3, 4])}, "step", 'loss, "nats"', title="A & B")
+    bundle = figure._repr_mimebundle_()
+    assert base64.b64decode(bundle["image/png"]).startswith(b"\x89PNG")
+    assert f'src="data:image/png;base64,{bundle["image/png"]}"' in bundle["text/html"]
+    assert 'alt="A &amp; B: loss, &quot;nats&quot; against step"' in bundle["text/html"]
+    assert "[data-jp-theme-light=false] .lab-figure" in bundle["text/html"]
+    assert 'class="lab-figure"' in bundle["text/html"]
+    assert "http" not in bundle["text/html"]
+
+
+def test_the_colours_of_photographs_stay():
+    """Ink on a digit is bright in every theme."""
+    digit = plots.matrices({"7": torch.rand(8, 8)}, limit=1.0, grey=True)
+    pictures = plots.picture_rows({"base": [torch.rand(4, 4, 3).numpy()]}, ["one"])
+    for figure in (digit, pictures):
+        text = figure._repr_mimebundle_()["text/html"]
+        assert 'class="lab-photograph"' in text and "filter" not in text
+    signed = plots.matrices({"W": torch.randn(8, 8)})._repr_mimebundle_()["text/html"]
+    assert 'class="lab-figure" alt="W"' in signed
