@@ -16,7 +16,14 @@ from pathlib import Path
 from statistics import fmean
 
 from lab_utils.beyond_text.painter import Painter, load_painter, paint
-from lab_utils.beyond_text.painter_training import PARTS, Lesson, adapter_lesson, lesson_pictures, train, train_base
+from lab_utils.beyond_text.painter_training import (
+    PARTS,
+    PainterRecipe,
+    adapter_recipe,
+    style_pictures,
+    train,
+    train_base,
+)
 from lab_utils.device import use_threads
 from lab_utils.errors import command_line
 from lab_utils.files import replacing_files, user_path
@@ -46,7 +53,7 @@ def record_rank(painter: Painter, rank: int, steps: int, folder: Path) -> tuple[
     torch.manual_seed(0)
     painter.unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=PARTS), adapter_name="neon")
     trained = sum(parameter.numel() for parameter in painter.unet.parameters() if parameter.requires_grad)
-    history = train(painter, *lesson_pictures(), adapter_lesson(painter, steps), folder)
+    history = train(painter, *style_pictures(), adapter_recipe(painter, steps), folder)
     with tempfile.TemporaryDirectory() as scratch:
         painter.unet.save_lora_adapter(scratch, adapter_name="neon")
         file_bytes = sum(path.stat().st_size for path in Path(scratch).iterdir())
@@ -68,7 +75,7 @@ def summed_up(history: list[dict]) -> dict[str, float]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=Lesson().steps, help="of the base")
+    parser.add_argument("--steps", type=int, default=PainterRecipe().steps, help="of the base")
     parser.add_argument("--adapter-steps", type=int, default=150)
     parser.add_argument("--ranks", type=int, nargs="+", default=RANKS)
     parser.add_argument("--runs", type=user_path, default=Path("runs/pictures"), help="where checkpoints are kept")
@@ -78,7 +85,7 @@ def main() -> int:
     from PIL import Image
 
     painter = load_painter("tiny")
-    history = train_base(painter, Lesson(steps=options.steps), options.runs)
+    history = train_base(painter, PainterRecipe(steps=options.steps), options.runs)
     parameters = painter.unet.num_parameters() + painter.text_encoder.num_parameters()
     base = {"parameters": parameters, **summed_up(history)}
     say(f"base: {base}")

@@ -192,7 +192,7 @@ def read(painter: Painter, captions: Sequence[str]):
     return painter.text_encoder(torch.tensor(rows, device=painter.text_encoder.device)).last_hidden_state
 
 
-def encode(painter: Painter, pictures: Sequence):
+def encode_pictures(painter: Painter, pictures: Sequence):
     """Pictures as the U-Net sees them.
 
     Parameters
@@ -227,7 +227,7 @@ def encode(painter: Painter, pictures: Sequence):
     return torch.cat(latents).float() * painter.vae.config.scaling_factor
 
 
-def decode(painter: Painter, latents) -> list:
+def decode_latents(painter: Painter, latents) -> list:
     """What `encode` made, as PIL pictures again."""
     import torch
     from PIL import Image
@@ -293,4 +293,4 @@ def paint(
         for time in scheduler.timesteps:
             without, asked = unet(latents.repeat(2, 1, 1, 1), time, words).sample.float().chunk(2)
             latents = scheduler.step(without + guidance * (asked - without), time, latents).prev_sample
-    return decode(painter, latents)
+    return decode_latents(painter, latents)

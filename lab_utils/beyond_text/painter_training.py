@@ -2,20 +2,18 @@
 
 import hashlib
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..errors import LabError
-from ..files import explain, replacing_file, user_path
+from ..files import user_path
 from ..finetune.optimizer import descend, set_rate
-from ..finetune.run_lock import held_file
 from .drawings import COLOURS, NEW_THING, THINGS, caption, draw
 from .larger import STABLE_DIFFUSION
-from .painter import Painter, autocast, encode, read
+from .painter import Painter, autocast, encode_pictures, read
+from .painter_states import alone, restore, save
 
 # Pairs that the tiny painter never sees: each of their words it knows from other pairs.
 HELD_OUT = (("boat", "purple"), ("fish", "yellow"), ("flower", "blue"), ("house", "green"))
@@ -23,13 +21,11 @@ PARTS = [  # of diffusers' U-Net, by the ends of their names: attention and feed
     "to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2",
     "conv_shortcut", "conv_in", "conv_out", "time_emb_proj",
 ]  # fmt: skip
-# What torch raises for one or another damaged file, besides the pickle module's own error.
-DAMAGED = (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError)
 STYLED = ("house", "boat", "car", "fish")  # the only things that an adapter for a style is shown
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lesson:
+class PainterRecipe:
     """How to train a painter.
 
     Parameters
@@ -64,9 +60,7 @@ class Lesson:
         }  # fmt: skip
         for name, (low, high) in ranges.items():
             if not low <= getattr(self, name) <= high:
-                raise LabError(
-                    f"{name}={getattr(self, name)} is out of range: see lab_utils.beyond_text.painter_training.Lesson."
-                )
+                raise LabError(f"{name}={getattr(self, name)} is out of range: see painter_training.PainterRecipe.")
 
     def learning_rate_at(self, step: int) -> float:
         """The rate of the step after `step` finished ones: rising over 50 at most, flat, falling over the last 40 %."""
@@ -88,7 +82,7 @@ def first_pictures(copies: int = 30, size: int = 32) -> tuple[list, list[str]]:
     return _drawn([(*pair, style) for style in styles for pair in pairs], size, first_seed=0)
 
 
-def lesson_pictures(
+def style_pictures(
     things: Sequence[str] = STYLED, style: str = "neon", copies: int = 4, size: int = 32
 ) -> tuple[list, list[str]]:
     """A few things in every colour and one style: what an adapter learns from.
@@ -110,7 +104,7 @@ def _drawn(wanted: list[tuple[str, str, str]], size: int, first_seed: int) -> tu
     return pictures, [caption(*one) for one in wanted]
 
 
-def train_base(painter: Painter, lesson: Lesson, folder: str | Path, **options) -> list[dict]:
+def train_base(painter: Painter, recipe: PainterRecipe, folder: str | Path, **options) -> list[dict]:
     """Train all of the tiny painter on `first_pictures`; nothing is done to one that can paint already.
 
     Returns
@@ -123,7 +117,7 @@ def train_base(painter: Painter, lesson: Lesson, folder: str | Path, **options) 
     for model in models:
         model.requires_grad_(True)
     try:
-        history = train(painter, *first_pictures(size=painter.size), lesson, folder, **options)
+        history = train(painter, *first_pictures(size=painter.size), recipe, folder, **options)
     finally:
         for model in models:
             model.requires_grad_(False)
@@ -131,14 +125,14 @@ def train_base(painter: Painter, lesson: Lesson, folder: str | Path, **options) 
     return history
 
 
-def adapter_lesson(painter: Painter, steps: int = 150) -> Lesson:
+def adapter_recipe(painter: Painter, steps: int = 150) -> PainterRecipe:
     """How to train an adapter: the tiny painter with large steps, Stable Diffusion with small ones, two at a time."""
     if painter.name == "tiny":
-        return Lesson(steps=steps, learning_rate=5e-3, average=0.95)
-    return Lesson(steps=steps, learning_rate=STABLE_DIFFUSION.learning_rate, batch_size=2, average=0.95)
+        return PainterRecipe(steps=steps, learning_rate=5e-3, average=0.95)
+    return PainterRecipe(steps=steps, learning_rate=STABLE_DIFFUSION.learning_rate, batch_size=2, average=0.95)
 
 
-def train(painter: Painter, pictures: Sequence, captions: Sequence[str], lesson: Lesson, folder: str | Path, *,
+def train(painter: Painter, pictures: Sequence, captions: Sequence[str], recipe: PainterRecipe, folder: str | Path, *,
           on_step: Callable[[list[dict]], object] | None = None) -> list[dict]:
     """Train what has `requires_grad`: noise is added to pictures, and the U-Net says what was below it.
 
@@ -149,7 +143,7 @@ def train(painter: Painter, pictures: Sequence, captions: Sequence[str], lesson:
     ----------
     pictures : of PIL.Image.Image, `painter.size` pixels a side
     captions : of str, as many
-    lesson : Lesson
+    recipe : PainterRecipe
     folder : path; the file in it is named after everything that decides the result, so runs never mix
     on_step : function of the history so far, called after every step, and once for a finished run
 
@@ -175,65 +169,62 @@ def train(painter: Painter, pictures: Sequence, captions: Sequence[str], lesson:
         raise LabError("Nothing in this painter is trainable: add an adapter first, or use train_base.")
     if len(pictures) != len(captions) or not captions:
         raise LabError(f"{len(pictures)} pictures and {len(captions)} captions: give one caption a picture.")
-    clean = encode(painter, pictures)
-    path = user_path(folder) / f"{_fingerprint(painter, trained, clean, captions, lesson)}.pt"
-    with _alone(path):
-        return _learn(painter, list(trained.values()), clean, captions, lesson, path, on_step)
+    clean = encode_pictures(painter, pictures)
+    path = user_path(folder) / f"{_fingerprint(painter, trained, clean, captions, recipe)}.pt"
+    with alone(path):
+        return _learn(painter, list(trained.values()), clean, captions, recipe, path, on_step)
 
 
-def _alone(path: Path):
-    """A context in which no other process writes `path`; where nothing can be written, what is there is only read."""
-    return nullcontext() if path.exists() and not os.access(path.parent, os.W_OK) else held_file(path)
-
-
-def _learn(painter: Painter, parameters: list, clean, captions, lesson: Lesson, path: Path, on_step) -> list[dict]:
+def _learn(
+    painter: Painter, parameters: list, clean, captions, recipe: PainterRecipe, path: Path, on_step
+) -> list[dict]:
     """Go on from the state in `path`, if there is one, to the last step; returns the history."""
     import torch
 
     for parameter in parameters:
         parameter.data = parameter.data.float()  # in half precision small steps would be rounded away
-    optimizer = torch.optim.AdamW(parameters, lr=lesson.learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
+    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
     average = [parameter.detach().clone() for parameter in parameters]
     scaler = torch.amp.GradScaler(painter.device.kind, enabled=painter.dtype == torch.float16)
-    history = _restore(path, parameters, average, optimizer, scaler)
+    history = restore(path, parameters, average, optimizer, scaler)
     started = len(history)
     for model in (painter.unet, painter.text_encoder):
         model.train()
-    for step in range(started, lesson.steps):
+    for step in range(started, recipe.steps):
         began = time.perf_counter()
-        loss = _loss(painter, clean, captions, lesson, step)
+        loss = _loss(painter, clean, captions, recipe, step)
         if not math.isfinite(value := loss.item()):
-            raise LabError(f"The loss is {value} at step {step + 1}: lower learning_rate ({lesson.learning_rate:g}).")
+            raise LabError(f"The loss is {value} at step {step + 1}: lower learning_rate ({recipe.learning_rate:g}).")
         optimizer.zero_grad()
-        set_rate(optimizer, lesson.learning_rate_at(step))
+        set_rate(optimizer, recipe.learning_rate_at(step))
         descend(loss, optimizer, scaler)
-        past = min(lesson.average, (step + 1) / (step + 10))
+        past = min(recipe.average, (step + 1) / (step + 10))
         with torch.no_grad():
             torch._foreach_lerp_(average, parameters, 1 - past)
         seconds = time.perf_counter() - began
-        history.append({"step": step + 1, "loss": value, "seconds": seconds, "pictures": lesson.batch_size})
-        if len(history) % lesson.checkpoint_every == 0 and len(history) < lesson.steps:
-            _save(path, parameters, average, optimizer, scaler, history)
+        history.append({"step": step + 1, "loss": value, "seconds": seconds, "pictures": recipe.batch_size})
+        if len(history) % recipe.checkpoint_every == 0 and len(history) < recipe.steps:
+            save(path, parameters, average, optimizer, scaler, history)
         if on_step:
             on_step(history)
     with torch.no_grad():
         for parameter, mean in zip(parameters, average, strict=True):
             parameter.copy_(mean)
-    if started < lesson.steps:
-        _save(path, average, average, None, None, history)
+    if started < recipe.steps:
+        save(path, average, average, None, None, history)
     elif on_step:
         on_step(history)  # so that a curve is there for a run that was loaded, too
     return history
 
 
-def _loss(painter: Painter, clean, captions: Sequence[str], lesson: Lesson, step: int):
+def _loss(painter: Painter, clean, captions: Sequence[str], recipe: PainterRecipe, step: int):
     """The mean square error on the pictures, moments and noise of one step, which its number decides."""
     import torch
 
-    chance = torch.Generator().manual_seed(1_000_003 * lesson.seed + step)
-    chosen = torch.randint(len(captions), (lesson.batch_size,), generator=chance)
-    dropped = torch.rand(lesson.batch_size, generator=chance) < lesson.drop_captions
-    moments = torch.randint(painter.scheduler.config.num_train_timesteps, (lesson.batch_size,), generator=chance)
+    chance = torch.Generator().manual_seed(1_000_003 * recipe.seed + step)
+    chosen = torch.randint(len(captions), (recipe.batch_size,), generator=chance)
+    dropped = torch.rand(recipe.batch_size, generator=chance) < recipe.drop_captions
+    moments = torch.randint(painter.scheduler.config.num_train_timesteps, (recipe.batch_size,), generator=chance)
     picked = clean[chosen.to(clean.device)]
     noise = torch.randn(picked.shape, generator=chance).to(clean.device)
     moments = moments.to(clean.device)
@@ -249,82 +240,12 @@ def _loss(painter: Painter, clean, captions: Sequence[str], lesson: Lesson, step
     return torch.nn.functional.mse_loss(answer.float(), target)
 
 
-def _fingerprint(painter: Painter, trained: dict, clean, captions: Sequence[str], lesson: Lesson) -> str:
-    """Ten signs that change with anything that decides the result: lesson, data, and where the weights start."""
-    settings = {name: value for name, value in asdict(lesson).items() if name != "checkpoint_every"}
+def _fingerprint(painter: Painter, trained: dict, clean, captions: Sequence[str], recipe: PainterRecipe) -> str:
+    """Ten signs that change with anything that decides the result: recipe, data, and where the weights start."""
+    settings = {name: value for name, value in asdict(recipe).items() if name != "checkpoint_every"}
     told = hashlib.sha256(repr((painter.name, settings, list(captions), sorted(trained))).encode())
     told.update(clean.cpu().numpy().tobytes())
     for model in (painter.unet, painter.text_encoder):
         for parameter in model.parameters():
             told.update(repr(parameter.detach().double().sum().item()).encode())
     return told.hexdigest()[:10]
-
-
-def _save(path: Path, parameters, average, optimizer, scaler, history: list[dict]) -> None:
-    """Write the state whole or not at all."""
-    import torch
-
-    state = {"parameters": [parameter.detach() for parameter in parameters], "history": history}
-    if optimizer:
-        state |= {"average": average, "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
-    try:
-        with replacing_file(path) as scratch:
-            torch.save(state, scratch)
-    except (OSError, RuntimeError) as error:  # a full disk is not an OSError to torch
-        raise LabError(
-            f"The painter could not be saved to {path.parent} (it needs 100 MB): {explain(error)} Then run the same "
-            "cell again; it goes on from the last checkpoint."
-        ) from error
-
-
-def _load(path: Path, parameters) -> dict | None:
-    """The saved state, if there is one that can be read and is whole."""
-    import pickle
-
-    import torch
-
-    try:
-        file = open(path, "rb")
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise LabError(f"The saved painter {path} cannot be read: {explain(error)}") from error
-    try:
-        with file:
-            state = torch.load(file, weights_only=True, map_location="cpu")
-        if _fits(state, parameters):
-            return state
-    except (*DAMAGED, pickle.UnpicklingError):
-        pass
-    print(f"{path.name} cannot be read: training starts from the beginning.")
-    return None
-
-
-def _fits(state: dict, parameters) -> bool:
-    """Does a file hold all that `_save` writes, in these parameters' shapes?"""
-    shapes = [parameter.shape for parameter in parameters]
-    kept = [state["parameters"]]
-    if "optimizer" in state:
-        moments = state["optimizer"]["state"]
-        kept += [state["average"], [moments[place]["exp_avg"] for place in range(len(shapes))]]
-    whole = "optimizer" not in state or "scaler" in state
-    return whole and isinstance(state["history"], list) and all([t.shape for t in one] == shapes for one in kept)
-
-
-def _restore(path: Path, parameters, average, optimizer, scaler) -> list[dict]:
-    """Go to the saved state, if there is one; return its history."""
-    import torch
-
-    state = _load(path, parameters)
-    if state is None:
-        return []
-    with torch.no_grad():
-        for saved, parameter, mean, past in zip(
-            state["parameters"], parameters, average, state.get("average", state["parameters"]), strict=True
-        ):
-            parameter.copy_(saved)
-            mean.copy_(past)
-    if "optimizer" in state:
-        optimizer.load_state_dict(state["optimizer"])
-        scaler.load_state_dict(state["scaler"])
-    return state["history"]

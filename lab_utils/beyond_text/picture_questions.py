@@ -12,7 +12,7 @@ from ..finetune import Encoded, Recipe, build_optimizer, collate, plan_batches
 from ..finetune.greedy import greedy
 from ..finetune.optimizer import descend, set_rate
 from .drawings import THINGS, draw
-from .vision_language import Reader
+from .vision_language import PictureReader
 
 QUESTION = "What colour is this?"
 PROMPT = (  # ChatML, as Qwen2.5-VL's own chat template writes one picture and one question
@@ -40,13 +40,13 @@ def colour_questions(colours: Sequence[str], seeds: Sequence[int], size: int = 5
 
 
 def prepare(
-    reader: Reader, pictures: Sequence, questions: Sequence[str], answers: Sequence[str] | None = None
+    reader: PictureReader, pictures: Sequence, questions: Sequence[str], answers: Sequence[str] | None = None
 ) -> dict:
     """One batch as Qwen2.5-VL takes it: one picture and one question a row.
 
     Parameters
     ----------
-    reader : Reader
+    reader : PictureReader
     pictures : PIL pictures
     questions, answers : str; without answers there are no labels. Letters of a control token are text in them.
 
@@ -134,7 +134,7 @@ def training_step(model, optimizer, batch: dict, *, scaler=None, max_grad_norm: 
 
 
 def train(
-    model, reader: Reader, examples: Sequence[Example], recipe: Recipe,
+    model, reader: PictureReader, examples: Sequence[Example], recipe: Recipe,
     on_step: Callable[[list[dict]], None] | None = None,
 ) -> list[dict]:  # fmt: skip
     """Train a model's adapters on examples, in place, and leave it in eval mode.
@@ -142,7 +142,7 @@ def train(
     Parameters
     ----------
     model : peft model of `add_adapters`
-    reader : Reader
+    reader : PictureReader
     examples : sequence of Example
     recipe : Recipe; learning_rate, warmup, steps, batch_size, max_grad_norm and seed count
     on_step : function of the history so far, optional
@@ -186,7 +186,7 @@ def _parts(example: Example) -> tuple:
     return example.picture, example.question, example.answer
 
 
-def ask(model, reader: Reader, picture, question: str = QUESTION, *, max_new_tokens: int = 8) -> str:
+def ask(model, reader: PictureReader, picture, question: str = QUESTION, *, max_new_tokens: int = 8) -> str:
     """What the model answers, taking the likeliest token each time.
 
     Parameters
@@ -215,7 +215,7 @@ def ask(model, reader: Reader, picture, question: str = QUESTION, *, max_new_tok
     return reader.tokenizer.decode(tokens[0, batch["input_ids"].shape[1] :], skip_special_tokens=True).strip()
 
 
-def accuracy(model, reader: Reader, examples: Sequence[Example]) -> float:
+def accuracy(model, reader: PictureReader, examples: Sequence[Example]) -> float:
     """Share of examples that the model answers exactly. A LabError if there are none."""
     if not examples:
         raise LabError("There are no examples to ask about.")

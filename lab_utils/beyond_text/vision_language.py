@@ -28,7 +28,7 @@ WORDS = ("system", "You", "are", "a", "helpful", "assistant", ".", "user", "What
 
 
 @dataclass(frozen=True)
-class Reader:
+class PictureReader:
     """What turns words and pictures into numbers: a tokenizer, and Qwen's image processor in its version for PIL.
 
     The whole processor of transformers holds a third part, for films, which cannot be had without torchvision.
@@ -59,7 +59,7 @@ def tiny_model(seed: int = 0, quantization: str = "nf4", device: Device | None =
 
     Returns
     -------
-    (model, Reader)
+    (model, PictureReader)
     """
     import torch
     from transformers import Qwen2_5_VLForConditionalGeneration
@@ -99,7 +99,7 @@ def tiny_config(tokenizer):
     )  # fmt: skip
 
 
-def _tiny_reader() -> Reader:
+def _tiny_reader() -> PictureReader:
     """A tokenizer of a few words, with Qwen's special tokens, beside Qwen's own way of cutting pictures."""
     from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -110,11 +110,11 @@ def _tiny_reader() -> Reader:
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])
     named = {"pad_token": "<|endoftext|>", "eos_token": "<|im_end|>", "unk_token": "<|unknown|>"}
-    return Reader(PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named), Qwen2VLImageProcessorPil())
+    return PictureReader(PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named), Qwen2VLImageProcessorPil())
 
 
 def load_sighted(name: str = "tiny", *, quantization: str = "nf4", device: Device | None = None):
-    """A model that sees, and its Reader; what the real one takes is printed before it is downloaded.
+    """A model that sees, and its PictureReader; what the real one takes is printed before it is downloaded.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ def load_sighted(name: str = "tiny", *, quantization: str = "nf4", device: Devic
 
     Returns
     -------
-    (model, Reader)
+    (model, PictureReader)
 
     Raises
     ------
@@ -143,7 +143,8 @@ def load_sighted(name: str = "tiny", *, quantization: str = "nf4", device: Devic
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, padding_side="right")
-        return _load(where, quantization, device), Reader(tokenizer, Qwen2VLImageProcessorPil.from_pretrained(where))
+        processor = Qwen2VLImageProcessorPil.from_pretrained(where)
+        return _load(where, quantization, device), PictureReader(tokenizer, processor)
     except LabError:
         raise
     except Exception as error:  # transformers, safetensors, the hub, its network library and CUDA can raise anything

@@ -100,7 +100,7 @@ def draw_small_pictures() -> None:
     painter.CHANNELS = (8, 16, 16)
     painter.paint.__kwdefaults__["steps"] = 2
     painter_training.first_pictures.__defaults__ = (1, painter.SIZE)
-    painter_training.Lesson.__init__.__kwdefaults__["batch_size"] = 4
+    painter_training.PainterRecipe.__init__.__kwdefaults__["batch_size"] = 4
 
 
 def run_page(path: Path, card: str) -> dict:

@@ -197,14 +197,14 @@ def painted():
     """The tiny painter: two steps, loaded again, and a picture."""
     from lab_utils.beyond_text import painter_training
     from lab_utils.beyond_text.painter import load_painter, paint
-    from lab_utils.beyond_text.painter_training import Lesson, lesson_pictures, train_base
+    from lab_utils.beyond_text.painter_training import PainterRecipe, style_pictures, train_base
 
     painter = load_painter("tiny")
-    pictures, captions = lesson_pictures(copies=1)
-    lesson = Lesson(steps=2, batch_size=2, checkpoint_every=1)
+    pictures, captions = style_pictures(copies=1)
+    recipe = PainterRecipe(steps=2, batch_size=2, checkpoint_every=1)
     with mock.patch.object(painter_training, "first_pictures", lambda *_, **__: (pictures, captions)):
-        history = train_base(painter, lesson, FOLDER / "painter")
-        again = train_base(load_painter("tiny"), lesson, FOLDER / "painter")
+        history = train_base(painter, recipe, FOLDER / "painter")
+        again = train_base(load_painter("tiny"), recipe, FOLDER / "painter")
     picture = paint(painter, captions[:1], steps=1)[0]
     return [where(painter.unet), all(math.isfinite(row["loss"]) for row in history), again == history, picture.size]
 

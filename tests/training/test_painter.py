@@ -12,16 +12,16 @@ from peft import LoraConfig
 
 from lab_utils.beyond_text.drawings import COLOURS, NEW_THING, THINGS, caption, draw
 from lab_utils.beyond_text.larger import STABLE_DIFFUSION
-from lab_utils.beyond_text.painter import PAINTERS, Painter, decode, encode, load_painter, paint, read
+from lab_utils.beyond_text.painter import PAINTERS, Painter, decode_latents, encode_pictures, load_painter, paint, read
 from lab_utils.beyond_text.painter_training import (
     HELD_OUT,
     PARTS,
     STYLED,
-    Lesson,
+    PainterRecipe,
     _loss,
-    adapter_lesson,
+    adapter_recipe,
     first_pictures,
-    lesson_pictures,
+    style_pictures,
     train,
     train_base,
 )
@@ -29,13 +29,13 @@ from lab_utils.device import Device
 from lab_utils.errors import LabError
 
 CPU = Device("cpu", "a processor", "float32", "it is a test")
-SHORT = Lesson(steps=6, batch_size=4, checkpoint_every=2)
+SHORT = PainterRecipe(steps=6, batch_size=4, checkpoint_every=2)
 ASKED = ["a red house", "a blue boat, neon"]
 
 
 @pytest.fixture(scope="module")
 def pictures():
-    return lesson_pictures(copies=1)
+    return style_pictures(copies=1)
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_a_card_without_room_is_named(monkeypatch):
 
 
 def test_an_adapter_of_the_real_one_is_taught_at_the_rate_that_was_printed(painter):
-    assert adapter_lesson(replace(painter, name="stable-diffusion")).learning_rate == STABLE_DIFFUSION.learning_rate
+    assert adapter_recipe(replace(painter, name="stable-diffusion")).learning_rate == STABLE_DIFFUSION.learning_rate
 
 
 @pytest.fixture(scope="module")
@@ -181,9 +181,9 @@ def test_an_adapter_on_stable_diffusion_is_trained_shipped_and_fused_as_on_the_t
     """The page's calls, in its order."""
     plain = paint(real, ASKED, steps=2)
     add_neon(real)
-    lesson = replace(adapter_lesson(real, 3), learning_rate=0.05)
-    told = lesson_pictures(["house"], copies=1, size=real.size)
-    history = train(real, *told, lesson, tmp_path)
+    recipe = replace(adapter_recipe(real, 3), learning_rate=0.05)
+    told = style_pictures(["house"], copies=1, size=real.size)
+    history = train(real, *told, recipe, tmp_path)
     assert [row["pictures"] for row in history] == [2] * 3 and all(math.isfinite(row["loss"]) for row in history)
     assert {p.dtype for name, p in real.unet.named_parameters() if "lora_" in name} == {torch.float32}
     taught = paint(real, ASKED, steps=2)
@@ -210,11 +210,11 @@ def test_a_seed_decides_the_weights_and_leaves_the_callers_chance_alone():
 
 def test_encoding_loses_nothing(painter):
     drawings = [draw("tree", "green", seed=1), draw("fish", "red", seed=2, style="neon")]
-    latents = encode(painter, drawings)
+    latents = encode_pictures(painter, drawings)
     assert latents.shape == (2, 12, 16, 16) and -1 <= latents.min() and latents.max() <= 1
-    assert same(decode(painter, latents), drawings)
+    assert same(decode_latents(painter, latents), drawings)
     with pytest.raises(LabError, match=r"\(64, 64\) pixels: give 32 × 32"):
-        encode(painter, [draw("tree", "green", size=64)])
+        encode_pictures(painter, [draw("tree", "green", size=64)])
 
 
 def test_captions_become_states_and_unknown_words_are_named(painter):
@@ -244,7 +244,7 @@ def test_guidance_one_is_the_caption_alone_and_bad_values_are_refused(painter):
         noise = torch.randn(1, 12, 16, 16, generator=torch.Generator().manual_seed(0))
         moment = painter.scheduler.timesteps[0]
         guess = painter.unet(noise, moment, read(painter, ASKED[:1])).sample
-        expected = decode(painter, painter.scheduler.step(guess, moment, noise).prev_sample)
+        expected = decode_latents(painter, painter.scheduler.step(guess, moment, noise).prev_sample)
     assert largest_step(paint(painter, ASKED[:1], steps=1, guidance=1.0), expected) <= 1
     wrong_steps, wrong_guidance = (0, -1, 1.5, True, None, "3", math.nan), (0.5, math.nan, math.inf, True, "2")
     for wrong in (*({"steps": one} for one in wrong_steps), *({"guidance": one} for one in wrong_guidance)):
@@ -263,7 +263,7 @@ def test_what_is_no_caption_is_refused(painter, caption):
 
 def test_what_is_no_picture_is_refused(painter):
     with pytest.raises(LabError, match="str is not a picture"):
-        encode(painter, ["house.png"])
+        encode_pictures(painter, ["house.png"])
 
 
 @pytest.mark.parametrize("error", [OSError("no"), ValueError("no"), RuntimeError("no\nmore"), EOFError()], ids=repr)
@@ -278,34 +278,34 @@ def test_whatever_a_damaged_download_raises_is_told_with_a_way_out(error, monkey
         load_painter("stable-diffusion", device=CPU)
 
 
-# --- lessons ---
+# --- recipes ---
 
 
-def test_what_is_kept_from_the_painter_is_not_in_its_lessons():
+def test_what_is_kept_from_the_painter_is_not_in_its_pictures():
     _, captions = first_pictures(copies=5)
     assert not any(NEW_THING in one or "neon" in one for one in captions)
     assert not any(caption(*pair) in one for pair in HELD_OUT for one in captions)
     assert sum("chalk" in one for one in captions) * 5 == len(captions)
     assert {word for one in captions for word in one.replace(",", "").split()} >= set(COLOURS)
-    neon, words = lesson_pictures(copies=2)
+    neon, words = style_pictures(copies=2)
     assert len(neon) == len(words) == 2 * len(STYLED) * len(COLOURS)
     assert {one.split()[2].rstrip(",") for one in words} == set(STYLED)
 
 
 def test_the_learning_rate_rises_stays_and_falls():
-    lesson = Lesson(steps=100, learning_rate=0.01)
-    rates = [lesson.learning_rate_at(step) for step in range(100)]
+    recipe = PainterRecipe(steps=100, learning_rate=0.01)
+    rates = [recipe.learning_rate_at(step) for step in range(100)]
     assert rates[0] == pytest.approx(0.001) and rates[9:60] == [0.01] * 51
     assert rates[80] == pytest.approx(0.005) and rates[99] == pytest.approx(0.01 * 0.025)
     for name, value in {"steps": 0, "learning_rate": 0.0, "average": 1.0, "seed": -1, "drop_captions": 1.5}.items():
         with pytest.raises(LabError, match=f"{name}={value} is out of range"):
-            Lesson(**{name: value})
+            PainterRecipe(**{name: value})
 
 
-def test_stable_diffusion_gets_a_gentler_lesson(painter):
+def test_stable_diffusion_gets_a_gentler_recipe(painter):
     real = replace(painter, name="stable-diffusion")
-    assert adapter_lesson(real).learning_rate < adapter_lesson(painter).learning_rate / 10
-    assert adapter_lesson(real).batch_size == 2 and adapter_lesson(real, 7).steps == 7
+    assert adapter_recipe(real).learning_rate < adapter_recipe(painter).learning_rate / 10
+    assert adapter_recipe(real).batch_size == 2 and adapter_recipe(real, 7).steps == 7
 
 
 @pytest.mark.parametrize("kind", ["sample", "epsilon", "v_prediction"])
@@ -314,8 +314,8 @@ def test_each_kind_of_painter_is_held_against_its_own_target(painter, pictures, 
     from diffusers import DDIMScheduler
 
     painter.scheduler = DDIMScheduler.from_config(painter.scheduler.config, prediction_type=kind)
-    clean = encode(painter, pictures[0])
-    lesson = Lesson(batch_size=4, seed=1)
+    clean = encode_pictures(painter, pictures[0])
+    recipe = PainterRecipe(batch_size=4, seed=1)
     chance = torch.Generator().manual_seed(1_000_003)
     chosen = torch.randint(len(clean), (4,), generator=chance)
     torch.rand(4, generator=chance)
@@ -334,7 +334,7 @@ def test_each_kind_of_painter_is_held_against_its_own_target(painter, pictures, 
         return SimpleNamespace(sample=answers[kind])
 
     painter.unet = knows
-    assert float(_loss(painter, clean, pictures[1], lesson, 0)) == pytest.approx(0, abs=1e-10)
+    assert float(_loss(painter, clean, pictures[1], recipe, 0)) == pytest.approx(0, abs=1e-10)
 
 
 # --- training ---
@@ -379,7 +379,7 @@ def test_killed_at_any_step_it_goes_on_with_the_same_numbers(pictures, tmp_path)
     assert [len(history) for history in told] == [SHORT.steps]  # loaded, not trained: told of it once
 
 
-def test_another_lesson_is_another_run_and_a_broken_file_is_no_end(painter, pictures, tmp_path, capsys):
+def test_another_recipe_is_another_run_and_a_broken_file_is_no_end(painter, pictures, tmp_path, capsys):
     add_neon(painter)
     train(painter, *pictures, replace(SHORT, steps=1), tmp_path)
     painter.unet.delete_adapters("neon")

@@ -1,4 +1,4 @@
-"""painter_training's files: a state is written whole, and read whole or not at all. test_painter.py trains."""
+"""painter_states: a state is written whole, and read whole or not at all. test_painter.py trains."""
 
 import errno
 import os
@@ -6,7 +6,7 @@ import os
 import pytest
 import torch
 
-from lab_utils.beyond_text import painter_training
+from lab_utils.beyond_text import painter_states
 from lab_utils.errors import LabError
 
 HISTORY = [{"step": 1, "loss": 0.5, "seconds": 1.0, "pictures": 4}]
@@ -33,9 +33,9 @@ def fresh() -> tuple:
 def test_what_is_saved_comes_back(tmp_path):
     path = tmp_path / "deep" / "state.pt"
     saved, loaded = parts(), fresh()
-    assert painter_training._restore(path, *loaded) == []
-    painter_training._save(path, *saved, HISTORY)
-    assert painter_training._restore(path, *loaded) == HISTORY
+    assert painter_states.restore(path, *loaded) == []
+    painter_states.save(path, *saved, HISTORY)
+    assert painter_states.restore(path, *loaded) == HISTORY
     for one, other in zip(saved[0] + saved[1], loaded[0] + loaded[1], strict=True):
         assert torch.equal(one, other)
     moments = [optimizer.state_dict()["state"][1]["exp_avg"] for optimizer in (saved[2], loaded[2])]
@@ -45,9 +45,9 @@ def test_what_is_saved_comes_back(tmp_path):
 
 def test_a_finished_run_has_one_set_of_weights(tmp_path):
     _, average, _, _ = parts()
-    painter_training._save(tmp_path / "state.pt", average, average, None, None, HISTORY)
+    painter_states.save(tmp_path / "state.pt", average, average, None, None, HISTORY)
     loaded = fresh()
-    assert painter_training._restore(tmp_path / "state.pt", *loaded) == HISTORY
+    assert painter_states.restore(tmp_path / "state.pt", *loaded) == HISTORY
     assert all(map(torch.equal, loaded[0] + loaded[1], average + average))
 
 
@@ -64,26 +64,26 @@ def test_a_state_that_is_not_whole_is_not_begun_with(tmp_path, capsys, damage):
     }  # fmt: skip
     loaded = fresh()
     torch.save({key: one for key, one in (whole | damage).items() if one is not None}, tmp_path / "state.pt")
-    assert painter_training._restore(tmp_path / "state.pt", *loaded) == []
+    assert painter_states.restore(tmp_path / "state.pt", *loaded) == []
     assert not any(tensor.any() for tensor in loaded[0] + loaded[1]) and not loaded[2].state_dict()["state"]
     assert "state.pt cannot be read: training starts from the beginning" in capsys.readouterr().out
     torch.save(whole, tmp_path / "state.pt")
-    assert painter_training._restore(tmp_path / "state.pt", *loaded) == HISTORY
+    assert painter_states.restore(tmp_path / "state.pt", *loaded) == HISTORY
 
 
 @pytest.mark.parametrize("content", [b"", b"half a file", b"PK\x03\x04half", b"[1, 2]"])
 def test_a_damaged_file_is_begun_again(tmp_path, capsys, content):
     (tmp_path / "state.pt").write_bytes(content)
-    assert painter_training._restore(tmp_path / "state.pt", *fresh()) == []
+    assert painter_states.restore(tmp_path / "state.pt", *fresh()) == []
     assert "training starts from the beginning" in capsys.readouterr().out
 
 
 def test_a_file_that_may_not_be_read_is_not_written_over(tmp_path):
     (tmp_path / "state.pt").mkdir()
     with pytest.raises(LabError, match=r"The saved painter .*state\.pt cannot be read: .*That is a folder"):
-        painter_training._restore(tmp_path / "state.pt", *fresh())
+        painter_states.restore(tmp_path / "state.pt", *fresh())
     with pytest.raises(LabError, match=r"state\.pt is a folder, and a file is to be written there"):
-        painter_training._save(tmp_path / "state.pt", *parts(), HISTORY)
+        painter_states.save(tmp_path / "state.pt", *parts(), HISTORY)
 
 
 @pytest.mark.parametrize("number, way_out", [
@@ -91,7 +91,7 @@ def test_a_file_that_may_not_be_read_is_not_written_over(tmp_path):
     (errno.EACCES, "You may not do that there"),
 ])  # fmt: skip
 def test_a_disk_that_refuses_leaves_the_old_state_and_says_why(tmp_path, monkeypatch, number, way_out):
-    painter_training._save(tmp_path / "state.pt", *parts(), HISTORY)
+    painter_states.save(tmp_path / "state.pt", *parts(), HISTORY)
     before = (tmp_path / "state.pt").read_bytes()
 
     def refuse(_):
@@ -99,19 +99,19 @@ def test_a_disk_that_refuses_leaves_the_old_state_and_says_why(tmp_path, monkeyp
 
     monkeypatch.setattr(os, "fsync", refuse)
     with pytest.raises(LabError, match=rf"could not be saved to .*{way_out}.*run the same cell again") as caught:
-        painter_training._save(tmp_path / "state.pt", *parts(), HISTORY)
+        painter_states.save(tmp_path / "state.pt", *parts(), HISTORY)
     assert ("free some space" in str(caught.value)) == (number == errno.ENOSPC)
     assert [file.read_bytes() for file in tmp_path.iterdir()] == [before]
 
 
 def test_what_another_process_trains_is_refused_and_what_cannot_be_written_is_read(tmp_path, monkeypatch):
     path = tmp_path / "state.pt"
-    with painter_training._alone(path):
-        with pytest.raises(LabError, match=r"state\.pt is in use"), painter_training._alone(path):
+    with painter_states.alone(path):
+        with pytest.raises(LabError, match=r"state\.pt is in use"), painter_states.alone(path):
             pass
-        with painter_training._alone(tmp_path / "other.pt"):
+        with painter_states.alone(tmp_path / "other.pt"):
             pass
         path.write_text("")
         monkeypatch.setattr(os, "access", lambda *_: False)
-        with painter_training._alone(path):
+        with painter_states.alone(path):
             pass
