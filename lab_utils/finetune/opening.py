@@ -70,8 +70,8 @@ def _run_folder(folder: str | Path) -> Path:
         return folder
     if checkpoints(folder.parent):
         raise LabError(f"{folder} is a part of a run. Name the run: {folder.parent}.")
-    runs = sorted(one.parent.name for one in folder.glob("*/checkpoint-*"))
-    hint = f" There are runs in it: {', '.join(dict.fromkeys(runs))}." if runs else ""
+    runs = sorted({one.parent.name for one in folder.glob("*/checkpoint-*")})
+    hint = f" There are runs in it: {', '.join(runs[:5])}{', …' if len(runs) > 5 else ''}." if runs else ""
     raise LabError(f"{folder} holds no run: no checkpoint of `finetune` is in it.{hint}")
 
 

@@ -40,7 +40,7 @@ def from_arguments(values: dict) -> OwnTask | None:
         return None
     for name in ("prompt", "answer"):
         if given[name] and "," in given[name]:
-            given[name] = tuple(given[name].split(","))
+            given[name] = tuple(part.strip() for part in given[name].split(",") if part.strip())
     return own(data, **{name: value for name, value in given.items() if value is not None})
 
 

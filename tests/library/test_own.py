@@ -371,3 +371,10 @@ def test_columns_on_a_command_line_need_a_file():
     with pytest.raises(LabError, match="--prompt, --answer: columns of which file"):
         tasks.from_arguments(values)
     assert tasks.from_arguments({"steps": "3"}) is None
+
+
+def test_several_columns_are_named_with_or_without_blanks(tmp_path):
+    (tmp_path / "a.csv").write_text("title,body,label\nHi,there,x\n")
+    for prompt in ("title,body", "title, body", " title ,body,"):
+        own = tasks.from_arguments({"data": str(tmp_path / "a.csv"), "prompt": prompt, "answer": "label"})
+        assert rows_of(own)[0]["prompt"] == "Hi\n\nthere"
