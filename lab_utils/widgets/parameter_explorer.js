@@ -57,7 +57,7 @@ function render({ model, el }) {
       shape("text", { x: right, y: TALL + LABELS - 4, "text-anchor": "end" }, `${whole(length)} numbers long`));
     const layers = records[shown].n_layers;
     parts.replaceChildren(...lines.map(({ one, target, count }) => node("div", { class: "lab-part" }, target.root,
-      node("span", {}, one.count > layers ? `${whole(one.count / layers)} times` : ""), count)));
+      node("span", {}, one.count > layers ? `${whole(one.count / layers)} ×` : ""), count)));
   };
   view.on(["model", "rank", "targets"], () => {
     if (shown !== model.get("model")) build();
