@@ -24,10 +24,10 @@ from lab_utils.device import use_threads
 from lab_utils.errors import command_line
 from lab_utils.evaluate import answer_losses
 from lab_utils.files import user_path
-from lab_utils.merging import Left, adapted_layers, compare_rounded, delta_weights, round_to
+from lab_utils.merging import Left, Rounded, adapted_layers, compare_rounded, delta_weights, round_to
 from lab_utils.models import load_base
 from lab_utils.recorded.provenance import machine
-from lab_utils.recorded.requantization import DESTINATIONS, FILE, GRIDS, NO_ADAPTER, REQUANTIZATION
+from lab_utils.recorded.requantization import DESTINATIONS, FILE, GRIDS, NO_ADAPTER, REQUANTIZATION, SHIFTED
 from lab_utils.serving import AdapterBank, recorded_adapter
 from lab_utils.tasks import load_task
 
@@ -55,13 +55,21 @@ def pooled(weights: dict[str, Tensor], deltas: dict[str, Tensor], lefts: dict[st
     return {"kept": kept / whole, "noise": (noise / size) ** 0.5, "cosine": cosine, "changed": changed / count}
 
 
+def rounded(weight: Tensor, into: str) -> Rounded:
+    """`round_to` with double quantization; for the control, in blocks that begin half a block later."""
+    if into != SHIFTED:
+        return round_to(weight, into, True)
+    turned = round_to(weight.flatten().roll(-32), "FP4", True)
+    return Rounded(*(part.roll(32).view(weight.shape) for part in turned))
+
+
 def cell(model, tokenizer, rows, weights: dict, deltas: dict, grid: str, into: str) -> dict:
     """Put one merge into the model and measure it."""
     began, lefts = time.perf_counter(), {}
     for name, weight in weights.items():
         merged = weight
         if into != NO_ADAPTER:
-            before, after = (round_to(one, into, True) for one in (weight, weight + deltas[name]))
+            before, after = (rounded(one, into) for one in (weight, weight + deltas[name]))
             lefts[name], merged = compare_rounded(weight, deltas[name], after, before), after.values
         model.get_submodule(name).weight.data = merged
     found = answer_losses(model, tokenizer, rows, ADAPTER)
@@ -89,7 +97,8 @@ def record(file: Path, grids: list[str], messages: int) -> None:
     rows = load_task(ADAPTER)["test"].select(range(messages))
     for grid in grids:
         weights = {name: round_to(weight, grid, True).values for name, weight in shipped.items()}
-        for into in (into for into in DESTINATIONS if (grid, into) not in there):
+        wanted = (*DESTINATIONS, SHIFTED) if grid == "NF4" else DESTINATIONS
+        for into in (into for into in wanted if (grid, into) not in there):
             found = cell(model, tokenizer, rows, weights, deltas, grid, into)
             with file.open("a", encoding="utf-8", newline="\n") as lines:
                 lines.write(json.dumps(found) + "\n")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ..errors import LabError, choose
 from ..files import explain, replacing_file, replacing_folder, user_path
+from ..quiet import quiet
 from . import gguf_file, manifest
 from .gguf_vocabulary import vocabulary
 from .plain_model import (
@@ -50,7 +51,7 @@ def export_merged(model, tokenizer, folder: str | Path) -> Path:
     require_rows(tokenizer, model.get_input_embeddings().weight.shape[0])
     try:
         with replacing_folder(folder, manifest.listed(folder).__contains__) as new:
-            with honest_config(model):
+            with honest_config(model), quiet():
                 model.save_pretrained(new)
             tokenizer.save_pretrained(new)
             manifest.write(new)

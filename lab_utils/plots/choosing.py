@@ -32,7 +32,7 @@ def merge_survival(block: dict, sizes, changed, kept, size: float, title: str):
     lower.axvline(size, color=GREY, linestyle=":", linewidth=2)
     lower.set_xscale("log")
     lower.xaxis.set_major_formatter("{x:g}")
-    lower.set_ylim(-0.05, 1.25)
+    lower.set_ylim(-0.05, 1.55)
     lower.set_xlabel("size of ΔW, % of W", fontsize=14)
     lower.legend(fontsize=13, frameon=False)
     return figure

@@ -12,6 +12,7 @@ REQUANTIZATION = DATA / "requantization"
 FILE = "requantization.jsonl"
 GRIDS = ("NF4", "Q4_1", "FP4", "Q4_0", "Q8_0", "int8")  # NF4: the adapter's own base; Q4_1: the weights as shipped
 NO_ADAPTER = "no adapter"
+SHIFTED = "FP4, blocks shifted"  # from NF4 only: FP4 in blocks that begin 32 weights later, so with other scales
 DESTINATIONS = ("NF4", "Q4_1", "FP4", "Q4_0", "Q8_0", "int8", "float16", "float32", NO_ADAPTER)
 
 
@@ -22,7 +23,7 @@ class MergeRecord:
     Attributes
     ----------
     grid : str, of `GRIDS`: the format that the base's weights were rounded to before the merge
-    destination : str, of `DESTINATIONS`; "no adapter" is the base alone
+    destination : str, of `DESTINATIONS`, or `SHIFTED`; "no adapter" is the base alone
     loss : float, nats per token of the right answers
     right, messages : int, messages whose every token is the model's first choice, and how many were read
     kept, noise, cosine, changed : float, see `lab_utils.merging.Left`, over all 210 matrices; None without adapter
@@ -46,8 +47,8 @@ class MergeRecord:
 def requantized_merges(folder: str | Path = REQUANTIZATION) -> dict[tuple[str, str], MergeRecord]:
     """(grid, destination) -> what `data/record_requantization.py` measured there, in the order of `GRIDS`.
 
-    Only grids whose every destination is recorded are returned: the recorder takes one grid after the other, and
-    continues where it was stopped.
+    Beside these there may be one control, ("NF4", `SHIFTED`). Only grids whose every destination is recorded are
+    returned: the recorder takes one grid after the other, and continues where it was stopped.
 
     Parameters
     ----------
@@ -68,7 +69,8 @@ def requantized_merges(folder: str | Path = REQUANTIZATION) -> dict[tuple[str, s
         whole = [grid for grid in GRIDS if all((grid, into) in found for into in DESTINATIONS)]
         if whole[:2] != list(GRIDS[:2]):
             raise ValueError(f"complete are {', '.join(whole) or 'no grids'}, and {GRIDS[0]} and {GRIDS[1]} are needed")
-        return {(grid, into): found[grid, into] for grid in whole for into in DESTINATIONS}
+        control = {pair: one for pair, one in found.items() if pair == ("NF4", SHIFTED)}
+        return {(grid, into): found[grid, into] for grid in whole for into in DESTINATIONS} | control
 
 
 def _record(line: str) -> MergeRecord:

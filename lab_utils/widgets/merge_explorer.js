@@ -101,15 +101,15 @@ function roundAll({ size, fit }, values, codes, floats) {
   }
 }
 
-/** The levels that the first weights can be stored at; none are drawn for 16 bits. */
-function levelsOf({ size, fit }, values) {
-  const { value, range } = fit(ends(values, 0, size));
+/** The levels that the weights from `from` on can be stored at; none are drawn for 16 bits. */
+function levelsOf({ size, fit }, values, from) {
+  const { value, range } = fit(ends(values, from, size));
   return range ? Array.from({ length: range[1] - range[0] + 1 }, (_, index) => value(range[0] + index)) : [];
 }
 
 /** Three rows: W, W + ΔW, what is stored; a line for each weight. Returns { root, draw }. */
 function rows3(label) {
-  const width = 860, height = 172, left = 150, right = 20, levels = [20, 70, 120];
+  const width = 860, height = 142, left = 150, right = 20, levels = [16, 54, 92];
   const root = shape("svg", { class: "lab-chart", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });
   const names = ["W", "W + ΔW", "stored"].map((name, row) =>
     shape("text", { x: left - 14, y: levels[row] + 5, "text-anchor": "end" }, name));
@@ -123,7 +123,7 @@ function rows3(label) {
   const draw = ({ values, changed, grids, unit, name }) => {
     const px = (value) => left + (width - left - right) * Math.max(0, Math.min(1, (value / unit + 1.3) / 2.6));
     ticks.forEach((tick, index) => tick.setAttribute("x", px((index / 2 - 1) * unit)));
-    const step = (grid, row) => grid.map((level) => `M${px(level).toFixed(1)} ${levels[row] - 13}v26`).join("");
+    const step = (grid, row) => grid.map((level) => `M${px(level).toFixed(1)} ${levels[row] - 12}v24`).join("");
     steps.setAttribute("d", step(grids[0], 0) + step(grids[1], 2));
     const paths = ["", ""];
     for (let i = 0; i < values[0].length; i++) {
@@ -139,7 +139,7 @@ function rows3(label) {
 
 function render({ model, el }) {
   const view = frame({ model, el, title: "What a merge leaves" });
-  const { rows, columns, rank } = model.get("sizes"), size = rows * columns, percents = model.get("percents");
+  const { rows, columns, rank, shown } = model.get("sizes"), size = rows * columns, percents = model.get("percents");
   const formats = makeFormats(model.get("levels")), shipped = widen(model.get("weight")), real = model.get("real_percent");
   const { B, A } = model.get("direction"), left = new Float32Array(bytes(B)), right = new Float32Array(bytes(A));
   const direction = new Float32Array(size);
@@ -151,13 +151,13 @@ function render({ model, el }) {
     }
   }
   const controls = [
-    choice({ model, name: "grid", label: "W lies on the levels of", values: model.get("grids") }),
-    choice({ model, name: "into", label: "round W + ΔW to", values: model.get("formats") }),
-    slider({ model, name: "percent", label: "size of ΔW, % of W", values: percents }),
+    choice({ model, name: "grid", label: "W lies on", values: model.get("grids") }),
+    choice({ model, name: "into", label: "round to", values: model.get("formats") }),
+    slider({ model, name: "percent", label: "ΔW, % of W", values: percents }),
   ];
   view.add(...controls.map((control) => control.root));
   const block = rows3(`${SHOWN} weights`);
-  const curve = chart({ label: "what arrives", xlabel: "size of ΔW, % of W", ylabel: "share", width: 860, height: 190 });
+  const curve = chart({ label: "what arrives", xlabel: "size of ΔW, % of W", ylabel: "share", width: 860, height: 158 });
   view.panels.append(block.root, curve.root);
   view.panels.after(node("div", { class: "lab-key" },
     node("span", { class: "blue" }, "━ above: same code as without ΔW; below: share of ΔW that arrives"),
@@ -199,19 +199,21 @@ function render({ model, el }) {
     if (now?.key !== key) load(key);
     const asked = model.get("percent"), { changed, kept, noise } = now.results[percents.indexOf(asked)];
     add(asked);
-    const cut = (values) => values.slice(0, SHOWN), flipped = Array.from(cut(codes), (code, i) => code !== now.codes[i]);
+    const cut = (values) => values.slice(shown, shown + SHOWN), old = cut(now.codes);
+    const flipped = Array.from(cut(codes), (code, i) => code !== old[i]);
     block.draw({
       values: [cut(now.before), cut(wanted), cut(floats)], changed: flipped,
-      grids: [levelsOf(now.grid, shipped), levelsOf(now.format, wanted)], unit: ends(now.before, 0, SHOWN).absmax || 1,
+      grids: [levelsOf(now.grid, shipped, shown), levelsOf(now.format, wanted, shown)],
+      unit: ends(now.before, shown, SHOWN).absmax || 1,
       name: `${flipped.filter(Boolean).length} of ${SHOWN} codes change`,
     });
-    const points = (pick) => percents.map((value, index) => [value, Math.max(0, Math.min(1.25, pick(now.results[index])))]);
+    const points = (pick) => percents.map((value, index) => [value, Math.max(0, Math.min(1.5, pick(now.results[index])))]);
     curve.draw({
       name: `${percent(kept)} of ΔW arrives at ${asked} % of W; ${percent(changed / size, 2)} of the codes change`,
       x: { low: 0.1, high: 100, ticks: [0.1, 1, 10, 100], log: true },
-      y: { low: 0, high: 1.25, ticks: [0, 0.5, 1] }, rules: [real],
+      y: { low: 0, high: 1.5, ticks: [0, 0.5, 1, 1.5] }, rules: [real],
       lines: [{ points: points((one) => one.kept), kind: "blue" }, { points: points((one) => one.changed / size), kind: "orange" }],
-      marks: [{ x: asked, y: Math.max(0, Math.min(1.25, kept)), kind: "blue" }, { x: asked, y: changed / size, kind: "orange" }],
+      marks: [{ x: asked, y: Math.max(0, Math.min(1.5, kept)), kind: "blue" }, { x: asked, y: changed / size, kind: "orange" }],
     });
     const recorded = model.get("recorded")[key] ?? "";
     view.say(`W on ${model.get("grid")}'s levels, an update of ${asked} % of W, rounded to ${model.get("into")}: `

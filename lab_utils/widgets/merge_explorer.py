@@ -12,7 +12,7 @@ from ..merging import FORMATS, round_to, what_is_left
 from ..nf4 import fp4_code, nf4_code
 from .explorer import Explorer, on_cpu, script
 
-QUESTION = "W lies on NF4's sixteen levels, and ΔW is 0.8 % of it. Round W + ΔW to four bits: where does ΔW arrive?"
+QUESTION = "W lies on NF4's sixteen levels, and ΔW is 1.6 % of W. Round W + ΔW to four bits: where does ΔW arrive?"
 CHOICES = ("in NF4 only", "in Q4_0 only", "in both", "in neither")
 BLOCK, SHOWN, SAMPLE = 64, 32, 2**14  # weights of the largest block; drawn; looked at, at most
 GRIDS = ("NF4", "FP4", "Q4_0", "Q4_1", "Q8_0", "int8")
@@ -83,7 +83,7 @@ class MergeExplorer(Explorer):
         super().__init__(
             weight=_bytes(shipped.view(torch.int16), "<i2"),
             direction={"B": _bytes(B, "<f4"), "A": _bytes(A, "<f4")},
-            sizes={"rows": rows, "columns": weight.shape[1], "rank": rank},
+            sizes={"rows": rows, "columns": weight.shape[1], "rank": rank, "shown": _lopsided(self._weight)},
             real_percent=100 * float(update.norm() / weight.norm()),
             recorded={f"{a} to {b}": text for (a, b), text in (recorded or {}).items()},
             grid=grid, into=into, percent=percent, question=question, choices=list(choices),
@@ -116,7 +116,7 @@ class MergeExplorer(Explorer):
     def figure(self):
         before, delta = self._sides(self.percent)
         old, new = round_to(before, self.into), round_to(before + delta, self.into)
-        here = slice(0, SHOWN)
+        here = slice(self.sizes["shown"], self.sizes["shown"] + SHOWN)
         block = {
             "before": before[here], "wanted": (before + delta)[here], "after": new.values[here],
             "changed": (new.codes != old.codes)[here],
@@ -126,6 +126,12 @@ class MergeExplorer(Explorer):
             block, PERCENTS, [one["changed"] / self._weight.numel() for one in curve],
             [one["kept"] for one in curve], self.percent, f"W on {self.grid}'s levels, rounded to {self.into}",
         )  # fmt: skip
+
+
+def _lopsided(weight: torch.Tensor) -> int:
+    """Where the block begins whose first weights are the most lopsided: no small ΔW changes which end is the larger."""
+    parts = weight.view(-1, BLOCK)[:, :SHOWN]
+    return BLOCK * int(((parts.amax(1) + parts.amin(1)).abs() / parts.abs().amax(1).clamp(min=1e-38)).argmax())
 
 
 def _bytes(values: torch.Tensor, kind: str) -> str:

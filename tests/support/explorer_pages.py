@@ -60,7 +60,7 @@ PAGES = {
         r"validation loss ([\d.]+)",
     ),
     "merge": ExplorerPage(
-        "10_merge_and_serve.ipynb", "explorer", "size of ΔW, % of W", "percent", ".lab-plot svg", 30,
+        "10_merge_and_serve.ipynb", "explorer", "ΔW, % of W", "percent", ".lab-plot svg", 30,
         r"([\d.]+) ?% of the update arrives",
     ),
     "variants": ExplorerPage(
