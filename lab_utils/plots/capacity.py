@@ -31,5 +31,5 @@ def capacity(jobs: dict, ylabel: str = "right on new images, %"):
             )  # fmt: skip
         label_axes(lower, "rank", ylabel if column == 0 else "", logx=2)
         lower.set_ylim(0, 103)
-    figure.axes[-1].legend(fontsize=13, frameon=False, loc="lower right")
+    figure.axes[1].legend(fontsize=13, frameon=False, loc="lower right")
     return figure
