@@ -39,6 +39,7 @@ class MyLoRALinear(nn.Module):
 
 
 def inject(model: nn.Module, names: list[str], rank: int, alpha: float) -> nn.Module:
+    """Freeze the model and put a MyLoRALinear around each layer that is named."""
     model.requires_grad_(False)
     for name in names:
         base_layer = getattr(model, name)
@@ -47,6 +48,7 @@ def inject(model: nn.Module, names: list[str], rank: int, alpha: float) -> nn.Mo
 
 
 def train(model: nn.Module, x: Tensor, y: Tensor, steps: int, learning_rate: float) -> list[float]:
+    """Train what is not frozen on all images at once; return the loss before each step."""
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=learning_rate)
     losses = []
     for _ in range(steps):
