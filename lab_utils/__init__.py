@@ -11,7 +11,7 @@
     tasks        08, 10, 14, A         What is it trained to do, on which data?          load_task, own
     finetune     00, 07, 08, 12, 14, A How do I train it?                                Recipe, finetune
     evaluate     08, 10, 14, A         How good are its answers?                         score
-    scores       14                    How sure is a score?                              wilson
+    scores       08, 10, 14            How sure is a score?                              wilson
     report_card  14                    Was it worth it?                                  report_card
     sweep        03, 09                Which rank, alpha, layers, data type?             load_sweep
     merging      10, A                 What do I ship?                                   merge

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from .style import BLUE, GREEN, GREY, ORANGE, empty_figure, new_figure, style_axes
+from .style import BLUE, GREEN, GREY, ORANGE, empty_figure, label_axes, new_figure, style_axes
 
 
 def smooth(values: Sequence[float], weight: float = 0.8) -> list[float]:
@@ -63,7 +63,7 @@ def loss_curve(history: list[dict], steps: int | None = None):
 
 
 def compare_losses(histories: dict[str, list[dict]]):
-    """Figure of several runs' losses over the same steps, one line a run.
+    """Figure of several runs' losses over the same steps, one line a run, on a logarithmic scale.
 
     Parameters
     ----------
@@ -77,36 +77,56 @@ def compare_losses(histories: dict[str, list[dict]]):
             [row["step"] for row in history], [row["loss"] for row in history],
             color=color, linestyle=style, linewidth=3, label=label,
         )
+    label_axes(axes, "step", "loss, nats per token", logy=True)
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.set_xlabel("step", fontsize=15)
-    axes.set_ylabel("loss, nats per token", fontsize=15)
+    axes.yaxis.set_minor_formatter("{x:g}" if _narrow(axes) else "")
+    axes.tick_params(which="both", labelsize=13)
     axes.legend(fontsize=14, frameon=False)
     return figure
 
 
-def before_after(before: dict[str, float], after: dict[str, float], title: str):
-    """Figure of two bars a measure, before and after.
+def _narrow(axes) -> bool:
+    """Does the scale span less than a power of ten, so that its main ticks are one or none?"""
+    low, high = axes.get_ylim()
+    return high < 10 * low
+
+
+def before_after(panels: dict[str, dict[str, dict]]):
+    """Figure of one row of bars per set of examples: for each measure a bar per model, with its 95 % interval.
 
     Parameters
     ----------
-    before, after : dict measure -> share in [0, 1], the same measures in the same order
-    title : str
+    panels : dict set -> dict model -> dict measure -> `scores.Measure`; the same models and measures in every set, and
+        for all bars of a set the same n
     """
-    figure, axes = new_figure()
-    for shift, shares, label, color in ((-0.2, before, "before", GREY), (0.2, after, "after", BLUE)):
-        bars = axes.bar(
-            [i + shift for i in range(len(shares))], [100 * share for share in shares.values()],
-            width=0.38, label=label, color=color,
-        )
-        axes.bar_label(bars, fmt="%.0f", fontsize=13)
-    axes.set_xticks(range(len(after)), list(after), fontsize=15)
-    axes.set_ylim(0, 112)
-    axes.set_yticks(range(0, 101, 25))
-    axes.set_ylabel("percent right", fontsize=15)
-    axes.set_title(title, fontsize=16, loc="left")
-    axes.legend(fontsize=14, frameon=False, ncols=2, loc="upper right", bbox_to_anchor=(1, 1.16))
-    axes.grid(False, axis="x")
+    figure = empty_figure(9.6, 3.0 * len(panels) + 0.4)
+    for number, (title, models) in enumerate(panels.items()):
+        axes = figure.add_subplot(len(panels), 1, number + 1)
+        style_axes(axes)
+        for place, ((model, found), color) in enumerate(zip(models.items(), (GREY, ORANGE, BLUE), strict=False)):
+            _bars(axes, found, model, color, (place - (len(models) - 1) / 2) * 0.28)
+        n = next(iter(next(iter(models.values())).values())).n
+        axes.set_title(f"{title}: {n} messages per bar", fontsize=15, loc="left")
+        axes.set_xticks(range(len(found)), list(found), fontsize=14)
+        axes.set_ylim(0, 118)
+        axes.set_yticks(range(0, 101, 25))
+        axes.set_ylabel("percent right", fontsize=13)
+        axes.grid(False, axis="x")
+    figure.legend(*axes.get_legend_handles_labels(), fontsize=14, frameon=False, ncols=3, loc="outside upper right")
     return figure
+
+
+def _bars(axes, found: dict, label: str, color: str, shift: float) -> None:
+    """One model's bars, each with its interval and its value above that."""
+    x = [place + shift for place in range(len(found))]
+    values = [100 * one.value for one in found.values()]
+    ends = [(100 * one.low, 100 * one.high) for one in found.values()]
+    reach = [[value - low for value, (low, _) in zip(values, ends, strict=True)],
+             [high - value for value, (_, high) in zip(values, ends, strict=True)]]  # fmt: skip
+    axes.bar(x, values, width=0.26, label=label, color=color)
+    axes.errorbar(x, values, yerr=reach, fmt="none", ecolor="#111111", elinewidth=1.5, capsize=4)
+    for place, value, (_, high) in zip(x, values, ends, strict=True):
+        axes.text(place, high + 1, f"{value:.0f}", ha="center", va="bottom", fontsize=12)
 
 
 def memory_bars(parts: dict[str, int], title: str):

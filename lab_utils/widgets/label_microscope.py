@@ -6,17 +6,21 @@ import ipywidgets
 
 from ..errors import LabError
 from ..finetune import IGNORED, Encoded
+from .tables import DARK
 
 STYLE = """<style>
-.lab-tokens {font: 16px/2.1 ui-monospace, Menlo, Consolas, monospace; background: #fff; color: #111;
-  padding: 12px; border-radius: 6px; max-width: 900px}
+.lab-tokens {--lab-back: #fff; --lab-text: #111; --lab-read: #e5e7eb; --lab-dim: #374151; --lab-learned: #0b5fa5;
+  --lab-hidden: #b91c1c; font: 16px/2.1 ui-monospace, Menlo, Consolas, monospace; background: var(--lab-back);
+  color: var(--lab-text); padding: 12px; border-radius: 6px; max-width: 900px}
+DARK {--lab-back: #1b1f24; --lab-text: #f3f4f6; --lab-read: #363d47; --lab-dim: #d1d5db; --lab-learned: #1f6fb5;
+  --lab-hidden: #ff8f85}
 .lab-tokens span {padding: 3px 2px; margin: 0 1px; border-radius: 3px; white-space: pre;
   display: inline-block; line-height: 1.4}
-.lab-tokens .ignored {background: #e5e7eb; color: #374151}
-.lab-tokens .trained {background: #0b5fa5; color: #fff; font-weight: 600}
-.lab-tokens .hidden-end {background: #fff; color: #b91c1c; outline: 2px dashed #b91c1c; text-decoration: line-through}
-.lab-tokens p {font: 15px/1.5 system-ui, sans-serif; margin: 10px 0 0}
-</style>"""
+.lab-tokens .ignored {background: var(--lab-read); color: var(--lab-dim)}
+.lab-tokens .trained {background: var(--lab-learned); color: #fff; font-weight: 600}
+.lab-tokens .hidden-end {color: var(--lab-hidden); outline: 2px dashed var(--lab-hidden); text-decoration: line-through}
+.lab-tokens p {font: 15px/1.5 system-ui, sans-serif; margin: 10px 0 0; color: inherit}
+</style>""".replace("DARK", ", ".join(f"{theme} .lab-tokens" for theme in DARK))
 
 
 def tokens_html(tokenizer, example: Encoded, supervise_end: bool = True) -> str:
@@ -72,7 +76,7 @@ def label_microscope(tokenizer, examples: list[Encoded], outputs: dict[bool, lis
     def show(_=None):
         example = examples[index.value]
         trained = sum(label != IGNORED for label in example.labels(end.value))
-        note = f"{trained} of {len(example.input_ids)} tokens are trained (blue); the others are read, never scored."
+        note = f"{trained} of {len(example.input_ids)} tokens are trained (blue); the others are read and not scored."
         if not end.value:
             note += " <b>The end of turn is hidden: nothing teaches the model to stop.</b>"
         written = ""

@@ -1,19 +1,26 @@
 """Answers side by side, as a plain HTML table that a page without a kernel shows too."""
 
 import html
+import re
 
 from ..evaluate import Scores
+from ..scores import Measured
 
+DARK = ('[data-jp-theme-light="false"]', "html[theme=dark]", ".vscode-dark")  # JupyterLab, Colab, VS Code
 STYLE = """<style>
-.lab-table {border-collapse: collapse; font: 15px/1.45 system-ui, sans-serif; color: #111}
-.lab-table tr, .lab-table td {background: #fff !important; color: #111}
-.lab-table th, .lab-table td {border: 1px solid #d1d5db; padding: 6px 10px; text-align: left !important;
-  vertical-align: top; max-width: 460px}
-.lab-table th {background: #f3f4f6 !important}
-.lab-table code {font-size: 14px; background: none !important; color: inherit; white-space: pre-wrap;
+.lab-answers {--lab-back: #fff; --lab-text: #111; --lab-edge: #c3c9d1; --lab-head: #f3f4f6; --lab-right: #dcfce7;
+  --lab-wrong: #fee2e2}
+DARK {--lab-back: #1b1f24; --lab-text: #f3f4f6; --lab-edge: #5b6470; --lab-head: #2a3038; --lab-right: #14452a;
+  --lab-wrong: #5c1f1f}
+.lab-answers.lab-answers {border-collapse: collapse; font: 15px/1.45 system-ui, sans-serif; color: var(--lab-text)}
+.lab-answers.lab-answers tr :is(th, td) {border: 1px solid var(--lab-edge); padding: 6px 10px; text-align: left;
+  vertical-align: top; max-width: 460px; background: var(--lab-back); color: var(--lab-text)}
+.lab-answers.lab-answers tr th {background: var(--lab-head)}
+.lab-answers.lab-answers tr td.right {background: var(--lab-right)}
+.lab-answers.lab-answers tr td.wrong {background: var(--lab-wrong)}
+.lab-answers.lab-answers.lab-answers tr code {font-size: 14px; background: none; color: inherit; white-space: pre-wrap;
   overflow-wrap: anywhere}
-.lab-table td.right {background: #dcfce7 !important} .lab-table td.wrong {background: #fee2e2 !important}
-</style>"""
+</style>""".replace("DARK", ", ".join(f"{theme} .lab-answers" for theme in DARK))
 
 
 def answers_table(columns: dict[str, Scores], rows: int = 6):
@@ -38,10 +45,37 @@ def answers_table(columns: dict[str, Scores], rows: int = 6):
         for scores in columns.values():
             found = scores.rows[index]
             kind, mark = ("right", "✓") if found["right"] else ("wrong", "✗")
-            text = found["output"] if len(found["output"]) <= 220 else found["output"][:220] + " …"
+            text = re.sub(r"\n+", " ⏎ ", found["output"])
+            text = text if len(text) <= 220 else text[:220] + " …"
             cells.append(f'<td class="{kind}">{mark} <code>{html.escape(text)}</code></td>')
         lines.append(f"<tr>{''.join(cells)}</tr>")
-    return HTML(f'{STYLE}<table class="lab-table"><tr>{head}</tr>{"".join(lines)}</table>')
+    return HTML(f'{STYLE}<table class="lab-answers"><tr>{head}</tr>{"".join(lines)}</table>')
+
+
+def shares_table(columns: dict[str, Measured]):
+    """Each measure as a count out of n and a share with its 95 % interval, one column per model or set of examples.
+
+    Parameters
+    ----------
+    columns : dict heading -> scores.Measured, all of the same measures, which are shares
+
+    Returns
+    -------
+    IPython.display.HTML
+    """
+    from IPython.display import HTML
+
+    first = next(iter(columns.values()))
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in ("", *columns))
+    lines = []
+    for row in first.measures:
+        cells = [f"<td>{html.escape(row.name)}</td>"]
+        for measured in columns.values():
+            one = measured[row.name]
+            count = f"{round(one.value * one.n)} of {one.n}"
+            cells.append(f"<td>{count} · {one.value:.0%} ({one.low:.0%} to {one.high:.0%})</td>")
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    return HTML(f'{STYLE}<table class="lab-answers"><tr>{head}</tr>{"".join(lines)}</table>')
 
 
 def report_table(rows: list[dict]):
@@ -55,4 +89,4 @@ def report_table(rows: list[dict]):
         cells = f"<td>{html.escape(row['what'])}</td><td>{html.escape(row['found'])}</td>"
         cells += f'<td class="{kind}">{mark}</td><td>{html.escape(row["advice"])}</td>'
         lines.append(f"<tr>{cells}</tr>")
-    return HTML(f'{STYLE}<table class="lab-table"><tr>{head}</tr>{"".join(lines)}</table>')
+    return HTML(f'{STYLE}<table class="lab-answers"><tr>{head}</tr>{"".join(lines)}</table>')

@@ -4,9 +4,13 @@ import html
 
 import ipywidgets
 
-STYLE = """<style>.lab-try {font: 16px/1.5 ui-monospace, Menlo, Consolas, monospace; background: #fff; color: #111;
-  padding: 10px 14px; border-radius: 6px; max-width: 900px; white-space: pre-wrap}
-.lab-try b {font-family: system-ui, sans-serif}</style>"""
+from .tables import DARK
+
+STYLE = """<style>.lab-try {--lab-back: #fff; --lab-text: #111; font: 16px/1.5 ui-monospace, Menlo, Consolas, monospace;
+  background: var(--lab-back); color: var(--lab-text); padding: 10px 14px; border-radius: 6px; max-width: 900px;
+  white-space: pre-wrap}
+DARK {--lab-back: #1b1f24; --lab-text: #f3f4f6}
+.lab-try b {font-family: system-ui, sans-serif}</style>""".replace("DARK", ", ".join(f"{one} .lab-try" for one in DARK))
 
 
 def try_it(answer_before, answer_after, message: str):

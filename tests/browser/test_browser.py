@@ -81,9 +81,9 @@ def test_the_live_loss_is_one_picture(page):
 
 @pytest.mark.browser
 def test_before_and_after_are_seen(page):
-    index = index_of("plots.before_after(")
-    browser.scroll_to(page, index - 2)
+    browser.scroll_to(page, index_of('"after": after["test"]}, rows'))
     take(page, "08-before-and-after")
+    index = index_of("plots.before_after(")
     browser.scroll_to(page, index)
     assert browser.visible_pictures(page) >= 1
     take(page, "08-scores")

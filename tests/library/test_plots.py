@@ -170,7 +170,7 @@ def test_parameter_pictures():
     assert sorted((abs(box.get_width()), abs(box.get_height())) for box in layer.patches) == [
         (1, 2), (1, 4), (4, 1), (4, 1), (4, 2), (4, 4),
     ]  # fmt: skip
-    stacked = plots.stacked_gigabytes({"full": {"weights": 2_000_000_000, "Adam": 8_000_000_000}}, "t").axes[0]
+    stacked = plots.stacked_gigabytes({"full": {"weights": 2 * 2**30, "Adam": 8 * 2**30}}, "t").axes[0]
     assert [bar.get_width() for bar in stacked.patches] == [2, 8] and stacked.patches[1].get_x() == 2
     shares = plots.shares_by_size({"all": [("m", 10**9, 0.01)]}, ("line", [1e8, 1e10], [0.1, 0.01])).axes[0]
     assert list(shares.lines[0].get_ydata()) == [1.0] and list(shares.lines[1].get_ydata()) == [10.0, 1.0]

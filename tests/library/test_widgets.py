@@ -1,6 +1,7 @@
 """The widgets as plain objects: what they show is read as text, no browser needed."""
 
 import html
+import importlib
 import re
 
 import pytest
@@ -9,10 +10,11 @@ from chat_tokenizers import FAMILIES, family
 from lab_utils.errors import LabError
 from lab_utils.evaluate import grade
 from lab_utils.finetune.supervision import encode
+from lab_utils.scores import measure
 from lab_utils.tasks.registry import TASKS
 from lab_utils.widgets.label_microscope import label_microscope, tokens_html
 from lab_utils.widgets.live_loss import LiveLoss
-from lab_utils.widgets.tables import answers_table, report_table
+from lab_utils.widgets.tables import answers_table, report_table, shares_table
 from lab_utils.widgets.try_it import try_it
 
 
@@ -107,6 +109,43 @@ def test_answers_table_marks_right_and_wrong():
     page = answers_table(columns).data
     assert page.count('class="wrong"') == page.count('class="right"') == 1
     assert "✗" in page and "✓" in page and "<i>" not in page and "a &amp; b" in page and "x" * 230 not in page
+
+
+def test_shares_table_has_counts_out_of_n_and_wilsons_intervals():
+    answers, outputs = ['{"name":"Ann"}'] * 20, ['{"name":"Ann"}'] * 16 + ["no"] * 4
+    right, wrong = (measure(TASKS["bookings"], answers, some) for some in (outputs, ["no"] * 20))
+    page = shares_table({"<before>": wrong, "after": right}).data
+    assert "<td>exact match</td><td>0 of 20 · 0% (0% to 16%)</td><td>16 of 20 · 80% (58% to 92%)</td>" in page
+    assert "&lt;before&gt;" in page and page.count("<tr>") == 1 + 2 + len(TASKS["bookings"].fields)
+
+
+def brightness(color):
+    """Relative luminance of "#rgb" or "#rrggbb" (WCAG 2.2)."""
+    digits = color.lstrip("#")
+    digits = digits if len(digits) == 6 else "".join(2 * one for one in digits)
+    parts = [int(digits[place : place + 2], 16) / 255 for place in (0, 2, 4)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+CONTRASTS = {  # sheet -> pairs of what is written and what it is written on
+    "tables": ("text back", "text head", "text right", "text wrong"),
+    "label_microscope": ("text back", "dim read", "#fff learned", "hidden back"),
+    "try_it": ("text back",),
+}
+
+
+@pytest.mark.parametrize("name, pairs", CONTRASTS.items(), ids=CONTRASTS)
+def test_tables_and_tokens_are_readable_in_the_light_and_in_the_dark(name, pairs):
+    style = importlib.import_module(f"lab_utils.widgets.{name}").STYLE
+    blocks = [dict(re.findall(r"--lab-(\w+): (#\w+)", block)) for block in re.findall(r"\{([^}]+)\}", style)]
+    light, dark = [block for block in blocks if block]
+    assert light.keys() == dark.keys() and '[data-jp-theme-light="false"]' in style
+    assert brightness(light["back"]) > 0.9 and brightness(dark["back"]) < 0.05  # no white slab in the dark
+    for colors in (light, dark):
+        for pair in pairs:
+            one, other = sorted(brightness(colors.get(part, part)) for part in pair.split())
+            assert (other + 0.05) / (one + 0.05) >= 4.5, pair
 
 
 def test_report_table_shows_advice():

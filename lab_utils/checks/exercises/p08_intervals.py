@@ -21,7 +21,7 @@ def share_interval(right: int, n: int) -> tuple[float, float]:
     p, z = right / n, 1.96
     middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    return middle - half, middle + half
+    return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
 def _with(middle, half):
