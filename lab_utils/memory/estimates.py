@@ -53,15 +53,22 @@ class MemoryEstimate:
 
     def parts(self) -> dict[str, int]:
         """What the peak is made of; adds up to `total_bytes`. Gradients and activations are never both in it."""
-        begin = self.activations_bytes + self.begin_bytes > self.gradients_bytes + self.end_bytes
-        return {
+        begins, ends = self.both_moments().values()
+        return begins if sum(begins.values()) > sum(ends.values()) else ends
+
+    def both_moments(self) -> dict[str, dict[str, int]]:
+        """What is in memory as the backward pass begins, and as it ends: each a dict part -> bytes.
+
+        In between activations go and gradients come, layer by layer; the peak is the larger of the two.
+        """
+        always = {
             "weights": self.weights_bytes + self.unpacked_bytes,
             "adapter": self.adapter_bytes,
             "optimizer": self.optimizer_bytes,
-            "gradients": 0 if begin else self.gradients_bytes,
-            "activations": self.activations_bytes if begin else 0,
-            "transients": self.begin_bytes if begin else self.end_bytes,
         }
+        begins = {"gradients": 0, "activations": self.activations_bytes, "transients": self.begin_bytes}
+        ends = {"gradients": self.gradients_bytes, "activations": 0, "transients": self.end_bytes}
+        return {"backward begins": always | begins, "backward ends": always | ends}
 
 
 def moments_bytes(numbers: int, moments: str) -> int:

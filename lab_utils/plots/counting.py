@@ -85,25 +85,26 @@ def shares_by_size(series: dict[str, list[tuple[str, int, float]]], line: tuple[
 
 
 def stacked_gigabytes(rows: dict[str, dict[str, int]], title: str):
-    """Figure of one horizontal bar a row, stacked from parts, with the sum at its end.
+    """Figure of one horizontal bar per row, in GiB, stacked from parts, with the sum at its end.
 
     Parameters
     ----------
     rows : dict label -> dict part -> bytes; the same parts in every row, at most six
     title : str
     """
-    figure, axes = new_figure(10.0, 1.7 + 0.6 * len(rows))
     labels = list(rows)[::-1]
+    many = len(rows[labels[0]]) > 4
+    figure, axes = new_figure(10.0, (2.2 if many else 1.7) + 0.6 * len(rows))
     starts = [0.0] * len(labels)
     for part, (color, hatch) in zip(rows[labels[0]], STACKED, strict=False):
-        widths = [rows[label][part] / 1e9 for label in labels]
+        widths = [rows[label][part] / 2**30 for label in labels]
         axes.barh(labels, widths, left=starts, color=color, hatch=hatch, edgecolor="white", linewidth=0, label=part)
         starts = [start + width for start, width in zip(starts, widths, strict=True)]
     for index, total in enumerate(starts):
-        axes.text(total, index, f" {total:,.1f} GB", fontsize=13, va="center")
+        axes.text(total, index, f" {total:,.1f} GiB", fontsize=13, va="center")
     axes.margins(x=0.16)
-    axes.set_xlabel("gigabytes (10⁹ bytes)", fontsize=14)
-    axes.set_title(title, fontsize=16, loc="left", pad=34)
-    axes.legend(fontsize=13, frameon=False, ncols=6, loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.2)
+    axes.set_xlabel("GiB (2³⁰ bytes)", fontsize=14)
+    axes.set_title(title, fontsize=16, loc="left", pad=58 if many else 34)
+    axes.legend(fontsize=13, frameon=False, ncols=3 if many else 4, loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.2)
     axes.grid(False, axis="y")
     return figure
