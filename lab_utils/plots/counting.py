@@ -105,6 +105,7 @@ def stacked_gigabytes(rows: dict[str, dict[str, int]], title: str):
     axes.margins(x=0.16)
     axes.set_xlabel("GiB (2³⁰ bytes)", fontsize=14)
     axes.set_title(title, fontsize=16, loc="left", pad=58 if many else 34)
-    axes.legend(fontsize=13, frameon=False, ncols=3 if many else 4, loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.2)
+    above = {"loc": "lower left", "bbox_to_anchor": (0, 1.0), "borderaxespad": 0.2}
+    axes.legend(fontsize=13, frameon=False, ncols=3 if many else 4, **above)
     axes.grid(False, axis="y")
     return figure
