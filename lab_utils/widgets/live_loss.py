@@ -5,6 +5,7 @@ import time
 import ipywidgets
 
 from ..plots import draw_loss, new_figure, png
+from ..plots.style import DARK
 
 LOSSES = {"tokens": "nats per token", "pictures": "mean square error"}  # what is counted -> unit of the loss
 
@@ -25,8 +26,9 @@ class LiveLoss:
         self.steps, self.every_seconds, self.unit = steps, every_seconds, unit
         self.figure, self.axes = new_figure(8, 3.6)
         self.image = ipywidgets.Image(format="png", layout=ipywidgets.Layout(width="800px", height="360px"))
+        self.image.add_class("lab-figure")  # dark on a dark page, as every figure
         self.text = ipywidgets.HTML("Not started.")
-        self.widget = ipywidgets.VBox([self.image, self.text])
+        self.widget = ipywidgets.VBox([self.image, self.text, ipywidgets.HTML(DARK)])
         self._drawn_at = -1e9
         self._draw([])
 
