@@ -71,7 +71,7 @@ def _layer(draw):
 
 
 _DEMO = tensor_maker(lambda _: 3, torch.float32)
-_X, _W, _A, _B = _DEMO(4, 6), _DEMO(5, 6), _DEMO(2, 6), _DEMO(5, 2)
+_X, _W, _A, _B = _DEMO(3, 4), _DEMO(5, 4), _DEMO(2, 4), _DEMO(5, 2)
 
 EXERCISES = (
     Exercise(
