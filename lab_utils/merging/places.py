@@ -75,8 +75,7 @@ def into_dequantized(model, dtype: torch.dtype | None = None):
 def into_original(model, original, dtype: torch.dtype | None = None):
     """Merge the active adapters into the unquantized weights that a 4-bit base was made from.
 
-    An adapter trained on 4-bit weights has learnt around their errors, so on the original weights it does not do quite
-    the same.
+    An adapter that was trained on 4-bit weights gives other answers on these: perhaps as good ones, but not the same.
 
     Parameters
     ----------
@@ -297,8 +296,8 @@ REPACKED = (
 ADVICE = {
     "misread": "The weights read from this model are not what it computes with, so no merge of them would be right. "
     "Load the base again, put the adapter on, and merge before anything else.",
-    "original": "The adapter was trained on other weights than these and fixes their errors too. Merge with "
-    "into='dequantized', or train the adapter on the unquantized base (quantization='none').",
+    "original": "The adapter was trained on other weights than these. Merge with into='dequantized', or train the "
+    "adapter on the unquantized base (quantization='none').",
     "4-bit": "Rounding back to the levels that the base lies on takes most of so small an update away. Merge with "
     "into='dequantized' and keep 16 bits, or serve the 4-bit base with the adapter unmerged. A smaller file: round the "
     "dequantized merge to a format with other levels (merging.what_is_left), and measure what it answers.",
