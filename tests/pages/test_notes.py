@@ -15,7 +15,7 @@ from lab_utils.folders import ROOT
 NOTEBOOKS = ROOT / "notebooks"
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
 GUIDE = NOTEBOOKS / "INSTRUCTORS.md"
-FOLDED = r"<details><summary>For whoever teaches this · {}</summary>\n\n(.+)\n\n</details>"
+FOLDED = r"<details><summary>For instructors · {}</summary>\n\n(.+)\n\n</details>"
 TOP = re.compile(FOLDED.format(r"(\d+) min live, (\d+) min in class"), re.S)
 SECTION = re.compile(FOLDED.format(r"(\d+) min"), re.S)
 each_page = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
