@@ -208,14 +208,14 @@ def test_accumulation_and_checkpointing_leave_the_gradient_as_it_is(tiny_llama, 
 # The page.
 
 
-def test_every_exhibit_is_made_recognised_mended_and_found_in_the_world():
+def test_every_exhibit_is_made_recognised_fixed_and_found_in_the_world():
     cells = [cell for cell in nbformat.read(PAGE, as_version=4).cells if "notes" not in cell.metadata.get("tags", [])]
     text = "\n".join(f"```\n{cell.source}\n```" if cell.cell_type == "code" else cell.source for cell in cells)
     parts = re.split(r"(?m)^## (?=\d\. |Diagnosis)", text)
     front, exhibits, rest = parts[0], parts[1:-1], parts[-1]
     assert [one[:3] for one in exhibits] == [f"{number}. " for number in range(1, 10)]
     for one in exhibits:
-        for part in ("**The accident", "**Predict.**", "How you recognise", "**The mend", "**In real projects", "(https://"):
+        for part in ("**The accident", "**Predict.**", "How you recognise", "**The fix", "**In real projects", "(https://"):
             assert part in one, f"{one.splitlines()[0]}: no {part}"
     assert all(f"| {one.splitlines()[0]} |" in front for one in exhibits)  # the table at the top names them
     table = rest.split("## Test yourself")[0]
