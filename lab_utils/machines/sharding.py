@@ -31,7 +31,6 @@ COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter")
 AHEAD = 1  # layers that FSDP gathers while another one computes (prefetching)
 LINKS = MappingProxyType(
     {
-        "Wi-Fi 5": 866.7e6 / 8,  # IEEE 802.11ac: 2 streams, 80 MHz, 256-QAM 5/6, shared by all who listen
         "Ethernet, 1 Gb/s": 1e9 / 8,  # IEEE 802.3ab, over twisted pairs
         "Ethernet, 10 Gb/s": 10e9 / 8,  # IEEE 802.3an
         "Ethernet, 100 Gb/s": 100e9 / 8,  # IEEE 802.3ba
