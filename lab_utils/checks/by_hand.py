@@ -79,6 +79,9 @@ REWARDS = {
 }
 
 
+NAMES_IGNORED = ("the names ignored", "Adapt the layers in `names`, whichever they are, and no others.")
+
+
 class _Small(nn.Module):
     """Three layers, as the reader of digits has."""
 
@@ -141,7 +144,7 @@ def _judge_inject(function: Callable) -> tuple[list, tuple[str, str]]:
     before, kept = model(x).detach(), copy.deepcopy(model)
     made = function(model, list(NAMES), RANK, ALPHA)
     layers = {name: getattr(model, name) for name in NAMES}
-    wrapped = [name for name, layer in layers.items() if hasattr(layer, "lora_A") and hasattr(layer, "lora_B")]
+    wrapped = [name for name in _adapted(model) if name in NAMES]
     if made is None and not wrapped:
         return [("open", "inject(model, names, rank, alpha) gives nothing back yet: end with `return`.")], ("", "")
     lines = [_line(made is model, "It hands back the model.", "It does not hand back the model that it was given.")]
@@ -153,11 +156,12 @@ def _judge_inject(function: Callable) -> tuple[list, tuple[str, str]]:
     ))  # fmt: skip
     if len(wrapped) < len(NAMES):
         return lines, ("not every named layer", "Go through all names; each has a layer and an adapter of its own.")
-    shapes = {name: tuple(layer.lora_A.shape) for name, layer in layers.items()}
-    right_rank = all(shape[0] == RANK for shape in shapes.values())
-    scaled = all(getattr(layer, "scaling", ALPHA / RANK) == ALPHA / RANK for layer in layers.values())
-    lines.append(_line(right_rank and scaled, "Rank and scaling are those asked for.",
-                       f"A has {shapes['first'][0]} rows at rank {RANK} and alpha {ALPHA}."))  # fmt: skip
+    found = [(layer.lora_A.shape[0], getattr(layer, "scaling", ALPHA / RANK)) for layer in layers.values()]
+    rows, scaling = next((pair for pair in found if pair != (RANK, ALPHA / RANK)), (RANK, ALPHA / RANK))
+    sized = (rows, scaling) == (RANK, ALPHA / RANK)
+    lines.append(_line(sized, "Rank and scaling are those asked for.",
+                       f"At rank {RANK} and alpha {ALPHA}, A should have {RANK} rows and the scaling should be "
+                       f"{ALPHA / RANK:g}: A has {rows} rows and the scaling is {scaling}."))  # fmt: skip
     weights = [value for key, value in model.state_dict().items() if "lora" not in key]
     same = all(map(torch.equal, weights, kept.state_dict().values())) and torch.equal(model(x).detach(), before)
     lines.append(_line(same, "W is as it was, and so is every output.", "The outputs changed before any training."))
@@ -165,15 +169,29 @@ def _judge_inject(function: Callable) -> tuple[list, tuple[str, str]]:
     wanted = {f"{name}.lora_{side}" for name in NAMES for side in "AB"}
     lines.append(_line(trained == wanted, "A and B are trained, and nothing else.",
                        f"Trained are: {', '.join(sorted(trained)) or 'none'}."))  # fmt: skip
-    if not right_rank and shapes["first"][0] == ALPHA:
+    if rows == ALPHA:
         return lines, ("rank and alpha swapped", "The layer takes the rank first, then alpha.")
+    if not sized:
+        return lines, ("rank or alpha fixed", "Hand on the rank and the alpha that inject is given, not numbers.")
+    if type(model.out) is not nn.Linear:
+        return lines, NAMES_IGNORED
     if trained > wanted:
         return lines, ("the rest is not frozen", "model.requires_grad_(False), before the adapters are put on.")
     if not wanted <= trained:
         return lines, ("A and B frozen too", "Freeze first, then put the adapters on: what is made later is trained.")
     if made is None:
         return lines, ("nothing handed back", "The model was changed; end with `return model`.")
-    return lines, ("", "")
+    other = _Small()
+    function(other, ["out"], RANK, ALPHA)
+    heeded = _adapted(other) == ["out"]
+    lines.append(_line(heeded, "Asked for `out` alone, it adapts `out` alone.",
+                       f"Asked for `out` alone, it adapts {', '.join(_adapted(other)) or 'none'}."))  # fmt: skip
+    return lines, ("", "") if heeded else NAMES_IGNORED
+
+
+def _adapted(model: nn.Module) -> list[str]:
+    """The names of the layers that have A and B."""
+    return [name for name, layer in model.named_children() if hasattr(layer, "lora_A") and hasattr(layer, "lora_B")]
 
 
 def _loop(

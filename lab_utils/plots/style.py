@@ -99,7 +99,16 @@ def label_axes(axes, xlabel: str, ylabel: str, *, title: str = "", logx: int = 0
 
 
 def png(figure) -> bytes:
-    """A Figure as the bytes of a PNG file, packed quickly rather than tightly."""
+    """A Figure as the bytes of a PNG file, packed quickly rather than tightly, widened for what reaches over its edge.
+
+    It is never cut down to what is drawn: a curve that grows while it is shown would change its size with each step.
+    """
+    from matplotlib.transforms import Bbox
+
+    figure.draw_without_rendering()  # the layout is computed: now the titles have their places
+    drawn = Bbox.union([figure.bbox_inches, figure.get_tightbbox().padded(0.02)])
     buffer = io.BytesIO()
-    figure.canvas.print_png(buffer, pil_kwargs={"compress_level": 1})
+    figure.canvas.print_figure(
+        buffer, format="png", dpi=figure.dpi, facecolor="white", bbox_inches=drawn, pil_kwargs={"compress_level": 1}
+    )
     return buffer.getvalue()

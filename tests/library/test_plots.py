@@ -1,11 +1,13 @@
 """The pictures: what is drawn is what was given."""
 
 import base64
+import io
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lab_utils import plots
 
@@ -199,6 +201,19 @@ def test_a_figure_follows_the_theme_and_says_what_it_shows():
     assert "[data-jp-theme-light=false] .lab-figure" in bundle["text/html"]
     assert 'class="lab-figure"' in bundle["text/html"]
     assert "http" not in bundle["text/html"]
+
+
+def test_nothing_of_a_saved_figure_is_cut_off():
+    """Its edges are white: the titles' first layout reached over the top, and words may be put beside the axes."""
+    three = plots.matrices({name: torch.ones(64, 64) for name in ("W, frozen", "2 · B · A", "W + 2 · B · A")})
+    figure, axes = plots.new_figure(2, 2)
+    axes.text(1.2, 0.5, "over the edge", transform=axes.transAxes)
+    sizes = []
+    for one in (three, figure):
+        image = torch.tensor(np.asarray(Image.open(io.BytesIO(plots.png(one))).convert("L")))
+        sizes.append(image.shape)
+        assert all((edge == 255).all() for edge in (image[0], image[-1], image[:, 0], image[:, -1]))
+    assert sizes[0] == (335, 930) and sizes[1][1] > 200  # never smaller than the figure
 
 
 def test_the_colours_of_photographs_stay():

@@ -37,9 +37,22 @@ def silent(model, names, rank, alpha):
     by_hand.inject(model, names, rank, alpha)
 
 
+def hard_coded(model, names, rank, alpha):
+    return by_hand.inject(model, ["first", "second"], rank, alpha)
+
+
+def every_layer(model, names, rank, alpha):
+    return by_hand.inject(model, [name for name, _ in model.named_children()], rank, alpha)
+
+
+def fixed_alpha(model, names, rank, alpha):
+    return by_hand.inject(model, names, rank, 8)
+
+
 INJECTS = {
     "the rest is not frozen": not_frozen, "A and B frozen too": frozen_last, "rank and alpha swapped": swapped,
-    "not every named layer": first_name, "nothing handed back": silent,
+    "not every named layer": first_name, "nothing handed back": silent, "the names ignored": hard_coded,
+    "rank or alpha fixed": fixed_alpha,
 }  # fmt: skip
 
 
@@ -82,7 +95,7 @@ TRAINS |= {
 @pytest.mark.parametrize(("name", "mistake", "function"), [
     *(("inject", mistake, function) for mistake, function in INJECTS.items()),
     *(("train", mistake, function) for mistake, function in TRAINS.items()),
-    ("train", "nothing moves", stepped_first),
+    ("train", "nothing moves", stepped_first), ("inject", "the names ignored", every_layer),
 ])  # fmt: skip
 def test_a_common_mistake_is_named(name, mistake, function, capsys):
     report = check_by_hand(name, function)
@@ -107,6 +120,11 @@ def test_right_stub_and_broken_functions(name, capsys):
     assert "setattr" not in stub.text and "backward" not in stub.text  # the solution is folded
     assert "no such thing" in check_by_hand(name, broken).text
     assert not check_by_hand(name, lambda *_: 3).passed and not check_by_hand(name, lambda *_: []).passed
+
+
+def test_a_wrong_scaling_is_told_with_the_right_one():
+    text = check_by_hand("inject", fixed_alpha).text
+    assert f"A has {RANK} rows and the scaling is {8 / RANK}" in text and f"should be {ALPHA / RANK:g}:" in text
 
 
 def test_a_loop_that_trains_another_way_round_is_right_too():
