@@ -23,31 +23,35 @@ def parameter_bars(numbers: dict[str, int], title: str):
     return figure
 
 
-def layer_to_scale(shapes: dict[str, tuple[int, int]], rank: int, title: str):
+def layer_to_scale(shapes: dict[str, tuple[int, int]], rank: int | dict[str, int], title: str):
     """Figure of a layer's matrices side by side, all on one scale, each with B to its left and A above it.
 
     Parameters
     ----------
     shapes : dict module -> (out, in)
-    rank : int, the width of B and the height of A on the same scale, drawn as a hairline where thinner than one
+    rank : int, the width of B and the height of A on the same scale, drawn as a hairline where thinner than one; or a
+        dict module -> int, where the matrices differ: 0 is a matrix without B and A
     title : str
     """
     from matplotlib.patches import Rectangle
 
-    tallest = max(out for out, _ in shapes.values())
+    ranks = rank if isinstance(rank, dict) else dict.fromkeys(shapes, rank)
+    thickest, tallest = max(ranks.values()), max(out for out, _ in shapes.values())
     gap = 0.13 * tallest  # between matrices
     span = sum(into for _, into in shapes.values()) + gap * len(shapes)
     figure, axes = new_figure(11.0, 0.5 + 11.0 * 1.3 * tallest / span)
     left = gap / 2
     for name, (out, into) in shapes.items():
-        axes.add_patch(Rectangle((left, 0), into, -out, facecolor="#d1d5db"))
-        axes.add_patch(Rectangle((left, 0), -rank, -out, facecolor=BLUE, edgecolor=BLUE, linewidth=1))
-        axes.add_patch(Rectangle((left, 0), into, rank, facecolor=ORANGE, edgecolor=ORANGE, linewidth=1))
-        axes.text(left + into / 2, 0.02 * tallest + rank, name, fontsize=13, ha="center", va="bottom")
+        axes.add_patch(Rectangle((left, 0), into, -out, facecolor="#d1d5db", edgecolor="#d1d5db"))
+        if ranks[name]:
+            axes.add_patch(Rectangle((left, 0), -ranks[name], -out, facecolor=BLUE, edgecolor=BLUE, linewidth=1))
+            axes.add_patch(Rectangle((left, 0), into, ranks[name], facecolor=ORANGE, edgecolor=ORANGE, linewidth=1))
+        words = name.replace(".", "\n")
+        axes.text(left + into / 2, 0.02 * tallest + ranks[name], words, fontsize=13, ha="center", va="bottom")
         axes.text(left + into / 2, -out - 0.02 * tallest, f"{out}\n× {into}", fontsize=13, ha="center", va="top")
         left += into + gap
     axes.set_xlim(0, span)
-    axes.set_ylim(-1.18 * tallest, 0.12 * tallest + rank)
+    axes.set_ylim(-1.18 * tallest, 0.12 * tallest + thickest)
     axes.set_aspect("equal")
     axes.axis("off")
     axes.set_title(title, fontsize=16, loc="left")

@@ -26,7 +26,7 @@ function render({ model, el }) {
   if (losses.length) view.panels.append(curve.root);
   if (shares.length) view.panels.append(read.root);
   const key = [];
-  if (losses.length) key.push(node("span", { class: "blue" }, "━ loss at this alpha"), node("span", {}, `grey: at alpha ${trained}, as trained`));
+  if (losses.length) key.push(node("span", {}, "━ loss at this alpha"), node("span", {}, `grey: at alpha ${trained}, as trained`));
   shares.forEach(([name], index) => key.push(node("span", { class: index ? "orange" : "blue" }, `${index ? "┅" : "━"} ${name}`)));
   if (key.length) view.panels.after(node("div", { class: "lab-key" }, ...key));
   W.paint(frozen, rows, columns, limit, { label: `W, frozen, ${rows} × ${columns}` });
@@ -69,8 +69,8 @@ function render({ model, el }) {
         name: `loss against training step: ${loss.toFixed(2)} at step ${steps[now]} and alpha ${alphas[strength]}`,
         x: { low: steps[0], high: steps.at(-1), ticks: [steps[0], Math.round(steps.at(-1) / 2), steps.at(-1)] },
         y: { low: Math.min(ticks[0], lowest), high: Math.max(ticks.at(-1), highest), ticks, log: true },
-        lines: [{ points: line(losses[usual]), kind: "ghost" }, { points: line(losses[strength]), kind: "blue" }],
-        marks: [{ x: steps[now], y: loss, kind: "blue", text: loss.toFixed(2) }],
+        lines: [{ points: line(losses[usual]), kind: "ghost" }, { points: line(losses[strength]), kind: "ink" }],
+        marks: [{ x: steps[now], y: loss, kind: "ink", text: loss.toFixed(2) }],
       });
       said.push(`loss ${loss.toFixed(2)}`);
     }

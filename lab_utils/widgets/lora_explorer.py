@@ -7,9 +7,10 @@ import traitlets
 
 from .. import plots
 from ..errors import LabError, choose
-from .explorer import Explorer, encode, on_cpu, script
+from .explorer import STYLE, Explorer, encode, on_cpu, script
 
 QUESTION = "Before the first step: how many entries of W + scaling · B · A differ from W? And after the first step?"
+INK = ".lab-chart .line.ink { stroke: var(--lab-text); } .lab-chart .mark.ink { fill: var(--lab-text); }"  # the loss
 FACTORS = (0, 0.25, 0.5, 1, 2, 4, 8)  # of the alpha trained with, where nothing was measured
 
 
@@ -41,6 +42,7 @@ class LoraExplorer(Explorer):
     """
 
     _esm = script("lora_explorer")
+    _css = STYLE + INK
     _moved = ("step", "alpha")
     weight, lora_A, lora_B = (traitlets.Unicode().tag(sync=True) for _ in range(3))
     sizes, scales, shares = (traitlets.Dict().tag(sync=True) for _ in range(3))

@@ -111,6 +111,6 @@ class ParameterExplorer(Explorer):
         return text
 
     def figure(self):
-        shapes = {one["name"]: (one["out"], one["in"]) for one in self._chosen()}
-        title = f"{self.model}, rank {self.rank}: {self.trained:,} numbers trained"
-        return plots.layer_to_scale(shapes, self.rank, title) if shapes else plots.parameter_bars({}, title)
+        shapes = {one["name"]: (one["out"], one["in"]) for one in self._modules()}
+        ranks = dict.fromkeys(shapes, 0) | {one["name"]: self.rank * one["ranks"] for one in self._chosen()}
+        return plots.layer_to_scale(shapes, ranks, f"{self.model}, rank {self.rank}: {self.trained:,} numbers trained")

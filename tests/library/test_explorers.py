@@ -22,7 +22,7 @@ from lab_utils.memory import step as memory
 from lab_utils.widgets.budget_explorer import BudgetExplorer
 from lab_utils.widgets.cluster_explorer import ClusterExplorer
 from lab_utils.widgets.code_explorer import CodeExplorer
-from lab_utils.widgets.explorer import encode
+from lab_utils.widgets.explorer import FOLDER, encode
 from lab_utils.widgets.lora_explorer import LoraExplorer
 from lab_utils.widgets.merge_explorer import MergeExplorer
 from lab_utils.widgets.parameter_explorer import ParameterExplorer
@@ -247,6 +247,17 @@ def test_lora_explorer_adds_what_the_formula_says():
     sent_B = decode(explorer.lora_B).reshape(-1, rows, rank)[2] * explorer.scales["lora_B"]
     assert np.abs(3 * sent_B @ sent_A - expected.numpy()).max() < 1e-3
     assert explorer.shown() == {"loss": 4.0} and "loss 4.00" in explorer.summary()
+
+
+def test_the_loss_has_the_colour_of_no_share():
+    """And each colour that the script draws with has its rules in the style sheet."""
+    explorer = lora_explorer()
+    script = (FOLDER / "lora_explorer.js").read_text(encoding="utf-8")
+    loss, read = script.split("curve.draw(")[1].split("read.draw(")
+    kinds = [set(re.findall(r'"(blue|orange|ghost|ink)"', part)) for part in (loss, read)]
+    assert kinds == [{"ghost", "ink"}, {"blue", "orange"}]
+    assert all(f".line.{kind} {{" in explorer._css for kind in set.union(*kinds))
+    assert ".mark.ink {" in explorer._css
 
 
 def test_the_quantizer_rounds_as_the_library_and_its_outlier_spoils_one_block():

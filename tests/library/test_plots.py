@@ -175,6 +175,10 @@ def test_parameter_pictures():
     assert sorted((abs(box.get_width()), abs(box.get_height())) for box in layer.patches) == [
         (1, 2), (1, 4), (4, 1), (4, 1), (4, 2), (4, 4),
     ]  # fmt: skip
+    some = plots.layer_to_scale({"q": (4, 4), "v": (2, 4), "e": (8, 4)}, {"q": 0, "v": 1, "e": 2}, "t").axes[0]
+    assert sorted((abs(box.get_width()), abs(box.get_height())) for box in some.patches) == [
+        (1, 2), (2, 8), (4, 1), (4, 2), (4, 2), (4, 4), (4, 8),
+    ]  # fmt: skip
     stacked = plots.stacked_gigabytes({"full": {"weights": 2 * 2**30, "Adam": 8 * 2**30}}, "t").axes[0]
     assert [bar.get_width() for bar in stacked.patches] == [2, 8] and stacked.patches[1].get_x() == 2
     shares = plots.shares_by_size({"all": [("m", 10**9, 0.01)]}, ("line", [1e8, 1e10], [0.1, 0.01])).axes[0]

@@ -86,7 +86,11 @@ def test_another_architecture_joins_the_menu_of_the_layer():
     )  # fmt: skip
     explorer = ParameterExplorer("mine", targets=["attention", "router", "experts"], others=[own])
     assert explorer.trained == counts.lora_parameters(own, 8) and "mine, rank 8" in explorer.summary()
-    explorer.model = "GPT-2"
+    explorer.targets = ["experts"]
+    boxes = sorted((abs(box.get_width()), abs(box.get_height())) for box in explorer.figure().axes[0].patches)
+    strips = [(16, 160), (48, 16), (8, 48), (80, 8)]  # B and A: gate and up, in one matrix, get twice the rank
+    assert boxes == sorted([(one["in"], one["out"]) for one in explorer._modules()] + strips)
+    explorer.targets, explorer.model = ["attention", "router", "experts"], "GPT-2"
     assert explorer.trained == counts.lora_parameters("GPT-2", 8, "attention")
     with pytest.raises(LabError, match="from_config"):
         ParameterExplorer(others=["Llama"])
