@@ -32,13 +32,13 @@ def spread(named: dict, xlabel: str, limit: float):
 
     Parameters
     ----------
-    named : dict label -> Tensor of any shape, up to three
+    named : dict label -> Tensor of any shape, up to four
     xlabel : str
     limit : float > 0; values beyond it are not drawn
     """
     figure, axes = new_figure()
     edges = [limit * (i / 40 - 1) for i in range(81)]
-    looks = zip((BLUE, ORANGE, GREEN), ("-", "--", "-."), strict=True)
+    looks = zip((BLUE, ORANGE, GREEN, GREY), ("-", "--", "-.", ":"), strict=True)
     for (label, values), (color, dashes) in zip(named.items(), looks, strict=False):
         axes.hist(
             values.flatten().tolist(), bins=edges, density=True, histtype="step", color=color, linestyle=dashes,
@@ -98,6 +98,7 @@ def code_use(shares, code, used, title: str):
     upper.set_title(title, fontsize=14, loc="left")
     lower.bar(range(len(used)), [100 * share for share in used], color=BLUE)
     lower.axhline(100 / len(used), color=GREY, linestyle=":", linewidth=2)
-    lower.set_xlabel("index of the value", fontsize=14)
+    lower.set_ylim(0, max(20, 105 * max(used)))  # figures of a page can be compared
+    lower.set_xlabel("index of the value; dotted: an equal share", fontsize=14)
     lower.set_ylabel("used, %", fontsize=14)
     return figure
