@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from collections import Counter
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from lab_utils.evaluate import answer_losses
 from lab_utils.finetune import Recipe, attach_adapter, encode
 from lab_utils.finetune.supervision import prompt_ids
 from lab_utils.models import load_tokenizer
-from lab_utils.report_card.probing import hidden_states
+from lab_utils.report_card.probing import POOLINGS, hidden_states, spread
 
 SAID = {
     "late": ("my order is late", "still no parcel", "where is it"), "bill": ("the bill is wrong", "send a receipt"),
@@ -67,20 +68,44 @@ def test_one_message_alone_and_messages_that_are_equal(own, tiny):
     assert one.shape == (1, 3) and torch.allclose(twice, one.expand(2, 3), atol=1e-4)
 
 
-def test_what_a_probe_reads_is_the_state_at_the_end_of_each_prompt_alone(own, tiny):
+def test_what_a_probe_reads_is_the_states_of_each_prompt_alone(own, tiny):
+    """The last token's and the mean of all tokens', the padding of shorter prompts left out."""
     model, tokenizer = tiny
-    rows = list(own["test"])[:4]
-    found = torch.tensor(hidden_states(model, tokenizer, own, rows, batch_size=3))
+    rows = [*list(own["test"])[:3], {"prompt": "a longer message, in which much is said", "answer": "late"}]
+    found = torch.tensor(hidden_states(model, tokenizer, own, rows, [0, 2], batch_size=3))
+    assert found.shape == (4, 2, 2, 64)
     for row, states in zip(rows, found, strict=True):
         ids = torch.tensor([prompt_ids(tokenizer, own, row["prompt"])])
         with torch.no_grad():
-            expected = model(ids, output_hidden_states=True).hidden_states[-1][0, -1]
-        assert torch.allclose(states, expected, atol=1e-4)
+            every = model(ids, output_hidden_states=True).hidden_states
+        for place, depth in enumerate((0, 2)):
+            expected = torch.stack([every[depth][0, -1], every[depth][0].mean(0)])
+            assert torch.allclose(states[place], expected, atol=1e-4)
+
+
+def test_six_depths_are_spread_over_a_model_and_the_last_block_is_one_of_them():
+    assert spread(30) == [5, 10, 15, 20, 25, 30] and spread(32) == [6, 11, 16, 22, 27, 32]
+    assert spread(2) == [1, 2] and spread(1) == [1]
+
+
+def test_a_probe_reads_where_cross_validation_is_best(own, tiny):
+    """A last norm that makes everything zero leaves nothing to learn after the last block: the probe looks before."""
+    blind, tokenizer = copy.deepcopy(tiny[0]), tiny[1]
+    with torch.no_grad():
+        blind.model.norm.weight.zero_()
+    rows, test = list(own["train"])[:30], list(own["test"])
+    found = report_card.probe(blind, tokenizer, own, rows)
+    most = max(Counter(row["answer"] for row in rows).values()) / len(rows)
+    assert list(found.tried) == [(depth, pooling) for depth in (1, 2) for pooling in POOLINGS]
+    assert [found.tried[2, pooling] for pooling in POOLINGS] == pytest.approx([most] * 2, abs=0.02)
+    assert found.depth == 1 and found.accuracy == max(found.tried.values()) == found.tried[1, found.pooling] > most
+    assert sum(label == row["answer"] for label, row in zip(found(test), test, strict=True)) / len(test) > most
+    assert str(found).startswith(f"probe of the states after block 1, {found.pooling}: right in {found.accuracy:.1%}")
 
 
 def test_a_probe_leaves_the_adapter_out_and_the_model_alone(own, tiny):
     model, tokenizer = tiny
-    rows, recipe = list(own["train"]), Recipe(model="smollm2-135m", rank=4)
+    rows, recipe = list(own["train"])[:24], Recipe(model="smollm2-135m", rank=4)
     plain = report_card.probe(model, tokenizer, own, rows)(rows)
     adapted = attach_adapter(copy.deepcopy(model), recipe)
     with torch.no_grad():
