@@ -6,6 +6,7 @@ A new recording that breaks a sentence fails here; then the sentence is to be re
 from functools import cache
 
 import nbformat
+import numpy as np
 import pytest
 
 from lab_utils.folders import NOTEBOOKS
@@ -66,10 +67,18 @@ CLAIMS = {
     "tell it from r = 64":
         lambda: round(106_168_320 / trained()) == 43 and loss(**FULL) < min(adapter_means())
         and not differ({"rank": 64}, FULL).clear,
+    "At the same number of parameters the lines are within a tenth of each other":
+        lambda: all(abs(own / line - 1) < 0.1 for own, line in at_equal_parameters()),
+    "in percent of a loss as small as this task's it is more than a quarter":
+        lambda: loss() / loss(**BF16) > 1.25,
+    "it costs something, 0.013 nats here":
+        lambda: round(differ(BF16, {}).mean, 3) == 0.013,
+    "a rate four times too small costs more here than rank 1":
+        lambda: loss(**RATE[0]) > loss(rank=1),
     "NF4 is clear of the noise, and so is int8, by a third of that":
         lambda: differ(BF16, {}).clear and differ(BF16, {"quantization": "int8"}).clear
         and 0.25 < differ(BF16, {"quantization": "int8"}).mean / differ(BF16, {}).mean < 0.4,
-    "it is less than a tenth of what NF4 costs on running text before any fine-tuning":
+    "In nats it is less than a tenth of what NF4 costs on running text before any fine-tuning":
         lambda: differ(BF16, {}).mean < perplexity_by_bits().formats["nf4 double"].loss_change / 10,
     "FP4 is the coarser code (page 06), yet its mean lies below NF4's; its runs scatter, and three seeds cannot tell "
     "the two apart":
@@ -105,6 +114,19 @@ CLAIMS = {
     "Three seeds see no difference. Each of 128 messages was shown once":
         lambda: not differ({}, {"dropout": 0.1}).clear and pick(runs())["train_examples"].tolist() == [128] * 3,
 }  # fmt: skip
+
+
+def at_equal_parameters() -> list[tuple[float, float]]:
+    """(loss of q and v or of attention, loss of all linear layers with as many parameters, read off their curve)."""
+    def curve(targets):
+        found = summarize(pick(runs(), target_modules=targets, rank=...), ["rank"])
+        return np.log(found["trainable_parameters"]), np.log(found["mean"])
+
+    line = curve("all-linear")
+    return [
+        (np.exp(own), np.exp(np.interp(numbers, *line))) for targets in ("qv", "attention")
+        for numbers, own in zip(*curve(targets), strict=True) if numbers >= line[0].min()
+    ]  # fmt: skip
 
 
 def prompt(shots: int):
