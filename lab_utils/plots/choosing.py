@@ -5,7 +5,7 @@ from .matrices import paint
 from .style import BLUE, GREEN, GREY, ORANGE, empty_figure, label_axes, new_figure, style_axes
 
 
-def merge_survival(block: dict, sizes, changed, kept, size: float, title: str):
+def merge_survival(block: dict, sizes, changed, kept, size: float, title: str, real: float | None = None):
     """Figure of a block's weights before a merge, with the update, and as stored; and what is left of it at every size.
 
     Parameters
@@ -15,6 +15,7 @@ def merge_survival(block: dict, sizes, changed, kept, size: float, title: str):
     changed, kept : floats, one per size: share of the codes that change, and share of ΔW that arrives (about 0 to 1)
     size : float, the one that `block` shows
     title : str
+    real : float > 0, the size of the ΔW of the fine-tune; None marks none
     """
     figure = empty_figure(11, 6)
     upper, lower = figure.add_subplot(2, 1, 1), figure.add_subplot(2, 1, 2)
@@ -29,11 +30,14 @@ def merge_survival(block: dict, sizes, changed, kept, size: float, title: str):
     style_axes(lower)
     lower.plot(sizes, kept, color=BLUE, linewidth=3, label="share of ΔW that arrives")
     lower.plot(sizes, changed, "--", color=ORANGE, linewidth=3, label="share of codes that change")
-    lower.axvline(size, color=GREY, linestyle=":", linewidth=2)
+    lower.axvline(size, color=GREY, linestyle=":", linewidth=2, label=f"shown above: {size:g} %")
+    if real is not None:
+        lower.axvline(real, color=GREY, linewidth=1.5, label=f"the real ΔW: {real:.2f} %")
+    outside = min(kept) < -0.05 or max(kept) > 1.55
     lower.set_xscale("log")
     lower.xaxis.set_major_formatter("{x:g}")
     lower.set_ylim(-0.05, 1.55)
-    lower.set_xlabel("size of ΔW, % of W", fontsize=14)
+    lower.set_xlabel("size of ΔW, % of W" + ("; blue also lies outside of the picture" if outside else ""), fontsize=14)
     lower.legend(fontsize=13, frameon=False)
     return figure
 

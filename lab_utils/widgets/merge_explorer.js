@@ -1,6 +1,7 @@
 // W on the levels of one format, W + ΔW, and what another format stores for it; and what arrives of ΔW at every size.
 
 const SHOWN = 32; // weights that are drawn: they share one set of levels in every format
+const TOP = 1.5; // largest share that is drawn
 const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer;
 const float = Math.fround, scratch = new Float32Array(1), pattern = new Uint32Array(scratch.buffer);
 
@@ -160,9 +161,9 @@ function render({ model, el }) {
   const curve = chart({ label: "what arrives", xlabel: "size of ΔW, % of W", ylabel: "share", width: 860, height: 158 });
   view.panels.append(block.root, curve.root);
   view.panels.after(node("div", { class: "lab-key" },
-    node("span", { class: "blue" }, "━ above: same code as without ΔW; below: share of ΔW that arrives"),
+    node("span", { class: "blue" }, `━ above: same code as without ΔW; below: share of ΔW that arrives (cut at 0 and ${TOP})`),
     node("span", { class: "orange" }, "╍ above: another code; below: share of codes that change"),
-    node("span", { class: "orange" }, `┃ the real ΔW, ${real.toFixed(2)} %`)));
+    node("span", {}, node("span", { style: "color: var(--lab-ghost)" }, "┃"), ` the real ΔW, ${real.toFixed(2)} %`)));
 
   const wanted = new Float32Array(size), codes = new Float32Array(size), floats = new Float32Array(size);
   let now = null; // what the choices fix: the format, W, its codes there, and results by percent
@@ -207,13 +208,16 @@ function render({ model, el }) {
       unit: ends(now.before, shown, SHOWN).absmax || 1,
       name: `${flipped.filter(Boolean).length} of ${SHOWN} codes change`,
     });
-    const points = (pick) => percents.map((value, index) => [value, Math.max(0, Math.min(1.5, pick(now.results[index])))]);
+    const points = (pick) => percents.map((value, index) => [value, pick(now.results[index])]); // the chart keeps to its axis
     curve.draw({
       name: `${percent(kept)} of ΔW arrives at ${asked} % of W; ${percent(changed / size, 2)} of the codes change`,
       x: { low: 0.1, high: 100, ticks: [0.1, 1, 10, 100], log: true },
-      y: { low: 0, high: 1.5, ticks: [0, 0.5, 1, 1.5] }, rules: [real],
-      lines: [{ points: points((one) => one.kept), kind: "blue" }, { points: points((one) => one.changed / size), kind: "orange" }],
-      marks: [{ x: asked, y: Math.max(0, Math.min(1.5, kept)), kind: "blue" }, { x: asked, y: changed / size, kind: "orange" }],
+      y: { low: 0, high: TOP, ticks: [0, 0.5, 1, TOP] },
+      lines: [
+        { points: [[real, 0], [real, TOP]], kind: "ghost" },
+        { points: points((one) => one.kept), kind: "blue" }, { points: points((one) => one.changed / size), kind: "orange" },
+      ],
+      marks: [{ x: asked, y: kept, kind: "blue" }, { x: asked, y: changed / size, kind: "orange" }],
     });
     const recorded = model.get("recorded")[key] ?? "";
     view.say(`W on ${model.get("grid")}'s levels, an update of ${asked} % of W, rounded to ${model.get("into")}: `

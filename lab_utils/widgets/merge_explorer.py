@@ -12,8 +12,11 @@ from ..merging import FORMATS, round_to, what_is_left
 from ..nf4 import fp4_code, nf4_code
 from .explorer import Explorer, on_cpu, script
 
-QUESTION = "W lies on NF4's sixteen levels, and ΔW is 1.6 % of W. Round W + ΔW to four bits: where does ΔW arrive?"
-CHOICES = ("in NF4 only", "in Q4_0 only", "in both", "in neither")
+QUESTION = (
+    "W lies on NF4's levels. Round to Q4_0, and make ΔW smaller, from 10 % of W to 0.1 %. "
+    "The share of ΔW that arrives …"
+)
+CHOICES = ("falls to 0", "stays near 1", "rises above 1")
 BLOCK, SHOWN, SAMPLE = 64, 32, 2**14  # weights of the largest block; drawn; looked at, at most
 GRIDS = ("NF4", "FP4", "Q4_0", "Q4_1", "Q8_0", "int8")
 INTO = FORMATS[:-1]
@@ -64,7 +67,7 @@ class MergeExplorer(Explorer):
     percent = traitlets.Any().tag(sync=True)  # a whole number stays one
 
     def __init__(
-        self, weight, update, rank: int = 8, grid: str = "NF4", into: str = "NF4", percent: float = 10, recorded=None,
+        self, weight, update, rank: int = 8, grid: str = "NF4", into: str = "NF4", percent: float = 1.6, recorded=None,
         question: str = QUESTION, choices=CHOICES,
     ):  # fmt: skip
         weight, update = on_cpu(weight, "weight"), on_cpu(update, "update")
@@ -125,6 +128,7 @@ class MergeExplorer(Explorer):
         return plots.merge_survival(
             block, PERCENTS, [one["changed"] / self._weight.numel() for one in curve],
             [one["kept"] for one in curve], self.percent, f"W on {self.grid}'s levels, rounded to {self.into}",
+            real=self.real_percent,
         )  # fmt: skip
 
 

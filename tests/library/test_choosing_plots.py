@@ -19,6 +19,15 @@ def test_merge_survival_draws_a_line_for_each_weight_and_marks_the_changed_ones(
     assert [list(line.get_ydata()) for line in lower.lines[:2]] == [[0, 0.2, 0.9], [0, 0.1, 0.5]]
 
 
+@pytest.mark.parametrize(("kept", "cut"), [([0, 0.2, 0.9], False), ([-0.1, 0.2, 0.9], True), ([3.5, 1.3, 1], True)])
+def test_merge_survival_marks_both_sizes_and_says_what_it_cuts_off(kept, cut):
+    block = dict.fromkeys(("before", "wanted", "after"), torch.ones(1)) | {"changed": torch.tensor([False])}
+    lower = plots.merge_survival(block, [0.1, 1, 10], [0, 0.1, 0.5], kept, 1, "title", real=1.54).axes[1]
+    marked = {line.get_label(): line.get_xdata()[0] for line in lower.lines[2:]}
+    assert marked == {"shown above: 1 %": 1, "the real ΔW: 1.54 %": 1.54}
+    assert ("outside" in lower.get_xlabel()) == cut
+
+
 def test_sweep_points_have_error_bars_and_reference_lines():
     series = {"qv": ([1, 8], [0.2, 0.1], [0.01, 0.02]), "all": ([1, 8], [0.1, 0.05], [0, 0.01])}
     axes = plots.sweep_points(series, {"full": 0.04}, "rank", "validation loss", log=2).axes[0]

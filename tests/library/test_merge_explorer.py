@@ -40,6 +40,14 @@ def test_the_same_update_arrives_on_another_grid_and_not_on_its_own():
     assert explorer.results()["kept"] == pytest.approx(1, abs=0.01)
 
 
+def test_it_opens_at_a_size_of_real_updates_and_the_picture_marks_the_real_one():
+    explorer = merge_explorer()
+    assert explorer.percent == explorer.start["percent"] == 1.6
+    lower = explorer.figure().axes[1]
+    marked = {line.get_label(): line.get_xdata()[0] for line in lower.lines[2:]}
+    assert marked == {"shown above: 1.6 %": 1.6, f"the real ΔW: {explorer.real_percent:.2f} %": explorer.real_percent}
+
+
 def test_the_direction_is_the_updates_best_fit_as_large_as_the_weight():
     weight, update = torch.randn(2, 10, 128, generator=torch.Generator().manual_seed(1))
     explorer = MergeExplorer(weight, 0.02 * update, rank=3)

@@ -7,6 +7,7 @@ from one_layer import with_adapter
 from torch import nn
 
 from lab_utils import checks
+from lab_utils.checks.comparing import show
 from lab_utils.checks.engine import examples
 from lab_utils.nf4.codec import dequantize_4bit, nf4_code, quantize_4bit
 
@@ -49,6 +50,18 @@ def test_a_mixed_batch_is_pefts():
         x, layer.base_layer.weight, A1, 4 / 2 * B1, A2, 4 / 3 * B2, torch.tensor([2, 0, 1, 2])
     )  # fmt: skip
     assert torch.allclose(ours, expected, atol=1e-6)
+
+
+def test_the_examples_that_are_shown_can_be_worked_by_hand_and_use_every_argument():
+    """Two ranks, a row for each kind of customer, and a code that changes only because its block's absmax does."""
+    shown = {name: SOLVED[name](*checks.EXERCISES[name].demo) for name in ("merge_two", "mixed_batch", "changed_codes")}
+    assert shown["merge_two"].tolist() == [[3, 4, 5], [4, -3, 0]]  # W + 0.5·4/1·B1·A1 + 1.5·4/2·B2·A2
+    A, B = SOLVED["stack_two"](*checks.EXERCISES["stack_two"].demo)
+    assert A.tolist() == [[1, 2, 0], [1, 0, 0], [0, 0, 1]] and B.tolist() == [[2, 0, 0.5], [-2, 1, 0]]
+    assert shown["mixed_batch"].tolist() == [[7, 1], [2, 3], [6, 21]]  # first adapter, none, second
+    assert shown["changed_codes"] == 3
+    for name, result in shown.items():
+        assert f"= {show(result)}".splitlines()[0] in checks.check(name, lambda *arguments: None).text
 
 
 def test_changed_codes_are_those_of_nf4():

@@ -155,13 +155,14 @@ def _to_stack(draw):
     return *factors, draw(st.sampled_from([(2.0, 0.5), (0.7, 0.3), (2.0, -2.0), (1.5, 3.0)]))
 
 
-_DEMO = tensor_maker(lambda _: 4, torch.float32)
-_W, _A1, _B1, _A2, _B2 = _DEMO(5, 6), _DEMO(2, 6), _DEMO(5, 2), _DEMO(2, 6), _DEMO(5, 2)
+_W = torch.tensor([[1.0, 0, 2], [0, 1, 0]])
+_A1, _B1 = torch.tensor([[1.0, 2, 0]]), torch.tensor([[1.0], [-1]])
+_A2, _B2 = torch.tensor([[1.0, 0, 0], [0, 0, 1]]), torch.tensor([[0.0, 1], [2, 0]])
 
 EXERCISES = (
     Exercise(
         name="merge_two", page=10, title="Two adapters in one weight",
-        spec=merge_two_spec, solution=merge_two, inputs=_to_merge(), demo=(_W, _A1, _B1, _A2, _B2, 4, (0.7, 0.3)),
+        spec=merge_two_spec, solution=merge_two, inputs=_to_merge(), demo=(_W, _A1, _B1, _A2, _B2, 4, (0.5, 1.5)),
         picture=lambda merged: merged,
         mistakes=(
             Mistake(

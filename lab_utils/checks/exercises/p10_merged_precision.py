@@ -126,12 +126,14 @@ def _update(draw):
 _NOISE = torch.Generator().manual_seed(0)
 _W = torch.randn(8, 16, generator=_NOISE).to(torch.bfloat16).float()
 _D = (0.005 * torch.randn(8, 16, generator=_NOISE) * 2**14).round() / 2**14  # float32 holds each sum exactly
-_CODE = torch.tensor([-1.0, -0.6, -0.3, 0.0, 0.3, 0.6, 1.0])
+_BLOCKS = torch.tensor([[-1.0, 0.2, 0.7, 0.1], [-1.0, 0.4, 0.1, 0.0]])
+_CHANGE = torch.tensor([[0.0, 0.1, 0.1, 0.0], [-1.0, 0.0, 0.0, 0.0]])  # 2 codes; 1, as the absmax moves
+_CODE = torch.tensor([-1.0, -0.5, 0.0, 0.5, 1.0])
 
 EXERCISES = (
     Exercise(
         name="changed_codes", page=10, title="What an update changes in 4 bits",
-        spec=changed_codes_spec, solution=changed_codes, inputs=_blocks(), demo=(_W, 10 * _D, _CODE),
+        spec=changed_codes_spec, solution=changed_codes, inputs=_blocks(), demo=(_BLOCKS, _CHANGE, _CODE),
         mistakes=(
             Mistake(
                 "the old absmax for the new weights",

@@ -4,7 +4,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ..exercise import Exercise, Mistake, tensor_maker
+from ..exercise import Exercise, Mistake
 from .p10_combining import two_adapters
 
 
@@ -63,13 +63,13 @@ def _batch(draw):
     return make(len(which), in_features), make(out_features, in_features), *factors, which
 
 
-_MAKE = tensor_maker(lambda _: 4, torch.float32)
-_DEMO = _MAKE(4, 6), _MAKE(5, 6), _MAKE(2, 6), _MAKE(5, 2), _MAKE(2, 6), _MAKE(5, 2)
+_X, _W = torch.tensor([[1.0, 2], [2, -1], [0, 3]]), torch.tensor([[1.0, 0], [2, 1]])
+_FACTORS = torch.tensor([[1.0, 1]]), torch.tensor([[2.0], [-1]]), torch.tensor([[0.0, 2]]), torch.tensor([[1.0], [3]])
 
 EXERCISES = (
     Exercise(
         name="mixed_batch", page=10, title="A different adapter for each row",
-        spec=mixed_batch_spec, solution=mixed_batch, inputs=_batch(), demo=(*_DEMO, torch.tensor([1, 0, 2, 1])),
+        spec=mixed_batch_spec, solution=mixed_batch, inputs=_batch(), demo=(_X, _W, *_FACTORS, torch.tensor([1, 0, 2])),
         picture=lambda y: y,
         mistakes=(
             Mistake(
