@@ -10,6 +10,7 @@ from .places import (
     distance,
     into_dequantized,
     into_four_bits,
+    into_original,
     is_repacked,
     merge,
     repacked,
@@ -19,6 +20,6 @@ from .places import (
 __all__ = [
     "FORMATS", "Left", "Rounded", "adapted_layers", "can_repack", "compare_merges", "compare_rounded",
     "delta_weights", "dequantized_copy", "distance", "export_gguf", "export_gguf_adapter", "export_merged",
-    "into_dequantized", "into_four_bits", "is_repacked", "merge", "probe_batch", "repacked", "round_to", "rounding",
-    "survival", "what_is_left",
+    "into_dequantized", "into_four_bits", "into_original", "is_repacked", "merge", "probe_batch", "repacked",
+    "round_to", "rounding", "survival", "what_is_left",
 ]  # fmt: skip

@@ -44,6 +44,8 @@ def modelfile(gguf: str | Path, task: str | Task, template: str = CHATML) -> str
 def vllm_command(base: str | Path, adapters: Mapping[str, str | Path]) -> str:
     """The line that starts vLLM with a base in transformers' layout and adapters in peft's, each a model by its name.
 
+    All adapters may be used in one batch.
+
     Parameters
     ----------
     base : path of a folder, as `merging.export_merged` writes it, or owner/name on the hub
@@ -63,7 +65,8 @@ def vllm_command(base: str | Path, adapters: Mapping[str, str | Path]) -> str:
         raise LabError(f"{wrong!r} cannot be an adapter's name in vLLM's command: leave out = and spaces.")
     configs = [read_files(folder).config for folder in adapters.values()]
     rank = max(whole("r of adapter_config.json", config["r"]) for config in configs)
-    parts = ["vllm", "serve", str(base), "--enable-lora", "--max-lora-rank", str(_allowed(rank)), "--lora-modules"]
+    parts = ["vllm", "serve", str(base), "--enable-lora", "--max-loras", str(len(adapters))]  # in one batch; default 1
+    parts += ["--max-lora-rank", str(_allowed(rank)), "--lora-modules"]
     return shlex.join([*parts, *(f"{name}={folder}" for name, folder in adapters.items())])
 
 

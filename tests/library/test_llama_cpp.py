@@ -122,6 +122,7 @@ def test_vllms_command_names_base_adapters_and_a_rank_that_it_takes(tmp_path):
     parts = shlex.split(vllm_command("my base", folders))
     assert parts[:4] == ["vllm", "serve", "my base", "--enable-lora"]
     assert parts[parts.index("--max-lora-rank") + 1] == "8"  # both have rank 4, and vLLM begins at 8
+    assert parts[parts.index("--max-loras") + 1] == "2"  # its default, 1, would keep the two out of one batch
     assert parts[parts.index("--lora-modules") + 1 :] == [f"{name}={folder}" for name, folder in folders.items()]
     for wrong in ({}, {"a b": folders["style"]}, {"none": tmp_path}):
         with pytest.raises(LabError):
