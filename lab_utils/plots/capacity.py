@@ -1,11 +1,11 @@
 """What a rank can hold beside what training made of it."""
 
-from .style import BLUE, GREY, ORANGE, empty_figure, label_axes, style_axes
+from .style import BLUE, GREEN, GREY, empty_figure, label_axes, style_axes
 
-LOOKS = ((GREY, "s", "--"), (BLUE, "o", "-"), (ORANGE, "^", ":"))
+LOOKS = ((GREY, "s", "--"), (BLUE, "o", "-"), (GREEN, "D", ":"))
 
 
-def capacity(jobs: dict, ylabel: str = "right on new images, %"):
+def capacity(jobs: dict, ylabel: str = "correct, % (bars: 95 %)"):
     """Figure of one column per job: the singular values of its exact update, and below them accuracy against rank.
 
     Parameters

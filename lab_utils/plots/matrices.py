@@ -85,7 +85,7 @@ def approximations(named: dict, singular_values, rank: int):
     return figure
 
 
-def grid(values, rows, columns, xlabel: str, ylabel: str):
+def grid(values, rows, columns, xlabel: str, ylabel: str, *, title: str = ""):
     """Figure of a table of positive numbers, painted by their logarithm (dark is small), with the numbers in it.
 
     Parameters
@@ -93,6 +93,7 @@ def grid(values, rows, columns, xlabel: str, ylabel: str):
     values : Tensor (rows, columns), > 0
     rows, columns : labels of the rows and columns
     xlabel, ylabel : str
+    title : str, what the numbers are, with their unit
     """
     figure, axes = new_figure(8, 4.6)
     logs = values.detach().log()
@@ -106,6 +107,7 @@ def grid(values, rows, columns, xlabel: str, ylabel: str):
     axes.set_yticks(range(len(rows)), rows, fontsize=14)
     axes.set_xlabel(xlabel, fontsize=15)
     axes.set_ylabel(ylabel, fontsize=15)
+    axes.set_title(title, fontsize=16, loc="left")
     axes.grid(False)
     return figure
 

@@ -158,18 +158,23 @@ def fits(runs: list[dict]):
     curve, dots = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
     for run in runs:
         last = run is runs[-1]
-        curve.plot(run["losses"], color=BLUE if last else GREY, linewidth=3 if last else 1.5, alpha=1 if last else 0.7)
+        label = f"the last, rank {run['rank']}" if last else "earlier runs" if run is runs[0] else None
+        look = {"color": BLUE, "linewidth": 3} if last else {"color": GREY, "linewidth": 1.5, "alpha": 0.7}
+        curve.plot(run["losses"], label=label, **look)
         if run["accuracy"] is not None:
             color, size = (ORANGE, 11) if last else (GREY, 8)
             dots.plot([run["rank"]], [100 * run["accuracy"]], "o", color=color, markersize=size)
     if runs[-1]["accuracy"] is not None:
         spot = (runs[-1]["rank"], 100 * runs[-1]["accuracy"])
         dots.annotate(f"{spot[1]:.1f} %", spot, (10, -18), textcoords="offset points", fontsize=14)
-    dots.axhline(100 * runs[-1]["before"], color=GREY, linestyle=":", linewidth=2)
-    for axes, xlabel, ylabel in ((curve, "step", "loss, nats an image"), (dots, "rank", "accuracy on new images, %")):
+    before = 100 * runs[-1]["before"]
+    dots.axhline(before, color=GREY, linestyle=":", linewidth=2)
+    dots.annotate("before training", (1, before), (0, -16), textcoords="offset points", fontsize=13, color=GREY)
+    for axes, xlabel, ylabel in ((curve, "step", "loss, nats per image"), (dots, "rank", "correct on new images, %")):
         style_axes(axes)
         axes.set_xlabel(xlabel, fontsize=14)
         axes.set_ylabel(ylabel, fontsize=14)
+    curve.legend(fontsize=13, frameon=False, loc="upper right")
     curve.set_yscale("log")
     curve.set_ylim(0.01, 10)
     curve.yaxis.set_major_formatter("{x:g}")

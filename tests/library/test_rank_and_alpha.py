@@ -11,6 +11,7 @@ from lab_utils.errors import LabError
 from lab_utils.lora import digits
 from lab_utils.recorded import best_rate, reader_runs
 from lab_utils.recorded.rank_and_alpha import CHOOSING, STUDIES
+from lab_utils.sweep import compare, holm
 
 recorder = load("record_rank_and_alpha")
 
@@ -94,7 +95,43 @@ def test_what_is_planned_is_recorded():
 
 def test_the_figure_has_a_column_per_job():
     curves = {"cut": ([1, 2], [10.0, 20.0], None), "trained": ([1, 2], [30.0, 40.0], [1.0, 2.0])}
+    curves["short"] = ([1, 2], [5.0, 6.0], [1.0, 2.0])
     figure = plots.capacity({"a": ([2.0, 1.0], curves), "b": ([3.0], curves)})
     upper, lower, *_ = figure.axes
     assert [bar.get_height() for bar in upper.patches] == [2.0, 1.0]
     assert list(lower.containers[1].lines[0].get_ydata()) == [30.0, 40.0] and lower.get_legend() is not None
+    looks = [(held.lines[0].get_color(), held.lines[0].get_marker()) for held in lower.containers]
+    assert len(set(looks)) == 3 and plots.ORANGE not in dict(looks)  # orange is the page's colour of turned digits
+
+
+def clear(pairs: dict) -> dict:
+    """Is second minus first clear after the correction, as page 04 compares?"""
+    sides = {name: [np.array([run.test for run in runs], float) for runs in both] for name, both in pairs.items()}
+    found = holm({name: compare(*both) for name, both in sides.items()})
+    return {name: one.clear for name, one in found.items()}
+
+
+def test_page_04_says_of_the_scaling_what_its_runs_say():
+    """Clear at rank 1 and nowhere else; where two rules choose one scaling, their runs are the same."""
+
+    def best(rank, alpha, rule="alpha / rank"):
+        return best_rate(reader_runs("scaling", steps=100, rank=rank, alpha=alpha, rule=rule))
+
+    two = {rank: best(rank, 2.0 * rank) for rank in (1, 4, 16, 64)}
+    root = {rank: best(rank, 16.0, "alpha / √rank") for rank in two}
+    for one, other in ((root[64], two[64]), (root[1], best(1, 16.0))):
+        assert all((a.right == b.right).all() for a, b in zip(one, other, strict=True))
+    pairs = {f"rank {rank}": (two[rank], best(rank, 16.0)) for rank in two}
+    found = clear(pairs | {f"root, rank {rank}": (two[rank], root[rank]) for rank in (4, 16)})
+    assert [name for name, is_clear in found.items() if is_clear] == ["rank 1"]
+
+
+def test_page_04_says_of_dropout_what_its_runs_say():
+    """Clear at one rate out of three, and not where each has its best rate."""
+    shares = (0.0, 0.1, 0.3)
+    at = {rate: [reader_runs("dropout", dropout=p, learning_rate=rate, steps=400) for p in shares]
+          for rate in (0.0025, 0.005, 0.01)}  # fmt: skip
+    found = clear({(rate, p): (runs[0], runs[place]) for rate, runs in at.items() for place, p in ((1, 0.1), (2, 0.3))})
+    assert [name for name, is_clear in found.items() if is_clear] == [(0.01, 0.1)]
+    without, some, more = (best_rate(reader_runs("dropout", dropout=p, steps=400)) for p in shares)
+    assert not any(clear({0.1: (without, some), 0.3: (without, more)}).values())
