@@ -35,6 +35,25 @@ def test_what_page_10_says_of_the_recorded_merges_is_so():
     assert all(one.messages == 40 and one.provenance["versions"] for one in table.values())
 
 
+def test_what_page_10_says_of_the_share_that_arrives_and_what_it_costs():
+    table = requantized_merges()
+    four_bits = ("NF4", "FP4", "Q4_0", "Q4_1")
+    assert all(0.025 < table[grid, grid].kept < 0.105 for grid in four_bits)  # 3 to 10 %
+    assert all(0.4 < table[grid, grid].loss / table[grid, NO_ADAPTER].loss < 0.6 for grid in ("FP4", "Q4_1"))
+    good = [("NF4", "Q4_0"), ("NF4", "Q4_1"), *(("Q4_1", into) for into in ("NF4", "FP4", "Q4_0"))]
+    cost = [table[pair].loss / table[pair[0], "float32"].loss for pair in good]
+    assert all(0.915 < table[pair].kept < 1.215 and table[pair].right >= 30 for pair in good)  # 92 to 121 %
+    assert min(cost) == pytest.approx(1.3, abs=0.05) and max(cost) == pytest.approx(2.5, abs=0.05)
+    assert max(table[pair[0], "float32"].right - table[pair].right for pair in good) == 35 - 30
+    lost, control = table["NF4", "FP4"], table["NF4", SHIFTED]
+    assert (round(lost.kept, 2), lost.right, control.right) == (1.35, 0, 32) and control.noise > lost.noise
+    assert round(table["FP4", "Q4_0"].kept, 2) == 0.29 and table["FP4", "Q4_0"].right == 1
+    for grid, into in table:
+        if into in ("Q8_0", "int8", "float16") and grid != into:
+            assert table[grid, into].kept == pytest.approx(1, abs=0.005)
+            assert table[grid, "float32"].right - table[grid, into].right <= 1
+
+
 def test_a_grid_that_is_not_complete_is_left_out(tmp_path):
     cells = [line(grid, into) for grid in GRIDS[:2] for into in DESTINATIONS] + [line(GRIDS[2], "NF4")]
     write(tmp_path, cells)
