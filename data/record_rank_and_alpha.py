@@ -42,10 +42,10 @@ TASKS = ("mirrored", "turned")
 
 
 def _ranks() -> Iterator[dict]:
-    """Every rank with alpha at twice the rank: on the first layer alone at three rates, on both at one and at four."""
+    """Every rank with alpha at twice the rank: on the first layer alone at four rates, on both at one and at four."""
     for seed, task, rank in product((1, 2, 3), TASKS, (1, 2, 4, 8, 16, 32)):
         arm = {"seed": seed, "task": task, "rank": rank, "alpha": 2.0 * rank}
-        for rate in (0.005, 0.01, 0.02):
+        for rate in (0.005, 0.01, 0.02, 0.04):
             yield arm | {"layers": "first", "learning_rate": rate, "steps": 800}
         for rate in (0.005, 0.01, 0.02, 0.04) if (task, rank) in (("turned", 4), ("turned", 32)) else (0.005,):
             yield arm | {"learning_rate": rate}
@@ -74,10 +74,10 @@ def _dropout() -> Iterator[dict]:
 
 
 def _layers() -> Iterator[dict]:
-    """The same number of trained numbers on one layer or on both."""
+    """The same number of trained numbers on one layer or on both, each at five rates."""
     places = (("first", 16), ("second", 16), ("both", 8))
     for seed, task, (layers, rank) in product((1, 2, 3), TASKS, places):
-        for rate in (0.005, 0.01, 0.02):
+        for rate in (0.005, 0.01, 0.02, 0.04, 0.08):
             yield {"seed": seed, "task": task, "layers": layers, "rank": rank, "alpha": 2.0 * rank,
                    "learning_rate": rate}  # fmt: skip
 

@@ -135,3 +135,16 @@ def test_page_04_says_of_dropout_what_its_runs_say():
     assert [name for name, is_clear in found.items() if is_clear] == [(0.01, 0.1)]
     without, some, more = (best_rate(reader_runs("dropout", dropout=p, steps=400)) for p in shares)
     assert not any(clear({0.1: (without, some), 0.3: (without, more)}).values())
+
+
+def test_page_04_says_of_the_layers_what_its_runs_say():
+    """Once every rate is searched beyond its best after 100 steps, no place of the adapter is clearly better."""
+    pairs = {}
+    for steps in (100, 400):
+        for task in recorder.TASKS:
+            arms = [reader_runs("layers", task=task, layers=layers, steps=steps) for layers in recorder.LAYERS]
+            first, *others = (best_rate(runs) for runs in arms)
+            largest = max(run.choices["learning_rate"] for run in arms[0])
+            assert all(runs[0].choices["learning_rate"] < largest for runs in (first, *others))
+            pairs |= {(steps, task, place): (first, runs) for place, runs in enumerate(others)}
+    assert not any(clear(pairs).values())
