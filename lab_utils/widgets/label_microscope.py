@@ -1,4 +1,4 @@
-"""The label microscope: every token of an example, coloured as trained or ignored."""
+"""The label microscope: every token of an example, colored as trained or ignored."""
 
 import html
 
@@ -46,6 +46,36 @@ def tokens_html(tokenizer, example: Encoded, supervise_end: bool = True) -> str:
     return "".join(spans)
 
 
+def _panel(tokenizer, example: Encoded, supervise_end: bool, written: str | None) -> str:
+    """The tokens of one example, how many of them are trained, and what a model wrote, as HTML."""
+    trained = sum(label != IGNORED for label in example.labels(supervise_end))
+    note = f"{trained} of {len(example.input_ids)} tokens are trained (blue); the others are read and not scored."
+    if not supervise_end:
+        note += " <b>The end of turn is hidden: nothing teaches the model to stop.</b>"
+    below = "" if written is None else f"<p>A model trained like this wrote:</p><div>{html.escape(written)}</div>"
+    tokens = tokens_html(tokenizer, example, supervise_end)
+    return f'{STYLE}<div class="lab-tokens">{tokens}<p>{note}</p>{below}</div>'
+
+
+def picture(tokenizer, example: Encoded, supervise_end: bool = True, written: str | None = None):
+    """What the microscope shows of one example, as plain HTML that a page without a kernel keeps.
+
+    Parameters
+    ----------
+    tokenizer : the model's
+    example : Encoded, of a question and its answer or of a conversation
+    supervise_end : bool, the position of the switch
+    written : str, optional, what a model trained like this wrote for the example
+
+    Returns
+    -------
+    IPython.display.HTML
+    """
+    from IPython.display import HTML
+
+    return HTML(_panel(tokenizer, example, supervise_end, written))
+
+
 def label_microscope(tokenizer, examples: list[Encoded], outputs: dict[bool, list[str]] | None = None):
     """A slider over examples and a switch for the end-of-turn token.
 
@@ -74,18 +104,8 @@ def label_microscope(tokenizer, examples: list[Encoded], outputs: dict[bool, lis
     view = ipywidgets.HTML()
 
     def show(_=None):
-        example = examples[index.value]
-        trained = sum(label != IGNORED for label in example.labels(end.value))
-        note = f"{trained} of {len(example.input_ids)} tokens are trained (blue); the others are read and not scored."
-        if not end.value:
-            note += " <b>The end of turn is hidden: nothing teaches the model to stop.</b>"
-        written = ""
-        if outputs:
-            written = (f"<p>A model trained like this wrote:</p>"
-                       f"<div>{html.escape(outputs[end.value][index.value])}</div>")
-        view.value = (
-            f'{STYLE}<div class="lab-tokens">{tokens_html(tokenizer, example, end.value)}<p>{note}</p>{written}</div>'
-        )
+        written = outputs[end.value][index.value] if outputs else None
+        view.value = _panel(tokenizer, examples[index.value], end.value, written)
 
     index.observe(show, "value")
     end.observe(show, "value")

@@ -12,7 +12,7 @@ from lab_utils.evaluate import grade
 from lab_utils.finetune.supervision import encode
 from lab_utils.scores import measure
 from lab_utils.tasks.registry import TASKS
-from lab_utils.widgets.label_microscope import label_microscope, tokens_html
+from lab_utils.widgets.label_microscope import label_microscope, picture, tokens_html
 from lab_utils.widgets.live_loss import LiveLoss
 from lab_utils.widgets.tables import answers_table, report_table, shares_table
 from lab_utils.widgets.try_it import try_it
@@ -55,6 +55,16 @@ def test_microscope_slider_and_outputs(tokenizer, examples):
     assert "halts" in box.view.value and "Bo" in box.view.value
     box.end.value = False
     assert "rambles" in box.view.value and "halts" not in box.view.value
+
+
+@pytest.mark.parametrize("end", [True, False])
+def test_microscope_and_its_picture_show_the_same(tokenizer, examples, end):
+    outputs = {True: ["<b>stops</b>", "halts"], False: ["runs on", "rambles"]}
+    for written in (None, outputs):
+        box = label_microscope(tokenizer, examples, outputs=written)
+        box.end.value = end
+        shown = picture(tokenizer, examples[0], supervise_end=end, written=written and written[end][0])
+        assert shown.data == box.view.value and "<b>stops" not in shown.data
 
 
 @pytest.mark.parametrize("name", ["Llama 3", "Gemma", "Phi-3"])

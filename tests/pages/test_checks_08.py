@@ -88,6 +88,8 @@ def test_the_intervals_are_the_labs_and_hold_the_truth_in_about_95_of_100_cases(
         found = scores.wilson(right, n)
         assert SOLVED["share_interval"](right, n) == pytest.approx((found.low, found.high), abs=1e-4)
     assert SOLVED["share_interval"](0, 20)[1] == pytest.approx(0.161, abs=5e-4)  # the reward says so
+    (low, high), (least, most) = SOLVED["share_interval"](16, 20), SOLVED["share_interval"](160, 200)
+    assert (high - low) / (most - least) == pytest.approx(3.0, abs=0.05)  # and this
     held = 0.0
     for right in range(41):  # of 40, at a true share of 0.1
         low, high = SOLVED["share_interval"](right, 40)

@@ -1,0 +1,102 @@
+"""What page 08 says in its prose and does in its cells, without a model: its command, its schedule, its counts."""
+
+import dataclasses
+import math
+import re
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import nbformat
+import pytest
+
+from lab_utils import counts, memory, scores
+from lab_utils.classroom.course import NOTEBOOKS
+from lab_utils.finetune import Recipe
+from lab_utils.finetune.command import read_command
+
+CELLS = nbformat.read(NOTEBOOKS / "08_qlora_finetune.ipynb", as_version=4).cells
+
+
+def cell_with(text: str) -> str:
+    """The only code cell that has `text`."""
+    (found,) = [cell.source for cell in CELLS if cell.cell_type == "code" and text in cell.source]
+    return found
+
+
+@pytest.mark.parametrize("changes", [
+    {},
+    {"learning_rate": 0.00031, "alpha": 12.5, "seed": 1, "rank": 4, "quantization": "none"},
+    {"target_modules": ("q_proj", "up_proj"), "use_rslora": True, "supervise_end": False, "train_examples": 100},
+    {"target_modules": "qv", "validate_every": 2, "patience": 3, "keep_best": True, "gradient_checkpointing": True},
+])  # fmt: skip
+def test_the_command_that_is_killed_trains_the_pages_recipe(changes, tmp_path):
+    """Whatever a reader changed: another recipe would have another fingerprint, and the page could not resume."""
+    source = cell_with("process.kill()").partition("process = ")[0]
+    assert "lab_utils.finetune" in source
+    names = {
+        "dataclasses": dataclasses, "recipe": Recipe(**changes), "base_name": "smollm2-135m",
+        "finetune": SimpleNamespace(run_folder=lambda recipe: tmp_path / "run"),
+    }
+    exec(source, names)
+    assert names["command"][:3] == [sys.executable, "-m", "lab_utils.finetune"]
+    recipe, options = read_command(names["command"][3:])
+    assert recipe == names["short"] == Recipe(**changes | {"model": "smollm2-135m", "steps": 8, "checkpoint_every": 2})
+    assert Path(options["output_dir"]) == tmp_path / "run"
+
+
+@pytest.mark.parametrize("steps", [4, 12])
+def test_trls_rates_are_ours_after_its_first_step(steps):
+    torch = pytest.importorskip("torch")
+    from transformers import TrainingArguments, get_cosine_schedule_with_warmup
+
+    shared = Recipe(steps=steps, warmup=0.1)
+    (setting,) = re.findall(r'"warmup_steps": (.+?),\n', cell_with("SFTConfig("))
+    warmup = TrainingArguments.get_warmup_steps(SimpleNamespace(warmup_steps=eval(setting)), steps)
+    optimizer = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], lr=shared.learning_rate)
+    schedule = get_cosine_schedule_with_warmup(optimizer, warmup, steps)
+    theirs = []
+    for _ in range(steps):
+        theirs.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    assert theirs[0] == 0
+    assert theirs[1:] == pytest.approx([shared.learning_rate_at(step) for step in range(1, steps)])
+
+
+def test_embedding_and_head_weigh_what_the_page_says():
+    said = next(cell.source for cell in CELLS if "look-up table" in cell.source)
+    for name in ("Llama-2-7B", "Qwen2.5-7B"):
+        shape, weights = counts.ARCHITECTURES[name], memory.estimate(name, "qlora").weights_bytes
+        kept = 2 * (shape.total_parameters() - sum(
+            shape.copies(module) * one.out_features * (one.in_features + one.bias)
+            for module, one in shape.linears().items() if one.plain
+        ))  # fmt: skip
+        assert re.search(rf"{kept / 1e9:.2f} of {weights / 1e9:.2f} GB, {kept / weights:.0%}".replace("%", " ?%"), said)
+
+
+def test_handwritten_messages_are_harder_by_newcombes_interval():
+    said = next(cell.source for cell in CELLS if "handwritten messages are harder" in cell.source)
+    easy, hard = scores.wilson(93, 100), scores.wilson(71, 100)
+    names = {"after": {"test": easy, "handwritten": hard}, "measured": lambda one: {"exact match": one}}
+    lines = cell_with("handwritten minus test").split("\n")
+    start = next(number for number, line in enumerate(lines) if line.startswith("easy, hard"))
+    exec("\n".join(lines[start:-1]), names | {"math": math}, scope := {})
+    low, high = (100 * (scope["gap"] + one) for one in (-scope["down"], scope["up"]))
+    assert (round(100 * scope["gap"]), round(low), round(high)) == (-22, -32, -12)
+    assert "22 points\nfewer, 95 % interval 12 to 32" in said
+
+
+@pytest.mark.parametrize("name, found, kind", [
+    ("qty", {"qty": "2"}, "a number of another type"), ("qty", {"qty": 2.0}, "a number of another type"),
+
+    ("qty", {"qty": 3}, "another number"), ("item", {"item": "Drums"}, "upper or lower case"),
+    ("item", {"item": "two drums"}, "a part of it, or too much"),
+    ("item", {"item": "saw"}, "other words of the message"),
+    ("item", {"item": "drvms"}, "misspelt"), ("item", {"qty": 2}, "missing, or no JSON"),
+])  # fmt: skip
+def test_wrong_fields_by_kind(name, found, kind):
+    source = cell_with("def kind(").partition("wrong = ")[0]
+    names = {}
+    exec(source, names)
+    assert names["kind"](name, found, {"qty": 2, "item": "drums"}, "two drums, not the saw") == kind
