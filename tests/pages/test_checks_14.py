@@ -3,13 +3,14 @@
 import math
 import re
 
+import pandas as pd
 import pytest
 import torch
 
-from lab_utils import checks
+from lab_utils import checks, tasks
 from lab_utils.checks.engine import examples
 from lab_utils.classroom.editions import CAPSTONE, CAPSTONE_POINTS, instructor_edition, student_edition
-from lab_utils.folders import NOTEBOOKS
+from lab_utils.folders import DATA, NOTEBOOKS
 from lab_utils.notebook.notebook_files import read_notebook
 from lab_utils.recorded.learning_curve import curve_points, load_learning_curve
 
@@ -87,3 +88,28 @@ def test_what_the_page_says_of_the_learning_curve_is_so():
     assert wrong == sorted(wrong, reverse=True) and later == sorted(later, reverse=True)
     assert wrong[1] / wrong[2] > wrong[0] / wrong[1]
     assert later[0] / later[1] < wrong[0] / wrong[1] and later[1] / later[2] < wrong[1] / wrong[2]
+    off, off_later = ([(1 - share) / share / n for share in shares] for shares, n in ((wrong, 200), (later, 60)))
+    quotient, spread = wrong[1] ** 2 / wrong[0] / wrong[2], math.exp(1.96 * math.sqrt(off[0] + 4 * off[1] + off[2]))
+    assert 1 < quotient / spread < 1.05  # "only just clearly"
+    sooner, more = (wrong[n] / wrong[n + 1] * later[n + 1] / later[n] for n in (0, 1))
+    spreads = [math.exp(1.96 * math.sqrt(sum(off[n : n + 2] + off_later[n : n + 2]))) for n in (0, 1)]
+    assert sooner / spreads[0] < 1 < sooner * spreads[0] and more / spreads[1] > 1
+
+
+def test_what_the_page_says_of_the_chats_parts_is_so():
+    """All test bookings are of listed parts, which the page's cell gets right from all training chats."""
+    page = read_notebook(NOTEBOOKS / "14_your_own_data.ipynb")
+    sources = [cell.source for cell in page.cells if cell.cell_type == "code"]
+    names = {"pd": pd, "DATA": DATA, "tasks": tasks, "re": re}
+    exec("talked = pd.read_json(DATA / 'chats' / 'chats.jsonl', lines=True)", names)
+    for mark in ("def one_word", "def by_parts"):
+        source = next(source for source in sources if mark in source)
+        exec(source.partition("print(*booking.report")[0], names)
+    train, test = (list(names["booking"][split]) for split in ("train", "test"))
+    ends = [[row["messages"][-1]["content"] for row in rows] for rows in (train, test)]
+    known, asked = ([set(slot) for slot in zip(*(end[8:-1].split(", ") for end in some), strict=True)] for some in ends)
+    assert [len(slot) for slot in known] == [8, 6, 41]
+    assert all(new <= old for new, old in zip(asked, known, strict=True))
+    assert names["by_parts"](train)(test) == ends[1]
+    few = names["by_parts"](train[:200])(test)
+    assert sum(one == other for one, other in zip(few[:40], ends[1], strict=False)) == 35
