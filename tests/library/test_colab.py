@@ -18,8 +18,8 @@ from packaging.utils import canonicalize_name
 
 from lab_utils.errors import LabError
 from lab_utils.finetune import checkpoint
-from lab_utils.finetune import run as finetune
 from lab_utils.finetune.recipe import Recipe
+from lab_utils.finetune.runs import run_folder
 from lab_utils.folders import ROOT
 from lab_utils.notebook import colab, colab_packages, extras, hosts
 
@@ -266,13 +266,13 @@ def test_what_pip_says_is_passed_on(monkeypatch):
 def test_a_run_on_drive_is_found_again_by_the_next_runtime(on_colab, monkeypatch):
     recipe = Recipe(model="smollm2-135m", steps=20)
     assert colab.use_drive("course") == colab.DRIVE / "MyDrive" / "course" / "runs"
-    folder = finetune.run_folder(recipe)
+    folder = run_folder(recipe)
     save(folder, 10, recipe)
 
     monkeypatch.setenv("LORA_LAB_RUNS", "runs")  # a new runtime knows nothing
-    assert checkpoint.latest_record(finetune.run_folder(recipe), recipe) is None
+    assert checkpoint.latest_record(run_folder(recipe), recipe) is None
     colab.use_drive("course")
-    path, record, state = checkpoint.latest_record(finetune.run_folder(recipe), recipe)
+    path, record, state = checkpoint.latest_record(run_folder(recipe), recipe)
     assert path.is_relative_to(colab.DRIVE) and record["step"] == state["step"] == 10
     assert on_colab.asked == [str(colab.DRIVE)] * 2
 
