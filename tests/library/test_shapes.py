@@ -131,6 +131,26 @@ def nf4_code() -> Float32[Tensor, "16"]:
 
 
 @shaped
+def af4_code() -> Float32[Tensor, "16"]:
+    return nf4.af4_code()
+
+
+@shaped
+def e2m1_code() -> Float32[Tensor, "15"]:
+    return nf4.e2m1_code()
+
+
+@shaped
+def round_to_mxfp4(weight: Float[Tensor, "*shape"]) -> Float32[Tensor, "*shape"]:
+    return nf4.round_to_mxfp4(weight)
+
+
+@shaped
+def round_to_nvfp4(weight: Float[Tensor, "*shape"]) -> Float32[Tensor, "*shape"]:
+    return nf4.round_to_nvfp4(weight)
+
+
+@shaped
 def fp4_code() -> Float32[Tensor, "16"]:
     return nf4.fp4_code()
 
@@ -166,7 +186,9 @@ def test_four_bits(sizes, seed, double):
         quantize_4bit(weight, -(-weights // 2), -(-weights // 64), double)
         dequantize_4bit(weight)
     compress(matrix((weights,), seed).abs(), -(-weights // 256))
-    assert nf4_code().dtype == fp4_code().dtype
+    padded = torch.nn.functional.pad(weight.flatten(), (0, -weights % 32))
+    assert round_to_mxfp4(padded).dtype == round_to_nvfp4(padded).dtype == torch.float32
+    assert nf4_code().dtype == fp4_code().dtype == af4_code().dtype == e2m1_code().dtype
 
 
 # ---- lora and its variants ----
