@@ -84,8 +84,12 @@ class CodeExplorer(Explorer):
         return {code: relative_error(values[None], self._rounded(code)[None]) for code in codes()}
 
     def summary(self) -> str:
-        errors = ", ".join(f"{code} {error:.2%}" for code, error in self.errors().items())
-        return f"Code explorer, {self.weight}, {self.code}, blocks of {self.blocksize}: relative errors {errors}."
+        errors = self.errors()
+        told = ", ".join(f"{code} {error:.2%}" for code, error in errors.items())
+        return (
+            f"Code explorer, {self.weight}, {self.code}, blocks of {self.blocksize}: relative error "
+            f"{errors[self.code]:.2%}. All codes: {told}."
+        )
 
     def figure(self):
         size = min(self.blocksize, self._weights[self.weight].numel())

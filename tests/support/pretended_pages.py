@@ -120,7 +120,7 @@ def run_page(path: Path, card: str) -> dict:
         warnings.simplefilter("always", UserWarning)
         for place, cell in enumerate(cells, 1):
             source = cell.source
-            if "exercise" in cell.metadata.get("tags", []):  # the stub, which later cells may ask for, and not its check
+            if "exercise" in cell.metadata.get("tags", []):  # the stub, for later cells, without its check
                 source = source.partition("\nchecks.check")[0]
             before = time.process_time()
             try:
