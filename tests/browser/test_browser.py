@@ -73,7 +73,9 @@ def test_the_microscope_answers_the_mouse(page):
 def test_the_live_loss_is_one_picture(page):
     index = index_of("LiveLoss(")
     browser.scroll_to(page, index)
-    assert browser.output(page, index).locator("img").count() == 1
+    picture = browser.output(page, index).locator("img")
+    assert picture.count() == 1
+    picture.scroll_into_view_if_needed()
     assert browser.visible_pictures(page) >= 1
     assert "Step" in browser.output(page, index).first.inner_text()
     take(page, "08-training")
