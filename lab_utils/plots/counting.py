@@ -1,6 +1,6 @@
 """Pictures of counts."""
 
-from .style import BLUE, GREEN, GREY, ORANGE, STACKED, new_figure
+from .style import BLUE, GREEN, GREY, ORANGE, new_figure, stack_gib
 
 
 def parameter_bars(numbers: dict[str, int], title: str):
@@ -96,17 +96,9 @@ def stacked_gigabytes(rows: dict[str, dict[str, int]], title: str):
     rows : dict label -> dict part -> bytes; the same parts in every row, at most six
     title : str
     """
-    labels = list(rows)[::-1]
-    many = len(rows[labels[0]]) > 4
+    many = len(next(iter(rows.values()))) > 4
     figure, axes = new_figure(10.0, (2.2 if many else 1.7) + 0.6 * len(rows))
-    starts = [0.0] * len(labels)
-    for part, (color, hatch) in zip(rows[labels[0]], STACKED, strict=False):
-        widths = [rows[label][part] / 2**30 for label in labels]
-        axes.barh(labels, widths, left=starts, color=color, hatch=hatch, edgecolor="white", linewidth=0, label=part)
-        starts = [start + width for start, width in zip(starts, widths, strict=True)]
-    for index, total in enumerate(starts):
-        axes.text(total, index, f" {total:,.1f} GiB", fontsize=13, va="center")
-    axes.margins(x=0.16)
+    stack_gib(axes, rows, " GiB")
     axes.set_xlabel("GiB (2³⁰ bytes)", fontsize=14)
     axes.set_title(title, fontsize=16, loc="left", pad=58 if many else 34)
     above = {"loc": "lower left", "bbox_to_anchor": (0, 1.0), "borderaxespad": 0.2}

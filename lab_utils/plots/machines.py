@@ -1,6 +1,6 @@
 """Many machines: what each holds, and how long their exchange takes."""
 
-from .style import BLUE, GREY, STACKED, empty_figure, style_axes
+from .style import BLUE, GREY, empty_figure, stack_gib, style_axes
 
 
 def many_machines(
@@ -22,16 +22,8 @@ def many_machines(
     figure = empty_figure(12, 4.4)
     bars, dots = figure.subplots(1, 2, width_ratios=[1.1, 1])
     style_axes(bars)
-    labels = list(rows)[::-1]
-    starts = [0.0] * len(labels)
-    for part, (color, hatch) in zip(rows[labels[0]], STACKED, strict=False):
-        widths = [rows[label][part] / 2**30 for label in labels]
-        bars.barh(labels, widths, left=starts, color=color, hatch=hatch, edgecolor="white", linewidth=0, label=part)
-        starts = [start + width for start, width in zip(starts, widths, strict=True)]
-    for index, total in enumerate(starts):
-        bars.text(total, index, f" {total:,.1f}", fontsize=13, va="center")
+    stack_gib(bars, rows)
     bars.axvline(room / 2**30, color="#111111", linestyle="--", linewidth=2)
-    bars.margins(x=0.16)
     bars.set_xlabel("GiB; dashed: the GPU's room", fontsize=14)
     bars.set_title(title, fontsize=14, loc="left")
     bars.legend(fontsize=12, frameon=False, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.2))

@@ -11,6 +11,26 @@ STACKED = (  # colour and hatching of the parts of a stacked bar
 )  # fmt: skip
 
 
+def stack_gib(axes, rows: dict[str, dict[str, int]], unit: str = "") -> None:
+    """Draw one horizontal bar per row, the first on top, stacked from its parts; the sum in GiB is at its end.
+
+    Parameters
+    ----------
+    axes : matplotlib axes, empty
+    rows : dict label -> dict part -> bytes; the same parts in every row, at most seven
+    unit : str after each sum
+    """
+    labels = list(rows)[::-1]
+    starts = [0.0] * len(labels)
+    for part, (color, hatch) in zip(rows[labels[0]], STACKED, strict=False):
+        widths = [rows[label][part] / 2**30 for label in labels]
+        axes.barh(labels, widths, left=starts, color=color, hatch=hatch, edgecolor="white", linewidth=0, label=part)
+        starts = [start + width for start, width in zip(starts, widths, strict=True)]
+    for index, total in enumerate(starts):
+        axes.text(total, index, f" {total:,.1f}{unit}", fontsize=13, va="center")
+    axes.margins(x=0.16)
+
+
 def plain(values):
     """Numbers as matplotlib takes them: a torch tensor of any device and dtype as an array, all else as it is."""
     if not hasattr(values, "detach"):
