@@ -7,13 +7,12 @@ Nothing is trained, and nothing in the folder is changed. The data are read agai
 on; if it has moved, name it by --data.
 """
 
-import argparse
 import sys
 
 from ..errors import command_line, whole
 from ..finetune import open_run
 from ..outputs import print_anything
-from ..tasks.arguments import FLAGS, add_arguments, on_record
+from ..tasks.arguments import FLAGS, add_arguments, command_parser, on_record
 from .held_out import held_out
 from .scoring import score
 
@@ -24,11 +23,7 @@ FLAGS = FLAGS | {"split": "--split", "limit": "--limit", "batch_size": "--batch-
 def main(arguments: list[str] | None = None) -> int:
     """Print the scores of the run in a folder."""
     print_anything()
-    head, _, more = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m lab_utils.evaluate", description=head, epilog=more,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = command_parser(__doc__, "lab_utils.evaluate")
     parser.add_argument("run", help="folder of a run: the --output of its training")
     parser.add_argument("--split", help="which examples (default: test; without one, validation)")
     parser.add_argument("--limit", type=int, help="the first so many of them (default: all)")

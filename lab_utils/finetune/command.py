@@ -19,6 +19,7 @@ from ..errors import LabError, command_line
 from ..models import MODELS
 from ..tasks import add_arguments, from_arguments
 from ..tasks.arguments import FLAGS as DATA_FLAGS
+from ..tasks.arguments import command_parser
 from ..tasks.file_sources import KINDS
 from .recipe import Recipe
 from .run import finetune
@@ -56,11 +57,7 @@ def read_command(arguments: list[str] | None = None) -> tuple[Recipe, dict]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    head, _, more = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m lab_utils.finetune", description=head, epilog=more,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = command_parser(__doc__, "lab_utils.finetune")
     parser.add_argument("--output", required=True, help="folder of this run")
     parser.add_argument("--restart", action="store_true", help="start again; the old run is moved to previous/")
     parser.add_argument("--fsdp", metavar="CONFIG", help="shard the run over the processes, by this accelerate config")

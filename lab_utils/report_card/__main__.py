@@ -8,13 +8,12 @@ takes about three times as long as scores. The data are read again from the file
 moved, name it by --data.
 """
 
-import argparse
 import sys
 
 from ..errors import command_line
 from ..finetune import open_run
 from ..outputs import print_anything
-from ..tasks.arguments import FLAGS, add_arguments, on_record
+from ..tasks.arguments import FLAGS, add_arguments, command_parser, on_record
 from .writing import report_card
 
 FLAGS = FLAGS | {name: f"--{name}" for name in ("split", "limit", "shots")}
@@ -24,11 +23,7 @@ FLAGS = FLAGS | {name: f"--{name}" for name in ("split", "limit", "shots")}
 def main(arguments: list[str] | None = None) -> int:
     """Write the card of the run in a folder, and say where it is."""
     print_anything()
-    head, _, more = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m lab_utils.report_card", description=head, epilog=more,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = command_parser(__doc__, "lab_utils.report_card")
     parser.add_argument("run", help="folder of a run: the --output of its training")
     parser.add_argument("--split", default="test", help="which examples are answered (default: %(default)s)")
     parser.add_argument("--limit", type=int, default=100, help="how many of them (default: %(default)s)")

@@ -1,5 +1,7 @@
 """A person's own data on a command line: the same flags for every command."""
 
+import argparse
+
 from ..errors import LabError
 from .descriptions import AGAIN
 from .own_data import OwnTask, own
@@ -15,6 +17,15 @@ HELP = {
 }
 FLAGS = {name: f"--{name}" for name in HELP}
 FLAGS |= {AGAIN: "name the file where it is now, by --data"}
+
+
+def command_parser(docstring: str, module: str) -> argparse.ArgumentParser:
+    """The parser of `python -m module`: the module's first lines say what it does, the others how it is called."""
+    head, _, more = docstring.partition("\n\n")
+    return argparse.ArgumentParser(
+        prog=f"python -m {module}", description=head, epilog=more,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
 
 
 def add_arguments(parser, positional: bool = False) -> None:
