@@ -8,7 +8,7 @@ from ..errors import LabError
 from ..files import explain, replacing_file
 from ..finetune.run_lock import held_file
 
-# What torch raises for one or another damaged file, besides the pickle module's own error.
+# What torch raises for one or another damaged file, apart from the pickle module's own error.
 DAMAGED = (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError)
 
 

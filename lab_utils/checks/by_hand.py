@@ -155,7 +155,7 @@ def _judge_inject(function: Callable) -> tuple[list, tuple[str, str]]:
         + ("." if type(model.out) is nn.Linear else ", and `out`, which was not named, did too."),
     ))  # fmt: skip
     if len(wrapped) < len(NAMES):
-        return lines, ("not every named layer", "Go through all names; each has a layer and an adapter of its own.")
+        return lines, ("not every named layer", "Go through all names; each has a layer and its own adapter.")
     found = [(layer.lora_A.shape[0], getattr(layer, "scaling", ALPHA / RANK)) for layer in layers.values()]
     rows, scaling = next((pair for pair in found if pair != (RANK, ALPHA / RANK)), (RANK, ALPHA / RANK))
     sized = (rows, scaling) == (RANK, ALPHA / RANK)
@@ -196,13 +196,13 @@ def _adapted(model: nn.Module) -> list[str]:
 
 def _loop(
     model: nn.Module, x: Tensor, y: Tensor, *, make=torch.optim.Adam, rate: float = RATE, clear: bool = True,
-    anew: bool = False,
+    renewed: bool = False,
 ) -> list[float]:  # fmt: skip
     """A training loop with one thing wrong."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer, losses = make(parameters, lr=rate), []
     for _ in range(STEPS):
-        if anew:
+        if renewed:
             optimizer = make(parameters, lr=rate)
         loss = F.cross_entropy(model(x), y)
         if clear:
@@ -216,7 +216,7 @@ def _loop(
 WRONG_LOOPS = (
     ("gradients never cleared", {"clear": False},
      "backward() adds to the gradients that are there: call zero_grad() in every step."),
-    ("a new optimizer in every step", {"anew": True},
+    ("a new optimizer in every step", {"renewed": True},
      "Adam remembers earlier gradients. Make it once, before the loop."),
     ("the learning rate ignored", {"rate": 1e-3}, "Hand learning_rate to the optimizer: lr=learning_rate."),
     ("another optimizer", {"make": torch.optim.SGD}, "The page uses torch.optim.Adam."),

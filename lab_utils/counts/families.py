@@ -94,7 +94,7 @@ def _fused_experts(a: "Architecture", router: str, bias: bool) -> dict[str, Line
 
 
 def _qwen2_moe(a: "Architecture") -> dict[str, Linear]:
-    """One expert more, shared by all tokens, with a gate of its own."""
+    """One expert more, shared by all tokens, with its own gate."""
     shared = a.shared_intermediate
     return {
         **_attention(a),

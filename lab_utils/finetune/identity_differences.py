@@ -1,4 +1,4 @@
-"""In what two runs differ besides their recipe, in words, and whether what a checkpoint holds can be compared."""
+"""In what two runs differ apart from their recipe, in words, and whether what a checkpoint holds can be compared."""
 
 import sys
 

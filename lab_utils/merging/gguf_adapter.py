@@ -1,4 +1,4 @@
-"""An adapter as a GGUF file of its own, which llama.cpp adds to a base at run time, request by request."""
+"""An adapter as a separate GGUF file, which llama.cpp adds to a base at run time, request by request."""
 
 from pathlib import Path
 from typing import NamedTuple

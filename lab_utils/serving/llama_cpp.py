@@ -37,7 +37,7 @@ class Completion:
 
 
 class LlamaServer:
-    """llama.cpp serving one GGUF file and any number of GGUF adapters on 127.0.0.1, in a process of its own.
+    """llama.cpp serving one GGUF file and any number of GGUF adapters on 127.0.0.1, in a separate process.
 
     It is a context manager; `close` ends the process, and so does the end of this one.
 

@@ -98,7 +98,7 @@ STARTING = Exercise(
         "A": "A is not zero, so that B gets a gradient.",
         "random": "A is drawn again on every call.",
         "size": "A is of a size to learn with.",
-        "rank": "The rows of A are independent: every direction can learn something of its own.",
+        "rank": "The rows of A are independent: every direction can learn something different.",
     },
     mistakes=(
         Mistake(
