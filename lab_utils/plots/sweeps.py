@@ -7,7 +7,7 @@ LOOKS = ((BLUE, "o", "-"), (ORANGE, "s", "--"), (GREEN, "^", "-."), ("#7c3aed", 
 
 def with_errors(
     named: dict, xlabel: str, ylabel: str, *,
-    marks: dict | None = None, title: str = "", logx: int = 0, logy: bool = False,
+    marks: dict | None = None, title: str = "", logx: int = 0, logy: bool = False, skip: int = 0,
 ):  # fmt: skip
     """Figure of means with their standard errors as bars, one line per series, and single marks.
 
@@ -18,9 +18,10 @@ def with_errors(
     marks : dict label -> (x, mean, error) of one number each, drawn as stars with the label beside them
     logx : int, base of a logarithmic x axis; 0 is a linear one
     logy : bool
+    skip : int, colours to pass over, since they have another meaning on the page
     """
     figure, axes = new_figure(9, 4.8)
-    for (label, (x, mean, error)), (color, marker, dashes) in zip(named.items(), LOOKS, strict=False):
+    for (label, (x, mean, error)), (color, marker, dashes) in zip(named.items(), LOOKS[skip:], strict=False):
         axes.errorbar(
             list(x), list(mean), list(error), color=color, marker=marker, linestyle=dashes, linewidth=2.5,
             markersize=9, capsize=5, label=label,

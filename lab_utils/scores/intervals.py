@@ -32,9 +32,19 @@ class Measure:
     is_share: bool = True
 
     def __str__(self) -> str:
-        if self.is_share:
-            return f"{self.name} {self.value:.0%} ({self.low:.0%} to {self.high:.0%})"
-        return f"{self.name} {self.value:.3g} ({self.low:.3g} to {self.high:.3g})"
+        form = "z.0%" if self.is_share else "z.3g"  # z: what is rounded to zero has no minus
+        return f"{self.name} {self.value:{form}} ({self.low:{form}} to {self.high:{form}})"
+
+    @property
+    def in_points(self) -> str:
+        """A difference of shares in percentage points, "+12 (+2 to +23)"; what is just off zero keeps its side."""
+        return f"{_points(self.value)} ({_points(self.low)} to {_points(self.high)})"
+
+
+def _points(share: float) -> str:
+    """A share times 100 with its sign; whole, but for a digit or two where that would be zero."""
+    texts = (f"{100 * share:+.{digits}f}" for digits in range(3))
+    return next((text for text in texts if float(text)), "0")
 
 
 def wilson(right: int, n: int, name: str = "share") -> Measure:

@@ -39,6 +39,26 @@ def test_no_interval_is_a_point():
     assert same.value == 0 and same.low < -0.03 and same.high > 0.03
 
 
+@pytest.mark.parametrize(
+    ("value", "low", "high", "share", "said"),
+    [
+        (-0.003, -0.2, -0.004, True, "lead 0% (-20% to 0%)"),
+        (0.0, -0.0, 0.004, True, "lead 0% (0% to 0%)"),
+        (-0.0, -0.5, 0.25, False, "lead 0 (-0.5 to 0.25)"),
+        (-0.125, -0.5, -0.006, True, "lead -12% (-50% to -1%)"),
+    ],
+)
+def test_zero_has_no_sign(value, low, high, share, said):
+    assert str(scores.Measure("lead", value, low, high, 20, "Newcombe", share)) == said
+
+
+def test_points_never_hide_on_which_side_of_zero_an_interval_ends():
+    worse = scores.Measure("lead", -0.5, -0.81, -0.002, 6, "Newcombe")
+    assert worse.in_points == "-50 (-81 to -0.2)"
+    assert scores.Measure("lead", 0.0, -0.44, 0.44, 6, "Newcombe").in_points == "0 (-44 to +44)"
+    assert scores.Measure("lead", 0.12, 0.0003, 0.23, 60, "Newcombe").in_points == "+12 (+0.03 to +23)"
+
+
 def test_the_bootstrap_is_near_the_normal_interval_where_that_holds():
     values = np.random.default_rng(0).beta(2, 3, 400)
     found, half = scores.bootstrap_mean(values), 1.96 * values.std(ddof=1) / 20

@@ -1,0 +1,35 @@
+"""Several ways measured on several sets: one dot for each, with its interval."""
+
+from collections.abc import Mapping
+
+from .style import GREEN, GREY, new_figure
+
+LOOKS = ((GREY, "o"), (GREEN, "^"), ("#7c3aed", "D"))
+APART = 0.26  # between the sets of one way, in rows
+
+
+def dots(named: Mapping[str, Mapping[str, tuple[float, float, float]]], xlabel: str):
+    """Figure of one row per way, the first on top: one dot with its interval for each set, the shares at the right.
+
+    Parameters
+    ----------
+    named : dict set -> dict way -> (share, low, high), each in [0, 1]; up to three sets of the same ways
+    xlabel : str
+    """
+    ways = list(next(iter(named.values())))
+    figure, axes = new_figure(9, 1.6 + 0.62 * len(ways))
+    for place, ((label, found), (color, marker)) in enumerate(zip(named.items(), LOOKS, strict=False)):
+        shift = APART * (place - (len(named) - 1) / 2)
+        for row, way in enumerate(ways):
+            share, low, high = (100 * one for one in found[way])
+            axes.plot([low, high], [row + shift] * 2, color=color, linewidth=3, alpha=0.6, solid_capstyle="butt")
+            axes.plot(share, row + shift, marker, color=color, markersize=10, label="" if row else label)
+            axes.annotate(f"{share:.0f}", (101.5, row + shift), fontsize=12, va="center", color=color,
+                          annotation_clip=False)  # fmt: skip
+    axes.set_yticks(range(len(ways)), ways, fontsize=14)
+    axes.set_ylim(len(ways) - 0.5, -0.5)
+    axes.set_xlim(-1, 107)
+    axes.set_xticks(range(0, 101, 20))
+    axes.set_xlabel(xlabel, fontsize=15)
+    figure.legend(fontsize=13, frameon=False, loc="outside upper right", ncols=len(named))
+    return figure

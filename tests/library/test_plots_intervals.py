@@ -1,0 +1,33 @@
+"""Dots with intervals: each where it was handed in, with its number beside it."""
+
+import pytest
+
+from lab_utils import plots
+
+FOUND = {
+    "test": {"words": (1.0, 0.94, 1.0), "adapter": (0.95, 0.86, 0.98)},
+    "next month": {"words": (0.5, 0.38, 0.62), "adapter": (0.725, 0.59, 0.82)},
+}
+
+
+def test_each_way_has_a_row_and_in_it_each_set_its_dot_and_interval():
+    figure = plots.dots(FOUND, "right answers, %")
+    axes = figure.axes[0]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["words", "adapter"]
+    low, high = axes.get_ylim()
+    assert low > high  # the first row is the top one
+    drawn = iter(axes.lines)
+    for place, ways in enumerate(FOUND.values()):
+        for row, (share, low, high) in enumerate(ways.values()):
+            interval, dot = next(drawn), next(drawn)
+            assert interval.get_xdata() == pytest.approx([100 * low, 100 * high])
+            assert dot.get_xdata() == pytest.approx([100 * share])
+            assert round(float(dot.get_ydata()[0])) == row and dot.get_color() == interval.get_color()
+            assert (dot.get_ydata()[0] > row) == bool(place)  # the second set below the first
+    assert [text.get_text() for text in axes.texts] == ["100", "95", "50", "72"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["test", "next month"]
+
+
+def test_colours_that_mean_something_else_are_passed_over():
+    one = plots.with_errors({"a": ([1], [0.5], [0.1])}, "x", "y", skip=2).axes[0].containers[0]
+    assert one[0].get_color() == plots.GREEN
