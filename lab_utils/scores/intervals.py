@@ -37,8 +37,8 @@ class Measure:
 
     @property
     def in_points(self) -> str:
-        """A difference of shares in percentage points, "+12 (+2 to +23)"; what is just off zero keeps its side."""
-        return f"{_points(self.value)} ({_points(self.low)} to {_points(self.high)})"
+        """A difference of shares, "+12 points (+2 to +23)"; what is just off zero keeps its side."""
+        return f"{_points(self.value)} points ({_points(self.low)} to {_points(self.high)})"
 
 
 def _points(share: float) -> str:

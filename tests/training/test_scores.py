@@ -54,9 +54,9 @@ def test_zero_has_no_sign(value, low, high, share, said):
 
 def test_points_never_hide_on_which_side_of_zero_an_interval_ends():
     worse = scores.Measure("lead", -0.5, -0.81, -0.002, 6, "Newcombe")
-    assert worse.in_points == "-50 (-81 to -0.2)"
-    assert scores.Measure("lead", 0.0, -0.44, 0.44, 6, "Newcombe").in_points == "0 (-44 to +44)"
-    assert scores.Measure("lead", 0.12, 0.0003, 0.23, 60, "Newcombe").in_points == "+12 (+0.03 to +23)"
+    assert worse.in_points == "-50 points (-81 to -0.2)"
+    assert scores.Measure("lead", 0.0, -0.44, 0.44, 6, "Newcombe").in_points == "0 points (-44 to +44)"
+    assert scores.Measure("lead", 0.12, 0.0003, 0.23, 60, "Newcombe").in_points == "+12 points (+0.03 to +23)"
 
 
 def test_the_bootstrap_is_near_the_normal_interval_where_that_holds():
