@@ -1,5 +1,6 @@
 """From adapters to plain weights, and from there to files for other programs (page 10)."""
 
+from .checked import distance, merge, rounding
 from .costs import adapted_layers, compare_merges, delta_weights, probe_batch, survival
 from .export import export_gguf, export_merged
 from .gguf_adapter import export_gguf_adapter
@@ -7,14 +8,11 @@ from .grids import FORMATS, Left, Rounded, compare_rounded, round_to, what_is_le
 from .places import (
     can_repack,
     dequantized_copy,
-    distance,
     into_dequantized,
     into_four_bits,
     into_original,
     is_repacked,
-    merge,
     repacked,
-    rounding,
 )  # fmt: skip
 
 __all__ = [

@@ -12,7 +12,8 @@ from ..finetune.conversation import padding_token
 from ..models import footprint
 from ..models.registry import base_model
 from ..tasks import Task, find_task
-from . import places as merging
+from . import places
+from .checked import unmerged
 from .plain_copy import is_four_bit, not_repacking, refuse_nonfinite
 
 CHUNK = 64  # tokens whose probabilities over the vocabulary are held in float64 at a time
@@ -64,22 +65,22 @@ def compare_merges(model, batch: dict, original=None) -> list[dict]:
         The model has no active adapter, it cannot be merged here, adapter or base hold NaN or infinity, or the batch
         holds no answers.
     """
-    merging.check_adapter(model)
+    places.check_adapter(model)
     refuse_nonfinite(model)
     if not bool((batch["labels"] >= 0).any()):
         raise LabError("The batch holds no answers: every label is -100. Make it with probe_batch.")
-    exact, targets = _answers(merging.unmerged(model, torch.float32), batch)
+    exact, targets = _answers(unmerged(model, torch.float32), batch)
     dtype = base_model(model).dtype
     with model.disable_adapter():
         rows = [_row("base, no adapter", model, batch, exact, targets)]
     rows.append(_row("adapter, unmerged", model, batch, exact, targets))
     ways = {}
     for one in dict.fromkeys((torch.float32, dtype)):
-        ways[f"into dequantized, {_name(one)}"] = lambda one=one: merging.into_dequantized(model, one)
+        ways[f"into dequantized, {_name(one)}"] = lambda one=one: places.into_dequantized(model, one)
     if original is not None:
-        ways[f"into original, {_name(dtype)}"] = lambda: merging.into_original(model, original, dtype)
+        ways[f"into original, {_name(dtype)}"] = lambda: places.into_original(model, original, dtype)
     if any(is_four_bit(layer) for layer in base_model(model).modules()):
-        ways["back onto its own 4 bits"] = lambda: merging.into_four_bits(model)
+        ways["back onto its own 4 bits"] = lambda: places.into_four_bits(model)
         ways["repacked, then merged"] = _repacked_merge(model, dtype)
     for way, merge in ways.items():
         if merge is None:
@@ -107,10 +108,10 @@ UNPACKED = (
 
 def _repacked_merge(model, dtype: torch.dtype):
     """A function that merges a copy whose weights were repacked before; None where nothing repacks."""
-    if not merging.can_repack() or base_model(model).device.type != "cpu":
+    if not places.can_repack() or base_model(model).device.type != "cpu":
         return None
-    twin = merging.repacked(model)
-    return lambda: merging.into_dequantized(twin, dtype)
+    twin = places.repacked(model)
+    return lambda: places.into_dequantized(twin, dtype)
 
 
 def _name(dtype: torch.dtype) -> str:
@@ -209,7 +210,7 @@ def survival(model, layer: str, scale: float = 1.0) -> Survival:
         raise LabError(f"scale={scale!r} is out of range: a finite number.")
     refuse_nonfinite(model)
     module = base_model(model).get_submodule(layer)
-    if not is_four_bit(module.base_layer) or merging.is_repacked(model):
+    if not is_four_bit(module.base_layer) or places.is_repacked(model):
         raise LabError(f"{layer} cannot be looked at: it is not in 4 bits, or bitsandbytes has repacked it.")
     weight = module.base_layer.weight
     state = weight.quant_state

@@ -4,7 +4,7 @@ import struct
 from pathlib import Path
 
 from ..errors import LabError, choose
-from ..files import explain, replacing_file, replacing_folder, user_path
+from ..files import explain, replacing_folder, user_path
 from ..quiet import quiet
 from . import gguf_file, manifest
 from .gguf_vocabulary import vocabulary
@@ -97,11 +97,8 @@ def export_gguf(model, tokenizer, file: str | Path, quantization: str = "F16") -
     tensors = gguf_file.entries(model, quantization)
     words = vocabulary(tokenizer, model.config.vocab_size)
     try:
-        gguf_file.refuse_other_file(file)
-        with replacing_file(file) as new:
+        with gguf_file.replacing(file) as new:
             gguf_file.write(new, model, quantization, words, tensors, file.stem)
-    except OSError as error:
-        raise LabError(f"{file} could not be written: {explain(error)}") from error
     except (ValueError, TypeError, struct.error) as error:  # a number or a text that the format has no room for
         raise LabError(f"The package gguf does not write this model or tokenizer: {explain(error)}") from error
     return file

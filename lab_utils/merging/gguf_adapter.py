@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..errors import LabError, choose
-from ..files import explain, replacing_file, user_path
+from ..files import user_path
 from ..finite import nonfinite_in_words
 from ..models.registry import base_model
 from . import gguf_file
@@ -59,12 +59,8 @@ def export_gguf_adapter(model, file: str | Path, quantization: str = "F16") -> P
             "convert_lora_to_gguf.py knows more: give it the adapter's folder."
         )
     found = _factors(model, base)
-    try:
-        gguf_file.refuse_other_file(file)
-        with replacing_file(file) as new:
-            _write(new, base.config, found, quantization, file.stem)
-    except OSError as error:
-        raise LabError(f"{file} could not be written: {explain(error)}") from error
+    with gguf_file.replacing(file) as new:
+        _write(new, base.config, found, quantization, file.stem)
     return file
 
 

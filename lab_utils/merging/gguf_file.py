@@ -4,12 +4,15 @@ The package `gguf` writes the bytes and knows the tensors' names; what goes into
 that the format cannot hold is refused before a byte is written.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from ..errors import LabError
+from ..files import explain, replacing_file
 from .gguf_vocabulary import Vocabulary, add_vocabulary
 
 # Each type's largest value. A block of Q8_0 has a float16 as its scale, and whole numbers up to 127.
@@ -121,12 +124,24 @@ def paired(weight, heads: int):
     return weight.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
 
 
-def refuse_other_file(file: Path) -> None:
-    """Raise a LabError if a file is there that is not GGUF: it would be lost."""
-    if file.is_file() and file.stat().st_size:
-        with open(file, "rb") as old:
-            if old.read(4) != b"GGUF":
-                raise LabError(f"{file} is there already and is not a GGUF file: it would be lost. Choose another.")
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """A path to write a GGUF file to, which then takes the place of `file`.
+
+    Raises
+    ------
+    LabError
+        Another kind of file is there, which would be lost, or the disk refuses.
+    """
+    try:
+        if file.is_file() and file.stat().st_size:
+            with open(file, "rb") as old:
+                if old.read(4) != b"GGUF":
+                    raise LabError(f"{file} is there already and is not a GGUF file: it would be lost. Choose another.")
+        with replacing_file(file) as new:
+            yield new
+    except OSError as error:
+        raise LabError(f"{file} could not be written: {explain(error)}") from error
 
 
 def write(file: Path, model, quantization: str, words: Vocabulary, tensors: list[Entry], title: str) -> None:

@@ -6,7 +6,8 @@ from merge_models import IDS, adapt, everything, four_bit, logits, same
 
 from lab_utils.errors import LabError
 from lab_utils.merging import costs as merge_costs
-from lab_utils.merging import places as merging
+from lab_utils.merging import places
+from lab_utils.merging.checked import unmerged
 from lab_utils.merging.costs import adapted_layers, compare_merges, probe_batch, survival
 from lab_utils.nf4.codec import quantize_4bit
 
@@ -52,7 +53,7 @@ def test_the_rows_hold_what_they_say(model, tiny_llama, batch):
     assert len(targets) == 5 + 4
     with model.disable_adapter():
         without, _ = answers(model, batch)
-    from_original, _ = answers(merging.into_original(model, original), batch)
+    from_original, _ = answers(places.into_original(model, original), batch)
     found = {"base, no adapter": without, "adapter, unmerged": expected, "into original, float32": from_original}
     for way, theirs in found.items():
         row, chances = rows[way], expected.softmax(-1)
@@ -87,10 +88,10 @@ def test_a_model_in_sixteen_bits_is_also_merged_in_float32(tiny_llama, batch):
 def test_the_repacked_merge_is_garbage_or_skipped_and_said(tiny_llama, batch, monkeypatch):
     model = adapt(four_bit(tiny_llama().bfloat16(), torch.bfloat16))
     rows = compare_merges(model, batch)
-    if merging.can_repack():
+    if places.can_repack():
         by_way = {row["way"]: row for row in rows}
         assert by_way["repacked, then merged"]["kl"] > 100 * by_way["into dequantized, bfloat16"]["kl"]
-    monkeypatch.setattr(merging, "can_repack", lambda: False)
+    monkeypatch.setattr(places, "can_repack", lambda: False)
     skipped = compare_merges(model, batch)[-1]
     assert skipped["way"] == "repacked, then merged" and "AVX512-BF16 only" in skipped["note"]
     assert [key for key, value in skipped.items() if value is not None] == ["way", "note"]
@@ -115,7 +116,7 @@ def test_comparing_needs_an_adapter_and_answers(model, tiny_llama, batch):
 def test_survival_against_the_labs_own_nf4(model, scale):
     """Codes do not depend on double quantization: they come from the exact absmax."""
     layer = model.get_base_model().get_submodule(LAYER)
-    weight = merging.unmerged(model, torch.float32).get_submodule(LAYER).base_layer.weight.detach()
+    weight = unmerged(model, torch.float32).get_submodule(LAYER).base_layer.weight.detach()
     delta = scale * 3 * (layer.lora_B["default"].weight @ layer.lora_A["default"].weight).detach()  # alpha 12, rank 4
     old, new = layer.base_layer.weight.data.flatten(), quantize_4bit(weight + delta, 64, "nf4").packed.flatten()
     changed = ((old >> 4 != new >> 4).sum() + (old & 15 != new & 15).sum()).item()
@@ -123,7 +124,7 @@ def test_survival_against_the_labs_own_nf4(model, scale):
     assert found.layer == LAYER and found.codes == 64 * 128
     assert found.changed == pytest.approx(changed / found.codes)
     assert found.relative_size == pytest.approx((delta.norm() / weight.norm()).item(), rel=1e-5)
-    arrived = merging.into_four_bits(model).get_submodule(LAYER) if scale == 1 else None
+    arrived = places.into_four_bits(model).get_submodule(LAYER) if scale == 1 else None
     if arrived is not None:
         from lab_utils.finetune.fourbit import dequantize
 

@@ -8,20 +8,16 @@ import torch
 from merge_models import IDS, adapt, error, everything, four_bit, logits, same
 
 from lab_utils.errors import LabError
-from lab_utils.merging import places as merging
+from lab_utils.merging import checked, places
+from lab_utils.merging.checked import ROUNDING_FACTOR, distance, merge, rounding, unmerged
 from lab_utils.merging.places import (
-    ROUNDING_FACTOR,
     can_repack,
     dequantized_copy,
-    distance,
     into_dequantized,
     into_four_bits,
     into_original,
     is_repacked,
-    merge,
     repacked,
-    rounding,
-    unmerged,
 )
 
 
@@ -207,7 +203,7 @@ def test_a_merge_that_went_wrong_anywhere_does_not_pass(tiny_nf4, monkeypatch, p
         at.weight.data *= 1.001
         return merged
 
-    monkeypatch.setattr(merging, "into_dequantized", wrong)
+    monkeypatch.setattr(checked, "into_dequantized", wrong)
     with pytest.raises(LabError, match="Not merged: the merged model's logits"):
         merge(model, IDS)
 
@@ -277,7 +273,7 @@ def test_an_unguarded_model_is_not_repacked_by_looking_at_it(tiny_llama):
 
 
 def test_where_nothing_repacks_the_trap_says_so(tiny_nf4, tiny_llama, monkeypatch):
-    monkeypatch.setattr(merging, "can_repack", lambda: False)
+    monkeypatch.setattr(places, "can_repack", lambda: False)
     with pytest.raises(LabError, match="no AVX512-BF16"):
         repacked(adapt(tiny_nf4))
     with pytest.raises(LabError, match="no 4-bit layers"):
@@ -328,6 +324,6 @@ def test_what_cannot_be_merged_is_named(tiny_llama):
 def test_padding_is_left_out_of_the_probe(tiny_llama):
     model, mask = tiny_llama(), torch.ones_like(IDS)
     mask[1, 8:] = 0
-    found = merging.logits(model, {"input_ids": IDS, "attention_mask": mask})
+    found = checked.logits(model, {"input_ids": IDS, "attention_mask": mask})
     assert found.shape == (20, 61)
     assert torch.allclose(found[12:], logits(model, IDS[1:, :8])[0], atol=1e-5)

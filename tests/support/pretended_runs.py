@@ -114,7 +114,7 @@ def merges():
 def exported():
     """A merged model's folder and GGUF file, and the logits that come back."""
     from lab_utils.merging import export_gguf, export_merged, merge
-    from lab_utils.merging.places import distance
+    from lab_utils.merging.checked import distance
     from lab_utils.models import load_base
 
     model, tokenizer = adapted()

@@ -17,8 +17,9 @@ from lab_utils.device import Device
 from lab_utils.errors import LabError
 from lab_utils.finetune import Recipe, attach_adapter, finetune, speed_up
 from lab_utils.finetune.conversation import end_of_turn, padding_token, render
+from lab_utils.merging.checked import distance
 from lab_utils.merging.export import export_gguf, export_merged
-from lab_utils.merging.places import distance, into_dequantized, into_original
+from lab_utils.merging.places import into_dequantized, into_original
 from lab_utils.models import load_base, load_tokenizer, name_of
 from lab_utils.models.catalogue import float16_warning
 from lab_utils.models.chat_template import give_template
