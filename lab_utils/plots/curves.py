@@ -27,7 +27,7 @@ def lines(
     return figure
 
 
-def spread(named: dict, xlabel: str, limit: float):
+def histograms(named: dict, xlabel: str, limit: float):
     """Figure of outlined histograms with the same 80 bins from -limit to limit, one a set of values.
 
     Parameters

@@ -131,7 +131,7 @@ def test_moved_counts_what_is_true():
 def test_lines_and_spread_draw_what_they_are_given():
     axes = plots.lines({"one": ([1, 2], [3, 4]), "two": ([1, 2], [5, 6])}, "x", "y", logx=True).axes[0]
     assert [list(line.get_ydata()) for line in axes.lines] == [[3, 4], [5, 6]] and axes.get_xscale() == "log"
-    steps = plots.spread({"values": torch.tensor([0.1, 0.1, -0.3])}, "x", limit=1.0).axes[0].patches[0]
+    steps = plots.histograms({"values": torch.tensor([0.1, 0.1, -0.3])}, "x", limit=1.0).axes[0].patches[0]
     assert steps.get_xy()[:, 1].max() == pytest.approx(2 / 3 / 0.025)  # two of three values in a bin of 2/80
 
 

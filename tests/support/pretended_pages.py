@@ -200,7 +200,7 @@ def explorers_on_the_card() -> dict:
         "rank": lambda w: RankExplorer({"w": w}), "code": lambda w: CodeExplorer({"w": w}),
         "quantizer": lambda w: QuantizerExplorer({"w": w}), "merge": lambda w: MergeExplorer(w, w, rank=2),
         "lora": lambda w: LoraExplorer(w, [(w[:2], w[:, :2])], alpha=2),
-        "matrices": lambda w: plots.matrices({"w": w}), "spread": lambda w: plots.spread({"w": w}, "w", 1.0),
+        "matrices": lambda w: plots.matrices({"w": w}), "histograms": lambda w: plots.histograms({"w": w}, "w", 1.0),
     }  # fmt: skip
     failed = []
     for name, make in makers.items():
