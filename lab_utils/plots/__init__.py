@@ -17,8 +17,8 @@ from .validation import validation_curves
 
 __all__ = [
     "BLUE", "GREEN", "GREY", "ORANGE", "approximations", "before_after", "capacity", "code_use", "compare_losses",
-    "dots", "draw_loss", "fits", "grid", "histograms", "layer_to_scale", "lengths", "lines", "loss_curve", "many_machines",
-    "matrices", "memory_bars", "merge_survival", "moved", "new_figure", "parameter_bars", "picture_rows", "png",
-    "rounding", "shares_by_size", "smooth", "stacked_gigabytes", "strips", "style_axes",
+    "dots", "draw_loss", "fits", "grid", "histograms", "layer_to_scale", "lengths", "lines", "loss_curve",
+    "many_machines", "matrices", "memory_bars", "merge_survival", "moved", "new_figure", "parameter_bars",
+    "picture_rows", "png", "rounding", "shares_by_size", "smooth", "stacked_gigabytes", "strips", "style_axes",
     "sweep_points", "target_and_yours", "timeline", "validation_curves", "variant_update", "with_errors",
 ]  # fmt: skip
