@@ -1,0 +1,20 @@
+"""Training by preference (DPO) and by reward (GRPO): pure losses, equal to TRL's, and the trainers above them.
+
+The reference model is the same model with its adapter switched off, or set back to how it began: see `reference`.
+"""
+
+from .dpo import Preferred, dpo_loss
+from .grpo import group_advantages, grpo_loss, token_distances, token_losses, token_weights
+from .logprobs import adapter_state, answer_logprobs, answer_mask, reference, sequence_logprobs, token_logprobs
+from .pairs import MISTAKES, booking_pairs, near_miss
+from .recipes import PreferenceRecipe, RewardRecipe
+from .rewards import REWARDS, rewarder
+from .run import prefer, reward
+from .sampling import sample_groups
+
+__all__ = [
+    "MISTAKES", "REWARDS", "PreferenceRecipe", "Preferred", "RewardRecipe", "adapter_state", "answer_logprobs",
+    "answer_mask", "booking_pairs", "dpo_loss", "group_advantages", "grpo_loss", "near_miss", "prefer", "reference",
+    "reward", "rewarder", "sample_groups", "sequence_logprobs", "token_distances", "token_logprobs", "token_losses",
+    "token_weights",
+]  # fmt: skip
