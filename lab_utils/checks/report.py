@@ -23,25 +23,40 @@ RIGHT = {
     "inputs": "It leaves its inputs as they were.",
 }
 LEAST_SHOWN, MOST_SHOWN = 12, 60  # size of a worked example: one number says little, a hundred are not read
+THEMES = ('[data-jp-theme-light="false"]', "html[theme=dark]", ".vscode-dark")  # dark: JupyterLab, Colab, VS Code
 MARKS = {"right": "✓", "wrong": "✗", "open": "○"}
+# JupyterLab's own colours where it defines them, so that a card follows any theme; else ours, for light and for dark.
 STYLE = """<style>
-.lab-check.lab-check {font: 16px/1.5 system-ui, sans-serif; background: #fff; color: #1f2937; max-width: 900px;
-  padding: 14px 18px; border: 1px solid #9ca3af; border-left: 8px solid #4b5563; border-radius: 6px}
-.lab-check.lab-check-right {border-left-color: #1d7a46}
-.lab-check.lab-check-wrong {border-left-color: #b45309}
-.lab-check p, .lab-check ul, .lab-check div {color: inherit; font-size: 16px; margin: 6px 0}
-.lab-check p.lab-verdict {font-size: 18px; font-weight: 700; margin: 0 0 8px}
+.lab-check {--lab-back: var(--jp-layout-color1, #fff); --lab-soft: var(--jp-layout-color2, #f3f4f6);
+  --lab-text: var(--jp-content-font-color1, #1f2937); --lab-edge: var(--jp-border-color1, #c3c9d1);
+  --lab-link: var(--jp-content-link-color, #0b4f8a); --lab-right: #14602f; --lab-wrong: #a03c06; --lab-open: #4b5563;
+  --lab-named: #fef3c7; --lab-on-named: #451a03}
+DARK {--lab-back: var(--jp-layout-color1, #1b1f24); --lab-soft: var(--jp-layout-color2, #2a3038);
+  --lab-text: var(--jp-content-font-color1, #f3f4f6); --lab-edge: var(--jp-border-color1, #5b6470);
+  --lab-link: var(--jp-content-link-color, #8cc4f8); --lab-right: #7ddb9c; --lab-wrong: #ffb080; --lab-open: #b6bfca;
+  --lab-named: #43320d; --lab-on-named: #fdeec4}
+.lab-check.lab-check {--lab-kind: var(--lab-open); font: 16px/1.55 system-ui, "Segoe UI", Roboto, sans-serif;
+  background: var(--lab-back); color: var(--lab-text); max-width: 900px; box-sizing: border-box; padding: 16px 20px;
+  border: 1px solid var(--lab-edge); border-left: 6px solid var(--lab-kind); border-radius: 10px}
+.lab-check.lab-check-right {--lab-kind: var(--lab-right)}
+.lab-check.lab-check-wrong {--lab-kind: var(--lab-wrong)}
+.lab-check p, .lab-check ul, .lab-check div {color: inherit; font-size: 16px; margin: 8px 0}
+.lab-check p.lab-verdict {font-size: 18px; font-weight: 700; margin: 0 0 10px}
+.lab-check .lab-verdict .lab-mark {color: var(--lab-kind)}
 .lab-check ul.lab-lines {list-style: none; padding: 0}
-.lab-check ul.lab-lines li {padding-left: 1.6em; text-indent: -1.6em}
+.lab-check ul.lab-lines li {padding-left: 1.6em; text-indent: -1.6em; margin: 2px 0}
 .lab-check b.lab-mark {display: inline-block; width: 1.6em; text-indent: 0}
-.lab-check .lab-right {color: #14602f} .lab-check .lab-wrong {color: #a03c06}
-.lab-check p.lab-mistake {background: #fef3c7; color: #451a03; padding: 8px 12px; border-radius: 4px}
-.lab-check.lab-check pre, .lab-check.lab-check code {font: 15px/1.45 ui-monospace, Menlo, Consolas, monospace;
-  background: #f3f4f6; color: #111827; padding: 1px 4px; border-radius: 3px}
-.lab-check.lab-check pre {padding: 8px 12px; margin: 4px 0; overflow-x: auto; white-space: pre}
-.lab-check details {margin: 6px 0} .lab-check summary {cursor: pointer; color: #0b4f8a; font-size: 16px}
-.lab-check img {max-width: 100%; height: auto; background: #fff}
-</style>"""
+.lab-check .lab-right {color: var(--lab-right)} .lab-check .lab-wrong {color: var(--lab-wrong)}
+.lab-check p.lab-mistake {background: var(--lab-named); color: var(--lab-on-named); padding: 10px 14px;
+  border-radius: 8px}
+.lab-check.lab-check pre, .lab-check.lab-check code {font: 15px/1.5 ui-monospace, Menlo, Consolas, monospace;
+  background: var(--lab-soft); color: var(--lab-text); padding: 1px 4px; border-radius: 4px}
+.lab-check.lab-check pre {padding: 10px 14px; margin: 6px 0; border-radius: 8px; overflow-x: auto; white-space: pre}
+.lab-check details {margin: 8px 0}
+.lab-check summary {cursor: pointer; color: var(--lab-link); font-size: 16px; width: fit-content}
+.lab-check img {max-width: 100%; height: auto}
+DARK .lab-figure {mix-blend-mode: lighten}
+</style>""".replace("DARK", f":is({', '.join(THEMES)}) .lab-check")
 
 
 @dataclass
@@ -100,7 +115,8 @@ class Report:
     def html(self) -> str:
         """The report as HTML; hints and solution are folded."""
         e = html.escape
-        parts = [f'<p class="lab-verdict">{MARKS[self.status]} {e(self.verdict)}</p>']
+        mark = f'<b class="lab-mark">{MARKS[self.status]}</b>'
+        parts = [f'<p class="lab-verdict">{mark}{e(self.verdict)}</p>']
         if self.lines:
             items = "".join(
                 f'<li><b class="lab-mark lab-{status}">{MARKS[status]}</b>{e(text)}</li>' for status, text in self.lines
@@ -118,7 +134,8 @@ class Report:
             parts.append(f"<pre>{e(self.code)}</pre>")
         if self.picture:
             source = base64.b64encode(self.picture).decode()
-            parts.append(f'<img src="data:image/png;base64,{source}" alt="{e(self.alt, quote=True)}">')
+            image = f'<img class="lab-figure" src="data:image/png;base64,{source}" alt="{e(self.alt, quote=True)}">'
+            parts.append(plots.style.DARK + image)
         if self.note:
             parts.append(f"<p>{e(self.note)}</p>")
         for summary, kind, body in self.folded:

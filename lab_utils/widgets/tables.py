@@ -16,6 +16,7 @@ DARK {--lab-back: #1b1f24; --lab-text: #f3f4f6; --lab-edge: #5b6470; --lab-head:
 .lab-answers.lab-answers tr :is(th, td) {border: 1px solid var(--lab-edge); padding: 6px 10px; text-align: left;
   vertical-align: top; max-width: 460px; background: var(--lab-back); color: var(--lab-text)}
 .lab-answers.lab-answers tr th {background: var(--lab-head)}
+.lab-answers.lab-answers caption {text-align: left; padding: 0 0 8px; font-size: 17px; font-weight: 650; color: inherit}
 .lab-answers.lab-answers tr td.right {background: var(--lab-right)}
 .lab-answers.lab-answers tr td.wrong {background: var(--lab-wrong)}
 .lab-answers.lab-answers.lab-answers tr code {font-size: 14px; background: none; color: inherit; white-space: pre-wrap;
@@ -79,14 +80,29 @@ def shares_table(columns: dict[str, Measured]):
 
 
 def report_table(rows: list[dict]):
-    """A machine report as a table: what, found, verdict, advice (see `lab_utils.models.capabilities.report`)."""
+    """A machine report as a table: verdict, what, found, advice (see `lab_utils.models.capabilities.report`).
+
+    Its caption names what is to be fixed, if anything is; what the advice has in backticks is shown as code.
+    """
     from IPython.display import HTML
 
-    head = "".join(f"<th>{name}</th>" for name in ("what", "found here", "", "what to do"))
+    head = "".join(f"<th>{name}</th>" for name in ("", "what", "found here", "what to do"))
     lines = []
     for row in rows:
-        kind, mark = ("right", "✓") if row["ok"] else ("wrong", "!")
-        cells = f"<td>{html.escape(row['what'])}</td><td>{html.escape(row['found'])}</td>"
-        cells += f'<td class="{kind}">{mark}</td><td>{html.escape(row["advice"])}</td>'
+        kind, mark, word = ("right", "✓", "fine") if row["ok"] else ("wrong", "!", "to fix")
+        cells = f'<td class="{kind}" aria-label="{word}">{mark}</td>'
+        cells += "".join(f"<td>{_with_code(row[part])}</td>" for part in ("what", "found", "advice"))
         lines.append(f"<tr>{cells}</tr>")
-    return HTML(f'{STYLE}<table class="lab-answers"><tr>{head}</tr>{"".join(lines)}</table>')
+    wrong = ", ".join(row["what"] for row in rows if not row["ok"])
+    caption = f"To fix: {html.escape(wrong)}." if wrong else "Everything the course needs is here."
+    return HTML(
+        f'{STYLE}<table class="lab-answers"><caption>{caption}</caption><tr>{head}</tr>{"".join(lines)}</table>'
+    )
+
+
+def _with_code(text: str) -> str:
+    """Text as HTML, with what is in backticks as code."""
+    parts = html.escape(text).split("`")
+    if len(parts) % 2 == 0:  # a backtick without its partner is a backtick
+        parts[-2:] = ["`".join(parts[-2:])]
+    return "".join(f"<code>{part}</code>" if at % 2 else part for at, part in enumerate(parts))

@@ -6,12 +6,14 @@ import re
 
 import pytest
 from chat_tokenizers import FAMILIES, family
+from contrast import brightness, contrast
 
 from lab_utils.errors import LabError
 from lab_utils.evaluate import grade
 from lab_utils.finetune.supervision import encode
 from lab_utils.scores import measure
 from lab_utils.tasks.registry import TASKS
+from lab_utils.widgets.before_after import before_after
 from lab_utils.widgets.label_microscope import label_microscope, picture, tokens_html
 from lab_utils.widgets.live_loss import LiveLoss
 from lab_utils.widgets.tables import answers_table, report_table, shares_table
@@ -130,19 +132,11 @@ def test_shares_table_has_counts_out_of_n_and_wilsons_intervals():
     assert "&lt;before&gt;" in page and page.count("<tr>") == 1 + 2 + len(TASKS["bookings"].fields)
 
 
-def brightness(color):
-    """Relative luminance of "#rgb" or "#rrggbb" (WCAG 2.2)."""
-    digits = color.lstrip("#")
-    digits = digits if len(digits) == 6 else "".join(2 * one for one in digits)
-    parts = [int(digits[place : place + 2], 16) / 255 for place in (0, 2, 4)]
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
 CONTRASTS = {  # sheet -> pairs of what is written and what it is written on
     "tables": ("text back", "text head", "text right", "text wrong"),
     "label_microscope": ("text back", "dim read", "#fff learned", "hidden back"),
     "try_it": ("text back",),
+    "before_after": ("text back", "text soft", "faint back", "faint soft", "accent back"),
 }
 
 
@@ -155,13 +149,30 @@ def test_tables_and_tokens_are_readable_in_the_light_and_in_the_dark(name, pairs
     assert brightness(light["back"]) > 0.9 and brightness(dark["back"]) < 0.05  # no white slab in the dark
     for colors in (light, dark):
         for pair in pairs:
-            one, other = sorted(brightness(colors.get(part, part)) for part in pair.split())
-            assert (other + 0.05) / (one + 0.05) >= 4.5, pair
+            assert contrast(*(colors.get(part, part) for part in pair.split())) >= 4.5, pair
 
 
 def test_report_table_shows_advice():
     rows = [{"what": "disk", "found": "full", "ok": False, "advice": "tidy <up>"}]
-    assert "tidy &lt;up&gt;" in report_table(rows).data
+    text = report_table(rows).data
+    assert "tidy &lt;up&gt;" in text and "<caption>To fix: disk.</caption>" in text
+
+
+@pytest.mark.parametrize("advice, shown", [
+    ("run `make lab` or `pip <x>`.", "run <code>make lab</code> or <code>pip &lt;x&gt;</code>."),
+    ("a ` alone", "a ` alone"), ("`a` b ` c", "<code>a</code> b ` c"), ("``", "<code></code>"), ("", ""),
+])  # fmt: skip
+def test_what_is_in_backticks_is_code_in_a_report(advice, shown):
+    text = report_table([{"what": "disk", "found": "", "ok": True, "advice": advice}]).data
+    assert text.endswith(f"<td>{shown}</td></tr></table>")
+    assert "<caption>Everything the course needs is here.</caption>" in text
+
+
+def test_before_and_after_are_read_in_order_and_hold_nothing_of_the_models_html():
+    page = before_after("Ann & <b>Bo</b>", " x<y ", '{"a":1,"b":2}', names=("then", "now")).data.split("</style>")[1]
+    assert re.findall(r"<p class=.[^>]*>(.*?)</p>", page) == [
+        "message", "Ann &amp; &lt;b&gt;Bo&lt;/b&gt;", "then", "x&lt;y", "now", "{&quot;a&quot;:1,<wbr>&quot;b&quot;:2}",
+    ]  # fmt: skip
 
 
 def test_try_it_asks_both_and_survives_an_error():

@@ -8,9 +8,11 @@ import time
 
 import pytest
 import torch
+from contrast import brightness, contrast
 
 from lab_utils import checks
 from lab_utils.checks import engine
+from lab_utils.checks.report import STYLE
 from lab_utils.plots import target_and_yours
 
 EXERCISES = checks.EXERCISES
@@ -275,7 +277,25 @@ def test_the_html_stands_by_itself(name, kind):
         assert image["alt"] in report.text
         assert ("nothing to show yet" in image["alt"]) == (kind != "right"), image["alt"]
     sizes = re.findall(r"font(?:-size)?: (\d+)px", report.html)
-    assert len(sizes) >= 4 and min(map(int, sizes)) >= 15 and "background: #fff; color: #1f2937" in report.html
+    assert len(sizes) >= 4 and min(map(int, sizes)) >= 15
+
+
+JUPYTERLAB = ({"back": "#fff", "soft": "#eee"}, {"back": "#212121", "soft": "#424242"})  # its themes, light and dark
+INK = ("text back", "text soft", "link back", "right back", "wrong back", "open back", "on-named named")
+
+
+def test_a_card_is_readable_in_the_light_and_in_the_dark():
+    """With its own colours, and with those of JupyterLab's themes below them."""
+    blocks = re.findall(r"\{([^}]+)\}", STYLE)
+    found = [dict(re.findall(r"--lab-([\w-]+): (?:var\(--jp-[\w-]+, )?(#\w+)", block)) for block in blocks]
+    light, dark = [block for block in found if block]
+    assert light.keys() == dark.keys() and ':is([data-jp-theme-light="false"]' in STYLE
+    assert brightness(light["back"]) > 0.9 and brightness(dark["back"]) < 0.05  # no white slab in the dark
+    for own, theme in zip((light, dark), JUPYTERLAB, strict=True):
+        for colors in (own, {**own, **theme}):
+            for pair in INK:
+                assert contrast(*(colors[part] for part in pair.split())) >= 4.5, pair
+    assert not re.search(r"(?<!-)(?:background|color): #", STYLE)  # every colour has its two
 
 
 def test_target_and_yours_draws_both():
