@@ -20,6 +20,7 @@ from .exercises import p08_labels as labels
 from .exercises import p08_training as answer_training
 from .exercises import p09_choosing as choosing
 from .exercises import p09_fair_comparisons as fair_comparisons
+from .exercises import p09_pareto as pareto
 from .exercises import p09_seeds as seeds
 from .exercises import p10_combining as combining
 from .exercises import p10_merged_precision as merged_precision
@@ -40,7 +41,7 @@ from .surroundings import standard
 
 MODULES = (
     rank_one, counting, from_scratch, rank_and_alpha, quantization, scales, four_bits, packing, weight_sizes,
-    memory_budget, labels, answer_training, answer_fields, share_intervals, seeds, choosing, fair_comparisons,
+    memory_budget, labels, answer_training, answer_fields, share_intervals, seeds, choosing, pareto, fair_comparisons,
     combining, mixed_batches, merged_precision, taken_apart, vera, variant_steps, pictures, beyond_text, many_machines,
     turns, splits, lead, training_curves,
 )  # fmt: skip

@@ -1,10 +1,8 @@
-"""Exercises of page 09: choose a setting from a table, by quality and by cost."""
+"""Exercise of page 09: choose a rank from a table."""
 
 import statistics
 
-import torch
 from hypothesis import strategies as st
-from torch import Tensor
 
 from ..exercise import Exercise, Mistake
 from .p09_seeds import deviation
@@ -35,25 +33,6 @@ def smallest_good_rank(rows: list[dict]) -> int:
     return min(rank for rank, mean in means.items() if mean <= limit)
 
 
-def pareto_front_spec(parameters: Tensor, loss: Tensor) -> Tensor:
-    """A setting is on the front unless some other is as good in both numbers, and better in one."""
-    front = []
-    for n in range(len(loss)):
-        beaten = False
-        for other in range(len(loss)):
-            as_good = parameters[other] <= parameters[n] and loss[other] <= loss[n]
-            better = parameters[other] < parameters[n] or loss[other] < loss[n]
-            beaten = beaten or bool(as_good and better)
-        front.append(not beaten)
-    return torch.tensor(front)
-
-
-def pareto_front(parameters: Tensor, loss: Tensor) -> Tensor:
-    as_good = (parameters[:, None] <= parameters) & (loss[:, None] <= loss)  # [other, this]
-    better = (parameters[:, None] < parameters) | (loss[:, None] < loss)
-    return ~(as_good & better).any(dim=0)
-
-
 def _by_rank(rows: list[dict], column: str = "validation_loss", spread=deviation) -> tuple[dict, dict]:
     """Mean and standard error of each rank's losses, by rank."""
     losses: dict[int, list[float]] = {}
@@ -77,36 +56,6 @@ def _rule(limit=lambda mean, error: mean + error, pick=min, better=min, **how):
 def _own_error(rows):
     means, errors = _by_rank(rows)
     return min(rank for rank, mean in means.items() if mean - errors[rank] <= min(means.values()))
-
-
-def _front(beats, axis: int = 0):
-    """pareto_front with another sense of "beats", from how two settings compare: [other, this] each."""
-
-    def wrong(parameters, loss):
-        less, same = (
-            [operator(values[:, None], values) for values in (parameters, loss)] for operator in (torch.lt, torch.eq)
-        )
-        return ~beats(*less, *same).any(dim=axis)
-
-    return wrong
-
-
-def _dominates(cheaper, better, same_cost, same_loss):
-    return (cheaper | same_cost) & (better | same_loss) & (cheaper | better)
-
-
-@st.composite
-def _settings(draw):
-    """Parameters and loss of 1 to 6 settings, with ties in one or in both."""
-    pairs = draw(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4)), min_size=1, max_size=6))
-    dtype = draw(st.sampled_from([torch.float32, torch.float64]))
-    parameters, loss = torch.tensor(pairs).T
-    return 1000 * parameters, loss.to(dtype) / 10
-
-
-def _no_like(parameters, loss):
-    beats = (parameters[:, None] <= parameters) & (loss[:, None] <= loss)
-    return ~(beats & ~torch.eye(len(loss), dtype=torch.bool)).any(dim=0)
 
 
 @st.composite
@@ -204,72 +153,5 @@ EXERCISES = (
             "limit = the lowest mean + its standard error (n - 1, √n); then the smallest rank with a mean up to limit.",
         ),
         reward="This is the one-standard-error rule. It says what to ship when seeds differ more than settings do.",
-    ),
-    Exercise(
-        name="pareto_front", page=9, title="Settings that nothing beats",
-        spec=pareto_front_spec, solution=pareto_front, inputs=_settings(), picture=lambda front: front.double(),
-        demo=(torch.tensor([58, 115, 230, 461, 461, 922, 2442]) * 1000,
-              torch.tensor([0.41, 0.36, 0.36, 0.30, 0.33, 0.31, 0.27])),
-        mistakes=(
-            Mistake(
-                "ties taken as no defeat",
-                "A setting with the same loss and fewer parameters beats this one, and so does one with as many "
-                "parameters and a lower loss: as good in both and better in one is enough.",
-                wrong=(
-                    _front(lambda cheaper, better, even, level: cheaper & better),
-                    _front(lambda cheaper, better, even, level: (cheaper | even) & better),
-                    _front(lambda cheaper, better, even, level: cheaper & (better | level)),
-                ),
-            ),
-            Mistake(
-                "beaten by itself, or by its like",
-                "Every setting is as good as itself. To beat, the other must be better in at least one number.",
-                wrong=(_front(lambda cheaper, better, even, level: (cheaper | even) & (better | level)), _no_like),
-            ),
-            Mistake(
-                "one better number taken as a defeat",
-                "Fewer parameters with a higher loss is another choice, no better one. It must be as good in both.",
-                wrong=(
-                    _front(lambda cheaper, better, even, level: cheaper | better),
-                    lambda parameters, loss: (parameters == parameters.min()) & (loss == loss.min()),
-                ),
-            ),
-            Mistake(
-                "the beaten ones",
-                "True is for settings on the front: those that no other beats.",
-                wrong=(lambda parameters, loss: ~pareto_front(parameters, loss),),
-            ),
-            Mistake(
-                "who beats nobody",
-                "The question is not whether this one beats another, but whether another beats it: mind the axis.",
-                wrong=(_front(_dominates, axis=1),),
-            ),
-            Mistake(
-                "a high loss taken as good",
-                "A lower loss is better.",
-                wrong=(lambda parameters, loss: pareto_front(parameters, -loss),),
-            ),
-            Mistake(
-                "many parameters taken as good",
-                "Parameters are the cost here: fewer are better.",
-                wrong=(lambda parameters, loss: pareto_front(-parameters, loss),),
-            ),
-            Mistake(
-                "only the best in one number",
-                "The cheapest and the best are on the front, and others may lie between them.",
-                wrong=(
-                    lambda parameters, loss: loss == loss.min(),
-                    lambda parameters, loss: parameters == parameters.min(),
-                    lambda parameters, loss: (loss == loss.min()) | (parameters == parameters.min()),
-                ),
-            ),
-        ),
-        hints=(
-            "When would nobody choose a setting, whatever parameters and quality are worth to them?",
-            "Compare each with every other. It is beaten if the other is as good in both numbers and better in one.",
-            "(p[:, None] <= p) & (l[:, None] <= l) & ((p[:, None] < p) | (l[:, None] < l)) says which beats which; "
-            "on the front are those whose column has no True.",
-        ),
-        reward="Whatever you pay for a parameter, your choice lies on this front. All else is dearer or worse.",
     ),
 )  # fmt: skip

@@ -46,6 +46,15 @@ def _ranks(divide=lambda budget, each: budget // each, each=lambda o, i: o + i, 
     return wrong
 
 
+def _capped(cap, keep=min):
+    """rank_for_budget with a cap of its own, from (out, in) of all matrices."""
+
+    def wrong(shapes, n_layers, budget):
+        return keep(budget // (n_layers * sum(map(sum, shapes.values()))), cap(list(shapes.values())))
+
+    return wrong
+
+
 def _one_matrix(choose):
     """The budget spent on one of the matrices only."""
 
@@ -121,7 +130,28 @@ EXERCISES = (
             Mistake(
                 "a rank larger than a matrix has",
                 "No matrix has more directions than its shorter side. The shortest side of all is the limit.",
-                wrong=(_ranks(side=None), _ranks(side=max)),
+                wrong=(_ranks(side=None),),
+            ),
+            Mistake(
+                "a longer side as the cap",
+                "B has as many rows as `out`, A as many columns as `in`, and the smaller of the two is the most "
+                "directions that matrix has. The least of these over all matrices is the cap: min twice, no max.",
+                wrong=(
+                    _ranks(side=max), _capped(lambda all: max(map(min, all))), _capped(lambda all: min(map(max, all))),
+                ),
+            ),
+            Mistake(
+                "one side, or one matrix, as the cap",
+                "Both sides of every matrix are limits: the shortest of all sides is the cap.",
+                wrong=(
+                    _capped(lambda all: min(o for o, _ in all)), _capped(lambda all: min(i for _, i in all)),
+                    _capped(lambda all: min(all[0])), _capped(lambda all: min(all[-1])),
+                ),
+            ),
+            Mistake(
+                "the larger of budget and cap",
+                "Both must hold, what the budget pays for and what the matrices can have: take the smaller.",
+                wrong=(_capped(lambda all: min(map(min, all)), keep=max),),
             ),
             Mistake(
                 "a fraction",

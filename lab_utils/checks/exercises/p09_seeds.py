@@ -74,7 +74,21 @@ HALVES = {  # wrong half widths of paired_interval
     "of one": lambda first, second, t: t * (first - second).std(),
     "no t": lambda first, second, t: _error(first - second),
     "whole": lambda first, second, t: t * _error(first - second) / 2,
+    "variance": lambda first, second, t: t * (first - second).var() / len(first),
+    "over n": lambda first, second, t: t * _spread(1, 1)(first - second),
 }
+SINGLE = [  # half widths that hold single differences, not their mean
+    lambda first, second, t: 1.96 * (first - second).std(),
+    lambda first, second, t: 1.96 * (first - second).std(correction=0),
+    lambda first, second, t: 2 * (first - second).std(),
+    lambda first, second, t: (first - second).std(),
+]
+OF_THREE = [  # half widths that are right for three seeds alone
+    lambda first, second, t: t * (first - second).std() / 3**0.5,
+    lambda first, second, t: STUDENT[3] * _error(first - second),
+    lambda first, second, t: STUDENT[3] * (first - second).std() / 3**0.5,
+    lambda first, second, t: 1.96 * (first - second).std() / 3**0.5,
+]
 
 
 @st.composite
@@ -131,6 +145,11 @@ EXERCISES = (
                 wrong=(_spread(1, 1), _spread(0, 1)),
             ),
             Mistake(
+                "√3 for any number of seeds",
+                "Three seeds is this example. Divide by the root of how many scores there are: len(scores).",
+                wrong=(lambda s: s.std().item() / 3**0.5, lambda s: s.std(correction=0).item() / 3**0.5),
+            ),
+            Mistake(
                 "the root forgotten",
                 "A variance is in squared units. Take its root.",
                 wrong=(lambda s: s.var().item(), lambda s: s.var().item() / len(s), lambda s: _spread(0, 0)(s) ** 2),
@@ -181,6 +200,27 @@ EXERCISES = (
                 "the spread of one difference",
                 "You want to know how sure the mean difference is: divide the standard deviation by √n.",
                 wrong=(_paired(HALVES["of one"]),),
+            ),
+            Mistake(
+                "an interval of single differences",
+                "Most single differences lie that far apart, but the mean of n is surer than one: t times the standard "
+                "deviation over √n.",
+                wrong=(*map(_paired, SINGLE), lambda a, b, t: ((b - a).min().item(), (b - a).max().item())),
+            ),
+            Mistake(
+                "right for three seeds only",
+                "The number of seeds is len(first), and t comes with the call. √3 and 4.303 fit the example alone.",
+                wrong=tuple(map(_paired, OF_THREE)),
+            ),
+            Mistake(
+                "divided by n instead of √n",
+                "Variances are divided by n, standard deviations by √n.",
+                wrong=(_paired(HALVES["over n"]),),
+            ),
+            Mistake(
+                "the root forgotten",
+                "A variance is in squared units. Take its root before you multiply by t.",
+                wrong=(_paired(HALVES["variance"]), _paired(lambda a, b, t: t * (a - b).var())),
             ),
             Mistake(
                 "t forgotten",

@@ -67,18 +67,30 @@ def budget(cost, round_down=math.floor, cap=True):
     return wrong
 
 
+def skyline(parameters, loss):
+    """One sort by parameters, then only what is lower than everything before."""
+    front, lowest = torch.zeros(len(loss), dtype=torch.bool), float("inf")
+    for place in torch.argsort(parameters, stable=True):
+        if loss[place] < lowest:
+            front[place], lowest = True, loss[place]
+    return front
+
+
 LEARNERS = {
     "standard_error": [
         ("n instead of n − 1", numpys_std),
         ("the spread of one run", lambda scores: statistics.stdev(scores.tolist())),
         ("divided by n instead of √n", lambda scores: torch.std(scores) / len(scores)),
         ("the root forgotten", lambda scores: statistics.variance(scores.tolist()) / len(scores)),
+        ("√3 for any number of seeds", lambda scores: statistics.stdev(scores.tolist()) / math.sqrt(3)),
     ],
     "paired_interval": [
         ("1.96 instead of t", interval(lambda a, b, t: 1.96 * standard_error(a - b))),
         ("not paired", interval(lambda a, b, t: t * math.hypot(standard_error(a), standard_error(b)))),
         ("n instead of n − 1", interval(lambda a, b, t: t * np.std(a - b) / math.sqrt(len(a)))),
         ("the spread of one difference", interval(lambda a, b, t: t * np.std(a - b, ddof=1))),
+        ("an interval of single differences", interval(lambda a, b, t: 1.96 * np.std(b - a, ddof=1))),
+        ("right for three seeds only", interval(lambda a, b, t: t * np.std(b - a, ddof=1) / math.sqrt(3))),
         ("t forgotten", interval(lambda a, b, t: standard_error(a - b))),
         (
             "first minus second",
@@ -103,6 +115,7 @@ LEARNERS = {
             "who beats nobody",
             front(lambda *both: both[:2] != both[2:] and both[2] <= both[0] and both[3] <= both[1]),
         ),
+        ("sorted and swept, ties missed", skyline),
         ("only the best in one number", lambda parameters, loss: torch.isclose(loss, loss.min())),
     ],
     "rank_for_budget": [
@@ -111,6 +124,12 @@ LEARNERS = {
         ("one of the two factors only", budget(lambda o, i, n: n * i)),
         ("rounded up", budget(lambda o, i, n: n * (o + i), round_down=math.ceil)),
         ("a rank larger than a matrix has", budget(lambda o, i, n: n * o + n * i, cap=False)),
+        (
+            "a longer side as the cap",
+            lambda shapes, n, most: min(
+                most // sum(n * (o + i) for o, i in shapes.values()), max(map(max, shapes.values()))
+            ),
+        ),
         ("a fraction", budget(lambda o, i, n: n * (o + i), round_down=float)),
     ],
     "traded_learning_rates": [
