@@ -46,7 +46,7 @@ def reply(answers: Answers, message: str, adapters: Sequence[str | None]) -> dic
     return {"message": message, "replies": [] if error else replies, "seconds": seconds, "error": error}
 
 
-def answers_of(bank, base_task: str | None = None) -> Answers:
+def answers_of(bank, base_task: str | None = None, *, room: int | None = None) -> Answers:
     """A bank's answers with a system message for the rows of the base, which has no task.
 
     Parameters
@@ -54,11 +54,14 @@ def answers_of(bank, base_task: str | None = None) -> Answers:
     bank : lab_utils.serving.AdapterBank
     base_task : str, optional
         A name in `lab_utils.tasks.TASKS`. Default: the task of the first adapter that has one.
+    room : int >= 1, optional
+        The most tokens of an answer. Default: what the tasks of the batch need.
     """
+    most = {} if room is None else {"max_new_tokens": room}
 
     def answers(messages: list[str], adapters: list[str | None]) -> list[str]:
         for_base = base_task or next(filter(None, bank.tasks.values()), None)
-        return bank.answer(messages, adapters, tasks=[bank.tasks.get(name, for_base) for name in adapters])
+        return bank.answer(messages, adapters, tasks=[bank.tasks.get(name, for_base) for name in adapters], **most)
 
     return answers
 

@@ -19,8 +19,8 @@ class Bank:
         self.tasks, self.asked = names, []
         self.names = list(names)
 
-    def answer(self, prompts, adapters, tasks):
-        self.asked.append((prompts, adapters, tasks))
+    def answer(self, prompts, adapters, tasks, **most):
+        self.asked.append((prompts, adapters, tasks, *most.items()))
         return [f"{name}: {prompt}" for prompt, name in zip(prompts, adapters, strict=True)]
 
 
@@ -47,6 +47,12 @@ def test_the_base_gets_a_system_message_of_its_own():
     assert bank.asked == [
         (["m"] * 3, [None, "form", "talk"], ["style", "bookings", "style"]), (["m"], [None], ["bookings"]),
     ]  # fmt: skip
+
+
+def test_answers_may_be_cut_short():
+    bank = Bank({"talk": "style"})
+    chat_page.answers_of(bank, room=5)(["m"], ["talk"])
+    assert bank.asked == [(["m"], ["talk"], ["style"], ("max_new_tokens", 5))]
 
 
 def test_examples_are_the_first_of_each_tasks_test_data():
