@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from .engine import attempt
 from .exercise import Exercise
+from .exercises import p01_errors as errors_of_fits
 from .exercises import p01_rank_one as rank_one
 from .exercises import p02_counting as counting
 from .exercises import p03_from_scratch as from_scratch
@@ -40,10 +41,10 @@ from .report import Report, source, write_report
 from .surroundings import standard
 
 MODULES = (
-    rank_one, counting, from_scratch, rank_and_alpha, quantization, scales, four_bits, packing, weight_sizes,
-    memory_budget, labels, answer_training, answer_fields, share_intervals, seeds, choosing, pareto, fair_comparisons,
-    combining, mixed_batches, merged_precision, taken_apart, vera, variant_steps, pictures, beyond_text, many_machines,
-    turns, splits, lead, training_curves,
+    rank_one, errors_of_fits, counting, from_scratch, rank_and_alpha, quantization, scales, four_bits, packing,
+    weight_sizes, memory_budget, labels, answer_training, answer_fields, share_intervals, seeds, choosing, pareto,
+    fair_comparisons, combining, mixed_batches, merged_precision, taken_apart, vera, variant_steps, pictures,
+    beyond_text, many_machines, turns, splits, lead, training_curves,
 )  # fmt: skip
 EXERCISES: dict[str, Exercise] = {exercise.name: exercise for module in MODULES for exercise in module.EXERCISES}
 CHECK_SECONDS, GRADE_SECONDS = 5.0, 10.0

@@ -1,5 +1,6 @@
 """Pictures of matrices: blue below zero, white at zero, orange above; or grey from black to white."""
 
+from collections.abc import Sequence
 from functools import cache
 
 from .style import BLUE, ORANGE, empty_figure, new_figure, plain, style_axes
@@ -27,32 +28,33 @@ def paint(axes, values, limit: float, title: str, grey: bool = False):
 
 
 def matrices(
-    named: dict, limit: float | None = None, columns: int | None = None, *,
+    named: dict, limit: float | Sequence[float] | None = None, columns: int | None = None, *,
     numbers: bool = False, grey: bool = False, inches: float = 3.1,
 ):  # fmt: skip
-    """Figure of matrices side by side, on one colour scale.
+    """Figure of matrices side by side, on one colour scale or on one each.
 
     Parameters
     ----------
     named : dict title -> Tensor (rows, columns)
-    limit : float, the value in full colour; default the largest absolute value
+    limit : float, the value in full colour, or one for each picture; default the largest absolute value of all
     columns : int, pictures in a row; default all of them
-    numbers : bool, write every entry into its field (small matrices only)
+    numbers : bool, write every entry into its field, with two decimals (small matrices only)
     grey : bool, paint from black (0) to white (`limit`) instead of blue, white and orange
     inches : float, width of one picture
     """
-    limit = limit or max(abs(values).max().item() for values in named.values()) or 1.0
+    if not isinstance(limit, Sequence):
+        limit = [limit or max(abs(values).max().item() for values in named.values()) or 1.0] * len(named)
     columns = columns or len(named)
     lines = -(-len(named) // columns)
     figure = empty_figure(inches * columns, (inches + 0.25) * lines)
-    for index, (title, values) in enumerate(named.items()):
+    for index, ((title, values), full) in enumerate(zip(named.items(), limit, strict=True)):
         axes = figure.add_subplot(lines, columns, index + 1)
-        paint(axes, values, limit, title, grey)
+        paint(axes, values, full, title, grey)
         if numbers:
             for row, line in enumerate(values.tolist()):
                 for column, value in enumerate(line):
-                    color = "white" if abs(value) > 0.7 * limit else "#111111"
-                    axes.text(column, row, f"{value:.3g}", ha="center", va="center", fontsize=13, color=color)
+                    color = "white" if abs(value) > 0.7 * full else "#111111"
+                    axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=12, color=color)
     return figure
 
 

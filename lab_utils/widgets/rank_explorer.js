@@ -5,12 +5,22 @@ function render({ model, el }) {
   const matrices = Object.fromEntries(model.get("matrices").map((one) => [one.name, one]));
   const current = () => matrices[model.get("matrix")];
   const which = choice({ model, name: "matrix", label: "matrix", values: Object.keys(matrices) });
-  const range = () => Array.from({ length: current().singular_values.length + 1 }, (_, rank) => rank);
-  const rank = slider({ model, name: "rank", label: "rank", values: range });
+  const rank = slider({ model, name: "rank", label: "rank", values: () => current().ranks });
   view.add(which.root, rank.root);
-  const panels = ["the matrix", "approximation", "what is missing"].map((caption) => picture({ caption, width: 280 }));
+  const panels = ["the matrix", "approximation", "what is missing"].map((caption) => picture({ caption, width: 300 }));
+  /** Smallest and largest singular value on the logarithmic axis, which has four decades at most. */
+  const ends = (values) => {
+    const high = values[0] || 1, last = values.findLast((value) => value > 1e-4 * high) ?? high;
+    return [Math.min(last, high / 2), high];
+  };
+  /** Powers of ten between the ends; where there are not two, the ends and their middle. */
+  const decades = (low, high) => {
+    const first = Math.ceil(Math.log10(low)), count = Math.floor(Math.log10(high)) - first + 1;
+    return count > 1 ? Array.from({ length: count }, (_, i) => 10 ** (first + i)) : [low, Math.sqrt(low * high), high];
+  };
   const curve = chart({ label: "relative error against rank", xlabel: "rank", ylabel: "relative error" });
-  const spectrum = chart({ label: "singular values", xlabel: "number of the singular value", ylabel: "singular value" });
+  const spectrum = chart({ label: "singular values", xlabel: "number of the singular value", ylabel: "singular value, log" });
+  view.panels.classList.add("lab-three");
   view.panels.append(...panels.map((panel) => panel.root), curve.root, spectrum.root);
 
   let shown = null; // the matrix on screen: its factors, and the sum of the first `terms` directions
@@ -24,9 +34,8 @@ function render({ model, el }) {
     step(s.length);
     shown.all = Float64Array.from(shown.sum);
     shown.missing = new Float64Array(rows * columns);
-    panels[0].paint(shown.all, rows, columns, one.limit, { kind: one.kind, label: `the matrix, ${rows} × ${columns}`, size: size(one) });
+    panels[0].paint(shown.all, rows, columns, one.limit, { kind: one.kind, label: `the matrix, ${rows} × ${columns}` });
   };
-  const size = (one) => (one.columns > 2 * one.rows ? 465 : 300);
   /** Add or take away directions until `terms` of them are in the sum. */
   const step = (terms) => {
     const { rows, columns, s, u, v, sum } = shown;
@@ -53,9 +62,8 @@ function render({ model, el }) {
     rank.show();
     step(r);
     for (let i = 0; i < shown.sum.length; i++) shown.missing[i] = shown.all[i] - shown.sum[i];
-    const style = { size: size(one) };
-    panels[1].paint(shown.sum, rows, columns, one.limit, { kind: one.kind, label: `rank ${r}`, ...style });
-    panels[2].paint(shown.missing, rows, columns, one.limit, { label: "what is missing", ...style });
+    panels[1].paint(shown.sum, rows, columns, one.limit, { kind: one.kind, label: `rank ${r}` });
+    panels[2].paint(shown.missing, rows, columns, one.limit, { label: "what is missing" });
     const error = shown.errors[r], kept = r * (rows + columns);
     const ticks = [...new Set([0, 0.25, 0.5, 0.75, 1].map((share) => Math.round(share * full)))];
     const name = `relative error against rank: ${percent(error)} at rank ${r}`;
@@ -64,12 +72,12 @@ function render({ model, el }) {
       lines: [{ points: shown.errors.map((value, at) => [at, value]), kind: "blue" }],
       marks: [{ x: r, y: error, kind: "orange", text: percent(error) }],
     });
-    const points = shown.s.map((value, at) => [at + 1, value]), high = shown.s[0] || 1, most = Math.max(full, 2);
-    const middle = Math.round((1 + most) / 2);
+    const points = shown.s.map((value, at) => [at + 1, value]), most = Math.max(full, 2);
+    const middle = Math.round((1 + most) / 2), [low, high] = ends(shown.s);
     spectrum.draw({
       name: `singular values, the first ${r} kept`,
       x: { low: 1, high: most, ticks: [1, middle, most] },
-      y: { low: 0, high, ticks: [0, high / 2, high], text: (tick) => Number(tick.toPrecision(2)) },
+      y: { low, high, ticks: decades(low, high), text: (tick) => Number(tick.toPrecision(2)), log: true },
       lines: [{ points, kind: "ghost" }, { points: points.slice(0, r), kind: "blue" }],
       marks: r > 0 ? [{ x: r, y: shown.s[r - 1], kind: "orange" }] : [],
     });

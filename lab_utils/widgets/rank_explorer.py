@@ -11,6 +11,9 @@ from .explorer import Explorer, encode, on_cpu, script
 QUESTION = "From which rank on is the error of the first matrix below 6 %? And on the others: earlier or later?"
 
 
+CLOSE = 25  # ranks up to here all have a place of their own on the slider: the errors of most pictures fall there
+
+
 class RankExplorer(Explorer):
     """A choice of matrices and a slider for the rank.
 
@@ -79,6 +82,14 @@ class RankExplorer(Explorer):
         return plots.approximations({"the matrix": weight, f"rank {rank}": left @ right}, values, rank)
 
 
+def stops(full: int) -> list[int]:
+    """The ranks on the slider, 0 to `full`: each up to `CLOSE`, then in steps of a sixth."""
+    ranks = list(range(min(full, CLOSE) + 1))
+    while ranks[-1] < full:
+        ranks.append(min(full, ranks[-1] + max(1, ranks[-1] // 6)))
+    return ranks
+
+
 def _record(name: str, weight: torch.Tensor, values: torch.Tensor) -> dict:
     """What the browser needs: the singular values and, with 16 bits a number, the directions on both sides."""
     rows, columns = weight.shape
@@ -88,5 +99,6 @@ def _record(name: str, weight: torch.Tensor, values: torch.Tensor) -> dict:
     limit = float(weight.max()) if kind == "grey" else 3 * float(weight.square().mean().sqrt())
     return {
         "name": name, "rows": rows, "columns": columns, "kind": kind, "limit": limit or 1.0,
-        "singular_values": values.tolist(), "left": encode(left / roots), "right": encode(right / roots[:, None]),
+        "singular_values": values.tolist(), "ranks": stops(len(values)),
+        "left": encode(left / roots), "right": encode(right / roots[:, None]),
     }  # fmt: skip

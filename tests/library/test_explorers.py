@@ -28,7 +28,7 @@ from lab_utils.widgets.merge_explorer import MergeExplorer
 from lab_utils.widgets.parameter_explorer import ParameterExplorer
 from lab_utils.widgets.quantizer_explorer import QuantizerExplorer
 from lab_utils.widgets.rank_alpha_trainer import RankAlphaTrainer
-from lab_utils.widgets.rank_explorer import RankExplorer
+from lab_utils.widgets.rank_explorer import RankExplorer, stops
 
 PNG = b"\x89PNG"
 
@@ -126,6 +126,15 @@ def test_rank_explorer_says_what_the_library_computes():
     assert "63 numbers instead of 108" in explorer.summary()  # 3 · (12 + 9), 12 · 9
 
 
+@pytest.mark.parametrize("full", [1, 5, 25, 26, 96, 192, 576])
+def test_the_first_ranks_have_most_of_the_sliders_travel(full):
+    ranks = stops(full)
+    assert ranks[0] == 0 and ranks[-1] == full and ranks == sorted(set(ranks))
+    assert ranks[:26] == list(range(min(full, 25) + 1)) and sum(rank <= 25 for rank in ranks) > len(ranks) / 2
+    if full < 100:
+        assert RankExplorer({"w": torch.ones(full, full + 1)}).matrices[0]["ranks"] == ranks
+
+
 def of_one_tensor(weight) -> list:
     """Every explorer that takes tensors, with this one as what it takes."""
     history = [(weight[:2], weight[:, :2]), (weight[2:4], weight[:, 2:4])]
@@ -180,7 +189,7 @@ def test_a_zero_matrix_is_shown_too():
         (quantizer_explorer, "bits", 9), (quantizer_explorer, "outlier", -1.0), (quantizer_explorer, "method", "nf4"),
         (code_explorer, "code", "NF8"), (code_explorer, "blocksize", 100),
         (BudgetExplorer, "gpu", "abacus"), (BudgetExplorer, "batch_size", 0),
-        (sweep_explorer, "x", "price"), (sweep_explorer, "at", 0), (sweep_explorer, "y", "speed"),
+        (sweep_explorer, "quality", "speed"), (sweep_explorer, "first", 0), (sweep_explorer, "second", 99),
         (merge_explorer, "percent", 0.7), (merge_explorer, "into", "int2"), (merge_explorer, "grid", "float16"),
         (variant_explorer, "variant", "lokr"), (variant_explorer, "step", 41), (variant_explorer, "rank", 3),
         (picture_explorer, "rank", 3), (picture_explorer, "strength", 0.6),

@@ -83,9 +83,57 @@ def layer_computed(names, setting) -> dict:
     }
 
 
+def rank_choices(names) -> dict:
+    matrices = {"picture": names["photo"], "noise": names["noise"], "rounded prices": names["rounded"]}
+    names["matrices"] = matrices | {"update of layers.15.self_attn.v_proj": names["delta"]}
+    return {"matrix": list(names["matrices"]), "rank": [0, 1, 3, 5]}
+
+
+def rank_computed(names, setting) -> dict:
+    """The best fit of that rank, and how far off it is."""
+    weight, rank = names["matrices"][setting["matrix"]], setting["rank"]
+    B, A = names["lowrank"].best_rank_r(weight, rank)
+    error = names["lowrank"].relative_error(weight, B @ A)
+    return {
+        r"([\d,]+) numbers instead": B.numel() + A.numel(), r"instead of ([\d,]+)": weight.numel(),
+        r"relative error ([\d.]+) %": 100 * error, r"energy kept ([\d.]+) %": 100 * (1 - error**2),
+    }  # fmt: skip
+
+
+SIGNED = r"[-+][\d.]+"
+SWEPT = {  # settings of page 09, as its cells pick them
+    "centre": {}, "dropout 0.1": {"dropout": 0.1}, "48 messages": {"train_examples": 48}, "r = 64": {"rank": 64},
+    "bfloat16 base": {"quantization": "none"}, "q and v, r = 8": {"target_modules": "qv"},
+    "α = 64, lr 0.0005": {"scaling": 8.0, "learning_rate": 5e-4},
+    "full fine-tune, lr 0.0002": {"method": "full", "learning_rate": 2e-4},
+}  # fmt: skip
+
+
+def sweep_choices(names) -> dict:
+    """The places of these settings."""
+    settings = [one["name"] for one in names["explorer"].settings]
+    places = [settings.index(name) + 1 for name in SWEPT]
+    return {"first": places, "second": places}
+
+
+def sweep_computed(names, setting) -> dict:
+    """`difference` of the runs that the page's `pick` finds."""
+    settings = [one["name"] for one in names["explorer"].settings]
+    sides = [names["pick"](names["runs"], **SWEPT[settings[setting[at] - 1]]) for at in ("first", "second")]
+    wanted = {}
+    for words, column in (("validation", "validation_loss"), ("test", "test_loss"), ("both sets", "loss")):
+        found = names["difference"](*sides, column)
+        ends = rf"\((?:{SIGNED}) to ({SIGNED})\)", rf"\(({SIGNED}) to "
+        wanted |= {rf"{words} ({SIGNED}) \(": found.mean, rf"{words} {SIGNED} {ends[0]}": found.high}
+        wanted |= {rf"{words} {SIGNED} {ends[1]}": found.low}
+    return wanted
+
+
 PAGES = {
+    "01_rank_one": Shown(rank_choices, rank_computed, 0.051),
     "02_counting_parameters": Shown(layer_choices, layer_computed, 0.0, 0.005),
     "03_lora_from_scratch": Shown(lora_choices, lora_computed, 0.2),
+    "09_choosing_hyperparameters": Shown(sweep_choices, sweep_computed, 6e-5),
 }
 
 

@@ -1,4 +1,4 @@
-"""Exercises of page 01: outer products, best fits of low rank, and how good they are."""
+"""Exercises of page 01: outer products, and best fits of low rank."""
 
 import torch
 from hypothesis import strategies as st
@@ -41,36 +41,6 @@ def best_rank_r(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     return B, A
 
 
-def relative_error_spec(weight: Tensor, approximation: Tensor) -> float:
-    """The length of what is missing, as a share of the length of the whole."""
-    missing, whole = 0.0, 0.0
-    for i in range(weight.shape[0]):
-        for j in range(weight.shape[1]):
-            missing += float(weight[i, j] - approximation[i, j]) ** 2
-            whole += float(weight[i, j]) ** 2
-    return missing**0.5 / whole**0.5
-
-
-def relative_error(weight: Tensor, approximation: Tensor) -> float:
-    return ((weight - approximation).norm() / weight.norm()).item()
-
-
-def energy_spec(weight: Tensor) -> Tensor:
-    """The share of the squares that the first, the first two, the first three ... singular values hold."""
-    values = torch.linalg.svdvals(weight)  # the largest first
-    total = sum(value**2 for value in values)
-    so_far, shares = 0.0, []
-    for value in values:
-        so_far = so_far + value**2
-        shares.append(so_far / total)
-    return torch.stack(shares)
-
-
-def energy(weight: Tensor) -> Tensor:
-    squares = torch.linalg.svdvals(weight) ** 2
-    return squares.cumsum(0) / squares.sum()
-
-
 def _cut(reverse: bool = False, extra: int = 0, left=None, right=None):
     """A wrong best_rank_r: other directions (`reverse`, `extra`), or other factors from (U, S, Vh, rank)."""
 
@@ -91,10 +61,6 @@ def _full_v(weight, rank):
     return U[:, :rank] * S[:rank], Vh[:, :rank].T
 
 
-def _squares(weight):
-    return torch.linalg.svdvals(weight) ** 2
-
-
 @st.composite
 def _vectors(draw):
     make = tensor_maker(draw)
@@ -108,13 +74,7 @@ def _weight_and_rank(draw):
     return weight, draw(st.integers(1, min(weight.shape)))
 
 
-@st.composite
-def _two_matrices(draw):
-    make, shape = tensor_maker(draw), (draw(SIZE), draw(SIZE))
-    return make(*shape), make(*shape)
-
-
-def _plaid() -> Tensor:
+def plaid() -> Tensor:
     """A smooth 8 × 8 pattern that no rank-2 matrix equals."""
     i, j = torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing="ij")
     return ((2 * torch.sin(i / 2) * torch.cos(j / 3) + torch.cos(i) + (i == j)) * 10).round() / 10
@@ -146,6 +106,24 @@ EXERCISES = (
                     lambda column, row: torch.dot(row, column), lambda column, row: row[None, :] @ column,
                 ),
             ),
+            Mistake(
+                "sum instead of product",
+                "The pairs are right. Multiply the two numbers of each pair; you added them.",
+                wrong=(lambda column, row: column[:, None] + row[None, :],),
+            ),
+            Mistake(
+                "one long vector",
+                "The products are right. They belong in rows and columns: one row per number of the column.",
+                wrong=(lambda column, row: torch.outer(column, row).flatten(),),
+            ),
+            Mistake(
+                "one of the two repeated",
+                "You filled the matrix with copies of one vector. Each entry is a product of one number from each.",
+                wrong=(
+                    lambda column, row: column[:, None].expand(-1, len(row)).clone(),
+                    lambda column, row: row[None, :].expand(len(column), -1).clone(),
+                ),
+            ),
         ),
         hints=(
             "If each of 5 entries meets each of 5 others, how many products are there? Where does pair (i, j) go?",
@@ -156,7 +134,7 @@ EXERCISES = (
     ),
     Exercise(
         name="best_rank_r", page=1, title="The best fit of rank r",
-        spec=best_rank_r_spec, solution=best_rank_r, inputs=_weight_and_rank(), demo=(_plaid(), 2),
+        spec=best_rank_r_spec, solution=best_rank_r, inputs=_weight_and_rank(), demo=(plaid(), 2),
         view=lambda factors: factors[0] @ factors[1], picture=lambda factors: factors[0] @ factors[1],
         mistakes=(
             Mistake(
@@ -176,9 +154,22 @@ EXERCISES = (
                 wrong=(_cut(left=lambda U, S, Vh, r: U[:, :r]),),
             ),
             Mistake(
+                "half of each singular value missing",
+                "The root of S in one factor alone is not enough. Put S into one of them, or its root into both.",
+                wrong=(
+                    _cut(left=lambda U, S, Vh, r: U[:, :r] * S[:r].sqrt()),
+                    _cut(left=lambda U, S, Vh, r: U[:, :r], right=lambda U, S, Vh, r: S[:r, None].sqrt() * Vh[:r]),
+                ),
+            ),
+            Mistake(
                 "singular values used twice",
                 "You multiplied both B and A by S. Multiply one of them, or each by the square root.",
                 wrong=(_cut(right=lambda U, S, Vh, r: S[:r, None] * Vh[:r]),),
+            ),
+            Mistake(
+                "the rank not used",
+                "You kept every direction, so B · A is the weight itself. Keep the first `rank` of them.",
+                wrong=(_cut(left=lambda U, S, Vh, r: U * S, right=lambda U, S, Vh, r: Vh),),
             ),
             Mistake(
                 "one direction too many",
@@ -189,6 +180,14 @@ EXERCISES = (
                 "one direction too few",
                 "[:rank] takes exactly `rank` of them; the end of a slice is not part of it already.",
                 wrong=(_cut(extra=-1),),
+            ),
+            Mistake(
+                "the fit of the transposed weight",
+                "B · A is the right fit with rows and columns exchanged. B has the weight's rows, A its columns.",
+                wrong=(
+                    _cut(left=lambda U, S, Vh, r: Vh[:r].T, right=lambda U, S, Vh, r: (U[:, :r] * S[:r]).T),
+                    _cut(left=lambda U, S, Vh, r: Vh[:r].T * S[:r], right=lambda U, S, Vh, r: U[:, :r].T),
+                ),
             ),
             Mistake(
                 "V used where Vᵀ is needed",
@@ -210,99 +209,5 @@ EXERCISES = (
             "(broadcasting does it), and keep as many rows of Vh.",
         ),
         reward="You can now shrink any matrix to rank r, and no other B·A of that rank comes closer (Eckart–Young).",
-    ),
-    Exercise(
-        name="relative_error", page=1, title="How far off is a fit?",
-        spec=relative_error_spec, solution=relative_error, inputs=_two_matrices(),
-        demo=(torch.tensor([[3.0, 1], [1, 4]]), torch.tensor([[3.0, 1], [1, 2]])),
-        mistakes=(
-            Mistake(
-                "absolute error",
-                "You measured the length of the difference. Divide by the length of the weight: 0.1 is then 10 %.",
-                wrong=(lambda weight, approximation: (weight - approximation).norm(),),
-            ),
-            Mistake(
-                "divided by the norm of the approximation",
-                "The error is a share of what you wanted, and that is `weight`.",
-                wrong=(lambda weight, approximation: (weight - approximation).norm() / approximation.norm(),),
-            ),
-            Mistake(
-                "squared error",
-                "This is the ratio of the squares. Take the square root of both sums, or of the ratio.",
-                wrong=(lambda weight, approximation: ((weight - approximation).norm() / weight.norm()) ** 2,),
-            ),
-            Mistake(
-                "mean of elementwise ratios",
-                "One tiny entry would rule the result. Sum the squares of all entries first, and divide once.",
-                wrong=(
-                    lambda weight, approximation: ((weight - approximation) / weight).abs().mean(),
-                    lambda weight, approximation: ((weight - approximation) / weight).mean(),
-                    lambda weight, approximation: ((weight - approximation) / weight).norm(),
-                ),
-            ),
-            Mistake(
-                "another norm",
-                "Use the Frobenius norm, the root of the sum of squares: x.norm(), or linalg.norm(x) without `ord`.",
-                wrong=(
-                    lambda weight, approximation: torch.linalg.norm(weight - approximation, 2)
-                    / torch.linalg.norm(weight, 2),
-                    lambda weight, approximation: (weight - approximation).abs().sum() / weight.abs().sum(),
-                ),
-            ),
-        ),
-        hints=(
-            "An error of 1 is much for a weight of size 2 and little for one of size 1,000. What should you divide by?",
-            "Think of the matrix as one long vector. Its length is the root of the sum of its squares.",
-            "The norm of (weight - approximation), divided by the norm of weight. `.item()` makes a number of it.",
-        ),
-        reward="You have a measure that reads as a percentage, and compares fits of matrices of any size.",
-    ),
-    Exercise(
-        name="energy", page=1, title="How much do the first r directions hold?",
-        spec=energy_spec, solution=energy, inputs=st.tuples(weights()), demo=(_plaid(),), any_width=True,
-        picture=lambda shares: shares,
-        mistakes=(
-            Mistake(
-                "not squared",
-                "Energy is the sum of squares, as in the error: square the singular values first.",
-                wrong=(lambda weight: torch.linalg.svdvals(weight).cumsum(0) / torch.linalg.svdvals(weight).sum(),),
-            ),
-            Mistake(
-                "not cumulative",
-                "Entry r is the share of the first r + 1 directions together: add up from the start (cumsum).",
-                wrong=(lambda weight: _squares(weight) / _squares(weight).sum(),),
-            ),
-            Mistake(
-                "summed from the smallest",
-                "Start with the largest singular value: svdvals hands them back in this order already.",
-                wrong=(
-                    lambda weight: _squares(weight).flip(0).cumsum(0) / _squares(weight).sum(),
-                    lambda weight: _squares(weight).flip(0).cumsum(0).flip(0) / _squares(weight).sum(),
-                ),
-            ),
-            Mistake(
-                "what is missing instead of what is held",
-                "This falls to 0: it is what the first r directions do not hold. Energy is the part that they do.",
-                wrong=(
-                    lambda weight: 1 - energy(weight), lambda weight: (1 - energy(weight)).clamp(min=0).sqrt(),
-                ),
-            ),
-            Mistake(
-                "root taken",
-                "Energy is a share of squares: no root at the end.",
-                wrong=(lambda weight: energy(weight).sqrt(),),
-            ),
-            Mistake(
-                "not a share",
-                "Divide by the sum of all squares, so that the last entry is 1.",
-                wrong=(lambda weight: _squares(weight).cumsum(0),),
-            ),
-        ),
-        hints=(
-            "The squares of all entries sum to the squares of all singular values. Which part do the first r hold?",
-            "torch.linalg.svdvals gives the values, the largest first. You need squares, a running sum and the total.",
-            "Square the values; .cumsum(0) is the running sum; divide it by .sum(), so that the curve ends at 1.",
-        ),
-        reward="You can now read off a curve how many directions a matrix really needs.",
     ),
 )  # fmt: skip

@@ -18,6 +18,11 @@ def no_singular_values(weight, rank):
     return U[:, :rank], Vh[:rank]
 
 
+def root_in_one_factor(weight, rank):
+    U, S, Vh = svd(weight, full_matrices=False)
+    return U[:, :rank] @ S[:rank].sqrt().diag(), Vh[:rank]
+
+
 def v_for_vh(weight, rank):
     U, S, V = svd(weight)
     return U[:, :rank] @ torch.diag(S[:rank]), V[:, :rank].T
@@ -60,6 +65,7 @@ LEARNERS = {
         ("inner product", lambda column, row: torch.dot(column, row)),
         ("inner product", lambda column, row: row @ column),
         ("inner product", lambda column, row: row.unsqueeze(0) @ column.unsqueeze(1)),
+        ("one long vector", lambda column, row: torch.kron(column, row)),
     ],
     "best_rank_r": [
         ("the smallest singular values kept", smallest_kept),
@@ -68,6 +74,7 @@ LEARNERS = {
         ("V used where Vᵀ is needed", v_for_vh_reduced),
         ("one direction too many", with_rank(1)),
         ("one direction too few", with_rank(-1)),
+        ("half of each singular value missing", root_in_one_factor),
         ("A and B in the wrong order", lambda weight, rank: tuple(reversed(with_rank(0)(weight, rank)))),
     ],
     "relative_error": [
@@ -75,6 +82,7 @@ LEARNERS = {
         ("divided by the norm of the approximation", lambda w, a: float(torch.dist(w, a) / torch.norm(a))),
         ("squared error", lambda w, a: float(((w - a) ** 2).sum() / (w**2).sum())),
         ("mean of elementwise ratios", ratio_loop),
+        ("how good instead of how far off", lambda w, a: 1 - float(((w - a) ** 2).sum() / (w**2).sum())),
         ("another norm", lambda w, a: (svdvals(w - a)[0] / svdvals(w)[0]).item()),
     ],
     "energy": [
@@ -82,6 +90,7 @@ LEARNERS = {
         ("not cumulative", lambda w: svdvals(w).square() / w.square().sum()),
         ("summed from the smallest", energy_from_smallest),
         ("what is missing instead of what is held", lambda w: 1 - svdvals(w).square().cumsum(0) / w.square().sum()),
+        ("summed before squaring", lambda w: energy_not_squared(w) ** 2),
         ("root taken", lambda w: (svdvals(w).square().cumsum(0) / w.square().sum()).sqrt()),
     ],
 }
