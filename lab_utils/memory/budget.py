@@ -17,11 +17,14 @@ GPUS = MappingProxyType(
         "L4, 24 GB": 24,
         "RTX 3090, 24 GB": 24,
         "RTX 4090, 24 GB": 24,
+        "RTX 5090, 32 GB": 32,
         "A100, 40 GB": 40,
         "A100, 80 GB": 80,
         "H100, 80 GB": 80,
+        "H200, 141 GB": 139,
+        "B200, 180 GB": 178,
     }
-)  # nominal GiB; the driver keeps some of it
+)  # nominal GiB, of the last two what CUDA reports; the driver keeps some of it
 HEADROOM = 0.1  # share left to the driver, CUDA's own code, and gaps between tensors
 LARGEST = 1e12  # GiB, an upper limit for `gpu`: no machine has more
 SHORTEST = 128  # tokens: the advice never goes below this

@@ -37,6 +37,9 @@ REFERENCE = {
     "Qwen2.5-1.5B": (1543714304, 1089536, 9232384),
     "Qwen2.5-3B": (3085938688, 1843200, 14966784),
     "Qwen2.5-7B": (7615616512, 2523136, 20185088),
+    "Qwen3-0.6B": (596049920, 1146880, 5046272),
+    "Qwen3-8B": (8190735360, 3833856, 21823488),
+    "Gemma-3-1B": (999885952, 745472, 6522880),
     "Gemma-2B": (2506172416, 921600, 9805824),
 }
 ONE_OF_EACH = (
@@ -70,8 +73,9 @@ def build(a: Architecture):
         config = transformers.LlamaConfig(**grouped)
     elif a.family == "qwen2":
         config = transformers.Qwen2Config(**grouped)
-    elif a.family == "gemma":
-        config = transformers.GemmaConfig(**grouped, head_dim=a.head_size)
+    elif a.family in ("gemma", "gemma3", "qwen3"):
+        made = {"gemma": "GemmaConfig", "gemma3": "Gemma3TextConfig", "qwen3": "Qwen3Config"}[a.family]
+        config = getattr(transformers, made)(**grouped, head_dim=a.head_size)
     elif a.family in ("gpt2", "gpt3"):
         config = transformers.GPT2Config(
             vocab_size=a.vocabulary, n_embd=a.hidden, n_layer=a.n_layers, n_head=a.heads, n_positions=a.positions
