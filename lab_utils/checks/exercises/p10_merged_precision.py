@@ -141,6 +141,32 @@ EXERCISES = (
                 wrong=(_counted(_differ, after=lambda w, d: (w + d) / w.abs().amax(dim=1, keepdim=True)),),
             ),
             Mistake(
+                "the new absmax for the old weights",
+                "What is stored before the merge was divided by the old absmax: each of the two gets its own.",
+                wrong=(_counted(_differ, before=lambda w, d: w / (w + d).abs().amax(dim=1, keepdim=True)),),
+            ),
+            Mistake(
+                "the update not scaled",
+                "Add the update to the weights first, and divide the sum: the update has the unit of the weights.",
+                wrong=(_counted(_differ, after=lambda w, d: _scaled(w) + d),),
+            ),
+            Mistake(
+                "the absmax of a column",
+                "A block is a row: take the maximum along dim 1.",
+                wrong=(
+                    _counted(
+                        _differ, lambda w, d: w / w.abs().amax(dim=0), lambda w, d: (w + d) / (w + d).abs().amax(dim=0)
+                    ),
+                ),
+            ),
+            Mistake(
+                "distances with their sign",
+                "The smallest difference is the most negative one, that to the last entry: take absolute values first.",
+                wrong=(
+                    lambda w, d, code: _differ(*((_scaled(b)[..., None] - code).argmin(-1) for b in (w, w + d))),
+                ),
+            ),
+            Mistake(
                 "the largest weight instead of the largest size",
                 "A block's largest weight in size may be negative: take the absolute values first, then the maximum.",
                 wrong=(
@@ -258,6 +284,24 @@ EXERCISES = (
                     lambda w, d: (_error(w, d).abs().max() / d.abs().max()).item(),
                     lambda w, d: _error(w, d).abs().max().item(),
                 ),
+            ),
+            Mistake(
+                "means of sizes instead of norms",
+                "A norm squares first, so that large errors count more: the root of a sum of squares, over another.",
+                wrong=(lambda w, d: (_error(w, d).abs().mean() / d.abs().mean()).item(),),
+            ),
+            Mistake(
+                "what is missing along the update",
+                "An error may also point elsewhere. Take the norm of the whole difference, not its part along delta.",
+                wrong=(
+                    lambda w, d: (1 - ((_rounded(w + d) - w) * d).sum() / d.square().sum()).item(),
+                    lambda w, d: (1 - ((_rounded(w + d) - w) * d).sum() / d.square().sum()).abs().item(),
+                ),
+            ),
+            Mistake(
+                "compared with what is stored",
+                "Divide by the norm of delta, of what should have been added; what was added may even be zero.",
+                wrong=(_lost(_error, lambda w, d: (_rounded(w + d) - w).norm()),),
             ),
             Mistake(
                 "not divided by the update",

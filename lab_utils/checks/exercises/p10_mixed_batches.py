@@ -51,6 +51,12 @@ def _none(which):
     return which < 0
 
 
+def _grouped(x, weight, A1, B1, A2, B2, which):
+    """Rows in the order of their adapters."""
+    order = which.argsort(stable=True)
+    return mixed_batch(x[order], weight, A1, B1, A2, B2, which[order])
+
+
 def _only_adapter(x, weight, A1, B1, A2, B2, which):
     y = torch.where((which == 1)[:, None], x @ A1.T @ B1.T, x @ weight.T)
     return torch.where((which == 2)[:, None], x @ A2.T @ B2.T, y)
@@ -109,6 +115,16 @@ EXERCISES = (
                 "the number of the adapter as a factor",
                 "2 means the second adapter, not twice an adapter.",
                 wrong=(_served(second=lambda which: 2 * (which == 2)), _served(lambda which: which, _none)),
+            ),
+            Mistake(
+                "the first adapter for the second's rows too",
+                "`which >= 1` is true for 2 as well: compare with ==.",
+                wrong=(_served(lambda which: which >= 1),),
+            ),
+            Mistake(
+                "rows in another order",
+                "Put the rows together again in the order in which they came: write into y[rows].",
+                wrong=(_grouped,),
             ),
             Mistake("no adapter at all", "Add what each row's adapter makes of it.", wrong=(_served(_none, _none),)),
         ),

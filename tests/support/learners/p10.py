@@ -78,8 +78,39 @@ def relative_to_weight(weight, delta):
     return float((merged.bfloat16().to(merged.dtype) - merged).norm() / merged.norm())
 
 
+def added(weight, delta):
+    return (weight + delta).bfloat16().to(weight.dtype) - weight
+
+
 def kept(weight, delta):
-    return float(((weight + delta).bfloat16().to(weight.dtype) - weight).norm() / delta.norm())
+    return float(added(weight, delta).norm() / delta.norm())
+
+
+def regrouped(x, weight, A1, B1, A2, B2, which):
+    merged = weight, weight + B1 @ A1, weight + B2 @ A2
+    return torch.cat([x[which == number] @ one.T for number, one in enumerate(merged)])
+
+
+def one_more_for_two(x, weight, A1, B1, A2, B2, which):
+    y = x @ weight.T
+    y[which >= 1] += x[which >= 1] @ A1.T @ B1.T
+    y[which >= 2] += x[which >= 2] @ A2.T @ B2.T
+    return y
+
+
+def root_of_share(weight, A1, B1, A2, B2, alpha, shares):
+    result = weight.clone()
+    for A, B, share in ((A1, B1, shares[0]), (A2, B2, shares[1])):
+        root = abs(share) ** 0.5
+        result = result + alpha / A.size(0) * (root * B) @ (root * A)
+    return result
+
+
+def along_columns(weight, delta, code):
+    def nearest(blocks):
+        return (blocks / blocks.abs().max(0).values).unsqueeze(-1).sub(code).abs().argmin(-1)
+
+    return nearest(weight).ne(nearest(weight + delta)).sum().item()
 
 
 LEARNERS = {
@@ -90,6 +121,9 @@ LEARNERS = {
         ("the scaling left out", merged(lambda alpha, rank, share: share)),
         ("the shares left out", merged(lambda alpha, rank, share: alpha / rank)),
         ("the base added more than once, or scaled", merged_twice),
+        ("the sign of a share lost", root_of_share),
+        ("rank / alpha", merged(lambda alpha, rank, share: share * rank / alpha)),
+        ("the mean instead of the sum", merged(lambda alpha, rank, share: share * alpha / rank / 2)),
     ],
     "stack_two": [
         ("As and Bs added", lambda A1, B1, A2, B2, f: (A1.add(A2), (f[0] * B1).add(f[1] * B2))),
@@ -101,6 +135,16 @@ LEARNERS = {
         (
             "another order in B than in A",
             lambda A1, B1, A2, B2, f: (torch.vstack([A1, A2]), torch.hstack([f[1] * B2, f[0] * B1])),
+        ),
+        (
+            "two blocks on a diagonal",
+            lambda A1, B1, A2, B2, f: (torch.block_diag(A1, A2), torch.block_diag(B1 * f[0], B2 * f[1])),
+        ),
+        ("updates instead of factors", lambda A1, B1, A2, B2, f: (B1 @ A1 * f[0], B2 @ A2 * f[1])),
+        ("one factor for both", lambda A1, B1, A2, B2, f: (torch.vstack([A1, A2]), f[0] * torch.hstack([B1, B2]))),
+        (
+            "divided by the factor",
+            lambda A1, B1, A2, B2, f: (torch.vstack([A1 / f[0], A2 / f[1]]), torch.hstack([B1, B2])),
         ),
         (
             "put together along the wrong axis",
@@ -117,10 +161,31 @@ LEARNERS = {
         ),
         ("the two adapters swapped", by_row(lambda number, first, second: right(number, second, first))),
         ("the base forgotten where there is an adapter", by_row(right, base=False)),
+        ("rows in another order", regrouped),
+        ("the first adapter for the second's rows too", one_more_for_two),
     ],
     "changed_codes": [
         ("the old absmax for the new weights", old_absmax),
         ("values instead of codes", changed_values),
+        ("the absmax of a column", along_columns),
+        (
+            "the new absmax for the old weights",
+            lambda w, d, code: int(codes(w, code, (w + d).abs().amax(1)).ne(codes(w + d, code)).sum()),
+        ),
+        (
+            "the update not scaled",
+            lambda w, d, code: int(
+                codes(w, code).ne(((w / w.abs().amax(1, True) + d)[..., None] - code).abs().argmin(-1)).sum()
+            ),
+        ),
+        (
+            "distances with their sign",
+            lambda w, d, code: int(
+                (w / w.abs().amax(1, True))[..., None].sub(code).argmin(-1).ne(
+                    ((w + d) / (w + d).abs().amax(1, True))[..., None].sub(code).argmin(-1)
+                ).sum()
+            ),
+        ),
         ("the update quantized by itself", lambda w, d, code: int((codes(w, code) != codes(d, code)).sum())),
         ("the unchanged ones", lambda w, d, code: w.numel() - int((codes(w, code) != codes(w + d, code)).sum())),
         ("blocks counted instead of codes", changed_blocks),
@@ -133,6 +198,9 @@ LEARNERS = {
         ("the update rounded by itself", rounded_alone),
         ("compared with the weight", relative_to_weight),
         ("what is left instead of what is lost", kept),
+        ("means of sizes instead of norms", lambda w, d: float((added(w, d) - d).abs().sum() / d.abs().sum())),
+        ("compared with what is stored", lambda w, d: float((added(w, d) - d).norm() / added(w, d).norm())),
+        ("what is missing along the update", lambda w, d: 1 - float(torch.sum(added(w, d) * d) / torch.sum(d * d))),
         (
             "the norm squared",
             lambda w, d: float(F.mse_loss((w + d).bfloat16().to(w.dtype), w + d, reduction="sum") / d.square().sum()),
