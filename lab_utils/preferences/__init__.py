@@ -6,15 +6,18 @@ The reference model is the same model with its adapter switched off, or set back
 from .dpo import Preferred, dpo_loss
 from .grpo import group_advantages, grpo_loss, token_distances, token_losses, token_weights
 from .logprobs import adapter_state, answer_logprobs, answer_mask, reference, sequence_logprobs, token_logprobs
-from .pairs import MISTAKES, booking_pairs, near_miss
+from .pairs import MISTAKES, booking_pairs, near_miss, pair_logprobs
 from .recipes import PreferenceRecipe, RewardRecipe
 from .rewards import REWARDS, rewarder
 from .run import prefer, reward
 from .sampling import sample_groups
+from .small_policy import SMALL_REWARDS, Answer, SmallStep, share, small_run, start_logits
+from .starts import begin
 
 __all__ = [
-    "MISTAKES", "REWARDS", "PreferenceRecipe", "Preferred", "RewardRecipe", "adapter_state", "answer_logprobs",
-    "answer_mask", "booking_pairs", "dpo_loss", "group_advantages", "grpo_loss", "near_miss", "prefer", "reference",
-    "reward", "rewarder", "sample_groups", "sequence_logprobs", "token_distances", "token_logprobs", "token_losses",
+    "MISTAKES", "REWARDS", "SMALL_REWARDS", "Answer", "PreferenceRecipe", "Preferred", "RewardRecipe", "SmallStep",
+    "adapter_state", "answer_logprobs", "answer_mask", "begin", "booking_pairs", "dpo_loss", "group_advantages",
+    "grpo_loss", "near_miss", "pair_logprobs", "prefer", "reference", "reward", "rewarder", "sample_groups",
+    "sequence_logprobs", "share", "small_run", "start_logits", "token_distances", "token_logprobs", "token_losses",
     "token_weights",
 ]  # fmt: skip

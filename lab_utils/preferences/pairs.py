@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from ..errors import LabError, choose, listed, shown, whole
 from ..tasks.data_lines import check_row
+from ..tasks.registry import find_task
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
@@ -94,6 +95,48 @@ def booking_pairs(rows: Iterable[Mapping], seed: int = 0, mistakes: Iterable[str
                 pairs.append({"prompt": row["prompt"], "chosen": row["answer"], "rejected": wrong, "mistake": mistake})
                 break
     return pairs
+
+
+def pair_logprobs(model, tokenizer, pairs: Iterable[Mapping], task: str = "bookings", batch_size: int = 8) -> tuple:
+    """How likely a model finds both answers of each pair, and how long they are.
+
+    Parameters
+    ----------
+    model, tokenizer : of transformers, with or without adapters
+    pairs : rows of {"prompt", "chosen", "rejected"}
+    task : a name in `TASKS`, or a Task; it gives the system message
+    batch_size : int, pairs that are read together
+
+    Returns
+    -------
+    (logprobs, tokens) : Tensors, shape (pairs, 2), the chosen answer first: float32 in nats, int64 with the end of turn
+
+    Raises
+    ------
+    LabError
+        A pair is none.
+    """
+    import torch
+
+    from ..finetune import collate, encode
+    from ..finetune.conversation import padding_token
+    from .logprobs import answer_logprobs, answer_mask
+
+    task, rows = find_task(task), check_pairs(pairs)
+    encoded = [encode(tokenizer, task, row["prompt"], row[name]) for row in rows for name in ("chosen", "rejected")]
+    device, was_training = next(model.parameters()).device, model.training
+    found, lengths = [], []
+    model.eval()
+    try:
+        with torch.no_grad():
+            for start in range(0, len(encoded), 2 * batch_size):
+                batch = collate(encoded[start : start + 2 * batch_size], padding_token(tokenizer))
+                batch = {name: one.to(device) for name, one in batch.items()}
+                found.append(answer_logprobs(model, batch).sum(1).cpu())
+                lengths.append(answer_mask(batch["labels"]).sum(1).cpu())
+    finally:
+        model.train(was_training)
+    return torch.cat(found).view(-1, 2), torch.cat(lengths).view(-1, 2)
 
 
 def check_pairs(pairs: Iterable[Mapping]) -> list[dict]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..device import KINDS, find_device, use_threads
 from ..errors import LabError, shown
 from ..files import user_path
-from ..finetune import Recipe, attach_adapter, encode
+from ..finetune import Recipe, encode
 from ..finetune.checkpoint import latest_record, model_on_record, save_adapter
 from ..finetune.conversation import padding_token
 from ..finetune.fit import check_fit, check_values
@@ -30,11 +30,10 @@ from ..models.registry import keep_weights_trainable
 from ..models.sources import base_model, name_of
 from ..tasks import load_task
 from ..tasks.registry import find_task
-from .logprobs import adapter_state
 from .pairs import booking_pairs, check_pairs
 from .recipes import PreferenceRecipe, RewardRecipe
 from .rewards import rewarder
-from .starts import load_start, start_digest
+from .starts import begin, start_digest
 from .trainers import PreferenceTrainer, RewardTrainer
 
 
@@ -162,11 +161,7 @@ def _run(recipe: Recipe, output_dir, resume: bool, base, rows: list, trainer_of,
         identity |= {"tokens": tokens_digest(examples), "base": base_identity(model, device)}
         if found:
             refuse_other(output_dir, found[1].get("identity", {}), identity)
-        model = attach_adapter(model, recipe)
-        start = None
-        if recipe.start:
-            load_start(model, recipe)
-            start = adapter_state(model)
+        model, start = begin(model, recipe)
         if found:
             load_adapter(model, found[0])
         trainer = make(

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from ..errors import LabError
 from ..files import explain, read_json, user_path
-from ..finetune import Recipe
+from ..finetune import Recipe, attach_adapter
 from ..finetune.checkpoint_files import ADAPTER, CONFIG
 from ..finetune.resume import load_adapter
+from .logprobs import adapter_state
 
 
 def start_digest(recipe: Recipe) -> list[dict]:
@@ -29,18 +30,30 @@ def start_digest(recipe: Recipe) -> list[dict]:
         ) from error
 
 
-def load_start(model, recipe: Recipe) -> None:
-    """Put the adapter in `recipe.start` on a model that has a fresh one of the recipe's.
+def begin(model, recipe: Recipe) -> tuple:
+    """Put on a base model the adapter that a recipe starts from: that in `recipe.start`, or a fresh one.
+
+    Parameters
+    ----------
+    model : transformers model, or a peft model, whose adapter is taken off
+    recipe : PreferenceRecipe or RewardRecipe
+
+    Returns
+    -------
+    (peft model in training mode, the adapter's numbers at the start for `reference`, or None for a fresh adapter)
 
     Raises
     ------
     LabError
-        It has another rank, alpha or scaling than the recipe, or other modules: what differs is named.
+        The adapter has another rank, alpha or scaling than the recipe, or other modules: what differs is named.
     """
+    model = attach_adapter(model, recipe)
+    if not recipe.start:
+        return model, None
     folder = user_path(recipe.start)
     _check_scaling(folder, recipe)
-    way_out = "Give the recipe that adapter's rank and target_modules, or another start."
-    load_adapter(model, folder, way_out)
+    load_adapter(model, folder, "Give the recipe that adapter's rank and target_modules, or another start.")
+    return model, adapter_state(model)
 
 
 def _check_scaling(folder: Path, recipe: Recipe) -> None:

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from lab_utils.errors import LabError
 from lab_utils.finetune.run_lock import held
 from lab_utils.models.registry import load_tokenizer
-from lab_utils.preferences import PreferenceRecipe, RewardRecipe, adapter_state, prefer, reward
+from lab_utils.preferences import PreferenceRecipe, RewardRecipe, adapter_state, begin, pair_logprobs, prefer, reward
 from lab_utils.preferences import trainers as module
 
 SMALL = {"quantization": "none", "rank": 2, "alpha": 4, "steps": 3, "checkpoint_every": 1, "learning_rate": 1e-2}
@@ -84,6 +84,20 @@ def test_a_run_begins_at_its_reference_and_the_next_one_where_it_ended(trained, 
         trained(replace(PREFER, start=start, alpha=16.0), tmp_path / "other")
     with pytest.raises(LabError, match="is not the folder of an adapter"):
         trained(replace(PREFER, start=str(tmp_path)), tmp_path / "other")
+
+
+def test_pairs_are_judged_as_the_trainer_judges_them(trained, tokenizer, tiny_llama, tmp_path):
+    """The same numbers as in the first row of a run that starts there; shorter answers have fewer tokens."""
+    recipe = replace(PREFER, steps=1, batch_size=6)
+    run = trained(recipe, tmp_path / "run")
+    model, start = begin(tiny_llama(len(tokenizer)), recipe)
+    logprobs, tokens = pair_logprobs(model, tokenizer, PAIRS, batch_size=4)
+    assert start is None and model.training
+    means = [run.history[0][f"{name}_logprob"] for name in ("chosen", "rejected")]
+    assert logprobs.mean(0).tolist() == pytest.approx(means, rel=1e-5)
+    assert (tokens[:, 0] < tokens[:, 1]).all()
+    model, start = begin(tiny_llama(len(tokenizer)), replace(recipe, start=str(run.adapter_dir)))
+    assert all(one.equal(adapter_state(run.model)[name]) for name, one in start.items())
 
 
 def test_how_many_answers_go_through_the_model_at_once_changes_no_gradient(trained, tmp_path, monkeypatch):
