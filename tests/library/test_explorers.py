@@ -19,6 +19,7 @@ from lab_utils import lowrank, quantize
 from lab_utils.counts import parameters as counts
 from lab_utils.errors import LabError
 from lab_utils.memory import step as memory
+from lab_utils.widgets.be_the_svd import BeTheSVD
 from lab_utils.widgets.budget_explorer import BudgetExplorer
 from lab_utils.widgets.cluster_explorer import ClusterExplorer
 from lab_utils.widgets.code_explorer import CodeExplorer
@@ -60,9 +61,13 @@ def code_explorer():
     return CodeExplorer({"gaussian": torch.randn(64, 64, generator=torch.Generator().manual_seed(0))})
 
 
+def by_hand():
+    return BeTheSVD(torch.tensor([[1.0, 2, 2], [2, 3, 4]]))
+
+
 EXPLORERS = {
-    "rank": rank_explorer, "parameters": ParameterExplorer, "lora": lora_explorer, "trainer": RankAlphaTrainer,
-    "quantizer": quantizer_explorer, "codes": code_explorer, "budget": BudgetExplorer,
+    "rank": rank_explorer, "by hand": by_hand, "parameters": ParameterExplorer, "lora": lora_explorer,
+    "trainer": RankAlphaTrainer, "quantizer": quantizer_explorer, "codes": code_explorer, "budget": BudgetExplorer,
     "sweep": sweep_explorer, "merge": merge_explorer, "variants": variant_explorer,
     "pictures": picture_explorer, "cluster": ClusterExplorer, "conversations": conversation_explorer,
 }  # fmt: skip
@@ -90,7 +95,7 @@ def test_reset_goes_back_to_the_start(make):
     explorer = make()
     start = {name: explorer.start[name] for name in explorer._moved}
     moved = {"rank": 2, "step": 2, "model": "GPT-2", "task": "mirrored", "bits": 7, "code": "FP4", "gpu": "L4, 24 GB"}
-    moved |= {"into": "int8", "x": "rank", "max_length": 9}
+    moved |= {"column": [1.0, 2.0], "into": "int8", "x": "rank", "max_length": 9}
     for name, value in moved.items():
         if name in explorer._moved:
             setattr(explorer, name, value)

@@ -102,6 +102,13 @@ def test_matrices_paint_every_value_on_one_scale():
     assert plots.matrices({"grey": second}, limit=2, grey=True).axes[0].images[0].norm.vmin == 0
 
 
+def test_each_picture_can_have_a_scale_of_its_own_and_numbers_have_two_decimals():
+    small = torch.tensor([[0.126, -0.05]])
+    one, other = plots.matrices({"prices": 10 * small, "missing": small}, limit=[2, 0.126], numbers=True).axes
+    assert [axes.images[0].norm.vmax for axes in (one, other)] == [2, 0.126]
+    assert [text.get_text() for text in other.texts] == ["0.13", "-0.05"]
+
+
 def test_zero_is_white_and_the_signs_differ():
     axes = plots.matrices({"m": torch.tensor([[-1.0, 0.0, 1.0]])}).axes[0]
     below, zero, above = axes.images[0].to_rgba(axes.images[0].get_array())[0]
