@@ -15,9 +15,11 @@ from .exercises import p06_four_bits as four_bits
 from .exercises import p06_packing as packing
 from .exercises import p07_memory_budget as memory_budget
 from .exercises import p07_weight_sizes as weight_sizes
+from .exercises import p08_batches as batches
 from .exercises import p08_fields as answer_fields
 from .exercises import p08_intervals as share_intervals
 from .exercises import p08_labels as labels
+from .exercises import p08_schedule as schedule
 from .exercises import p08_training as answer_training
 from .exercises import p09_choosing as choosing
 from .exercises import p09_fair_comparisons as fair_comparisons
@@ -43,9 +45,9 @@ from .surroundings import standard
 
 MODULES = (
     rank_one, errors_of_fits, counting, from_scratch, rank_and_alpha, quantization, scales, four_bits, packing,
-    weight_sizes, memory_budget, labels, answer_training, answer_fields, share_intervals, seeds, choosing, pareto,
-    fair_comparisons, combining, stacking, mixed_batches, merged_precision, taken_apart, vera, variant_steps,
-    pictures, beyond_text, many_machines, turns, splits, lead, training_curves,
+    weight_sizes, memory_budget, labels, batches, answer_training, schedule, answer_fields, share_intervals, seeds,
+    choosing, pareto, fair_comparisons, combining, stacking, mixed_batches, merged_precision, taken_apart, vera,
+    variant_steps, pictures, beyond_text, many_machines, turns, splits, lead, training_curves,
 )  # fmt: skip
 EXERCISES: dict[str, Exercise] = {exercise.name: exercise for module in MODULES for exercise in module.EXERCISES}
 CHECK_SECONDS, GRADE_SECONDS = 5.0, 10.0

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +12,7 @@ from lab_utils import checks, scores
 from lab_utils.checks.engine import examples
 from lab_utils.finetune import Encoded, Recipe, answer_logits
 from lab_utils.finetune import collate as collate_of_the_lab
-from lab_utils.tasks import TASKS
+from lab_utils.tasks import TASKS, load_task
 
 EXERCISES = {name: exercise for name, exercise in checks.EXERCISES.items() if exercise.page == 8}
 SOLVED = {name: exercise.solution for name, exercise in EXERCISES.items()}
@@ -101,3 +102,23 @@ def test_every_answer_of_the_cases_is_json_and_some_outputs_are_not():
     outputs, answers = ([text for one in inputs_of("field_scores") for text in one[part]] for part in (0, 1))
     assert all(isinstance(json.loads(answer), dict) for answer in answers)
     assert {"", "[]"} <= set(outputs)
+
+
+def test_what_the_reward_says_of_one_booking_for_all_is_so():
+    task, rows = TASKS["bookings"], load_task("bookings")["handwritten"]
+    fields = ["name", "qty", "item", "day", "time"]
+    constant = json.dumps({"name": "", "qty": 1, "item": "", "day": "Friday", "time": ""})
+    found = SOLVED["field_scores"]([constant] * len(rows), [row["answer"] for row in rows], fields)
+    assert len(rows) == 100 and found.mul(100).round().tolist() == [0, 47, 0, 17, 0]
+    for place, name in ((1, "qty"), (3, "day")):  # the most common values
+        counts = Counter(task.parse(row["answer"])[name] for row in rows)
+        assert counts.most_common(1)[0][1] == round(100 * found[place].item())
+
+
+def test_a_label_at_place_0_costs_nothing_and_no_row_is_scored_with_another():
+    made = inputs_of("answer_loss")
+    assert any((labels[:, 0] != -100).any() for _, labels in made)
+    for logits, labels in made:
+        hidden = labels.clone()
+        hidden[:, 0] = -100
+        assert torch.equal(SOLVED["answer_loss"](logits, labels), SOLVED["answer_loss"](logits, hidden))

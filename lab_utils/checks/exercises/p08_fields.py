@@ -1,6 +1,7 @@
 """Exercise of page 08 on scoring: which fields of the answers are right, and how often."""
 
 import json
+import re
 
 import torch
 from hypothesis import strategies as st
@@ -9,6 +10,7 @@ from torch import Tensor
 from ..exercise import Exercise, Mistake
 
 NAMES, DAYS = ("Mei", "Ali", "Chulock"), ("Monday", "Friday")
+WAYS = "same word lower longer number text float true less more around behind talk talk".split()
 TALK = ("Sure, I can help.", "", "{'name': 'Mei'}", "[]", "7")
 
 
@@ -54,6 +56,20 @@ def _read(text: str):
     return found if isinstance(found, dict) else {}
 
 
+def _braces(text: str):
+    """The widest piece from one brace to another, whatever is around it."""
+    found = re.search(r"\{.*\}", text, re.DOTALL)
+    return _read(found.group()) if found else {}
+
+
+def _beginning(text: str):
+    """The JSON that a text starts with, whatever comes behind it."""
+    try:
+        return _read(json.dumps(json.JSONDecoder().raw_decode(text)[0]))
+    except ValueError:
+        return {}
+
+
 def _is_same(found: dict, wanted: dict, name: str) -> bool:
     return name in found and name in wanted and (type(found[name]), found[name]) == (type(wanted[name]), wanted[name])
 
@@ -68,6 +84,15 @@ def _fields(same=_is_same, read=_read, rows=lambda output: True, total=None):
         return torch.tensor([count / number for count, number in zip(counts, by, strict=True)])
 
     return wrong
+
+
+def _has(compare):
+    """Do both have the field, and is `compare(found, wanted)` true of its values?"""
+    return lambda found, wanted, name: name in found and name in wanted and compare(found[name], wanted[name])
+
+
+def _low(value) -> str:
+    return str(value).lower()
 
 
 def _nobodys(found, wanted, name):
@@ -110,6 +135,13 @@ def _in_the_text(outputs, answers, fields):
     return torch.tensor(shares)
 
 
+def _written(found: str, way: str, talk: str) -> str:
+    """What a model wrote: JSON, JSON in other words, JSON that does not stop, or talk."""
+    if way == "behind":
+        return found + found
+    return {"talk": talk, "around": f"Sure: {found} Anything else?"}.get(way, found)
+
+
 @st.composite
 def _answered(draw):
     """Two to four answers, one in four without a day, and what a model wrote: right, nearly right, or talk."""
@@ -119,18 +151,22 @@ def _answered(draw):
         if draw(st.integers(0, 3)):
             wanted["day"] = draw(st.sampled_from(DAYS))
         found = dict(wanted)
-        way = draw(st.sampled_from(["same", "word", "number", "text", "float", "less", "more", "talk", "talk"]))
+        way = draw(st.sampled_from(WAYS))
         if way == "word":
             found["name"] = draw(st.sampled_from([name for name in NAMES if name != wanted["name"]]))
+        elif way in ("lower", "longer"):
+            found["name"] = found["name"].lower() if way == "lower" else found["name"] + " Wu"
         elif way == "number":
             found["qty"] += 1
+        elif way == "true":
+            wanted["qty"], found["qty"] = 1, True
         elif way in ("text", "float"):
             found["qty"] = str(found["qty"]) if way == "text" else float(found["qty"])
         elif way == "less":
             del found[draw(st.sampled_from(list(found)))]
         elif way == "more":
             found["item"] = "rake"
-        outputs.append(draw(st.sampled_from(TALK)) if way == "talk" else json.dumps(found))
+        outputs.append(_written(json.dumps(found), way, draw(st.sampled_from(TALK))))
         answers.append(json.dumps(wanted))
     return outputs, answers, ["name", "qty", "day"]
 
@@ -177,14 +213,39 @@ EXERCISES = (
                 ),
             ),
             Mistake(
-                '"2" taken for 2',
-                "The desk's program adds numbers up: compare the values as they are, not their letters.",
-                wrong=(_fields(lambda f, w, name: name in f and name in w and str(f[name]) == str(w[name])),),
+                "JSON cut out of other words",
+                "The desk's program reads the whole output. What has words around its JSON, or does not stop behind "
+                "it, is not JSON: give json.loads the text as it is.",
+                wrong=(_fields(read=_braces), _fields(read=_beginning)),
             ),
             Mistake(
-                "2.0 taken for 2",
-                "Python says 2.0 == 2 (and True == 1). Compare the types too.",
-                wrong=(_fields(lambda f, w, name: name in f and name in w and f[name] == w[name]),),
+                '"2" taken for 2',
+                "The desk's program adds numbers up: compare the values as they are, not their letters.",
+                wrong=(_fields(_has(lambda one, other: str(one) == str(other))),),
+            ),
+            Mistake(
+                "2.0 or True taken for a whole number",
+                "Python says 2.0 == 2 and True == 1, and isinstance(True, int) too. Compare type(…) with type(…).",
+                wrong=(
+                    _fields(_has(lambda one, other: one == other)),
+                    _fields(_has(lambda one, other: isinstance(one, type(other)) and one == other)),
+                ),
+            ),
+            Mistake(
+                "upper and lower case taken for the same",
+                "mei is not Mei: the values are compared as they are.",
+                wrong=(
+                    _fields(_has(lambda one, other: type(one) is type(other) and _low(one) == _low(other))),
+                    _fields(_has(lambda one, other: _low(one) == _low(other))),
+                ),
+            ),
+            Mistake(
+                "a part taken for the whole",
+                "Mei Wu is not Mei: the values have to be the same, not one in the other.",
+                wrong=(
+                    _fields(_has(lambda one, other: type(one) is type(other) and str(other) in str(one))),
+                    _fields(_has(lambda one, other: str(other) in str(one))),
+                ),
             ),
             Mistake(
                 "an extra key spoils the rest",
@@ -221,6 +282,7 @@ EXERCISES = (
             "Fill a matrix of outputs × fields with 1 where `name in found and name in wanted` and type and value are "
             "the same; then its mean over the rows.",
         ),
-        reward="Every doubt is decided against the model. So nobody can say that the score flatters it.",
+        reward="Every doubt is decided against the model. So nobody can say that the score flatters it. And compare: "
+        "who writes 1 and Friday every time has 47 quantities and 17 days of the 100 handwritten messages right.",
     ),
 )  # fmt: skip

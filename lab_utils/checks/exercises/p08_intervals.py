@@ -46,6 +46,10 @@ def _wald(p, n, z=Z):
     return z * math.sqrt(p * (1 - p) / n)
 
 
+def _times_n_squared(p, n):
+    return Z / (1 + Z**2 / n) * math.sqrt(p * (1 - p) / n + Z**2 / 4 * n**2)
+
+
 def _share(p, n):
     return p
 
@@ -118,6 +122,25 @@ EXERCISES = (
                           lambda p, n: Z / (1 + Z / n) * math.sqrt(p * (1 - p) / n + Z / (4 * n**2))),
                 ),
             ),
+            Mistake(
+                "parentheses missing",
+                "Python reads a / b * c as (a / b) · c, and a + b / c as a + (b / c). Put parentheses around 2 * n, "
+                "around 4 * n**2, and around all that is divided.",
+                wrong=(
+                    _with(lambda p, n: (p + Z**2 / 2 * n) / (1 + Z**2 / n), _half), _with(_middle, _times_n_squared),
+                    _with(lambda p, n: (p + Z**2 / 2 * n) / (1 + Z**2 / n), _times_n_squared),
+                    _with(lambda p, n: p + Z**2 / (2 * n) / (1 + Z**2 / n), _half),
+                ),
+            ),
+            Mistake(
+                "4n where 4n² is asked for",
+                "Under the root, z² is divided by 4n².",
+                wrong=(_with(_middle, lambda p, n: Z / (1 + Z**2 / n) * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n))),),
+            ),
+            Mistake("no root", "Half the width is z times a square root, like any standard error.",
+                    wrong=(_with(_middle, lambda p, n: Z / (1 + Z**2 / n) * (p * (1 - p) / n + Z**2 / (4 * n**2))),)),
+            Mistake("the whole width on each side", "From the middle to an end is half the width.",
+                    wrong=(_with(_middle, lambda p, n: 2 * _half(p, n)),)),
             Mistake("the ends swapped", "The lower end comes first.", wrong=(lambda r, n: share_interval(r, n)[::-1],)),
             Mistake("the middle and the half width", "Hand back the two ends.",
                     wrong=(lambda right, n: (_middle(right / n, n), _half(right / n, n)),)),

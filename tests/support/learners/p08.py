@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import torch
 from torch.nn.functional import cross_entropy, log_softmax
@@ -21,6 +22,12 @@ def joined(label):
 def without_end(prompt, answer, end_id):
     ids = torch.hstack((prompt, answer))
     labels = torch.hstack((torch.full_like(prompt, -100), answer))
+    return ids, labels
+
+
+def one_tensor(prompt, answer, end_id):
+    ids = labels = torch.tensor(prompt.tolist() + answer.tolist() + [end_id])
+    labels[: prompt.numel()] = -100
     return ids, labels
 
 
@@ -51,6 +58,8 @@ def padded(pad_label=lambda pad_id: -100, mask=None, labels_of=None, side="right
             read = (ids != pad_id).to(torch.int64)
         elif mask == "all":
             read = torch.ones_like(ids)
+        elif mask == "last pads":
+            read = (ids != pad_id).flip(1).cumsum(1).flip(1).clamp(max=1)
         if labels_of == "no pad":
             targets[ids == pad_id] = -100
         return ids, read, targets
@@ -81,25 +90,25 @@ def backwards(logits, labels):
     return cross_entropy(logits[:, 1:].transpose(1, 2), labels[:, :-1])
 
 
-def schedule(first=1, share=True, last=0, zero=0):
+def schedule(first=1, share=True, last=0, zero=0, least=1, over=0, half_turn=math.pi):
     def wrong(step, steps, peak, warmup):
-        rising = max(1, round(warmup * steps)) if share else warmup
+        rising = max(least, round(warmup * steps)) if share else warmup
         if step < rising:
-            return peak / rising * (step + first)
-        done = (step - zero * 0 - (0 if zero else rising)) / (steps - last - (0 if zero else rising))
-        return peak / 2 + peak / 2 * math.cos(done * math.pi)
+            return peak / (rising + over) * (step + first)
+        done = (step - (0 if zero else rising)) / (steps - last - (0 if zero else rising))
+        return peak / 2 + peak / 2 * math.cos(done * half_turn)
 
     return wrong
 
 
-def judged(same, only_objects=False, every=False):
+def judged(same, only_objects=False, every=False, read=json.loads):
     def wrong(outputs, answers, fields):
         counts, rows = dict.fromkeys(fields, 0), 0
         for output, answer in zip(outputs, answers, strict=True):
             try:
-                found = json.loads(output)
+                found = read(output)
                 assert isinstance(found, dict)
-            except (ValueError, AssertionError):
+            except (ValueError, AssertionError, TypeError):
                 if only_objects:
                     continue
                 found = {}
@@ -137,6 +146,18 @@ def wilson(z, scale=1):
     return wrong
 
 
+def by_parts(moved, added, root=math.sqrt):
+    """Wilson's formula as the page writes it, with other terms."""
+
+    def wrong(right, n):
+        p, z = right / n, 1.96
+        middle = (p + moved(z, n)) / (1 + z**2 / n)
+        half = z / (1 + z**2 / n) * root(p * (1 - p) / n + added(z, n))
+        return middle - half, middle + half
+
+    return wrong
+
+
 LEARNERS = {
     "build_labels": [
         ("the prompt scored", joined(lambda place, ids, start, end_id: ids[place])),
@@ -147,6 +168,9 @@ LEARNERS = {
         ("another number than -100 on the prompt", joined(lambda p, ids, start, e: ids[p] if p >= start else 0)),
         ("another number than -100 on the prompt", joined(lambda p, ids, start, e: ids[p] if p >= start else e)),
         ("one token off", joined(lambda p, ids, start, e: learned(p, ids, start + 1, e))),
+        ("the answer searched for", joined(lambda p, ids, start, e: ids[p] if p > ids.index(e) else -100)),
+        ("the user's end learned too", joined(lambda p, ids, start, e: ids[p] if p >= start or ids[p] == e else -100)),
+        ("the ids overwritten too", one_tensor),
     ],
     "collate": [
         ("padding that is learned", padded(lambda pad_id: pad_id)),
@@ -155,6 +179,9 @@ LEARNERS = {
         ("labels copied from the ids", padded(labels_of="ids")),
         ("the end of turn ignored with the padding", padded(labels_of="no pad")),
         ("padding that is read", padded(mask="all")),
+        ("the padding found by its id", padded(mask="last pads")),
+        ("columns for rows", lambda *given: tuple(one.T for one in padded()(*given))),
+        ("another order", lambda *given: tuple(padded()(*given)[part] for part in (0, 2, 1))),
     ],
     "answer_loss": [
         ("no shift", lambda logits, labels: cross_entropy(logits.transpose(1, 2), labels)),
@@ -166,6 +193,24 @@ LEARNERS = {
         ),
         ("softmax twice", twice),
         ("the sum", lambda logits, labels: gathered(logits, labels, lambda costs: torch.cat(costs).sum())),
+        (
+            "the rows run together",
+            lambda logits, labels: cross_entropy(logits.view(-1, logits.shape[2])[:-1], labels.view(-1)[1:]),
+        ),
+        (
+            "the first label at the end of its row",
+            lambda logits, labels: cross_entropy(logits.mT, torch.hstack((labels[:, 1:], labels[:, :1]))),
+        ),
+        ("in bits", lambda logits, labels: gathered(logits, labels, lambda c: torch.cat(c).mean() * math.log2(math.e))),
+        (
+            "the logarithm of the mean",
+            lambda logits, labels: gathered(logits, labels, lambda c: -torch.log(torch.exp(-torch.cat(c)).mean())),
+        ),
+        (
+            "no logarithm",
+            lambda logits, labels: gathered(logits, labels, lambda c: (1 - torch.exp(-torch.cat(c))).mean()),
+        ),
+        ("one number for each place", lambda logits, labels: gathered(logits, labels, torch.cat)),
         ("the sign", lambda logits, labels: gathered(logits, labels, lambda costs: -torch.cat(costs).mean())),
     ],
     "learning_rate_at": [
@@ -173,13 +218,30 @@ LEARNERS = {
         ("the share taken for steps", schedule(share=False)),
         ("ends one early", schedule(last=1)),
         ("the cosine counted from the first step", schedule(zero=1)),
+        ("no warm-up step where the share is tiny", schedule(least=0)),
+        ("stairs that end below the peak", schedule(over=1)),
+        ("degrees", schedule(half_turn=180)),
     ],
     "field_scores": [
         ("missing taken for the same as missing", judged(lambda f, w, name: repr(f.get(name)) == repr(w.get(name)))),
         ("what is not JSON left out", judged(strict, only_objects=True)),
         ("stops at what is not JSON", no_net),
         ('"2" taken for 2', judged(lambda f, w, name: name in f and name in w and f"{f[name]}" == f"{w[name]}")),
-        ("2.0 taken for 2", judged(lambda f, w, name: name in f and name in w and f[name] == w[name])),
+        ("2.0 or True taken for a whole number", judged(lambda f, w, n: n in f and n in w and f[n] == w[n])),
+        (
+            "2.0 or True taken for a whole number",
+            judged(lambda f, w, n: n in f and n in w and isinstance(f[n], type(w[n])) and f[n] == w[n]),
+        ),
+        (
+            "upper and lower case taken for the same",
+            judged(lambda f, w, n: n in f and n in w and repr(f[n]).casefold() == repr(w[n]).casefold()),
+        ),
+        (
+            "a part taken for the whole",
+            judged(lambda f, w, n: n in f and n in w and type(f[n]) is type(w[n]) and str(w[n]) in str(f[n])),
+        ),
+        ("JSON cut out of other words", judged(strict, read=lambda text: json.loads(re.search(r"{.*}", text)[0]))),
+        ("JSON cut out of other words", judged(strict, read=lambda text: json.JSONDecoder().raw_decode(text)[0])),
         ("an extra key spoils the rest", judged(lambda f, w, n: strict(f, w, n) and set(f) == set(w))),
         ("whole answers instead of fields", judged(strict, every=True)),
     ],
@@ -189,6 +251,9 @@ LEARNERS = {
         ("another z than 1.96", wilson(1)),
         ("another z than 1.96", wilson(1.645)),
         ("in per cent", wilson(1.96, 100)),
+        ("parentheses missing", by_parts(lambda z, n: z**2 / 2 * n, lambda z, n: z**2 / 4 * n**2)),
+        ("4n where 4n² is asked for", by_parts(lambda z, n: z**2 / (2 * n), lambda z, n: z**2 / (4 * n))),
+        ("no root", by_parts(lambda z, n: z**2 / (2 * n), lambda z, n: z**2 / (4 * n**2), root=lambda inside: inside)),
         ("the ends swapped", lambda right, n: tuple(reversed(wilson(1.96)(right, n)))),
     ],
 }  # fmt: skip
