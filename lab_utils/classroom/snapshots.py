@@ -73,6 +73,19 @@ def replace_widgets(notebook):
     return page, _styles(modules) if found else "", _scripts(modules, shown) if shown else ""
 
 
+def explorers(notebook) -> list[tuple]:
+    """The (output, state) of each widget of a notebook that answers without Python, in the order of the page."""
+    models = notebook.metadata.get("widgets", {})
+    for part in (STATE, "state"):
+        models = models.get(part, {}) if isinstance(models, dict) else {}
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    shown = [(output, _model(output.get("data", {}).get(VIEW), models)) for output in outputs]
+    return [
+        (output, model["state"]) for output, model in shown
+        if works_in_a_page(model) and not asks_python(model["state"]["_esm"])
+    ]  # fmt: skip
+
+
 def _model(view, models) -> dict:
     """The saved model of a view; empty if the notebook's metadata are not as JupyterLab writes them."""
     found = models.get(view.get("model_id"), {}) if isinstance(view, dict) and isinstance(models, dict) else {}

@@ -184,6 +184,25 @@ def test_axe_finds_nothing_serious(chromium, site, name, look):
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize("look", LOOKS)
+def test_the_index_opens_with_an_explorer_that_answers(chromium, site, look):
+    """In the first window of a visitor, without a scroll; a key changes its sentence and its picture."""
+    with opened(chromium, (site / "index.html").as_uri(), **LOOKS[look]) as page:
+        stage = page.locator(".site-stage .lab-explorer")
+        stage.wait_for()
+        slider, copy = stage.get_by_label("rank", exact=True), stage.locator("canvas").nth(1)
+        assert slider.bounding_box()["y"] < page.viewport_size["height"]
+        seen = []
+        for key in (None, "ArrowRight"):
+            if key:
+                slider.press(key)
+            seen.append((stage.locator(".lab-summary").inner_text(), copy.screenshot()))
+        assert [text.split(":")[0] for text, _ in seen] == ["Rank 2", "Rank 3"] and seen[0][1] != seen[1][1]
+        assert not stage.locator(".lab-question").is_visible()
+        assert page.asked == [] and page.errors == []
+
+
+@pytest.mark.browser
 def test_axe_sees_a_fault(chromium, tmp_path):
     body = page_html(toys.notebook_of(toys.Toy(name="C"))).replace("</main>", "<p style='color: #ccc'>faint</p></main>")
     (tmp_path / "page.html").write_text(body, encoding="utf-8")

@@ -40,8 +40,8 @@ def test_a_good_course_leaves_pages_with_pictures_and_an_index(tmp_path, capfd):
     second = (out / "01_two.html").read_text()
     assert "data:image/png;base64," in first
     assert "second page" in second and 'href="00_one.html#One"' in second
-    assert re.search('<a href="00_one.html">00 One</a> <span class="[^"]*">Does it run[?]</span>', index)
-    assert "01_two.html" in index and "1 min and a half</td>" in index and "cut short" not in index
+    assert re.search('<a href="00_one.html">00 One</a></h3> <p class="[^"]*">Does it run[?]</p>', index)
+    assert "01_two.html" in index and "<span>1 min and a half</span>" in index and "cut short" not in index
     assert "2 of 2 notebooks ran" in capfd.readouterr().out
 
 
@@ -235,7 +235,7 @@ def test_the_index_says_what_is_a_trial_and_which_explorers_live(tmp_path):
         course.write_page(pages[-1], tmp_path)
     text = course.write_index(pages, tmp_path, shortened=True).read_text()
     assert "cut short" in text and text.count("executed in 1 min 01 s") == 3
-    assert re.findall(r'(\w+) · Page</a>|(explorer [a-z ]+ here)', text) == [
+    assert re.findall(r'>(\w+)</span> Page</a>|(explorer [a-z ]+ here)', text) == [
         ("01_a", ""), ("", "explorer answers here"), ("02_b", ""), ("", "explorer is a picture here"), ("A_c", ""),
     ]  # fmt: skip
     assert re.findall('<li><a href="(.*?)#.*?">(.*?)</a></li>', text) == [
