@@ -39,6 +39,8 @@ from .exercises import p14_curves as training_curves
 from .exercises import p14_lead as lead
 from .exercises import p14_splits as splits
 from .exercises import p14_turns as turns
+from .exercises import p16_preferences as preferences
+from .exercises import p16_rewards as rewards
 from .grading import NotSolved
 from .report import Report, source, write_report
 from .surroundings import standard
@@ -47,7 +49,7 @@ MODULES = (
     rank_one, errors_of_fits, counting, from_scratch, rank_and_alpha, quantization, scales, four_bits, packing,
     weight_sizes, memory_budget, labels, batches, answer_training, schedule, answer_fields, share_intervals, seeds,
     choosing, pareto, fair_comparisons, combining, stacking, mixed_batches, merged_precision, taken_apart, vera,
-    variant_steps, pictures, beyond_text, many_machines, turns, splits, lead, training_curves,
+    variant_steps, pictures, beyond_text, many_machines, turns, splits, lead, training_curves, preferences, rewards,
 )  # fmt: skip
 EXERCISES: dict[str, Exercise] = {exercise.name: exercise for module in MODULES for exercise in module.EXERCISES}
 CHECK_SECONDS, GRADE_SECONDS = 5.0, 10.0
