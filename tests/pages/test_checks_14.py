@@ -55,6 +55,14 @@ def test_the_interval_of_a_lead_holds_the_truth_in_about_95_of_100_samples():
     assert high - lead == pytest.approx(1.96 * math.sqrt((3 - 6 / 36) / 5 / 6))
 
 
+def test_the_answer_to_the_fourth_prediction_is_computed():
+    right, answers, train = EXERCISES["lead_over_majority"].demo
+    ends = solved("lead_over_majority", right.repeat(10), answers.repeat(10), train)
+    lead, low, high = (round(100 * end) for end in ends)
+    page = read_notebook(NOTEBOOKS / "14_your_own_data.ipynb")
+    assert sum(f"4. Just: {lead} points ({low} to {high:+})" in cell.source for cell in page.cells) == 1
+
+
 def test_stopping_by_hand():
     assert solved("keep_and_stop", *EXERCISES["keep_and_stop"].demo) == (3, 5)
     assert solved("keep_and_stop", torch.tensor([0.3, 0.2, 0.1]), 1) == (2, 2)
