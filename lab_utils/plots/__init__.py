@@ -1,7 +1,7 @@
 """Numbers in, Figure out: every picture of the course, legible from the last row."""
 
 from .capacity import capacity
-from .choosing import merge_survival, sweep_points, variant_update
+from .choosing import differences, merge_survival, variant_update
 from .conversations import lengths
 from .counting import layer_to_scale, parameter_bars, shares_by_size, stacked_gigabytes
 from .curves import code_use, histograms, lines, rounding
@@ -17,8 +17,8 @@ from .validation import validation_curves
 
 __all__ = [
     "BLUE", "GREEN", "GREY", "ORANGE", "approximations", "before_after", "capacity", "code_use", "compare_losses",
-    "dots", "draw_loss", "fits", "grid", "histograms", "layer_to_scale", "lengths", "lines", "loss_curve",
-    "many_machines", "matrices", "memory_bars", "merge_survival", "moved", "new_figure", "parameter_bars",
-    "picture_rows", "png", "rounding", "shares_by_size", "smooth", "stacked_gigabytes", "strips", "style_axes",
-    "sweep_points", "target_and_yours", "timeline", "validation_curves", "variant_update", "with_errors",
+    "differences", "dots", "draw_loss", "fits", "grid", "histograms", "layer_to_scale", "lengths", "lines",
+    "loss_curve", "many_machines", "matrices", "memory_bars", "merge_survival", "moved", "new_figure",
+    "parameter_bars", "picture_rows", "png", "rounding", "shares_by_size", "smooth", "stacked_gigabytes", "strips",
+    "style_axes", "target_and_yours", "timeline", "validation_curves", "variant_update", "with_errors",
 ]  # fmt: skip

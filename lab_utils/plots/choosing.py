@@ -2,7 +2,7 @@
 
 from ..lowrank import singular_values
 from .matrices import paint
-from .style import BLUE, GREEN, GREY, ORANGE, empty_figure, label_axes, new_figure, style_axes
+from .style import BLUE, GREY, ORANGE, empty_figure, new_figure, style_axes
 
 
 def merge_survival(block: dict, sizes, changed, kept, size: float, title: str, real: float | None = None):
@@ -42,32 +42,26 @@ def merge_survival(block: dict, sizes, changed, kept, size: float, title: str, r
     return figure
 
 
-def sweep_points(series: dict, levels: dict, xlabel: str, ylabel: str, *, log: int = 0, joined: bool = True):
-    """Figure of means with their standard errors, one look a series, and what they are held against as dashed lines.
+def differences(rows: dict[str, tuple], xlabel: str, seeds: dict[str, list] | None = None):
+    """Figure of one interval per row around zero, the mean a disc: filled where the interval leaves zero out.
 
     Parameters
     ----------
-    series : dict label -> (x, mean, error), three sequences of numbers as long as each other, up to seven series
-    levels : dict label -> float, on the y axis
-    xlabel, ylabel : str
-    log : int, base of a logarithmic x axis; 0 is a linear one
-    joined : bool, draw a line through the points of a series
+    rows : dict label -> (mean, low, high), from the top down
+    xlabel : str
+    seeds : dict label -> sequence of numbers, small dots below that row
     """
-    figure, axes = new_figure(10, 5)
-    looks = zip((BLUE, ORANGE, GREEN, "#7c3aed", "#be185d", "#7a6200", GREY), "os^DvPX", strict=True)
-    for (label, (x, mean, error)), (color, marker) in zip(series.items(), looks, strict=False):
-        axes.errorbar(
-            x, mean, error, color=color, marker=marker, linestyle="-" if joined else "none", linewidth=1.5,
-            elinewidth=2.5, markersize=9, capsize=5, label=label,
-        )  # fmt: skip
-    for label, value in levels.items():
-        axes.axhline(value, color="#111111", linestyle="--", linewidth=1.5)
-        axes.annotate(label, (1, value), (0, 4), xycoords=("axes fraction", "data"), textcoords="offset points",
-                      fontsize=13, ha="right")  # fmt: skip
-    label_axes(axes, xlabel, ylabel, logx=log, logy=ylabel.endswith("loss"))
-    axes.margins(x=0.08, y=0.12)
-    if len(series) > 1:
-        axes.legend(fontsize=13, frameon=False)
+    figure, axes = new_figure(9, 1.6 + 0.6 * len(rows))
+    for row, (label, (mean, low, high)) in enumerate(rows.items()):
+        axes.plot([low, high], [row, row], color="#111111", linewidth=3, marker="|", markersize=16, markeredgewidth=3)
+        axes.plot(mean, row, "o", color="#111111", markersize=11, markeredgewidth=3,
+                  markerfacecolor="#111111" if low > 0 or high < 0 else "white")  # fmt: skip
+        dots = (seeds or {}).get(label, [])
+        axes.plot(dots, [row + 0.22] * len(dots), "o", color=GREY, markersize=7)
+    axes.axvline(0, color="#111111", linestyle=":", linewidth=2)
+    axes.set_yticks(range(len(rows)), list(rows), fontsize=14)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlabel(xlabel, fontsize=14)
     return figure
 
 

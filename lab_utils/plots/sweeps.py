@@ -9,11 +9,12 @@ def with_errors(
     named: dict, xlabel: str, ylabel: str, *,
     marks: dict | None = None, title: str = "", logx: int = 0, logy: bool = False, skip: int = 0,
 ):  # fmt: skip
-    """Figure of means with their standard errors as bars, one line per series, and single marks.
+    """Figure of means with their errors as bars, one line per series, and single marks.
 
     Parameters
     ----------
-    named : dict label -> (x, mean, error), three sequences of numbers as long as each other, up to five series
+    named : dict label -> (x, mean, error), three sequences of numbers as long as each other, up to five series; a bar
+        reaches so far to each side, so say beside the figure what the error is
     xlabel, ylabel, title : str
     marks : dict label -> (x, mean, error) of one number each, drawn as stars with the label beside them
     logx : int, base of a logarithmic x axis; 0 is a linear one
@@ -28,7 +29,7 @@ def with_errors(
         )  # fmt: skip
     for label, (x, mean, error) in (marks or {}).items():
         axes.errorbar(x, mean, error, color="#111111", marker="*", markersize=17, capsize=5, linestyle="none")
-        axes.annotate(label, (x, mean), xytext=(0, 14), textcoords="offset points", fontsize=13, ha="center")
+        axes.annotate(label, (x, mean), xytext=(-12, -5), textcoords="offset points", fontsize=13, ha="right")
     label_axes(axes, xlabel, ylabel, title=title, logx=logx, logy=logy)
     axes.margins(x=0.08, y=0.15)
     if len(named) > 1:
@@ -37,7 +38,9 @@ def with_errors(
 
 
 def strips(named: dict, xlabel: str, title: str = ""):
-    """Figure of one row a setting: each run a dot, the mean a thick tick with its standard error as a bar.
+    """Figure of one row a setting: each run a dot, the mean a thick tick with its 95 % interval over runs as a bar.
+
+    The first row, which the others are compared with, is blue, and they are orange.
 
     Parameters
     ----------
@@ -46,11 +49,14 @@ def strips(named: dict, xlabel: str, title: str = ""):
     """
     from statistics import mean, stdev
 
+    from scipy.special import stdtrit
+
     figure, axes = new_figure(9, 1.4 + 0.55 * len(named))
     for row, values in enumerate(map(list, named.values())):
-        axes.plot(values, [row] * len(values), "o", color=BLUE, markersize=10, alpha=0.6)
-        error = stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0
-        axes.errorbar(mean(values), row, xerr=error, color=ORANGE, marker="|", markersize=24, markeredgewidth=4,
+        color, n = ORANGE if row else BLUE, len(values)
+        axes.plot(values, [row + 0.22] * n, "o", color=color, markersize=9, alpha=0.6)
+        reach = stdtrit(n - 1, 0.975) * stdev(values) / n**0.5 if n > 1 else 0  # Student's t
+        axes.errorbar(mean(values), row, xerr=reach, color=color, marker="|", markersize=20, markeredgewidth=4,
                       elinewidth=3, capsize=6)  # fmt: skip
     axes.set_yticks(range(len(named)), list(named), fontsize=14)
     axes.set_ylim(len(named) - 0.5, -0.5)

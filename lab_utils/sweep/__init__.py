@@ -3,7 +3,8 @@
 `difference` compares groups of `sweep.csv`; runs of a study are compared by `study_results.difference`.
 """
 
-from .differences import compare, holm
+from .differences import compare, holm, student
+from .naming import by_name
 from .study_results import load_study
 from .summary import CENTRE, TABLE, cheapest_within_one_error, difference, load_sweep, pick, summarize
 from .table import read_rows
@@ -11,6 +12,6 @@ from .trial import Trial
 from .trials import measure, missing, sweep
 
 __all__ = [
-    "CENTRE", "TABLE", "Trial", "cheapest_within_one_error", "compare", "difference", "holm", "load_study",
-    "load_sweep", "measure", "missing", "pick", "read_rows", "summarize", "sweep",
+    "CENTRE", "TABLE", "Trial", "by_name", "cheapest_within_one_error", "compare", "difference", "holm", "load_study",
+    "load_sweep", "measure", "missing", "pick", "read_rows", "student", "summarize", "sweep",
 ]  # fmt: skip

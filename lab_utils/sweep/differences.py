@@ -29,9 +29,10 @@ class Difference:
     p : float in [0, 1], the share of samples without any difference that would show one as large; after `holm`, the
         adjusted one
     seeds : int, pairs of runs; for unpaired settings the smaller number of runs
-    messages : int
+    messages : int; 0 where the interval is over seeds alone, on one set of messages
     seed_error, message_error : float, standard errors of the mean: from seeds, and what messages add to that
     family : int, comparisons that `holm` corrected for, this one included; 1 without correction
+    unit : str, what `messages` counts
     """
 
     mean: float
@@ -43,6 +44,7 @@ class Difference:
     seed_error: float
     message_error: float
     family: int = 1
+    unit: str = "messages"
 
     @property
     def clear(self) -> bool:
@@ -56,7 +58,8 @@ class Difference:
 
     def __str__(self) -> str:
         corrected = f", corrected for {self.family} comparisons" if self.family > 1 else ""
-        interval = f"95 %: {self.low:+.4f} to {self.high:+.4f}, {self.seeds} seeds × {self.messages} messages"
+        over = f"{self.seeds} seeds × {self.messages} {self.unit}" if self.messages else f"{self.seeds} seeds alone"
+        interval = f"95 %: {self.low:+.4f} to {self.high:+.4f}, {over}"
         return f"{self.mean:+.4f} ({interval}{corrected}): {self.verdict}"
 
 
@@ -149,6 +152,11 @@ def _quantile(p: float, freedom: float) -> float:
     from scipy.special import stdtrit
 
     return -float(stdtrit(freedom, p / 2))
+
+
+def student(freedom: float) -> float:
+    """Student's t of a 95 % interval: 4.30 standard errors with 2 degrees of freedom, 12.7 with 1."""
+    return _quantile(1 - LEVEL, freedom)
 
 
 def _p_value(distance: float, half_width) -> float:

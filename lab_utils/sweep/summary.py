@@ -2,12 +2,13 @@
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
-from ..errors import LabError
+from ..errors import LabError, choose
 from ..folders import DATA
 from ..recorded_files import reading, restore
+from .differences import Difference, compare, student
 from .table import RESULTS, read_rows
 from .trial import SETTINGS
 
@@ -29,23 +30,34 @@ def load_sweep(table: str | Path = TABLE):
     LabError
         The table is missing, empty or damaged, or has other columns.
     """
-    import pandas
-
     way_out = restore("data/sweep", "record_sweep.py")
     with reading(f"The sweep in {table}", way_out):
         rows = read_rows(table)
         if not rows:
             raise LabError("there is no run in it")
-        frame = pandas.DataFrame(rows)
-        for name in (*WHOLE, "alpha", "dropout", "learning_rate", *RESULTS):
-            frame[name] = _numbers(frame[name])
-        if not frame["use_rslora"].isin(["true", "false"]).all():
-            raise ValueError("use_rslora is neither true nor false")
-        frame["use_rslora"] = frame["use_rslora"] == "true"
-        frame["scaling"] = [
-            round(alpha / (math.sqrt(rank) if rs else rank), 4)
-            for alpha, rank, rs in zip(frame["alpha"], frame["rank"], frame["use_rslora"], strict=True)
-        ]
+        return frame_of(rows)
+
+
+def frame_of(rows: list[dict[str, str]]):
+    """Rows of `table.read_rows` as `load_sweep`'s DataFrame.
+
+    Raises
+    ------
+    ValueError
+        A value is not what its column holds.
+    """
+    import pandas
+
+    frame = pandas.DataFrame(rows)
+    for name in (*WHOLE, "alpha", "dropout", "learning_rate", *RESULTS):
+        frame[name] = _numbers(frame[name])
+    if not frame["use_rslora"].isin(["true", "false"]).all():
+        raise ValueError("use_rslora is neither true nor false")
+    frame["use_rslora"] = frame["use_rslora"] == "true"
+    frame["scaling"] = [
+        round(alpha / (math.sqrt(rank) if rs else rank), 4)
+        for alpha, rank, rs in zip(frame["alpha"], frame["rank"], frame["use_rslora"], strict=True)
+    ]
     return frame
 
 
@@ -110,7 +122,8 @@ def summarize(frame, by: list[str], value: str = "validation_loss"):
     Returns
     -------
     DataFrame, a row a group in ascending order: the settings, `mean`, `deviation` (over seeds, with n − 1), `error`
-    (standard error of the mean, deviation / √n; NaN for one seed), `low` and `high` (the extremes), `n`,
+    (standard error of the mean, deviation / √n; NaN for one seed), `reach` (half the width of the mean's 95 % interval
+    over seeds: Student's t times the error; NaN for one seed), `low` and `high` (the extremes), `n`,
     `trainable_parameters`, `training_cpu_seconds` (its median), `failed` (runs without a result)
 
     Raises
@@ -126,68 +139,50 @@ def summarize(frame, by: list[str], value: str = "validation_loss"):
     groups = frame.groupby(by, sort=True)
     out = groups[value].agg(mean="mean", deviation="std", low="min", high="max", n="count")
     out["error"] = out["deviation"] / out["n"] ** 0.5
+    out["reach"] = [student(n - 1) * error if n > 1 else error for n, error in zip(out["n"], out["error"], strict=True)]
     out["trainable_parameters"] = groups["trainable_parameters"].first()
     out["training_cpu_seconds"] = groups["training_cpu_seconds"].median()
     out["failed"] = groups["problem"].agg(lambda texts: sum(bool(text) for text in texts))
     return out.reset_index()
 
 
-@dataclass(frozen=True)
-class Difference:
-    """How much one setting differs from another, seed by seed.
-
-    Attributes
-    ----------
-    mean : float, mean over the seeds of (value of the second − value of the first)
-    error : float, standard error of that mean
-    low, high : float, its 95 % interval by Student's t with n − 1 degrees of freedom
-    n : int, seeds
-    """
-
-    mean: float
-    error: float
-    low: float
-    high: float
-    n: int
-
-    @property
-    def clear(self) -> bool:
-        """Does the interval leave zero out?"""
-        return self.low > 0 or self.high < 0
-
-    def __str__(self) -> str:
-        verdict = "clear of the noise" if self.clear else "not clear of the noise"
-        interval = f"95 %: {self.low:+.4f} to {self.high:+.4f}, {self.n} seeds"
-        return f"{self.mean:+.4f} ± {self.error:.4f} ({interval}), {verdict}"
-
-
-def difference(first, second, value: str = "validation_loss") -> Difference:
+def difference(first, second, value: str = "loss") -> Difference:
     """Second minus first, paired by seed: runs of one seed saw the same messages in the same order.
+
+    The table has one mean per run and set of messages, not one value per message. So "loss" and "exact" take the
+    validation and the test messages as two draws of messages, which leaves one degree of freedom for what messages do:
+    the interval reaches 12.7 of their standard errors. A column by itself says what *these* messages say, over seeds.
 
     Parameters
     ----------
     first, second : parts of `load_sweep`'s DataFrame, each one setting with several seeds
-    value : a column of results
+    value : "loss" or "exact", over seeds and both sets of messages; or a column of results, over seeds alone
+
+    Returns
+    -------
+    Difference; its `messages` is the number of sets, or 0 over seeds alone
 
     Raises
     ------
     LabError
-        A part mixes settings, or fewer than two seeds have both results.
+        A part mixes settings, fewer than two seeds have both results, or there is no such value.
 
-    Source: Student 1908, The probable error of a mean. https://doi.org/10.1093/biomet/6.1.1
+    Source: as `differences.compare`; over seeds alone Student 1908, https://doi.org/10.1093/biomet/6.1.1
     """
-    from scipy.stats import t
-
+    columns = [f"{split}_{value}" for split in ("validation", "test")] if value in ("loss", "exact") else [value]
+    choose("value", columns[0], RESULTS)
     for part in (first, second):
         if part["seed"].duplicated().any():
             raise LabError("A difference is between two settings, but one side holds a seed twice: pick one setting.")
-    pairs = second.set_index("seed")[value].sub(first.set_index("seed")[value]).dropna()
-    if len(pairs) < 2:
-        raise LabError(f"{len(pairs)} seed(s) have both results: two at least are needed to tell a mean from noise.")
-    error = pairs.std() / math.sqrt(len(pairs))
-    reach = float(t.ppf(0.975, len(pairs) - 1)) * error
-    mean = float(pairs.mean())
-    return Difference(mean, float(error), float(mean - reach), float(mean + reach), len(pairs))
+    sides = [part.set_index("seed")[columns].dropna() for part in (first, second)]
+    seeds = sides[0].index.intersection(sides[1].index)
+    if len(seeds) < 2:
+        raise LabError(f"{len(seeds)} seed(s) have both results: two at least are needed to tell a mean from noise.")
+    one, other = (side.loc[seeds].to_numpy(float) for side in sides)
+    if len(columns) > 1:
+        return replace(compare(one, other), unit="sets of messages")
+    alone = compare(one.repeat(2, axis=1), other.repeat(2, axis=1))  # the same messages twice: they add nothing
+    return replace(alone, messages=0)
 
 
 def cheapest_within_one_error(groups, cost: str = "trainable_parameters"):

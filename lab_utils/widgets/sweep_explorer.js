@@ -1,47 +1,29 @@
-// Recorded fine-tunes: single seeds as small marks, means with their standard errors as large ones, setting by setting.
+// Any two settings of a recorded sweep: where they are among all, and their difference with its 95 % intervals.
 
-const SHAPES = [ // around (0, 0), one a colour, so that nothing is told by colour alone
-  "M-1 0a1 1 0 1 0 2 0a1 1 0 1 0 -2 0z", "M-.9 -.9h1.8v1.8h-1.8z", "M0 -1.15L1.1 .85H-1.1z", "M0 -1.25L1.25 0L0 1.25L-1.25 0z",
-  "M0 1.15L1.1 -.85H-1.1z", "M-.4 -1.1h.8v.7h.7v.8h-.7v.7h-.8v-.7h-.7v-.8h.7z", "M-1.2 -.5h2.4v1h-2.4z",
-];
-const compact = (value) => (value >= 1e6 ? `${value / 1e6}M` : value >= 1e3 ? `${value / 1e3}k` : String(value));
-/** Numbers first, by size, then texts. */
-const compare = (a, b) => (typeof a === typeof b ? (a > b) - (a < b) : typeof a === "string" ? 1 : -1);
+const variance = (values) => {
+  const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+  return values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (values.length - 1);
+};
+const average = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 
-/** Mean, standard error with n − 1 (null for one value) and number of `values`. */
-function meanAndError(values) {
-  const n = values.length, mean = values.reduce((sum, value) => sum + value, 0) / n;
-  const squares = values.reduce((sum, value) => sum + (value - mean) ** 2, 0);
-  return { mean, error: n > 1 ? Math.sqrt(squares / (n - 1) / n) : null, n };
-}
-
-function median(values) {
-  const sorted = [...values].sort((a, b) => a - b), half = sorted.length >> 1;
-  return sorted.length % 2 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
-}
-
-/** As `sweep_points.group` does it: runs that differ in nothing but their seed, together. */
-function group({ runs, names, axis: [column, freeX], x, colour, fixed }) {
-  const free = [...freeX, colour], found = new Map();
-  const number = free.includes("alpha") && (x === "alpha" || !free.includes("rank"));
-  const is = (run, name) => (name === "alpha" ? run.alpha.includes(fixed.alpha) : run[name] === fixed[name]);
-  for (const run of runs) {
-    if (!names.every((name) => free.includes(name) || is(run, name))) continue;
-    const rules = number ? [run.alpha_over_r] : free.includes("alpha") ? run.alpha : [fixed.alpha];
-    for (const rule of rules) {
-      const settings = Object.fromEntries(names.map((name) => [name, name === "alpha" ? rule : run[name]]));
-      const key = JSON.stringify(settings);
-      if (!found.has(key)) found.set(key, { settings, runs: [] });
-      found.get(key).runs.push(run);
-    }
+/** `compare` of lab_utils.sweep, for paired runs: `rows` are differences, one row per seed, one number per set of messages. */
+function judge(rows, students) {
+  const runs = rows.length, sets = rows[0].length, mean = average(rows.flat());
+  const ofSeeds = rows.map(average), ofSets = rows[0].map((_, set) => average(rows.map((row) => row[set])));
+  const bySeed = variance(ofSeeds) / runs;
+  let bySet = 0;
+  if (sets > 1) {
+    const rest = rows.flatMap((row, run) => row.map((value, set) => (value - ofSeeds[run] - ofSets[set] + mean) ** 2));
+    const left = rest.reduce((sum, value) => sum + value, 0) / ((runs - 1) * (sets - 1)) / (runs * sets);
+    bySet = Math.max(variance(ofSets) / sets - left, 0);
   }
-  const points = [...found.values()];
-  for (const point of points) point.x = median(point.runs.map((run) => run[column]));
-  const inOrder = (a, b) => names.reduce((sign, name) => sign || compare(a.settings[name], b.settings[name]), a.x - b.x);
-  return points.sort(inOrder);
+  const reach = Math.sqrt(students[runs - 1] ** 2 * bySeed + (sets > 1 ? students[sets - 1] ** 2 * bySet : 0));
+  return { mean, low: mean - reach, high: mean + reach, clear: Math.abs(mean) > reach };
 }
 
-/** About five round numbers from low to high. */
+const signed = (value, digits) => `${value < 0 ? "-" : "+"}${Math.abs(value).toFixed(digits)}`;
+
+/** About four round numbers from low to high. */
 function roundTicks(low, high) {
   const rough = (high - low) / 4 || 1, unit = 10 ** Math.floor(Math.log10(rough));
   const step = unit * [1, 2, 5, 10].find((factor) => factor * unit >= rough * 0.999);
@@ -49,191 +31,117 @@ function roundTicks(low, high) {
   return Array.from({ length: Math.floor(high / step + 1e-9) - from + 1 }, (_, index) => Number(((from + index) * step).toPrecision(6)));
 }
 
-/** 1, 2 and 5 times powers of ten from low to high, or the powers alone if that is enough. */
-function logTicks(low, high) {
-  const all = [];
-  for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++) {
-    for (const factor of [1, 2, 5]) all.push(Number((factor * 10 ** power).toPrecision(3)));
-  }
-  const inside = all.filter((tick) => tick >= low * 0.999 && tick <= high * 1.001);
-  const powers = inside.filter((tick) => String(tick).replace(/[0.]/g, "") === "1");
-  return powers.length >= 3 ? powers : inside;
-}
-
-/** The scatter plot. `draw` builds it, `ring` moves the ring around one point, `near` finds the point below the pointer. */
-function scatter() {
-  const width = 900, height = 400, left = 84, right = 20, top = 16, bottom = 56;
-  const root = shape("svg", { class: "lab-chart", viewBox: `0 0 ${width} ${height}`, role: "img" });
-  const around = shape("circle", { class: "around", r: 11, visibility: "hidden" });
-  let places = [];
-  const scale = (axis, from, to) => {
-    const map = axis.log ? Math.log : (value) => value, low = map(axis.low), span = map(axis.high) - low || 1;
-    return (value) => from + (to - from) * (map(value) - low) / span;
+/** All settings as points, A a blue square and B an orange disc. `pick(index)` is called with the point that was clicked. */
+function atlas(settings, pick) {
+  const width = 470, height = 320, left = 78, right = 14, top = 12, bottom = 50;
+  const root = shape("svg", { class: "lab-chart lab-atlas", viewBox: `0 0 ${width} ${height}`, role: "img" });
+  const fixed = shape("g"), moving = shape("g");
+  root.append(fixed, moving);
+  let places = [], drawn = null;
+  const place = (value, low, high, from, to) => from + (to - from) * (Math.log(value) - Math.log(low)) / (Math.log(high) - Math.log(low));
+  const draw = (column, name, first, second) => {
+    const loss = column === "loss", means = settings.map((one) => average(one[column].flat()));
+    if (drawn !== column) {
+      drawn = column;
+      const px = (trained) => (trained ? place(trained, 4e4, 2e8, left + 50, width - right) : left + 18);
+      const py = loss ? (value) => place(value, 0.03, 1.6, height - bottom, top) : (value) => height - bottom - 8 + (top - height + bottom + 16) * value;
+      places = settings.map((one, index) => [px(one.trained), py(means[index])]);
+      const ticksY = loss ? [0.03, 0.1, 0.3, 1] : [0, 0.25, 0.5, 0.75, 1];
+      fixed.replaceChildren(
+        ...ticksY.flatMap((tick) => [shape("line", { class: "grid", x1: left, x2: width - right, y1: py(tick), y2: py(tick) }),
+          shape("text", { x: left - 7, y: py(tick) + 5, "text-anchor": "end" }, loss ? String(tick) : `${100 * tick} %`)]),
+        ...[[0, "0"], [1e5, "100k"], [1e6, "1M"], [1e7, "10M"], [1e8, "100M"]].map(([value, text]) =>
+          shape("text", { x: px(value), y: height - bottom + 20, "text-anchor": "middle" }, text)),
+        shape("text", { x: (left + width) / 2, y: height - 8, "text-anchor": "middle" }, "trained numbers"),
+        shape("text", { transform: `translate(15 ${(top + height - bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, `${name}, mean of all runs`),
+        ...places.map(([a, b]) => shape("circle", { class: "mark ghost", cx: a, cy: b, r: 5 })));
+    }
+    const [a, b] = [places[first - 1], places[second - 1]];
+    moving.replaceChildren(
+      shape("rect", { class: "mark blue", x: a[0] - 9, y: a[1] - 9, width: 18, height: 18 }),
+      shape("circle", { class: "mark orange", cx: b[0], cy: b[1], r: 8 }));
+    root.setAttribute("aria-label", `All settings by trained numbers and ${name}; A is number ${first}, B number ${second}`);
   };
-  const draw = ({ x, y, xlabel, ylabel, series, levels }) => {
-    const px = scale(x, left, width - right), py = scale(y, height - bottom, top), parts = [];
-    for (const tick of y.ticks) {
-      parts.push(shape("line", { class: "grid", x1: left, x2: width - right, y1: py(tick), y2: py(tick) }),
-        shape("text", { x: left - 8, y: py(tick) + 5, "text-anchor": "end" }, y.text(tick)));
-    }
-    for (const tick of x.ticks) {
-      parts.push(shape("line", { class: "axis", x1: px(tick), x2: px(tick), y1: height - bottom, y2: height - bottom + 6 }),
-        shape("text", { x: px(tick), y: height - bottom + 23, "text-anchor": "middle" }, x.text(tick)));
-    }
-    parts.push(shape("line", { class: "axis", x1: left, x2: width - right, y1: height - bottom, y2: height - bottom }),
-      shape("text", { x: (left + width - right) / 2, y: height - 8, "text-anchor": "middle" }, xlabel),
-      shape("text", { transform: `translate(16 ${(top + height - bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, ylabel));
-    for (const { value, text, below } of levels) {
-      parts.push(shape("line", { class: "level", x1: left, x2: width - right, y1: py(value), y2: py(value) }),
-        shape("text", { class: "over", x: width - right, y: py(value) + (below ? 18 : -7), "text-anchor": "end" }, text));
-    }
-    places = [];
-    for (const { points, look, joined } of series) {
-      const color = `var(--lab-${look % 7})`, [bars, seeds, means] = ["", "", ""].map(() => []), outline = SHAPES[look % 7];
-      for (const { x: at, mean, error, all } of points) {
-        const a = px(at).toFixed(1), b = py(mean).toFixed(1);
-        places.push([Number(a), Number(b)]);
-        if (error) {
-          const ends = [mean + error, Math.max(mean - error, y.log ? y.low : -Infinity)].map((value) => py(value).toFixed(1));
-          bars.push(`M${a} ${ends[0]}V${ends[1]}`, ...ends.map((end) => `M${a - 6} ${end}h12`));
-        }
-        for (const [seedX, seedY] of all) seeds.push([px(seedX), py(seedY), 3.2]);
-        means.push([Number(a), Number(b), 6]);
-      }
-      if (joined) {
-        parts.push(shape("polyline", { class: "line", style: `stroke: ${color}; stroke-width: 1.5; opacity: .7`,
-          points: means.map(([a, b]) => `${a},${b}`).join(" ") }));
-      }
-      const put = (marks, style) => marks.map(([a, b, size]) =>
-        shape("path", { d: outline, style, transform: `translate(${a.toFixed(1)} ${b.toFixed(1)}) scale(${size})` }));
-      parts.push(shape("path", { d: bars.join("") || "M0 0", style: `stroke: ${color}; stroke-width: 2.5; fill: none` }),
-        ...put(seeds, `fill: ${color}; opacity: .5`), ...put(means, `fill: ${color}`));
-    }
-    root.replaceChildren(...parts, around);
-  };
-  const ring = (index) => {
-    around.setAttribute("visibility", places[index] ? "visible" : "hidden");
-    if (places[index]) around.setAttribute("transform", `translate(${places[index].join(" ")})`);
-  };
-  /** Index of the mean that is nearest to the pointer, or −1 if none is close. */
-  const near = (event) => {
+  root.addEventListener("click", (event) => {
     const box = root.getBoundingClientRect(), factor = width / box.width;
     const at = [(event.clientX - box.left) * factor, (event.clientY - box.top) * factor];
     const far = places.map(([a, b]) => Math.hypot(a - at[0], b - at[1])), least = Math.min(...far);
-    return least < 40 ? far.indexOf(least) : -1;
+    if (least < 30) pick(far.indexOf(least));
+  });
+  return { root, draw };
+}
+
+/** Three intervals around zero, with the seeds' own differences as dots. */
+function intervals() {
+  const width = 470, height = 320, left = 20, right = 20, bottom = 50;
+  const root = shape("svg", { class: "lab-chart", viewBox: `0 0 ${width} ${height}`, role: "img" });
+  const draw = ({ rows, xlabel, digits }) => {
+    const ends = [0, ...rows.flatMap(({ low, high, seeds }) => [low, high, ...seeds])], pad = (Math.max(...ends) - Math.min(...ends)) / 14 || 0.01;
+    const low = Math.min(...ends) - pad, high = Math.max(...ends) + pad;
+    const px = (value) => left + (width - left - right) * (value - low) / (high - low), parts = [];
+    for (const tick of roundTicks(low, high)) {
+      parts.push(shape("line", { class: "grid", x1: px(tick), x2: px(tick), y1: 8, y2: height - bottom }),
+        shape("text", { x: px(tick), y: height - bottom + 20, "text-anchor": "middle" }, signed(tick, Math.max(0, digits - 2)).replace(/^[+-](0(\.0+)?)$/, "$1")));
+    }
+    parts.push(shape("line", { class: "zero", x1: px(0), x2: px(0), y1: 8, y2: height - bottom }),
+      shape("text", { x: width / 2, y: height - 8, "text-anchor": "middle" }, xlabel));
+    rows.forEach(({ label, mean, low: from, high: to, clear, seeds, judged }, index) => {
+      const y = 58 + 86 * index, look = clear ? "" : " open";
+      parts.push(shape("text", { class: "over", x: left, y: y - 24 }, label),
+        shape("text", { class: "note over", x: width - right, y: y - 24, "text-anchor": "end" }, judged ? (clear ? "clear" : "not clear") : ""),
+        shape("path", { class: `interval${judged ? " judged" : ""}`, d: `M${px(from)} ${y}H${px(to)}M${px(from)} ${y - 8}v16M${px(to)} ${y - 8}v16` }),
+        ...seeds.map((value) => shape("circle", { class: "mark ghost", cx: px(value), cy: y + 14, r: 4.5 })),
+        shape("circle", { class: `mean${look}`, cx: px(mean), cy: y, r: 7 }));
+    });
+    root.replaceChildren(...parts);
+    root.setAttribute("aria-label", `${xlabel}, with 95 % intervals: ${rows.map(({ label, clear, judged }) => label + (judged ? (clear ? ", clear" : ", not clear") : "")).join("; ")}`);
   };
-  return { root, draw, ring, near };
+  return { root, draw };
 }
 
 function render({ model, el }) {
-  const view = frame({ model, el, title: "Sweep explorer" });
-  const runs = model.get("runs"), others = model.get("others"), centre = model.get("centre"), values = model.get("values");
-  const axes = model.get("axes"), qualities = model.get("qualities"), names = Object.keys(values);
-  let points = [], drawn = []; // in the order of the slider, and in that of the plot
+  const view = frame({ model, el, title: "Any two settings" });
+  const settings = model.get("settings"), students = model.get("students"), qualities = model.get("qualities");
+  const places = settings.map((_, index) => index + 1), seen = new Set();
   const controls = [
-    slider({ model, name: "at", label: "point", values: () => Array.from({ length: Math.max(1, points.length) }, (_, i) => i + 1) }),
-    choice({ model, name: "x", label: "x", values: Object.keys(axes) }),
-    choice({ model, name: "y", label: "y", values: Object.keys(qualities) }),
-    choice({ model, name: "colour", label: "colour by", values: model.get("colours") }),
+    slider({ model, name: "first", label: "A", values: places }), slider({ model, name: "second", label: "B", values: places }),
+    choice({ model, name: "quality", label: "compare", values: Object.keys(qualities) }),
   ];
-  const levels = tick({ label: "full fine-tune and prompts", checked: () => model.get("references"), change: (on) => {
-    model.set("references", on);
-    model.save_changes();
-  } });
-  const held = node("div", { class: "lab-held" }), selects = {}, words = (name, value) => (name === "alpha" ? `α = ${value}` : String(value));
-  for (const name of names) {
-    const id = `lab-held-${++counter}`, options = values[name].map((value, index) => node("option", { value: index }, words(name, value)));
-    const select = node("select", { id, ...OWN_KEYS }, ...options), root = node("div", { class: "lab-control" }, node("label", { for: id }, name), select);
-    select.addEventListener("change", () => {
-      const chosen = values[name][Number(select.value)], { [name]: _, ...rest } = model.get("held");
-      model.set("held", chosen === centre[name] ? rest : { ...rest, [name]: chosen });
-      model.save_changes();
-    });
-    selects[name] = { root, select, options };
-  }
-  view.add(...controls.map((control) => control.root), levels.root, held);
-  const plot = scatter(), key = node("div", { class: "lab-key" });
-  view.panels.append(node("div", { class: "lab-plot lab-wide" }, plot.root));
-  view.panels.after(key);
-  plot.root.addEventListener("pointermove", (event) => {
-    const index = plot.near(event), at = index < 0 ? 0 : points.indexOf(drawn[index]) + 1;
-    if (!at || at === model.get("at")) return;
-    model.set("at", at);
+  view.add(...controls.map((control) => control.root));
+  const key = node("div", { class: "lab-key lab-pair" }), looks = node("p", { class: "lab-looks" });
+  const map = atlas(settings, (index) => {
+    model.set("second", index + 1);
     model.save_changes();
   });
+  const bars = intervals();
+  view.panels.append(node("div", { class: "lab-plot" }, map.root), node("div", { class: "lab-plot" }, bars.root));
+  view.panels.before(key);
+  view.panels.after(looks);
 
-  const fixed = () => ({ ...centre, ...model.get("held") });
-  const find = (held) => group({ runs, names, axis: axes[model.get("x")], x: model.get("x"), colour: model.get("colour"), fixed: held });
-  const text = (value, digits = 4) => (model.get("y").endsWith("loss") ? value.toFixed(digits) : (100 * value).toFixed(1));
-  const unit = () => (model.get("y").endsWith("loss") ? "" : " %");
-  const range = ({ mean, error, n }) => (error === null ? `${text(mean)}${unit()}, one seed`
-    : `${text(mean)} ± ${text(error)}${unit()}, ${n} seeds`);
-  const setting = (one) => `${one.base}, ${one.layers}, r = ${one.rank}, α = ${one.alpha}, lr ${one["learning rate"]}, `
-    + `${one.examples} examples, dropout ${one.dropout}`;
-
-  const build = () => {
-    const x = model.get("x"), y = model.get("y"), column = qualities[y], [columnX, freeX, log] = axes[x], colour = model.get("colour");
-    points = find(fixed());
-    for (const point of points) {
-      Object.assign(point, meanAndError(point.runs.map((run) => run[column])), { all: point.runs.map((run) => [run[columnX], run[column]]) });
-    }
-    const free = [...new Set([...freeX, colour])].filter((name) => names.includes(name));
-    const apart = free.includes(colour) && x !== colour, joined = free.length - (apart ? 1 : 0) === 1;
-    const kinds = apart ? [...new Set(points.map((point) => point.settings[colour]))].sort(compare) : [null];
-    const look = (kind, index) => (apart && values[colour].includes(kind) ? values[colour].indexOf(kind) : index);
-    const series = kinds.map((kind, index) => ({ joined, look: look(kind, index),
-      points: points.filter((point) => !apart || point.settings[colour] === kind) }));
-    drawn = series.flatMap((one) => one.points);
-    const lines = model.get("references") ? others.map(({ name, runs: rows }) => ({ name, ...meanAndError(rows.map((run) => run[column])) })) : [];
-    const seen = [...points.flatMap((point) => point.all.map(([, value]) => value)), ...lines.map((line) => line.mean)];
-    const middle = median(points.map((point) => point.mean)), low = Math.min(...seen), high = Math.max(...seen), xs = points.map((point) => point.x);
-    const [lowX, highX] = points.length ? [Math.min(...xs), Math.max(...xs)] : [1, 2];
-    const lower = ({ mean }) => y.endsWith("loss") && (mean < middle || lines.some((other) => other.mean > mean)); // its label goes below
-    const steep = y.endsWith("loss") && low > 0 && high > 4 * low;
-    const yAxis = !y.endsWith("loss") ? { low: -0.06, high: 1.03, ticks: [0, 0.25, 0.5, 0.75, 1], text: (value) => `${100 * value} %` }
-      : steep ? { low: low / 1.4, high: high * 1.3, log: true, ticks: logTicks(low / 1.4, high * 1.3), text: String }
-        : { low: low - (high - low) / 8, high: high + (high - low) / 8 || 1, ticks: roundTicks(low, high), text: String };
-    const pad = log ? Math.max((highX / lowX) ** 0.06, 1.2) : 1, room = log ? 0 : (highX - lowX) / 12 || 1;
-    const xAxis = { low: lowX / pad - room, high: highX * pad + room, log: Boolean(log), text: compact };
-    xAxis.ticks = !log ? roundTicks(xAxis.low, xAxis.high) : x === "trained numbers" ? logTicks(xAxis.low, xAxis.high) : [...new Set(xs)];
-    plot.draw({ x: xAxis, y: yAxis, xlabel: x, ylabel: y, series, 
-      levels: lines.map((line) => ({ value: line.mean, below: lower(line), text: `${line.name}: ${range(line)}` })) });
-    const legend = apart ? series.map(({ look }, index) => node("span", {}, shape("svg", { width: 18, height: 18, viewBox: "-1.5 -1.5 3 3" },
-      shape("path", { d: SHAPES[look % 7], style: `fill: var(--lab-${look % 7})` })), `${colour === "alpha" ? "α = " : ""}${kinds[index]}`)) : [];
-    key.replaceChildren(...legend, node("span", {}, "small: one seed · large: mean ± standard error"));
-    plot.root.setAttribute("aria-label", `${y} against ${x}: ${points.length} points`);
-    held.replaceChildren(node("span", {}, "Held at:"), ...names.filter((name) => !free.includes(name)).map((name) => {
-      const { root, select, options } = selects[name], now = fixed();
-      select.value = values[name].indexOf(now[name]);
-      options.forEach((option, index) => {
-        const some = find({ ...now, [name]: values[name][index] }).length;
-        option.textContent = `${words(name, values[name][index])}${some || Number(select.value) === index ? "" : " (no run)"}`;
-      });
-      return root;
-    }));
-  };
-  const walk = () => {
-    controls[0].show();
-    const at = Math.min(model.get("at"), points.length), point = points[at - 1], x = model.get("x");
-    plot.ring(drawn.indexOf(point));
-    if (!point) return view.say(`0 runs with ${[...held.querySelectorAll("label")].map(({ textContent: name }) => `${name} ${fixed()[name]}`).join(", ")}.`);
-    const trained = point.runs[0].trainable_parameters, seconds = median(point.runs.map((run) => run.training_cpu_seconds));
-    view.say(`Point ${at} of ${points.length}: ${setting(point.settings)}: ${model.get("y")} ${range(point)}; `
-      + `${whole(trained)} trained numbers, ${whole(seconds)} CPU s of training.`);
-  };
-  view.on(["x", "y", "colour", "held", "references"], () => {
+  view.on(["first", "second", "quality"], () => {
     controls.forEach((control) => control.show());
-    levels.show();
-    const focused = document.activeElement; // a select that is inserted again would lose it
-    build();
-    if (held.contains(focused)) focused.focus();
-    if (model.get("at") > Math.max(1, points.length)) {
-      model.set("at", Math.max(1, points.length));
-      model.save_changes();
-    }
-    walk();
+    const first = model.get("first"), second = model.get("second"), quality = model.get("quality");
+    const [column, factor, digits] = qualities[quality], [a, b] = [settings[first - 1], settings[second - 1]];
+    const rows = b[column].map((row, run) => row.map((value, set) => factor * (value - a[column][run][set])));
+    const of = (sets) => judge(rows.map((row) => sets.map((set) => row[set])), students);
+    const [validation, test, both] = [of([0]), of([1]), of([0, 1])];
+    key.replaceChildren(node("span", { class: "blue" }, `■ A: ${a.name}`), node("span", { class: "orange" }, `● B: ${b.name}`));
+    map.draw(column, quality, first, second);
+    bars.draw({ digits, xlabel: `${quality}, B minus A${factor === 100 ? ", points of 100" : ", nats per token"}`, rows: [
+      { ...validation, label: "validation messages, over seeds", seeds: rows.map(([value]) => value), judged: false },
+      { ...test, label: "test messages, over seeds", seeds: rows.map(([, value]) => value), judged: false },
+      { ...both, label: "over seeds and both sets of messages", seeds: [], judged: true },
+    ] });
+    if (first !== second) seen.add([Math.min(first, second), Math.max(first, second), quality].join());
+    const chance = Math.min(100, 5 * seen.size);
+    looks.textContent = seen.size < 2 ? "A 95 % interval misses the truth in 1 of 20 comparisons: how many you look at is counted here."
+      : `Looked at so far: ${seen.size} comparisons. `
+      + (chance < 100 ? `If nothing differed, the chance of at least one "clear" is up to ${chance} %.`
+        : `If nothing differed, about ${Math.round(seen.size / 20)} would still come out "clear".`);
+    const range = ({ mean, low, high }) => `${signed(mean, digits)} (${signed(low, digits)} to ${signed(high, digits)})`;
+    view.say(`Setting ${second} (${b.name}) minus ${first} (${a.name}), ${quality}: validation ${range(validation)}, test ${range(test)}; `
+      + `over seeds and both sets ${range(both)}: ${both.clear ? "clear" : "not clear"}.`);
   });
-  view.on(["at"], walk);
   return view.end;
 }
 export default { render };

@@ -1,113 +1,106 @@
-"""The sweep explorer: recorded fine-tunes, what they cost and how good they became, setting by setting."""
+"""The sweep explorer: any two settings of a recorded sweep, how they differ, and whether that is clear."""
 
 import traitlets
 
 from .. import plots
 from ..errors import LabError, choose
-from . import sweep_points as sweep
+from ..sweep import by_name, difference, student
 from .explorer import FOLDER, STYLE, Explorer, script
-from .sweep_points import AXES, CENTRE, COLOURS, QUALITIES
 
-QUESTION = (
-    "Which costs more quality: rank 1 instead of 8 on all layers, or rank 8 on q and v alone instead of on all layers?"
-)
+SPLITS = ("validation", "test")
+QUALITIES = {"loss": ("loss", 1, 4), "right answers": ("exact", 100, 1)}  # name -> (value, factor, digits)
+QUESTION = "Walk through all settings beside the centre. How many of them differ from it clearly?"
 
 
 class SweepExplorer(Explorer):
-    """Choices of the axes and of what is held fixed, and a slider that walks through the points.
+    """Two sliders choose settings A and B; shown is B minus A, on validation, on test and over both.
 
     Parameters
     ----------
-    rows : list of dict, a sweep's table as `lab_utils.sweep.read_rows` returns it; rows with a `problem` are left out
-    x : str, a name in `AXES`
-    y : str, a name in `QUALITIES`
-    colour : str, of `COLOURS`; a colour that is on the x axis already does nothing
+    runs : DataFrame of `lab_utils.sweep.load_sweep`; every setting with the seeds of the centre is there to choose
+    first, second : int, A and B, from 1; 1 is the centre
+    quality : "loss" or "right answers"
+    question, choices : the prediction to make first
 
     Attributes
     ----------
-    x, y, colour, held, references : as chosen, at every moment; `held` has what differs from `CENTRE`
-    at : int, 1 to the number of points, from left to right
+    first, second, quality : as chosen, at every moment
+    settings : list of dict, "name", "trained" (numbers), and per quality a row per seed, [validation, test]
+    parts : dict name -> its runs, a DataFrame
 
     Raises
     ------
     LabError
-        As `sweep_points.runs_of`, or a value that is not there.
+        As `sweep.by_name`, or a value that is not there.
     """
 
     _esm = script("sweep_explorer")
     _css = STYLE + (FOLDER / "choosing.css").read_text(encoding="utf-8")
-    _moved = ("x", "y", "colour", "held", "references", "at")
-    runs, others = (traitlets.List().tag(sync=True) for _ in range(2))
-    axes, qualities, centre, values = (traitlets.Dict().tag(sync=True) for _ in range(4))
-    colours = traitlets.List(list(COLOURS)).tag(sync=True)
-    x, y, colour = (traitlets.Unicode().tag(sync=True) for _ in range(3))
-    held = traitlets.Dict().tag(sync=True)
-    references = traitlets.Bool(True).tag(sync=True)
-    at = traitlets.Int(1).tag(sync=True)
+    _moved = ("first", "second", "quality")
+    settings = traitlets.List().tag(sync=True)
+    students = traitlets.Dict().tag(sync=True)
+    qualities = traitlets.Dict(QUALITIES).tag(sync=True)
+    first, second = (traitlets.Int(1).tag(sync=True) for _ in range(2))
+    quality = traitlets.Unicode("loss").tag(sync=True)
 
     def __init__(
-        self, rows, x: str = "trained numbers", y: str = "validation loss", colour: str = "layers",
-        question: str = QUESTION, choices=("rank 1", "q and v alone", "much the same"),
+        self, runs, first: int = 1, second: int = 2, quality: str = "loss", question: str = QUESTION,
+        choices=("nearly all", "about half", "a third or fewer"),
     ):  # fmt: skip
-        runs, others = sweep.runs_of(rows)
-        found = {name: {value for run in runs for value in sweep.as_list(run[name])} for name in CENTRE}
-        self._values = {name: sorted(values | {CENTRE[name]}, key=sweep.order) for name, values in found.items()}
+        self.parts = by_name(runs)
+        settings = [self._setting(name, part) for name, part in self.parts.items()]
+        freedoms = {1, len(next(iter(self.parts.values()))) - 1}
         super().__init__(
-            runs=runs, others=sweep.references(others), values=self._values, centre=CENTRE,
-            axes={name: [column, list(free), log] for name, (column, free, log) in AXES.items()}, qualities=QUALITIES,
-            x=x, y=y, colour=colour, question=question, choices=list(choices),
+            settings=settings, students={str(one): student(one) for one in freedoms}, first=first, second=second,
+            quality=quality, question=question, choices=list(choices),
         )  # fmt: skip
 
-    @traitlets.validate("x", "y", "colour", "held", "at")
+    @staticmethod
+    def _setting(name: str, part) -> dict:
+        """What the browser gets of a setting."""
+        values = {
+            value: part[[f"{split}_{value}" for split in SPLITS]].to_numpy(float).tolist()
+            for value, _, _ in QUALITIES.values()
+        }
+        return {"name": name, "trained": int(part["trainable_parameters"].fillna(0).iloc[0])} | values
+
+    @traitlets.validate("first", "second", "quality")
     def _known(self, proposal):
         name, value = proposal["trait"].name, proposal["value"]
-        if name == "held":
-            for setting, chosen in value.items():
-                choose("setting", setting, CENTRE)
-                choose(setting, chosen, self._values[setting])
-        elif name == "at":
-            if not 1 <= value <= max(1, len(self.runs)):
-                raise LabError(f"at={value} is out of range: 1 to the number of points.")
-        else:
-            choose(name, value, {"x": AXES, "y": QUALITIES, "colour": COLOURS}[name])
+        if name == "quality":
+            return choose(name, value, QUALITIES)
+        if not 1 <= value <= len(self.settings):
+            raise LabError(f"{name}={value} is out of range: the settings are 1 to {len(self.settings)}.")
         return value
 
-    def points(self) -> list[dict]:
-        """The points on screen, of `sweep_points.group`, with "mean", "error" and "n" of what is on the y axis."""
-        points = sweep.group(self.runs, self.x, self.colour, self.held)
-        return [point | self._quality(point["runs"]) for point in points]
-
-    def _quality(self, runs: list[dict]) -> dict:
-        mean, error = sweep.mean_and_error([run[QUALITIES[self.y]] for run in runs])
-        return {"mean": mean, "error": error, "n": len(runs)}
+    def differences(self) -> dict:
+        """B minus A: "validation" and "test" over seeds alone, "both" over seeds and the two sets of messages."""
+        one, other = list(self.parts.values())[self.first - 1], list(self.parts.values())[self.second - 1]
+        value = QUALITIES[self.quality][0]
+        found = {split: difference(one, other, f"{split}_{value}") for split in SPLITS}
+        return found | {"both": difference(one, other, value)}
 
     def summary(self) -> str:
-        points = self.points()
-        if not points:
-            fixed = {name: value for name, value in (CENTRE | self.held).items() if name not in self._free}
-            held = ", ".join(f"{name} {value}" for name, value in fixed.items())
-            return f"Sweep, {self.y} against {self.x}: 0 runs with {held}."
-        at = min(self.at, len(points))
-        point = points[at - 1]
-        return (
-            f"Sweep, {self.y} against {self.x}, point {at} of {len(points)}: {sweep.named(point['settings'])}: "
-            f"{sweep.quality(self.y, point)}."
-        )
+        _, factor, digits = QUALITIES[self.quality]
 
-    @property
-    def _free(self) -> tuple[str, ...]:
-        return sweep.free_settings(self.x, self.colour)
+        def range_of(found) -> str:
+            mean, low, high = (f"{factor * number:+.{digits}f}" for number in (found.mean, found.low, found.high))
+            return f"{mean} ({low} to {high})"
+
+        names, found = [one["name"] for one in self.settings], self.differences()
+        return (
+            f"Setting {self.second} ({names[self.second - 1]}) minus {self.first} ({names[self.first - 1]}), "
+            f"{self.quality}: validation {range_of(found['validation'])}, test {range_of(found['test'])}; over seeds "
+            f"and both sets {range_of(found['both'])}: {found['both'].verdict}."
+        )
 
     def figure(self):
-        apart = self.colour in self._free and self.colour != self.x
-        series: dict = {}
-        for point in self.points():
-            x, mean, error = series.setdefault(point["settings"][self.colour] if apart else self.y, ([], [], []))
-            x.append(point["x"])
-            mean.append(point["mean"])
-            error.append(point["error"] or 0)
-        series = {f"{self.colour} {name}" if apart else name: series[name] for name in sorted(series, key=sweep.order)}
-        levels = {one["name"]: self._quality(one["runs"])["mean"] for one in self.others} if self.references else {}
-        return plots.sweep_points(
-            series, levels, self.x, self.y, log=AXES[self.x][2], joined=len(self._free) - apart == 1
-        )
+        value, factor, _ = QUALITIES[self.quality]
+        found = self.differences()
+        rows = {name: tuple(factor * x for x in (one.mean, one.low, one.high)) for name, one in found.items()}
+        one, other = (self.settings[at - 1] for at in (self.first, self.second))
+        seeds = {
+            split: [factor * (b[place] - a[place]) for a, b in zip(one[value], other[value], strict=True)]
+            for place, split in enumerate(SPLITS)
+        }
+        return plots.differences(rows, f"{self.quality}: {other['name']} minus {one['name']}", seeds)

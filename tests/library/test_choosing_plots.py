@@ -28,18 +28,15 @@ def test_merge_survival_marks_both_sizes_and_says_what_it_cuts_off(kept, cut):
     assert ("outside" in lower.get_xlabel()) == cut
 
 
-def test_sweep_points_have_error_bars_and_reference_lines():
-    series = {"qv": ([1, 8], [0.2, 0.1], [0.01, 0.02]), "all": ([1, 8], [0.1, 0.05], [0, 0.01])}
-    axes = plots.sweep_points(series, {"full": 0.04}, "rank", "validation loss", log=2).axes[0]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["qv", "all"]
-    (line, _, (bars,)), _ = axes.containers
-    assert list(line.get_ydata()) == [0.2, 0.1] and line.get_linestyle() == "-"
-    assert [segment[:, 1].tolist() for segment in bars.get_segments()] == [
-        pytest.approx([0.19, 0.21]), pytest.approx([0.08, 0.12])
-    ]  # fmt: skip
-    assert [text.get_text() for text in axes.texts] == ["full"] and axes.get_yscale() == "log"
-    apart = plots.sweep_points(series, {}, "rank", "test exact", joined=False).axes[0]
-    assert apart.containers[0][0].get_linestyle() == "None" and apart.get_yscale() == "linear"
+def test_differences_have_an_interval_each_and_an_open_disc_where_it_holds_zero():
+    figure = plots.differences({"a": (0.2, 0.1, 0.3), "b": (-0.1, -0.4, 0.2)}, "loss", {"a": [0.1, 0.3]})
+    (axes,) = figure.axes
+    intervals = [line.get_xdata().tolist() for line in axes.lines if line.get_marker() == "|"]
+    assert intervals == [[0.1, 0.3], [-0.4, 0.2]]
+    means = [line for line in axes.lines if line.get_markersize() == 11]
+    assert [line.get_xdata()[0] for line in means] == [0.2, -0.1]
+    assert [line.get_markerfacecolor() for line in means] == ["#111111", "white"]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["a", "b"]
 
 
 def test_variant_update_paints_both_on_one_scale_and_counts():

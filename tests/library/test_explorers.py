@@ -95,7 +95,7 @@ def test_reset_goes_back_to_the_start(make):
     explorer = make()
     start = {name: explorer.start[name] for name in explorer._moved}
     moved = {"rank": 2, "step": 2, "model": "GPT-2", "task": "mirrored", "bits": 7, "code": "FP4", "gpu": "L4, 24 GB"}
-    moved |= {"column": [1.0, 2.0], "into": "int8", "x": "rank", "max_length": 9}
+    moved |= {"column": [1.0, 2.0], "into": "int8", "second": 3, "max_length": 9}
     for name, value in moved.items():
         if name in explorer._moved:
             setattr(explorer, name, value)

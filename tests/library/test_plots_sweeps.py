@@ -20,14 +20,15 @@ def test_means_stand_where_they_belong_with_their_errors_as_bars():
     assert "full" in [text.get_text() for text in axes.texts]
 
 
-def test_a_strip_has_its_runs_their_mean_and_the_error_of_it():
+def test_a_strip_has_its_runs_their_mean_and_its_interval():
     axes = plots.strips({"bf16": [1.0, 2.0, 6.0], "alone": [4.0]}, "loss").axes[0]
     dots = [line for line in axes.lines if line.get_marker() == "o"]
-    assert [line.get_xydata().tolist() for line in dots] == [[[1, 0], [2, 0], [6, 0]], [[4, 1]]]
+    assert [line.get_xdata().tolist() for line in dots] == [[1, 2, 6], [4]]
+    assert [line.get_color() for line in dots] == [plots.BLUE, plots.ORANGE]
     mean, _, bars = axes.containers[0]
     assert mean.get_xydata().tolist() == [[3, 0]]
     left, right = bars[0].get_segments()[0][:, 0]
-    assert right - left == pytest.approx(2 * (7 / 3) ** 0.5)  # deviation √7 of three runs
+    assert right - left == pytest.approx(2 * 4.302653 * (7 / 3) ** 0.5)  # deviation √7 of three runs, Student's t
     assert [text.get_text() for text in axes.get_yticklabels()] == ["bf16", "alone"]
     low, high = axes.get_ylim()
     assert low > high  # the first row is the top one

@@ -8,6 +8,7 @@ import torch
 from lab_utils.finetune import Encoded
 from lab_utils.finetune.recipe import Recipe
 from lab_utils.recorded.pictures import Samples
+from lab_utils.sweep.summary import frame_of
 from lab_utils.sweep.table import COLUMNS
 from lab_utils.sweep.trial import Trial
 from lab_utils.widgets.conversation_explorer import ConversationExplorer
@@ -81,7 +82,7 @@ def sweep_rows() -> list[dict]:
 
 
 def sweep_explorer() -> SweepExplorer:
-    return SweepExplorer(sweep_rows())
+    return SweepExplorer(frame_of(sweep_rows()))
 
 
 def variant_explorer() -> VariantExplorer:

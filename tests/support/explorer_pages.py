@@ -57,8 +57,8 @@ PAGES = {
         "07_memory_budget.ipynb", "explorer", "tokens", "sequence_length", ".lab-table", 120, r"([\d.]+) GiB of"
     ),
     "sweep": ExplorerPage(
-        "09_choosing_hyperparameters.ipynb", "explorer", "point", "at", ".lab-plot svg", 30,
-        r"validation loss ([\d.]+)",
+        "09_choosing_hyperparameters.ipynb", "explorer", "B", "second", ".lab-plot:nth-of-type(2) svg", 30,
+        r"both sets ([-+][\d.]+)",
     ),
     "merge": ExplorerPage(
         "10_merge_and_serve.ipynb", "explorer", "ΔW, % of W", "percent", ".lab-plot svg", 30,

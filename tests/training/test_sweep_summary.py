@@ -48,6 +48,7 @@ def test_means_and_errors_are_those_worked_by_hand(frame):
     assert found["mean"] == 3
     assert found["deviation"] == pytest.approx(math.sqrt(7))
     assert found["error"] == pytest.approx(math.sqrt(7 / 3))
+    assert found["reach"] == pytest.approx(4.302653 * math.sqrt(7 / 3))  # Student's t, two degrees of freedom
     assert (found["low"], found["high"], found["n"], found["failed"]) == (1, 6, 3, 0)
 
 
@@ -85,13 +86,29 @@ def test_a_difference_is_taken_seed_by_seed_with_students_interval(frame):
         row(0, 1.0), row(1, 5.0), row(2, 9.0),
         row(0, 1.3, rank=1, alpha=2), row(1, 5.1, rank=1, alpha=2), row(2, 9.2, rank=1, alpha=2),
     )  # fmt: skip
-    found = difference(pick(runs), pick(runs, rank=1))
+    found = difference(pick(runs), pick(runs, rank=1), "validation_loss")
     # differences 0.3, 0.1, 0.2: mean 0.2, deviation 0.1; Student's t with two degrees of freedom: 4.302653
     assert found.mean == pytest.approx(0.2)
-    assert found.error == pytest.approx(0.1 / math.sqrt(3))
+    assert found.seed_error == pytest.approx(0.1 / math.sqrt(3)) and "3 seeds alone" in str(found)
     assert found.high - found.mean == pytest.approx(4.302653 * 0.1 / math.sqrt(3), rel=1e-6)
     assert not found.clear and "not clear" in str(found)
-    assert difference(pick(runs, rank=1), pick(runs)).mean == pytest.approx(-0.2)
+    assert difference(pick(runs, rank=1), pick(runs), "validation_loss").mean == pytest.approx(-0.2)
+
+
+def test_over_both_sets_of_messages_an_interval_is_as_wide_as_two_sets_leave_it(frame):
+    """Differences 0.3 and 0.1 on validation and test for both seeds: no noise of seeds, two draws of messages."""
+    runs = frame(
+        row(0, 1.0), row(1, 5.0),
+        row(0, 1.3, rank=1, alpha=2, test_loss=1.1), row(1, 5.3, rank=1, alpha=2, test_loss=1.1),
+    )  # fmt: skip
+    found = difference(pick(runs), pick(runs, rank=1))
+    assert (found.mean, found.messages) == (pytest.approx(0.2), 2)
+    assert found.message_error == pytest.approx(0.1)  # deviation 0.2 / √2, over √2
+    assert found.high - found.mean == pytest.approx(12.7062 * 0.1, rel=1e-4) and not found.clear
+    assert "2 seeds × 2 sets of messages" in str(found)
+    assert difference(pick(runs), pick(runs, rank=1), "test_loss").clear
+    with pytest.raises(LabError, match="speed"):
+        difference(pick(runs), pick(runs, rank=1), "speed")
 
 
 def test_a_difference_needs_two_seeds_and_one_setting_a_side(frame):
