@@ -186,3 +186,14 @@ def test_it_says_what_it_rests_on():
     assert text == "+1.0000 (95 %: +1.0000 to +1.0000, 3 seeds × 4 messages): clear"
     assert "corrected for 2 comparisons): not clear" in str(holm([made(0.04), made(0.5)])[0])
     assert float(t.ppf(0.975, 2)) == pytest.approx(4.3, abs=0.01)  # the docstring's number
+
+
+@pytest.mark.parametrize("spreads", [(1, 1, 1), (0.1, 1, 0.1)])
+def test_the_interval_of_three_seeds_and_two_sets_of_messages_holds_the_difference(spreads):
+    """What a table with one mean per set leaves: wide, with Student's 12.7, and right about as often as it says."""
+    rng, held = np.random.default_rng(0), 0
+    for _ in range(300):
+        d = runs(rng, 3, 2, *spreads, heavy=False)
+        found = compare(np.zeros_like(d), d)
+        held += found.low <= 0 <= found.high
+    assert 0.91 < held / 300 < 0.99
