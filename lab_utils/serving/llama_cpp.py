@@ -18,6 +18,7 @@ from ..notebook.extras import require
 from ..tasks.registry import find_task
 
 EXTRA, PROCESS = "llamacpp", Path(__file__).with_name("llama_process.py")
+ENDED = "has ended: start a new LlamaServer"
 
 
 @dataclass(frozen=True)
@@ -140,10 +141,19 @@ class LlamaServer:
         return self.post("/apply-template", self.body(message, None, task))["prompt"]
 
     def memory_bytes(self) -> int:
-        """Resident memory of the server's process now, with the part of the model file that is mapped into it."""
+        """Resident memory of the server's process now, with the part of the model file that is mapped into it.
+
+        Raises
+        ------
+        LabError
+            The server has ended.
+        """
         import psutil
 
-        return psutil.Process(self._process.pid).memory_info().rss
+        try:
+            return psutil.Process(self._process.pid).memory_info().rss
+        except psutil.NoSuchProcess as error:
+            raise LabError(f"llama.cpp at {self.address} {ENDED}.") from error
 
     def post(self, path: str, body: dict, seconds: float = 300) -> dict:
         """Send JSON, get JSON.
@@ -163,7 +173,7 @@ class LlamaServer:
             raise LabError(f"llama.cpp refuses the request: {error.read().decode(errors='replace')[:300]}") from error
         except (OSError, ValueError) as error:
             gone = self._process.poll() is not None
-            way_out = "it has ended: start a new LlamaServer" if gone else "try again, or a shorter message"
+            way_out = f"it {ENDED}" if gone else "try again, or a shorter message"
             raise LabError(f"llama.cpp at {self.address} does not answer ({error}); {way_out}.") from error
 
     def _last_words(self, lines: int = 4) -> str:

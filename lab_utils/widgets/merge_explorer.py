@@ -83,10 +83,14 @@ class MergeExplorer(Explorer):
         B, A = best_rank_r(update, rank)
         B = float(self._weight.double().norm()) / float((B[sample].double() @ A.double()).norm()) * B[sample]
         self._direction = (B.double() @ A.double()).float().view(-1)  # as large as W
+        choose("percent", percent, PERCENTS)
         super().__init__(
             weight=_bytes(shipped.view(torch.int16), "<i2"),
             direction={"B": _bytes(B, "<f4"), "A": _bytes(A, "<f4")},
-            sizes={"rows": rows, "columns": weight.shape[1], "rank": rank, "shown": _lopsided(self._weight)},
+            sizes={
+                "rows": rows, "columns": weight.shape[1], "rank": rank,
+                "shown": _drawn(self._weight, self._direction, percent),
+            },
             real_percent=100 * float(update.norm() / weight.norm()),
             recorded={f"{a} to {b}": text for (a, b), text in (recorded or {}).items()},
             grid=grid, into=into, percent=percent, question=question, choices=list(choices),
@@ -132,10 +136,18 @@ class MergeExplorer(Explorer):
         )  # fmt: skip
 
 
-def _lopsided(weight: torch.Tensor) -> int:
-    """Where the block begins whose first weights are the most lopsided: no small ΔW changes which end is the larger."""
+def _drawn(weight: torch.Tensor, direction: torch.Tensor, percent: float) -> int:
+    """Where a block begins whose first weights show what happens to all of them at `percent`.
+
+    They are lopsided: no small ΔW changes which end is the larger, and so the scale. And from NF4 to Q4_0 at least as
+    many of their codes change as in the average block, rounded down.
+    """
     parts = weight.view(-1, BLOCK)[:, :SHOWN]
-    return BLOCK * int(((parts.amax(1) + parts.amin(1)).abs() / parts.abs().amax(1).clamp(min=1e-38)).argmax())
+    lopsided = (parts.amax(1) + parts.amin(1)).abs() / parts.abs().amax(1).clamp(min=1e-38)
+    before = round_to(weight, "NF4").values
+    moved = round_to(before + percent / 100 * direction, "Q4_0").codes != round_to(before, "Q4_0").codes
+    count = moved.view(-1, BLOCK)[:, :SHOWN].sum(1)
+    return BLOCK * int(lopsided.masked_fill(count < count.float().mean().floor(), -1).argmax())
 
 
 def _bytes(values: torch.Tensor, kind: str) -> str:

@@ -79,8 +79,9 @@ def test_a_template_of_ones_own_replaces_the_files_and_the_process_ends(tiny_lla
         process = psutil.Process(server._process.pid)
     assert not process.is_running()
     server.close()
-    with pytest.raises(LabError, match="start a new LlamaServer"):
-        server.prompt("hello", "style")
+    for call in (lambda: server.prompt("hello", "style"), server.memory_bytes):
+        with pytest.raises(LabError, match="start a new LlamaServer"):
+            call()
 
 
 def test_what_cannot_be_served_is_refused(served, tmp_path):

@@ -65,6 +65,14 @@ def test_the_browser_gets_the_weights_to_the_bit():
     assert explorer._weight.numel() == 2**14 and explorer.sizes["rows"] == 32  # of 40 rows
 
 
+def test_the_block_that_is_drawn_changes_as_many_codes_as_the_average_one():
+    explorer = merge_explorer()
+    before, delta = explorer._sides(explorer.percent)
+    moved = (round_to(before + delta, "Q4_0").codes != round_to(before, "Q4_0").codes).view(-1, 64)[:, :32].sum(1)
+    shown = explorer.sizes["shown"]
+    assert shown % 64 == 0 and int(moved[shown // 64]) >= int(moved.float().mean()) > 0
+
+
 def test_what_was_recorded_is_said_beside_the_setting_it_belongs_to():
     weight, update = torch.randn(2, 10, 128, generator=torch.Generator().manual_seed(1))
     explorer = MergeExplorer(weight, update, rank=1, recorded={("NF4", "Q4_1"): "Recorded: 30 of 40."})
