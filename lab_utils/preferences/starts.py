@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..errors import LabError
 from ..files import explain, read_json, user_path
-from ..finetune import Recipe, attach_adapter
+from ..finetune import Recipe, attach_adapter, speed_up
 from ..finetune.checkpoint_files import ADAPTER, CONFIG
 from ..finetune.resume import load_adapter
 from .logprobs import adapter_state
@@ -48,6 +48,7 @@ def begin(model, recipe: Recipe) -> tuple:
         The adapter has another rank, alpha or scaling than the recipe, or other modules: what differs is named.
     """
     model = attach_adapter(model, recipe)
+    speed_up(model)
     if not recipe.start:
         return model, None
     folder = user_path(recipe.start)
