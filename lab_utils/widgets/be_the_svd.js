@@ -80,7 +80,7 @@ function render({ model, el }) {
       squares += miss * miss;
       if (Math.abs(miss) > Math.abs(largest.miss) + 1e-6) largest = { miss, i, j };
       product.textContent = made.toFixed(2);
-      const share = Math.round(Math.min(55, 55 * Math.abs(miss)));
+      const share = Math.round(Math.min(50, 50 * Math.abs(miss)));
       root.style.background = `color-mix(in srgb, var(--lab-${miss > 0 ? "orange" : "blue"}) ${share}%, transparent)`;
     }));
     for (const one of [...above, ...beside]) one.show();
