@@ -17,14 +17,14 @@ def answer_logprob_spec(logits: Tensor, labels: Tensor) -> Tensor:
     total = logits.new_zeros(())
     for place in range(len(labels) - 1):
         token = int(labels[place + 1])
-        if token != IGNORED:
+        if token != -100:
             total = total + logits[place, token] - logits[place].exp().sum().log()
     return total
 
 
 def answer_logprob(logits: Tensor, labels: Tensor) -> Tensor:
     logprobs, labels = logits[:-1].log_softmax(-1), labels[1:]
-    kept = labels != IGNORED
+    kept = labels != -100
     return logprobs[kept].gather(-1, labels[kept][:, None]).sum()
 
 
