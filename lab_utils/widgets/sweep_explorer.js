@@ -33,7 +33,7 @@ function roundTicks(low, high) {
 
 /** All settings as points, A a blue square and B an orange disc. `pick(index)` is called with the point that was clicked. */
 function atlas(settings, pick) {
-  const width = 470, height = 320, left = 78, right = 14, top = 12, bottom = 50;
+  const width = 400, height = 290, left = 72, right = 10, top = 12, bottom = 48;
   const root = shape("svg", { class: "lab-chart lab-atlas", viewBox: `0 0 ${width} ${height}`, role: "img" });
   const fixed = shape("g"), moving = shape("g");
   root.append(fixed, moving);
@@ -50,10 +50,10 @@ function atlas(settings, pick) {
       fixed.replaceChildren(
         ...ticksY.flatMap((tick) => [shape("line", { class: "grid", x1: left, x2: width - right, y1: py(tick), y2: py(tick) }),
           shape("text", { x: left - 7, y: py(tick) + 5, "text-anchor": "end" }, loss ? String(tick) : `${100 * tick} %`)]),
-        ...[[0, "0"], [1e5, "100k"], [1e6, "1M"], [1e7, "10M"], [1e8, "100M"]].map(([value, text]) =>
+        ...[[0, "0"], [1e5, "0.1M"], [1e6, "1M"], [1e7, "10M"], [1e8, "100M"]].map(([value, text]) =>
           shape("text", { x: px(value), y: height - bottom + 20, "text-anchor": "middle" }, text)),
         shape("text", { x: (left + width) / 2, y: height - 8, "text-anchor": "middle" }, "trained numbers"),
-        shape("text", { transform: `translate(15 ${(top + height - bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, `${name}, mean of all runs`),
+        shape("text", { transform: `translate(15 ${(top + height - bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, `${name}, mean`),
         ...places.map(([a, b]) => shape("circle", { class: "mark ghost", cx: a, cy: b, r: 5 })));
     }
     const [a, b] = [places[first - 1], places[second - 1]];
@@ -73,7 +73,7 @@ function atlas(settings, pick) {
 
 /** Three intervals around zero, with the seeds' own differences as dots. */
 function intervals() {
-  const width = 470, height = 320, left = 20, right = 20, bottom = 50;
+  const width = 400, height = 290, left = 14, right = 14, bottom = 48;
   const root = shape("svg", { class: "lab-chart", viewBox: `0 0 ${width} ${height}`, role: "img" });
   const draw = ({ rows, xlabel, digits }) => {
     const ends = [0, ...rows.flatMap(({ low, high, seeds }) => [low, high, ...seeds])], pad = (Math.max(...ends) - Math.min(...ends)) / 14 || 0.01;
@@ -86,9 +86,9 @@ function intervals() {
     parts.push(shape("line", { class: "zero", x1: px(0), x2: px(0), y1: 8, y2: height - bottom }),
       shape("text", { x: width / 2, y: height - 8, "text-anchor": "middle" }, xlabel));
     rows.forEach(({ label, mean, low: from, high: to, clear, seeds, judged }, index) => {
-      const y = 58 + 86 * index, look = clear ? "" : " open";
-      parts.push(shape("text", { class: "over", x: left, y: y - 24 }, label),
-        shape("text", { class: "note over", x: width - right, y: y - 24, "text-anchor": "end" }, judged ? (clear ? "clear" : "not clear") : ""),
+      const y = 50 + 78 * index, look = clear ? "" : " open";
+      parts.push(shape("text", { class: "over", x: left, y: y - 22 }, label),
+        shape("text", { class: "note over", x: width - right, y: y - 22, "text-anchor": "end" }, judged ? (clear ? "clear" : "not clear") : ""),
         shape("path", { class: `interval${judged ? " judged" : ""}`, d: `M${px(from)} ${y}H${px(to)}M${px(from)} ${y - 8}v16M${px(to)} ${y - 8}v16` }),
         ...seeds.map((value) => shape("circle", { class: "mark ghost", cx: px(value), cy: y + 14, r: 4.5 })),
         shape("circle", { class: `mean${look}`, cx: px(mean), cy: y, r: 7 }));
