@@ -11,12 +11,16 @@ from .snapshots import STATE, VIEW, explorers, replace_widgets
 
 FIRST = "RankExplorer"  # the class that a visitor meets first, where a page of the site shows it
 RANK = 2  # it starts there: the picture cannot be recognized yet
-RANK_LEAD = (
+RANK_WORDS = (  # class, heading, what is above the explorer, and what is below
+    "site-live site-live-rank", "Move the rank",
     "The picture is a matrix, and beside it is its best copy made of <i>r</i> columns and <i>r</i> rows. Drag the rank "
-    "until you recognize it. Then choose the noise, and the update that a fine-tune made to a language model. Which of "
-    "them fits into a few ranks? LoRA rests on the answer."
-)
-LEAD = "It computes in your browser: move its controls with the mouse or the arrow keys."
+    "until you recognize it.",
+    "Then choose the noise, and the update that a fine-tune made to a language model. Is the update more like the "
+    "picture, or more like the noise? That is the question behind LoRA. ",
+)  # fmt: skip
+WORDS = (
+    "site-live", "Try it", "It computes in your browser: move its controls with the mouse or the arrow keys.", "",
+)  # fmt: skip
 
 
 def live_explorer(pages: list) -> tuple[str, str, str]:
@@ -31,16 +35,15 @@ def live_explorer(pages: list) -> tuple[str, str, str]:
     (str, str, str) : its section, HTML for the page's head, and HTML for the end of its body; empty without an explorer
     """
     found = [(page, *one) for page in pages for one in explorers(page.notebook)]
-    is_first = [str(state.get("_anywidget_id", "")).endswith(f".{FIRST}") for _, _, state in found]
+    of_ranks = [one for one in found if str(one[2].get("_anywidget_id", "")).endswith(f".{FIRST}")]
     if not found:
         return "", "", ""
-    page, output, _ = found[is_first.index(True) if any(is_first) else 0]
-    body, head, scripts = _alone(page.notebook, output, {"rank": RANK} if any(is_first) else {})
-    title = html.escape(describe(page.notebook)[0])
+    page, output, _ = (of_ranks or found)[0]
+    kind, heading, lead, then = RANK_WORDS if of_ranks else WORDS
+    body, head, scripts = _alone(page.notebook, output, {"rank": RANK} if of_ranks else {})
     section = _LIVE.format(
-        kind="site-live site-live-rank" if any(is_first) else "site-live",
-        head="Move the rank" if any(is_first) else "Try it",
-        lead=RANK_LEAD if any(is_first) else LEAD, body=body, page=address(page.path.stem), title=title,
+        kind=kind, heading=heading, lead=lead, then=then, body=body,
+        page=address(page.path.stem), title=html.escape(describe(page.notebook)[0]),
     )  # fmt: skip
     return section, head, scripts
 
@@ -94,15 +97,15 @@ _UNTRIED = (
     "were checked.</p>"
 )
 _LIVE = """<section class="{kind}" aria-labelledby="live">
-<div class="site-lead"><h2 id="live">{head}</h2>
+<div class="site-lead"><h2 id="live">{heading}</h2>
 <p>{lead}</p></div>
 <div class="site-stage">{body}</div>
-<p class="site-aside">From <a href="{page}">{title}</a>, where it is taken apart.</p>
+<p class="site-aside">{then}From <a href="{page}">{title}</a>.</p>
 </section>"""
 _STORY = """<section class="site-story" aria-labelledby="story">
 <div class="site-lead"><h2 id="story">Before and after a fine-tune</h2>
 <p>The same small model reads the same message, first alone and then with an adapter: a file of a few megabytes that a
-fine-tune has left. One message proves nothing, so the course counts on hundreds.</p></div>
+fine-tune has left. One message proves nothing, so the course tests hundreds.</p></div>
 {body}
 <p class="site-aside">From <a href="{page}">{title}</a>.</p>
 </section>"""

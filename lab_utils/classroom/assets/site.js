@@ -17,7 +17,7 @@ const watch = new ResizeObserver((entries) => {
     } else for (const name of ["tabindex", "role", "aria-label"]) target.removeAttribute(name);
   }
 });
-document.querySelectorAll(".jp-OutputArea-output, .jp-OutputArea-output pre, .jp-RenderedMarkdown, .highlight pre").forEach((part) => watch.observe(part));
+document.querySelectorAll(".jp-OutputArea-output, .jp-OutputArea-output pre, .jp-RenderedMarkdown, .highlight pre, .site-own pre").forEach((part) => watch.observe(part));
 
 // The index: show the sections whose text holds every word that was typed.
 const filter = document.querySelector(".site-filter");
