@@ -22,9 +22,10 @@ EXERCISES = checks.EXERCISES
 
 
 @pytest.fixture
-def no_pictures(monkeypatch):
-    """Drawing takes most of a check's time."""
+def only_the_verdict(monkeypatch):
+    """Nothing is drawn, and nothing put back after a call, which takes most of a check's time."""
     monkeypatch.setattr("lab_utils.checks.report._picture", lambda *_: (b"", ""))
+    monkeypatch.setattr(engine, "Surroundings", lambda *_: SimpleNamespace(restore=lambda: None))
 
 
 each_exercise = pytest.mark.parametrize("name", EXERCISES)
@@ -39,7 +40,7 @@ STUBS = {"None": lambda *_: None, "...": lambda *_: ..., "NotImplementedError": 
 
 @pytest.mark.parametrize("name", ["outer_product", "initial_adapter"])  # of the others: the next test
 @pytest.mark.parametrize("stub", STUBS.values(), ids=STUBS)
-def test_a_stub_is_unsolved_and_told_so_politely(name, stub, no_pictures):
+def test_a_stub_is_unsolved_and_told_so_politely(name, stub, only_the_verdict):
     report = checks.check(name, stub)
     assert not report.passed and report.status == "open" and report.mistake is None
     assert report.text.startswith("○ Not solved yet") and "return" in report.text
@@ -47,7 +48,7 @@ def test_a_stub_is_unsolved_and_told_so_politely(name, stub, no_pictures):
 
 
 @each_exercise
-def test_a_stub_shows_a_worked_example_and_no_code_to_paste(name, no_pictures):
+def test_a_stub_shows_a_worked_example_and_no_code_to_paste(name, only_the_verdict):
     """Code is folded, after the hints; an exercise with many right answers has its example on the page."""
     exercise = EXERCISES[name]
     report = checks.check(name, lambda *_: None)
@@ -129,7 +130,8 @@ def test_hints_have_three_levels_and_keep_the_solution(name):
 
 
 @each_exercise
-def test_the_same_check_says_the_same(name, no_pictures, monkeypatch):
+def test_the_same_check_says_the_same(name, only_the_verdict, monkeypatch):
+    monkeypatch.setattr(engine, "SEARCHED", 20)
     monkeypatch.setattr(engine, "SEARCH_SECONDS", 60.0)  # a search that a busy machine cuts short ends elsewhere
     wrong = next((mistake.wrong[0] for mistake in EXERCISES[name].mistakes if mistake.wrong), lambda *_: (1, 2))
     first, second = (checks.check(name, wrong, seconds=60) for _ in range(2))
