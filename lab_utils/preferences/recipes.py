@@ -24,7 +24,7 @@ class _Steps(Recipe):
 
 @dataclass(frozen=True, kw_only=True)
 class PreferenceRecipe(_Steps):
-    """What `prefer` trains, and how. The fields of `Recipe`, and these.
+    """What `prefer` trains, and how. The fields of `Recipe`, and these; the default rate and steps are not tuned.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class PreferenceRecipe(_Steps):
 
 @dataclass(frozen=True, kw_only=True)
 class RewardRecipe(_Steps):
-    """What `reward` trains, and how. The fields of `Recipe`, and these.
+    """What `reward` trains, and how. The fields of `Recipe`, and these; the default rate and steps are not tuned.
 
     Parameters
     ----------

@@ -9,6 +9,7 @@ import torch
 from torch.testing import assert_close
 
 from lab_utils.errors import LabError
+from lab_utils.finetune import opening
 from lab_utils.finetune.run_lock import held
 from lab_utils.models.registry import load_tokenizer
 from lab_utils.preferences import PreferenceRecipe, RewardRecipe, adapter_state, begin, pair_logprobs, prefer, reward
@@ -98,6 +99,16 @@ def test_pairs_are_judged_as_the_trainer_judges_them(trained, tokenizer, tiny_ll
     assert (tokens[:, 0] < tokens[:, 1]).all()
     model, start = begin(tiny_llama(len(tokenizer)), replace(recipe, start=str(run.adapter_dir)))
     assert all(one.equal(adapter_state(run.model)[name]) for name, one in start.items())
+
+
+def test_a_run_is_opened_scored_and_carded_as_any_other(trained, tokenizer, tiny_llama, tmp_path, monkeypatch):
+    """`open_run`, which scores and report cards begin with, reads what both methods leave."""
+    monkeypatch.setattr(opening, "load_base", lambda *arguments: (tiny_llama(len(tokenizer)), tokenizer))
+    for recipe in (PREFER, REWARD):
+        run = trained(replace(recipe, steps=1), tmp_path / type(recipe).__name__)
+        opened = opening.open_run(run.output_dir)
+        assert opened.history == run.history and opened.recipe.rank == recipe.rank
+        assert all(one.equal(adapter_state(opened.model)[name]) for name, one in adapter_state(run.model).items())
 
 
 def test_how_many_answers_go_through_the_model_at_once_changes_no_gradient(trained, tmp_path, monkeypatch):
