@@ -251,7 +251,7 @@ def test_sections_are_found_from_the_index(chromium, site):
         every = shown.count()
         page.get_by_role("searchbox").fill("table apart")
         assert shown.all_inner_texts() == ["01 · 3. In reverse: take a table apart"]
-        assert page.get_by_role("status").inner_text() == f"1 of {every} sections"
+        assert page.locator(".site-filter").get_by_role("status").inner_text() == f"1 of {every} sections"
         target = shown.get_by_role("link").get_attribute("href")
         page.get_by_role("searchbox").fill("")
         assert shown.count() == every > 10
