@@ -1,4 +1,4 @@
-"""Appendix A: its traps are still in the field's tools, and each check is true on the accident, false on the mend.
+"""Appendix A: its traps are still in the field's tools, and each check is true on the accident, false on the cure.
 
 Where one of these fails after an update, the tool has changed: the page must change with it.
 """
@@ -10,8 +10,10 @@ import warnings
 import nbformat
 import pytest
 import torch
+import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import DataCollatorForLanguageModeling
+from tokenizers.processors import TemplateProcessing
+from transformers import DataCollatorForLanguageModeling, DataCollatorWithFlattening
 
 from lab_utils.counts.architectures import ARCHITECTURES
 from lab_utils.counts.parameters import lora_parameters
@@ -102,10 +104,10 @@ def test_loading_onto_a_model_with_an_adapter_loads_nothing_and_only_warns(tiny_
         wrong = PeftModel.from_pretrained(adapted(tiny_llama()), tmp_path)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*missing adapter keys")
-        mended = PeftModel.from_pretrained(tiny_llama(), tmp_path)
+        cured = PeftModel.from_pretrained(tiny_llama(), tmp_path)
     assert largest_b(wrong) == 0 and torch.equal(logits(wrong), logits(tiny_llama()))
-    assert largest_b(mended) > 0 and torch.equal(logits(mended), logits(right))
-    assert not any(p.requires_grad for p in mended.parameters())  # loaded frozen, unless is_trainable=True
+    assert largest_b(cured) > 0 and torch.equal(logits(cured), logits(right))
+    assert not any(p.requires_grad for p in cured.parameters())  # loaded frozen, unless is_trainable=True
 
 
 def test_an_adapter_switched_off_has_a_b_and_the_bases_logits(tiny_llama):
@@ -205,15 +207,138 @@ def test_accumulation_and_checkpointing_leave_the_gradient_as_it_is(tiny_llama, 
     torch.testing.assert_close(gradient([collate([one], END) for one in EXAMPLES]), at_once, rtol=1e-3, atol=1e-5)
 
 
+# 10: the ids that reach the model.
+
+
+def test_bos_comes_twice_where_template_and_tokenizer_both_write_it(tokenizer):
+    doubling, bos = copy.deepcopy(tokenizer), tokenizer.bos_token
+    doubling.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{bos} $A", special_tokens=[(bos, tokenizer.bos_token_id)]
+    )
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    right = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    assert tokenizer(text)["input_ids"] == right and right[:2].count(tokenizer.bos_token_id) == 1
+    assert doubling(text)["input_ids"] == [tokenizer.bos_token_id, *right]
+    assert doubling(text, add_special_tokens=False)["input_ids"] == right
+    assert doubling.apply_chat_template(messages, add_generation_prompt=True, return_dict=False) == right
+
+
+def test_the_template_puts_in_a_system_message_of_its_own(tokenizer):
+    text = tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False)
+    assert text.startswith("<|im_start|>system\n") and "SmolLM" in text
+
+
+# 11: packing.
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_positions_part_packed_examples_unless_a_mask_or_a_cache_comes_along(tiny_llama, attention):
+    model = tiny_llama(attn_implementation=attention)
+
+    def second(first: list[int], mask: bool = False, **cache) -> torch.Tensor:
+        pack = [{"input_ids": first, "labels": first}, {"input_ids": EXAMPLES[0].input_ids, "labels": [1] * 6}]
+        packed = DataCollatorWithFlattening()(pack)
+        given = {"attention_mask": torch.ones_like(packed["input_ids"])} if mask else {}
+        with torch.no_grad():
+            read = model(input_ids=packed["input_ids"], position_ids=packed["position_ids"], **given, **cache)
+        return read.logits[0, -6:]
+
+    with torch.no_grad():
+        alone = model(input_ids=torch.tensor([EXAMPLES[0].input_ids])).logits[0]
+    for first in (EXAMPLES[1].input_ids, EXAMPLES[2].input_ids):
+        torch.testing.assert_close(second(first, use_cache=False), alone, rtol=1e-4, atol=1e-4)
+        assert float((second(first, mask=True, use_cache=False) - alone).abs().max()) > 0.01
+        assert float((second(first) - alone).abs().max()) > 0.01  # the cache is on by itself
+
+
+# 12: experts in one tensor.
+
+
+PLAIN_ROPE = {"rope_type": "default", "rope_theta": 1e4}
+
+
+def tiny_moe(kind: str):
+    """A random mixture of experts of one layer, 4 experts of which 2 are read."""
+    torch.manual_seed(0)
+    own = {
+        "GptOss": {"num_local_experts": 4, "head_dim": 8, "rope_parameters": PLAIN_ROPE},
+        "Mixtral": {"num_local_experts": 4}, "Qwen3Moe": {"num_experts": 4, "moe_intermediate_size": 16, "head_dim": 8},
+    }  # fmt: skip
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, num_experts_per_tok=2, pad_token_id=0, eos_token_id=0, **own[kind],
+    )  # fmt: skip
+    return getattr(transformers, f"{kind}ForCausalLM")(config)
+
+
+SEVEN = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+@pytest.mark.filterwarnings("ignore:The following .*_pattern keys")
+@pytest.mark.parametrize("kind, names, tensors", [
+    ("GptOss", "all-linear", 0), ("GptOss", SEVEN, 0),
+    ("Mixtral", "all-linear", 2), ("Mixtral", SEVEN, 0), ("Qwen3Moe", SEVEN, 2),
+])  # fmt: skip
+def test_which_names_reach_the_experts(kind, names, tensors):
+    model = get_peft_model(tiny_moe(kind), LoraConfig(r=2, target_modules=names))
+    assert sum(p.requires_grad and ".experts." in name for name, p in model.named_parameters()) == 2 * tensors
+
+
+def test_target_parameters_move_the_experts():
+    fused = ["experts.gate_up_proj", "experts.down_proj"]
+    model = get_peft_model(tiny_moe("GptOss"), LoraConfig(r=2, target_modules="all-linear", target_parameters=fused))
+    model(input_ids=torch.tensor([[1, 2, 3, 4]])).logits.square().mean().backward()
+    moved = {name: p.grad for name, p in model.named_parameters() if ".experts." in name and "lora_B" in name}
+    assert len(moved) == 2 and all(float(gradient.abs().max()) > 0 for gradient in moved.values())
+
+
+# 13: new tokens.
+
+
+def enlarged(build, **config):
+    """A model with tokens 61 and 62 added, and an adapter that three steps on them have trained."""
+    model = build()
+    model.resize_token_embeddings(63)
+    torch.manual_seed(0)
+    model = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", **config))
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    for _ in range(3):
+        step(model, optimizer, collate([Encoded([5, 6, 7, 61, 9, 62], 3), Encoded([10, 11, 61, 62], 2)], END))
+    return model.eval()
+
+
+def test_no_layer_can_tell_two_new_tokens_apart_and_trained_rows_can(tiny_llama):
+    twins = logits(enlarged(tiny_llama))[..., 61:]
+    torch.testing.assert_close(twins[..., 0], twins[..., 1], rtol=0, atol=1e-3)
+    parted = logits(enlarged(tiny_llama, trainable_token_indices=[61, 62]))[..., 61:]
+    assert float((parted[..., 0] - parted[..., 1]).abs().max()) > 0.01
+
+
+@pytest.mark.parametrize("config, saved, fails", [
+    ({}, {}, None), ({}, {"save_embedding_layers": True}, "size mismatch"),
+    ({"trainable_token_indices": [61, 62]}, {}, "out of bounds"),
+])  # fmt: skip
+def test_what_an_adapter_with_new_tokens_does_on_the_old_vocabulary(tiny_llama, tmp_path, config, saved, fails):
+    enlarged(tiny_llama, **config).save_pretrained(tmp_path, **saved)
+    if fails:
+        with pytest.raises((RuntimeError, IndexError), match=fails):
+            PeftModel.from_pretrained(tiny_llama(), tmp_path)
+    else:  # it loads, and fails at the first new token
+        loaded = PeftModel.from_pretrained(tiny_llama(), tmp_path)
+        with pytest.raises(IndexError):
+            loaded(input_ids=torch.tensor([[1, 61]]))
+
+
 # The page.
 
 
 def test_every_exhibit_is_made_recognised_fixed_and_found_in_the_world():
     cells = [cell for cell in nbformat.read(PAGE, as_version=4).cells if "notes" not in cell.metadata.get("tags", [])]
     text = "\n".join(f"```\n{cell.source}\n```" if cell.cell_type == "code" else cell.source for cell in cells)
-    parts = re.split(r"(?m)^## (?=\d\. |Diagnosis)", text)
+    parts = re.split(r"(?m)^## (?=\d+\. |Diagnosis)", text)
     front, exhibits, rest = parts[0], parts[1:-1], parts[-1]
-    assert [one[:3] for one in exhibits] == [f"{number}. " for number in range(1, 10)]
+    assert [one.partition(" ")[0] for one in exhibits] == [f"{number}." for number in range(1, 14)]
     for one in exhibits:
         for part in ("**The accident", "**Predict.**", "How you recognise", "**The fix", "**In real projects", "(https://"):
             assert part in one, f"{one.splitlines()[0]}: no {part}"
