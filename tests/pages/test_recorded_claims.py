@@ -14,6 +14,7 @@ from lab_utils.recorded.bits import perplexity_by_bits
 from lab_utils.recorded.variants import load_variants
 from lab_utils.sweep.differences import holm
 from lab_utils.sweep.naming import by_name
+from lab_utils.sweep.study_results import load_study
 from lab_utils.sweep.summary import difference, load_sweep, pick, summarize
 
 SWEEP, VARIANTS = "09_choosing_hyperparameters.ipynb", "11_lora_variants.ipynb"
@@ -58,6 +59,7 @@ EQUAL = [  # all linear layers, and fewer of them with about as many parameters
     ({}, QV | {"rank": 64}), ({"rank": 4}, ATTENTION), ({"rank": 32}, ATTENTION | {"rank": 64}),
 ]  # fmt: skip
 LOSSES = ["validation_loss", "test_loss"]
+TUNED = "full, 100 steps", "LoRA r=8, 100 steps"
 CLAIMS = {
     "On validation three seeds cannot tell; on test they can":
         lambda: clear_over_seeds(RATE[1]) == [False, True] and not differ({}, RATE[1]).clear,
@@ -97,6 +99,11 @@ CLAIMS = {
         lambda: loss(**ALPHA[0]) > loss() > loss(**ALPHA[1]) and loss() < min(loss(**one) for one in RATE),
     "The mean with alpha four times smaller is nearly as high as that of r = 2":
         lambda: abs(loss(**ALPHA[0]) - loss(rank=2)) < 0.1 * loss(rank=2),
+    "LoRA's best rate is 32 times that of full fine-tuning":
+        lambda: round(study().best_rate(TUNED[1]) / study().best_rate(TUNED[0])) == 32
+        and all(study().inside(arm) for arm in TUNED),
+    "each best has a neighbour within a tenth of its loss, and those two are 8 times apart":
+        lambda: round(near_best(TUNED[1])[0] / near_best(TUNED[0])[-1]) == 8,
     "only the last, α = 2r, lies clearly left of the first":
         lambda: clear_over_seeds({"rank": 64})[0] and not any(clear_over_seeds(one)[0] for one in RULES),
     "over both sets no rule is clear of r = 8":
@@ -176,6 +183,18 @@ def nf4_on_text() -> float:
     """NF4's cost on running text before any fine-tuning, in units of the text's own loss."""
     formats = perplexity_by_bits().formats
     return formats["nf4 double"].loss_change / np.log(formats["bf16"].perplexity)
+
+
+@cache
+def study():
+    """The recorded study of learning rates."""
+    return load_study("rates")
+
+
+def near_best(arm: str) -> list[float]:
+    """The rates whose loss is within a tenth of the best rate's, from the lowest."""
+    rates = study().rates(arm)
+    return [rate for rate, found in rates.items() if found < 1.1 * min(rates.values())]
 
 
 def prompt(shots: int):
