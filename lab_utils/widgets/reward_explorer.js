@@ -84,7 +84,8 @@ function render({ model, el }) {
   const group = node("tbody"), ways = node("tbody");
   const answers = node("table", { class: "lab-table lab-answers" }, heads("sampled answer", "reward", "advantage"), group);
   const chancesTable = node("table", { class: "lab-table lab-ways" }, heads("a part", "before", "after the step"), ways);
-  const curve = chart({ label: "right and well-formed", xlabel: "step", ylabel: "probability", width: 860, height: 170 });
+  const curve = chart({ label: "right and well-formed", xlabel: "step", ylabel: "probability", width: 860, height: 128 });
+  view.panels.classList.add("lab-reward");
   view.panels.append(answers, chancesTable, curve.root);
   view.panels.after(node("div", { class: "lab-key" },
     node("span", { class: "blue" }, "━ right"), node("span", { class: "orange" }, "╍ well-formed")));
@@ -115,7 +116,7 @@ function render({ model, el }) {
     }));
     curve.draw({
       name: `after ${steps} steps ${percent(end.right)} right, ${percent(end.valid)} well-formed`,
-      x: { low: 0, high: steps, ticks: [0, 10, 20, steps] }, y: { low: 0, high: 1, ticks: [0, 0.5, 1] }, lines,
+      x: { low: 0, high: steps, ticks: [0, 10, 20, steps] }, y: { low: 0, high: 1, ticks: [0, 1] }, lines,
       marks: [{ x: at, y: next.right, kind: "blue" }, { x: at, y: next.valid, kind: "orange" }],
     });
     const mean = now.rewards.reduce((a, b) => a + b, 0) / now.rewards.length;

@@ -8,7 +8,7 @@ from ..preferences import SMALL_REWARDS, share, small_run, start_logits
 from ..preferences.small_policy import CLOSED, PARTS, RATE, STEPS, chances
 from .explorer import FOLDER, STYLE, Explorer, script
 
-QUESTION = "Paid for being right, four answers a step: in how many of 30 steps are all rewards equal?"
+QUESTION = "Paid for “right”, four answers a step: how many of 30 steps have equal rewards?"
 GROUPS, TEMPERATURES, BETAS = (2, 4, 8, 16), (0.3, 0.5, 0.7, 1.0, 1.5, 2.0), (0.0, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
@@ -45,7 +45,7 @@ class RewardExplorer(Explorer):
 
     def __init__(
         self, reward: str = "right", step: int = 1, group_size: int = 4, temperature: float = 1.0, beta: float = 0.0,
-        question: str = QUESTION, choices=("in none", "in about half", "in nearly all"),
+        question: str = QUESTION, choices=("none", "half", "nearly all"),
     ):  # fmt: skip
         super().__init__(
             policy={
