@@ -14,7 +14,7 @@ from lab_utils.classroom.snapshots import NOTE, STATE, asks_python, replace_widg
 from lab_utils.folders import ROOT
 
 WIDGETS = ROOT / "lab_utils" / "widgets"
-NO_EXPLORERS = {"digit_reader", "explorer", "levels", "page", "present", "site"}  # what they share, and scripts of whole pages
+NO_EXPLORERS = {"digit_reader", "explorer", "levels", "page", "present", "site"}  # shared, and scripts of whole pages
 
 
 def still(widget) -> str:
