@@ -78,8 +78,7 @@ def verdict(scored: Sequence[Scored]) -> list[str]:
         clear = "not clear" if gain.low <= 0 <= gain.high else "better" if gain.low > 0 else "worse"
         said.append(
             f"The best of what costs nothing, {best.name}: {best.measured.main}. The difference on the same examples "
-            f"is {100 * gain.value:+.0f} points ({100 * gain.low:+.0f} to {100 * gain.high:+.0f}): {clear}. This is "
-            "one seed; another run differs too."
+            f"is {gain.in_points}: {clear}. This is one seed; another run differs too."
         )
     return said
 
@@ -152,7 +151,7 @@ def _value(one: Measure) -> str:
 def _difference(adapter: Scored, other: Scored) -> str:
     gain = adapter.better_than(other)
     clear = "not clear" if gain.low <= 0 <= gain.high else "clear"
-    return f"{gain.name}: {100 * gain.value:+.0f} points ({100 * gain.low:+.0f} to {100 * gain.high:+.0f}), {clear}"
+    return f"{gain.name}: {gain.in_points}, {clear}"
 
 
 def worst(scored: Sequence[Scored]) -> Section:
