@@ -59,7 +59,7 @@ EXPLORERS = (
     Shown("lora", "03_lora_from_scratch.ipynb", "What LoRA adds", "W, B · A and their sum while it trains.", True),
     Shown("trainer", "04_rank_and_alpha.ipynb", "Rank and alpha", "Every move of a slider trains a small model again."),
     Shown("quantizer", "05_quantization.ipynb", "Quantizer", "Weights in 2 to 8 bits, and what an outlier does."),
-    Shown("codes", "06_nf4.ipynb", "Codes", "NF4, FP4 and int4 on the same weights."),
+    Shown("codes", "06_nf4.ipynb", "Codes", "Sixteen levels to drag, beside NF4, AF4 and FP4."),
     Shown("budget", "07_memory_budget.ipynb", "Memory budget", "Does this fine-tune fit on that GPU?"),
     Shown("sweep", "09_choosing_hyperparameters.ipynb", "Sweep", "Recorded fine-tunes: what a setting changes."),
     Shown("merge", "10_merge_and_serve.ipynb", "Merge", "What rounding leaves of an update."),

@@ -14,6 +14,7 @@ import torch
 from shown import node, shown
 from torch.nn import functional as F
 
+from lab_utils import nf4
 from lab_utils.folders import NOTEBOOKS
 from lab_utils.lora import digits
 from lab_utils.notebook.cells import needed
@@ -129,10 +130,34 @@ def sweep_computed(names, setting) -> dict:
     return wanted
 
 
+def code_choices(names) -> dict:
+    """Any weights, any blocks, random levels."""
+    chance = random.Random(6)
+    levels = [sorted(chance.uniform(-1, 1) for _ in range(16)) for _ in range(4)]
+    return {
+        "weight": list(names["in_blocks"]), "blocksize": [16, 64, 256, 1024, 4096], "compared": [True],
+        "levels": [*levels, nf4.nf4_code().tolist()],
+    }  # fmt: skip
+
+
+def code_computed(names, setting) -> dict:
+    """Each of the weights that are shown, beside the nearest of all levels: as sections 3 and 4 do it."""
+    blocks = names["in_blocks"][setting["weight"]].flatten()[:32768].reshape(-1, setting["blocksize"])
+    absmax, low, high = blocks.abs().amax(1, keepdim=True), blocks.amin(1, keepdim=True), blocks.amax(1, keepdim=True)
+    steps = torch.linspace(0, 1, 16)
+    levels = {
+        "relative error": torch.tensor(setting["levels"]) * absmax, "NF4": nf4.nf4_code() * absmax,
+        "AF4": nf4.af4_code() * absmax, "E2M1": nf4.e2m1_code() * absmax, "zero-point": low + (high - low) * steps,
+    }  # fmt: skip
+    missed = {name: (blocks[..., None] - of_block[:, None]).abs().amin(-1) for name, of_block in levels.items()}
+    return {rf"{name} ([\d.]+) %": 100 * float(one.norm() / blocks.norm()) for name, one in missed.items()}
+
+
 PAGES = {
     "01_rank_one": Shown(rank_choices, rank_computed, 0.051),
     "02_counting_parameters": Shown(layer_choices, layer_computed, 0.0, 0.005),
     "03_lora_from_scratch": Shown(lora_choices, lora_computed, 0.2),
+    "06_nf4": Shown(code_choices, code_computed, 0.02),  # float16 scales and whole steps
     "09_choosing_hyperparameters": Shown(sweep_choices, sweep_computed, 6e-5),
 }
 

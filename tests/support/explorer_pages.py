@@ -50,8 +50,7 @@ PAGES = {
         r"relative error ([\d.]+)",
     ),
     "codes": ExplorerPage(
-        "06_nf4.ipynb", "explorer", "block", "blocksize", ".lab-plot:nth-of-type(2) svg", 30,
-        r"relative error ([\d.]+)",
+        "06_nf4.ipynb", "explorer", "block", "blocksize", ".lab-levels svg", 30, r"relative error ([\d.]+)"
     ),
     "budget": ExplorerPage(
         "07_memory_budget.ipynb", "explorer", "tokens", "sequence_length", ".lab-table", 120, r"([\d.]+) GiB of"
