@@ -1,7 +1,7 @@
 // Sixteen levels to drag over the weights that are rounded to them, and the codes of others at as many bits.
 
 const LEFT = 104, RIGHT = 648, WIDE = 920, TALL = 414, REACH = 14; // of the picture; the strip reaches so far beyond the levels
-const BASE = 134, TOP = 12, USED_TOP = 170, USED_BASE = 218, ROWS = 262, ROW = 20.5, BAR = 742, BINS = 96;
+const BASE = 134, TOP = 12, USED_TOP = 173, USED_BASE = 219, ROWS = 262, ROW = 20.5, BAR = 742, BINS = 96;
 const STEP = 0.005, FAR = 0.05, FITTED = "Lloyd-Max", ZERO_POINT = "zero-point";
 const SIXTEEN = Array.from({ length: 16 }, (_, index) => index * 2 / 15 - 1); // even levels
 const at = (value) => LEFT + (value + 1) / 2 * (RIGHT - LEFT);
@@ -41,10 +41,10 @@ function picture16() {
   });
   const axes = () => [
     shape("path", { class: "axis", d: `M${LEFT} ${BASE}H${RIGHT}M${LEFT} ${USED_BASE}H${RIGHT}` }),
-    ...[-1, -0.5, 0, 0.5, 1].map((tick) => text(at(tick), BASE + 24, minus(tick, tick % 1 ? 1 : 0), "middle")),
-    marked(LEFT - 12, TOP + 30, "▇", "grey", "weights"), text(LEFT - 12, TOP + 49, "in blocks", "end"),
-    marked(LEFT - 12, USED_TOP + 20, "▇", "blue", "used"), marked(LEFT - 12, USED_TOP + 41, "━", "ink", "error"),
-    marked(LEFT - 12, ROWS - 19, "┃", "orange", "levels"), text(BAR - 12, ROWS - 19, "bits", "end"), text(BAR, ROWS - 19, "relative error"),
+    ...[-1, -0.5, 0, 0.5, 1].map((tick) => text(at(tick), BASE + 28, minus(tick, tick % 1 ? 1 : 0), "middle")),
+    marked(LEFT - 20, TOP + 30, "▇", "grey", "weights"), text(LEFT - 20, TOP + 49, "in blocks", "end"),
+    marked(LEFT - 20, USED_TOP + 20, "▇", "blue", "used"), marked(LEFT - 20, USED_TOP + 41, "━", "ink", "error"),
+    marked(LEFT - 20, ROWS - 19, "┃", "orange", "levels"), text(BAR - 12, ROWS - 19, "bits", "end"), text(BAR, ROWS - 19, "relative error"),
   ];
   const draw = ({ name, shares, levels, level, result, rows, bits, parts }) => {
     put("axes", "", axes);
@@ -68,7 +68,7 @@ function picture16() {
     const row = ({ label, levels: places, error, bits: cost }, index, own) => {
       const y = ROWS + ROW * index, kind = own ? "strong" : "";
       return [
-        shape("path", { class: "axis", d: `M${LEFT} ${y}H${RIGHT}` }), text(LEFT - 12, y + 5, label, "end", kind),
+        shape("path", { class: "axis", d: `M${LEFT} ${y}H${RIGHT}` }), text(LEFT - 20, y + 5, label, "end", kind),
         ...(places ? [shape("path", { class: own ? "level yours" : "level", d: strokes(places, y - 7, y + 7) })] : []),
         text(BAR - 12, y + 5, cost.toFixed(3), "end", kind),
         ...(error === null ? [text(BAR, y + 5, "?")] : [
