@@ -45,27 +45,62 @@ DARK = (  # on a dark page light and dark change places and every hue stays: whi
 )
 
 
+NIGHT = (  # a photograph is never inverted: a dark page shows a second print of it, on clear paper with light letters
+    "<style>[data-jp-theme-light=false] .lab-day, [theme=dark] .lab-day, .vscode-dark .lab-day {display: none} "
+    "[data-jp-theme-light=false] .lab-night, [theme=dark] .lab-night, .vscode-dark .lab-night "
+    "{display: inline !important}</style>"
+)
+LIGHT_LETTERS = "#f3f4f6"
+
+
 @cache
 def _figure_class():
     """A Figure that a notebook shows by `_repr_mimebundle_`; matplotlib is imported when the first is made."""
     from matplotlib.figure import Figure
 
     class ThemedFigure(Figure):
-        """A Figure on white paper, which is dark on a dark page, unless `photograph` is set: then nothing changes."""
+        """A Figure on white paper, dark on a dark page; with `photograph` its colours stay, and only the paper goes."""
 
         photograph = False
 
         def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
             """PNG for whatever shows that alone, and the same in HTML, with words and the theme."""
-            buffer = io.BytesIO()
-            self.canvas.print_figure(buffer, format="png", dpi=self.dpi, facecolor="white", bbox_inches="tight")
-            data = base64.b64encode(buffer.getvalue()).decode("ascii")
-            kind, style = ("lab-photograph", "") if self.photograph else ("lab-figure", DARK)
-            words = html.escape(_words(self), quote=True)
-            image = f'<img class="{kind}" alt="{words}" src="data:image/png;base64,{data}">'
-            return {"image/png": data, "text/html": style + image, "text/plain": repr(self)}
+            data, words = _print(self, "white"), html.escape(_words(self), quote=True)
+            image = '<img class="{}" alt="{}" src="data:image/png;base64,{}"{}>'
+            if self.photograph:
+                text = NIGHT + image.format("lab-photograph lab-day", words, data, "")
+                text += image.format("lab-photograph lab-night", words, _print_at_night(self), " hidden")
+            else:
+                text = DARK + image.format("lab-figure", words, data, "")
+            return {"image/png": data, "text/html": text, "text/plain": repr(self)}
 
     return ThemedFigure
+
+
+def _print(figure, paper: str) -> str:
+    """A Figure as PNG in base64."""
+    buffer = io.BytesIO()
+    figure.canvas.print_figure(buffer, format="png", dpi=figure.dpi, facecolor=paper, bbox_inches="tight")
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _print_at_night(figure) -> str:
+    """A Figure on clear paper, with its letters and edges light; afterwards it is as it was."""
+    from matplotlib.spines import Spine
+    from matplotlib.text import Text
+
+    was = [(one.set_color, one.get_color()) for one in figure.findobj(Text)]
+    was += [(one.set_edgecolor, one.get_edgecolor()) for one in figure.findobj(Spine)]
+    sheets = [(axes.patch.set_visible, axes.patch.get_visible()) for axes in figure.axes]
+    try:
+        for change, _ in was:
+            change(LIGHT_LETTERS)
+        for change, _ in sheets:
+            change(False)
+        return _print(figure, "none")
+    finally:
+        for change, value in [*was, *sheets]:
+            change(value)
 
 
 def _words(figure) -> str:

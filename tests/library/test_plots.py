@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -236,7 +237,16 @@ def test_the_colours_of_photographs_stay():
     digit = plots.matrices({"7": torch.rand(8, 8)}, limit=1.0, grey=True)
     pictures = plots.picture_rows({"base": [torch.rand(4, 4, 3).numpy()]}, ["one"])
     for figure in (digit, pictures):
-        text = figure._repr_mimebundle_()["text/html"]
-        assert 'class="lab-photograph"' in text and "filter" not in text
+        bundle = figure._repr_mimebundle_()
+        text = bundle["text/html"]
+        assert "filter" not in text and figure._repr_mimebundle_()["image/png"] == bundle["image/png"]
+        pattern = r'<img class="lab-photograph lab-(\w+)" alt="[^"]+" src="data:image/png;base64,([^"]+)"( hidden)?>'
+        prints = re.findall(pattern, text)
+        assert [(time, bool(off)) for time, _, off in prints] == [("day", False), ("night", True)]
+        files = (io.BytesIO(base64.b64decode(data)) for _, data, _ in prints)
+        day, night = (np.asarray(Image.open(file).convert("RGBA")) for file in files)
+        assert (day[..., 3] == 255).all() and night[0, 0, 3] == 0  # clear paper
+        height, width = day.shape[0] // 2, day.shape[1] // 2
+        assert day.shape == night.shape and (day[height, width] == night[height, width]).all()  # and the same picture
     signed = plots.matrices({"W": torch.randn(8, 8)})._repr_mimebundle_()["text/html"]
     assert 'class="lab-figure" alt="W"' in signed
