@@ -21,6 +21,7 @@ from lab_utils.finetune.answer_loss import build_supervised
 from lab_utils.finetune.batches import collate
 from lab_utils.finetune.supervision import Encoded
 from lab_utils.folders import NOTEBOOKS
+from lab_utils.notebook.cells import bound_names, used_names
 
 PAGE = NOTEBOOKS / "A_failure_museum.ipynb"
 EXAMPLES = [Encoded([5, 6, 7, 8, 9, 2], 3), Encoded([10, 11, 12, 2], 2), Encoded([13, 14, 15, 16, 2], 2)]
@@ -346,3 +347,16 @@ def test_every_exhibit_is_made_recognised_fixed_and_found_in_the_world():
     table = rest.split("## Test yourself")[0]
     assert len(re.findall(r"(?m)^\|", table)) == 2 + len(exhibits)
     assert len(re.findall("<details>", rest)) == len(re.findall("</details>", rest)) == 5
+
+
+def test_an_exhibit_runs_alone_after_the_rooms_but_for_two_that_continue_another():
+    """What a cell uses is made before the first exhibit, or in its own; exhibit 2 continues 1, and 7 continues 4."""
+    made, exhibit, needs = {}, 0, set()
+    for cell in nbformat.read(PAGE, as_version=4).cells:
+        if cell.cell_type == "markdown" and (opened := re.search(r"(?m)^## (\d+)?", cell.source)):
+            exhibit = int(opened[1] or 0)
+        elif cell.cell_type == "code":
+            others = {made.get(name, 0) for name in used_names(cell.source)} - {0, exhibit}
+            needs |= {(exhibit, other) for other in others}
+            made |= {name: exhibit for name in bound_names(cell.source) if name not in made}
+    assert needs == {(2, 1), (7, 4)}
