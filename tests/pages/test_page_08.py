@@ -1,9 +1,11 @@
 """What page 08 says in its prose and does in its cells, without a model: its command, its schedule, its counts."""
 
 import dataclasses
+import json
 import math
 import re
 import sys
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -35,7 +37,10 @@ def test_the_command_that_is_killed_trains_the_pages_recipe(changes, tmp_path):
     source = cell_with("process.kill()").partition("process = ")[0]
     assert "lab_utils.finetune" in source
     names = {
-        "dataclasses": dataclasses, "recipe": Recipe(**changes), "base_name": "smollm2-135m",
+        "dataclasses": dataclasses,
+        "recipe": Recipe(**changes),
+        "base_name": "smollm2-135m",
+        "FAST": False,
         "finetune": SimpleNamespace(run_folder=lambda recipe: tmp_path / "run"),
     }
     exec(source, names)
@@ -45,7 +50,7 @@ def test_the_command_that_is_killed_trains_the_pages_recipe(changes, tmp_path):
     assert Path(options["output_dir"]) == tmp_path / "run"
 
 
-@pytest.mark.parametrize("steps", [4, 12])
+@pytest.mark.parametrize("steps", [2, 12])
 def test_trls_rates_are_ours_after_its_first_step(steps):
     torch = pytest.importorskip("torch")
     from transformers import TrainingArguments, get_cosine_schedule_with_warmup
@@ -85,6 +90,43 @@ def test_handwritten_messages_are_harder_by_newcombes_interval():
     low, high = (100 * (scope["gap"] + one) for one in (-scope["down"], scope["up"]))
     assert (round(100 * scope["gap"]), round(low), round(high)) == (-22, -32, -12)
     assert "22 points\nfewer, 95 % interval 12 to 32" in said
+
+
+def test_the_differences_that_the_prose_reports_are_newcombes():
+    """With and without the blank before name and item; five and 32 examples; 32 examples and training."""
+    said = "\n".join(cell.source for cell in CELLS if cell.cell_type == "markdown")
+    for one, other, n, text in (
+        (176, 160, 200, "8 points, 95 % interval 1 to 15"),
+        (77, 70, 100, "7 points, interval −5 to 19, not clear"),
+        (7, 6, 40, "+2 points, 95 % interval −14 to 19, not clear"),
+        (10, 2, 40, "+20 points, 4 to 36, clear"),
+        (38, 7, 40, "+78 points, 59 to 87"),
+        (33, 10, 40, "+58 points, 37 to 71"),
+    ):
+        more, fewer = scores.wilson(one, n), scores.wilson(other, n)
+        gap = more.value - fewer.value
+        low = gap - math.hypot(more.value - more.low, fewer.high - fewer.value)
+        high = gap + math.hypot(more.high - more.value, fewer.value - fewer.low)
+        numbers = [int(number.replace("−", "-")) for number in re.findall(r"−?\d+", text.replace("95 %", ""))]
+        assert [round(100 * value, 9) for value in (gap, low, high)] == pytest.approx(numbers, abs=0.51)
+        assert text.replace("\n", " ") in said.replace("\n", " ")
+
+
+def test_form_and_content_of_an_answer():
+    """Letters of a value are content; braces, names of fields, quotation marks and the end are form."""
+    source = cell_with("def in_a_value(").partition("def in_a_value(")
+    names = {"json": json, "tokenizer": lambda text, **_: SimpleNamespace(offset_mapping=cut(text))}
+    exec("".join(source[1:]).partition("def costs_of(")[0], names)
+    text = '{"name":" Q1","qty":1,"time":"1:05"}'
+    pieces = ['{"', "name", '":"', " Q1", '","', "qty", '":', "1", ',"', "time", '":"', "1", ":05", '"}']
+
+    def cut(whole):
+        ends = [len("".join(pieces[:count])) for count in range(len(pieces) + 1)]
+        assert ends[-1] == len(whole)
+        return list(pairwise(ends))
+
+    wanted = [piece in (" Q1", "1", ":05") for piece in pieces]
+    assert names["in_a_value"](text) == [*wanted, False]
 
 
 @pytest.mark.parametrize("name, found, kind", [
