@@ -73,7 +73,7 @@ def test_a_stub_shows_a_worked_example_and_no_code_to_paste(name, only_the_verdi
 @each_exercise
 def test_the_solution_passes(name):
     exercise = EXERCISES[name]
-    report = checks.check(name, exercise.solution)
+    report = checks.check(name, exercise.solution, seconds=60)
     assert report.passed and report.mistake is None, report.text
     assert report.text.startswith("✓ Solved") and "✗" not in report.text and exercise.reward in report.text
     assert [summary for summary, *_ in report.folded] == ["The same in plain steps", "One way to write it"]
