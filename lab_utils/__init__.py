@@ -14,7 +14,7 @@
     scores       08, 10, 14            How sure is a score?                              wilson
     report_card  14                    Was it worth it?                                  report_card
     sweep        03, 09                Which rank, alpha, layers, data type?             load_sweep
-    preferences  —                     How do I teach what I can judge, not write?       dpo_loss, prefer, reward
+    preferences  16                    How do I teach what I can judge, not write?       dpo_loss, prefer, reward
     merging      10, A                 What do I ship?                                   merge
     serving      10, A                 How do many adapters share one base?              AdapterBank
     variants     11                    What came after LoRA?                             VARIANTS

@@ -1,4 +1,4 @@
-"""Training by preference (DPO) and by reward (GRPO): pure losses, equal to TRL's, and the trainers above them.
+"""Training by preference (DPO) and by reward (GRPO): pure losses, equal to TRL's, and trainers above them (page 16).
 
 The reference model is the same model with its adapter switched off, or set back to how it began: see `reference`.
 """

@@ -30,6 +30,7 @@ from lab_utils.widgets.parameter_explorer import ParameterExplorer
 from lab_utils.widgets.quantizer_explorer import QuantizerExplorer
 from lab_utils.widgets.rank_alpha_trainer import RankAlphaTrainer
 from lab_utils.widgets.rank_explorer import RankExplorer, stops
+from lab_utils.widgets.reward_explorer import RewardExplorer
 
 PNG = b"\x89PNG"
 
@@ -70,6 +71,7 @@ EXPLORERS = {
     "trainer": RankAlphaTrainer, "quantizer": quantizer_explorer, "codes": code_explorer, "budget": BudgetExplorer,
     "sweep": sweep_explorer, "merge": merge_explorer, "variants": variant_explorer,
     "pictures": picture_explorer, "cluster": ClusterExplorer, "conversations": conversation_explorer,
+    "rewards": RewardExplorer,
 }  # fmt: skip
 each = pytest.mark.parametrize("make", EXPLORERS.values(), ids=EXPLORERS)
 

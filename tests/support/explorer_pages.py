@@ -77,6 +77,10 @@ PAGES = {
     "conversations": ExplorerPage(
         "14_your_own_data.ipynb", "explorer", "chat", "chat", ".lab-chat-tokens", 60, r"Chat \d+: (\d+) tokens"
     ),
+    "rewards": ExplorerPage(
+        "16_preferences_and_rewards.ipynb", "explorer", "step", "step", ".lab-answers tbody", 60,
+        r"right answer from ([\d.]+)",
+    ),
 }  # fmt: skip
 
 
