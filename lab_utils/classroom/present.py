@@ -61,7 +61,7 @@ EXPLORERS = (
     Shown("quantizer", "05_quantization.ipynb", "Quantizer", "Weights in 2 to 8 bits, and what an outlier does."),
     Shown("codes", "06_nf4.ipynb", "Codes", "Sixteen levels to drag, beside NF4, AF4 and FP4."),
     Shown("budget", "07_memory_budget.ipynb", "Memory budget", "Does this fine-tune fit on that GPU?"),
-    Shown("sweep", "09_choosing_hyperparameters.ipynb", "Sweep", "Recorded fine-tunes: any two settings, and is it clear?"),
+    Shown("sweep", "09_choosing_hyperparameters.ipynb", "Sweep", "Recorded fine-tunes: any two settings compared."),
     Shown("merge", "10_merge_and_serve.ipynb", "Merge", "What rounding leaves of an update."),
     Shown("variants", "11_lora_variants.ipynb", "Variants", "LoRA's relatives: what each trains and what it finds."),
     Shown("pictures", "12_beyond_text.ipynb", "Pictures", "A style adapter of a diffusion model: rank and strength."),
