@@ -14,6 +14,7 @@ from choosing_explorers import (
     sweep_explorer,
     variant_explorer,
 )
+from shown import node, shown
 
 from lab_utils import lowrank, quantize
 from lab_utils.counts import parameters as counts
@@ -131,6 +132,18 @@ def test_rank_explorer_says_what_the_library_computes():
     error = lowrank.relative_error(explorer._weights["picture"], B @ A)
     assert f"relative error {error:.1%}" in explorer.summary()
     assert "63 numbers instead of 108" in explorer.summary()  # 3 · (12 + 9), 12 · 9
+
+
+@pytest.mark.skipif(node() is None, reason="no node and no Playwright")
+def test_what_is_missing_is_painted_on_the_scale_that_stands_below_it():
+    """Its largest entry, and where next to nothing is missing a hundredth of the matrix's own scale."""
+    explorer = rank_explorer()
+    [record, _], weight = explorer.matrices, explorer._weights["picture"]
+    for rank, seen in zip((0, 1, 3, 9), shown(explorer, [{"rank": rank} for rank in (0, 1, 3, 9)]), strict=True):
+        B, A = lowrank.best_rank_r(weight, rank)
+        wanted = max(float((weight - B @ A).abs().max()), record["limit"] / 100)
+        [scale] = [float(found[1]) for name in seen["named"] if (found := re.search(r"missing.*±([\d.e-]+)$", name))]
+        assert scale == pytest.approx(wanted, rel=0.06)  # two digits
 
 
 @pytest.mark.parametrize("full", [1, 5, 25, 26, 96, 192, 576])
