@@ -74,21 +74,23 @@ function render({ model, el }) {
   const controls = [
     choice({ model, name: "reward", label: "paid for", values: policy.rewards }),
     slider({ model, name: "step", label: "step", values: Array.from({ length: steps }, (_, at) => at + 1) }),
-    slider({ model, name: "group_size", label: "answers a step", values: policy.groups }),
+    slider({ model, name: "group_size", label: "answers per step", values: policy.groups }),
     slider({ model, name: "temperature", label: "temperature", values: policy.temperatures }),
     slider({ model, name: "beta", label: "beta", values: policy.betas }),
   ];
   view.add(...controls.map((control) => control.root));
   const row = (cells, kind = "") => node("tr", kind ? { class: kind } : {}, ...cells);
   const heads = (...names) => node("thead", {}, row(names.map((name) => node("th", { scope: "col" }, name))));
+  const title = node("span"); // of the answers; says how many are left out
   const group = node("tbody"), ways = node("tbody");
-  const answers = node("table", { class: "lab-table lab-answers" }, heads("sampled answer", "reward", "advantage"), group);
+  const answers = node("table", { class: "lab-table lab-answers" }, heads(title, "reward", "advantage"), group);
   const chancesTable = node("table", { class: "lab-table lab-ways" }, heads("a part", "before", "after the step"), ways);
   const curve = chart({ label: "right and well-formed", xlabel: "step", ylabel: "probability", width: 860, height: 128 });
   view.panels.classList.add("lab-reward");
   view.panels.append(answers, chancesTable, curve.root);
   view.panels.after(node("div", { class: "lab-key" },
-    node("span", { class: "blue" }, "━ right"), node("span", { class: "orange" }, "╍ well-formed")));
+    node("span", { class: "blue" }, "━ right"), node("span", { class: "orange" }, "╍ well-formed"),
+    node("span", {}, "the right table and the curve: at temperature 1, whatever the slider says")));
   let key = "", run = [], lines = [];
   view.on(["reward", "step", "group_size", "temperature", "beta"], () => {
     controls.forEach((control) => control.show());
@@ -104,6 +106,7 @@ function render({ model, el }) {
     }
     const at = model.get("step"), now = run[at - 1], old = shares(now.before), next = shares(now.after), end = shares(run[steps - 1].after);
     const isRight = ({ ways: chosen }) => chosen.every((way) => way === 0);
+    title.textContent = set.group > SHOWN ? `first ${SHOWN} of ${set.group} answers` : "sampled answer";
     group.replaceChildren(...now.answers.slice(0, SHOWN).map((answer, index) => row([
       node("td", {}, answer.text), node("td", {}, now.rewards[index].toFixed(2)), node("td", {}, now.advantages[index].toFixed(2)),
     ], isRight(answer) ? "good" : "")));

@@ -8,7 +8,7 @@ from ..preferences import SMALL_REWARDS, share, small_run, start_logits
 from ..preferences.small_policy import CLOSED, PARTS, RATE, STEPS, chances
 from .explorer import FOLDER, STYLE, Explorer, script
 
-QUESTION = "Paid for “right”, four answers a step: how many of 30 steps have equal rewards?"
+QUESTION = "Paid for “right”, four answers per step: in how many of the 30 steps are all rewards equal?"
 GROUPS, TEMPERATURES, BETAS = (2, 4, 8, 16), (0.3, 0.5, 0.7, 1.0, 1.5, 2.0), (0.0, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
@@ -89,8 +89,9 @@ class RewardExplorer(Explorer):
         found = [run[0].before, *(one.after for one in run)]
         steps = list(range(STEPS + 1))
         return plots.lines(
-            {what: (steps, [share(one, what) for one in found]) for what in ("right", "valid")}, "step", "probability"
-        )
+            {name: (steps, [share(one, what) for one in found])
+             for name, what in (("right", "right"), ("well-formed", "valid"))}, "step", "probability"
+        )  # fmt: skip
 
 
 def _percent(value: float) -> str:

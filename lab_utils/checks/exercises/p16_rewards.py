@@ -209,7 +209,7 @@ EXERCISES = (
         reward="In the first update every ratio is 1 and nothing is clipped: the loss's value says nothing.",
     ),
     Exercise(
-        name="token_mean", page=16, title="What does a token count?",
+        name="token_mean", page=16, title="How much does a token count?",
         spec=token_mean_spec, solution=token_mean, inputs=_masked().filter(_uneven),
         demo=(torch.tensor([[4.0, 9.0, 9.0], [1.0, 1.0, 1.0]]),
               torch.tensor([[True, False, False], [True, True, True]])),
