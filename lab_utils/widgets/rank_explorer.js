@@ -67,7 +67,7 @@ function render({ model, el }) {
       far = Math.max(far, Math.abs(shown.missing[i]));
     }
     panels[1].paint(shown.sum, rows, columns, one.limit, { kind: one.kind, label: `rank ${r}` });
-    panels[2].paint(shown.missing, rows, columns, far, { label: `what is missing, own colours to ±${Number(far.toPrecision(2))}` });
+    panels[2].paint(shown.missing, rows, columns, far, { label: `what is missing, colours to ±${Number(far.toPrecision(2))}` });
     const error = shown.errors[r], kept = r * (rows + columns);
     const ticks = [...new Set([0, 0.25, 0.5, 0.75, 1].map((share) => Math.round(share * full)))];
     const name = `relative error against rank: ${percent(error)} at rank ${r}`;
