@@ -62,7 +62,8 @@ class Kept:
         self._parts += [_Names(names, whole=True) for names in own.values()]
         self._parts += [_Names(names) for names in (sys.modules, *shared) if id(names) not in own]
         holders = [*lab, *(sys.modules[name] for name in HOOKS)]
-        self._parts += [_Held(one) for module in holders for one in vars(module).values() if _is_container(one)]
+        held = {id(one): one for module in holders for one in vars(module).values() if _is_container(one)}
+        self._parts += map(_Held, held.values())  # each once: all modules hold the same __builtins__
         start = [*functions, *_arguments(function)]
         self._parts += _values(start, {names.get("__name__") for names in own.values()})
 

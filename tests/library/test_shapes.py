@@ -11,7 +11,7 @@ import torch
 from beartype import beartype
 from hypothesis import given
 from hypothesis import strategies as st
-from jaxtyping import Float, Float32, Int8, TypeCheckError, UInt8, jaxtyped
+from jaxtyping import Float, Float32, Float64, Int8, TypeCheckError, UInt8, jaxtyped
 from torch import Tensor, nn
 
 from lab_utils import lowrank, nf4, quantize, variants
@@ -176,6 +176,43 @@ def compress(absmax: Float32[Tensor, "blocks"], groups: int) -> tuple[
 ]:  # fmt: skip
     made = double_quant.compress(absmax)
     return made.codes, made.absmax, made.offset, double_quant.restore(made)
+
+
+@shaped
+def even_code() -> Float64[Tensor, "16"]:
+    return nf4.even_code()
+
+
+@shaped
+def divided(
+    weight: Float[Tensor, "*shape"], blocksize: int, n: int
+) -> tuple[Float64[Tensor, "{n}"], Float64[Tensor, "{n}"]]:
+    return nf4.divided(weight, blocksize)
+
+
+@shaped
+def levels_error(weight: Float[Tensor, "*shape"], levels: Float[Tensor, "k"], blocksize: int) -> float:
+    return nf4.levels_error(weight, levels, blocksize)
+
+
+@shaped
+def zeropoint_error(weight: Float[Tensor, "*shape"], blocksize: int) -> float:
+    return nf4.zeropoint_error(weight, blocksize)
+
+
+@shaped
+def lloyd_max(weight: Float[Tensor, "*shape"], blocksize: int) -> Float64[Tensor, "16"]:
+    return nf4.lloyd_max(weight, blocksize)
+
+
+@given(sizes=st.tuples(st.integers(1, 9), st.integers(1, 9)), seed=SEEDS, blocksize=st.integers(1, 100))
+def test_levels_of_ones_own(sizes, seed, blocksize):
+    weight = matrix(sizes, seed)
+    divided(weight, blocksize, weight.numel())
+    levels_error(weight, even_code(), blocksize)
+    zeropoint_error(weight, blocksize)
+    if seed % 10 == 0:
+        lloyd_max(weight, blocksize)
 
 
 @given(sizes=st.tuples(st.integers(1, 40), st.integers(1, 40)), seed=SEEDS, double=st.booleans())
