@@ -15,7 +15,7 @@ import pytest
 TESTS = Path(__file__).parents[1]
 LIST = TESTS / "slow.txt"
 STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "os.exec", "socket.bind"}
-ONE_TEST, ALL_CASES = 0.25, 0.25  # processor seconds of one test; of all cases of one function
+ONE_TEST, ALL_CASES = 0.25, 0.12  # processor seconds of one test; of all cases of one function
 
 HEAD = """\
 # Tests and shared fixtures that `make quick` leaves out, beside those that tests/conftest.py knows by their markers and
