@@ -5,18 +5,17 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from ..device import KINDS, find_device, use_threads
-from ..errors import LabError, shown
+from ..device import use_threads
+from ..errors import LabError
 from ..files import user_path
 from ..memory.free import keep_freed_memory
-from ..models import default_model, load_base
+from ..models import load_base
 from ..models.registry import keep_weights_trainable
-from ..models.sources import base_model, name_of
 from ..models.weights import refuse_nonfinite, tensors_of
 from ..tasks import load_task
 from ..tasks.registry import find_task
 from .adapter import attach_adapter
-from .checkpoint import latest_record, model_on_record, save_adapter
+from .checkpoint import latest_record, save_adapter
 from .conversation import padding_token
 from .examples import Examples
 from .fit import check_fit, check_values
@@ -31,6 +30,7 @@ from .resume import load_adapter, restore
 from .run_folders import refuse_in_the_way, set_aside, set_damaged_aside
 from .run_lock import held
 from .runs import Run
+from .starting import check_arguments, device_for, model_name
 from .supervision import encode_row
 from .trainer import Trainer
 from .training_rows import training_rows
@@ -92,13 +92,13 @@ def finetune(
     """
     from accelerate.utils import broadcast_object_list
 
-    _check_arguments(recipe, output_dir, base)
+    check_arguments(recipe, Recipe(), output_dir, base)
     output_dir = user_path(output_dir)
     dataset = load_task(recipe.task) if dataset is None else dataset
     rows = training_rows(dataset, recipe.train_examples)
     held_out = training_rows(dataset, recipe.validation_examples, "validation") if recipe.validate_every else None
     identity: dict = {"data": data_digest(rows), "rows": len(rows)}
-    device = _device_for(None if fsdp or launched_sharded() else base)
+    device = device_for(None if fsdp or launched_sharded() else base)
     use_threads()
     keep_freed_memory()
     plugin = read_plugin(fsdp, device) if fsdp or launched_sharded() else None
@@ -110,7 +110,7 @@ def finetune(
     with accelerate(device, plugin) as accelerator, ExitStack() as until_the_end:
         main = accelerator.is_main_process
         on_main(accelerator, lambda: until_the_end.enter_context(held(output_dir)))
-        named = _model_name(recipe, base, output_dir if resume else None)
+        named = model_name(recipe, base, output_dir if resume else None)
         recipe = replace(recipe, model=broadcast_object_list([named])[0])  # the first process decides
         on_main(accelerator, lambda: refuse_in_the_way(output_dir))
         if not resume:
@@ -156,45 +156,6 @@ def finetune(
         adapter = WholeAdapter(model)
         on_main(accelerator, lambda: save_adapter(run.adapter_dir, adapter.save_pretrained))
         return run
-
-
-def _check_arguments(recipe, output_dir, base) -> None:
-    """Raise a LabError unless these are a recipe, a path, and None or what looks like (model, tokenizer)."""
-    if not isinstance(recipe, Recipe):
-        raise LabError(f"recipe={shown(recipe)} is out of range: a Recipe, as in Recipe(task='bookings', rank=8).")
-    if not isinstance(output_dir, (str, Path)) or not str(output_dir):
-        raise LabError(f"output_dir={shown(output_dir)} is out of range: the path of a folder for this run.")
-    pair = isinstance(base, (tuple, list)) and len(base) == 2
-    if base is not None and not (pair and hasattr(base[0], "named_parameters") and callable(base[1])):
-        kind = f"({', '.join(type(one).__name__ for one in base)})" if pair else type(base).__name__
-        raise LabError(f"base={kind} is out of range: the pair (model, tokenizer) that load_base returns.")
-
-
-def _device_for(base):
-    """Where a run trains: where the base is that was given, else this machine's device."""
-    device = find_device()
-    first = next(base[0].parameters(), None) if base else None
-    elsewhere = first is not None and first.device.type in KINDS and first.device.type != device.kind
-    return find_device(first.device.type) if elsewhere else device
-
-
-def _model_name(recipe: Recipe, base, output_dir: Path | None) -> str:
-    """The name of the model that is trained: of the base that is given, else of the run's record, else the default.
-
-    Raises
-    ------
-    LabError
-        The recipe names another model than the base that is given.
-    """
-    if recipe.model == "auto":
-        return (base and name_of(base[0])) or (output_dir and model_on_record(output_dir)) or default_model()
-    loaded = getattr(base_model(base[0]), "lab_model", None) if base else None  # the name that load_base was given
-    if loaded not in (None, recipe.model):
-        raise LabError(
-            f"recipe.model is {recipe.model!r} and base is {loaded!r}: the run's record would name a model that was "
-            f"not trained. Pass load_base({recipe.model!r}, ...), or a recipe with model={loaded!r}."
-        )
-    return recipe.model
 
 
 def _find(output_dir: Path, recipe: Recipe, identity: dict, accelerator) -> tuple[Path, dict, dict] | None:

@@ -5,11 +5,11 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from ..device import KINDS, find_device, use_threads
-from ..errors import LabError, shown
+from ..device import use_threads
+from ..errors import LabError
 from ..files import user_path
 from ..finetune import Recipe, encode
-from ..finetune.checkpoint import latest_record, model_on_record, save_adapter
+from ..finetune.checkpoint import latest_record, save_adapter
 from ..finetune.conversation import padding_token
 from ..finetune.fit import check_fit, check_values
 from ..finetune.fsdp import WholeAdapter
@@ -22,12 +22,12 @@ from ..finetune.resume import load_adapter, restore
 from ..finetune.run_folders import refuse_in_the_way, set_aside, set_damaged_aside
 from ..finetune.run_lock import held
 from ..finetune.runs import Run
+from ..finetune.starting import check_arguments, device_for, model_name
 from ..finetune.supervision import prompt_ids
 from ..finetune.training_rows import training_rows
 from ..memory.free import keep_freed_memory
-from ..models import default_model, load_base
+from ..models import load_base
 from ..models.registry import keep_weights_trainable
-from ..models.sources import base_model, name_of
 from ..tasks import load_task
 from ..tasks.registry import find_task
 from .pairs import booking_pairs, check_pairs
@@ -64,7 +64,7 @@ def prefer(
 
     Source: Rafailov et al. 2023 (DPO). https://arxiv.org/abs/2305.18290
     """
-    _check(recipe, PreferenceRecipe, output_dir, base)
+    check_arguments(recipe, PreferenceRecipe(), output_dir, base)
     if pairs is None:
         if recipe.task != "bookings":
             raise LabError("pairs is missing: only for the task 'bookings' are pairs made by rule (booking_pairs).")
@@ -113,7 +113,7 @@ def reward(
 
     Source: Shao et al. 2024 (DeepSeekMath, GRPO). https://arxiv.org/abs/2402.03300
     """
-    _check(recipe, RewardRecipe, output_dir, base)
+    check_arguments(recipe, RewardRecipe(), output_dir, base)
     task = find_task(recipe.task)
     worth = rewarder(task, recipe.reward, judge)
     rows = list(training_rows(load_task(recipe.task) if dataset is None else dataset, recipe.train_examples))
@@ -136,14 +136,14 @@ def reward(
 def _run(recipe: Recipe, output_dir, resume: bool, base, rows: list, trainer_of, on_step, progress: bool) -> Run:
     """What both do: lock, checkpoint, base, adapter, loop, the adapter saved."""
     output_dir = user_path(output_dir)
-    device = _device_for(base)
+    device = device_for(base)
     use_threads()
     keep_freed_memory()
     with accelerate(device) as accelerator, ExitStack() as until_the_end:
         if accelerator.num_processes > 1:
             raise LabError("prefer and reward train in one process: start them without torchrun or accelerate launch.")
         until_the_end.enter_context(held(output_dir))
-        recipe = replace(recipe, model=_model_name(recipe, base, output_dir if resume else None))
+        recipe = replace(recipe, model=model_name(recipe, base, output_dir if resume else None))
         refuse_in_the_way(output_dir)
         if not resume:
             set_aside(output_dir)
@@ -179,34 +179,6 @@ def _run(recipe: Recipe, output_dir, resume: bool, base, rows: list, trainer_of,
             on_step(history)
         save_adapter(run.adapter_dir, WholeAdapter(model).save_pretrained)
         return run
-
-
-def _check(recipe, kind: type, output_dir, base) -> None:
-    """Raise a LabError unless these are a recipe of the kind, a path, and None or (model, tokenizer)."""
-    if not isinstance(recipe, kind):
-        raise LabError(f"recipe={shown(recipe)} is out of range: a {kind.__name__}, as in {kind.__name__}(steps=20).")
-    if not isinstance(output_dir, (str, Path)) or not str(output_dir):
-        raise LabError(f"output_dir={shown(output_dir)} is out of range: the path of a folder for this run.")
-    pair = isinstance(base, (tuple, list)) and len(base) == 2
-    if base is not None and not (pair and hasattr(base[0], "named_parameters") and callable(base[1])):
-        raise LabError(f"base={shown(type(base))} is out of range: the pair (model, tokenizer) that load_base returns.")
-
-
-def _device_for(base):
-    """Where a run trains: where the base is that was given, else this machine's device."""
-    device = find_device()
-    kind = next(base[0].parameters()).device.type if base else device.kind
-    return find_device(kind) if kind in KINDS and kind != device.kind else device
-
-
-def _model_name(recipe: Recipe, base, output_dir: Path | None) -> str:
-    """The name of the model that is trained, or a LabError if the recipe names another one than the base."""
-    if recipe.model == "auto":
-        return (base and name_of(base[0])) or (output_dir and model_on_record(output_dir)) or default_model()
-    loaded = getattr(base_model(base[0]), "lab_model", None) if base else None
-    if loaded not in (None, recipe.model):
-        raise LabError(f"recipe.model is {recipe.model!r} and base is {loaded!r}: give both the same model.")
-    return recipe.model
 
 
 def _say_left_out(left_out: int, count: int, what: str, max_length: int) -> None:

@@ -18,6 +18,7 @@ import torch
 
 from lab_utils.device import Device
 from lab_utils.finetune import run as module
+from lab_utils.finetune import starting
 from lab_utils.finetune.recipe import Recipe
 from lab_utils.folders import ROOT
 from lab_utils.quiet import quiet
@@ -58,13 +59,15 @@ def load_tiny(folder: Path, quantization: str = "nf4", sharded: bool = False):
     return model, load_tokenizer()
 
 
+@contextlib.contextmanager
 def as_tiny(folder: Path):
     """A context in which `finetune` finds the tiny model in `folder` for the embedded one, and float32."""
 
     def load(name, quantization, device, verbose, *, sharded):
         return load_tiny(folder / "tiny", quantization, sharded)
 
-    return mock.patch.multiple(module, find_device=lambda: EXACT, load_base=load)
+    with mock.patch.object(starting, "find_device", lambda: EXACT), mock.patch.object(module, "load_base", load):
+        yield
 
 
 def train(folder: Path, name: str, fsdp: Path | None = None, quantization: str = "nf4"):

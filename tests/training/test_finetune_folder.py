@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from lab_utils.errors import LabError
 from lab_utils.finetune import run as module
-from lab_utils.finetune import trainer
+from lab_utils.finetune import starting, trainer
 from lab_utils.finetune.adapter import take_off_adapter
 from lab_utils.finetune.resume import load_adapter
 from lab_utils.finetune.run_folders import checkpoints
@@ -317,14 +317,14 @@ def test_ten_steps_in_a_row_that_were_left_out_are_said_once_over_a_resume_too(t
 def test_auto_is_the_model_of_the_base_then_that_of_the_record(home, train, tmp_path, monkeypatch):
     """Decided once: a second call may find another default, as where the first has filled the GPU."""
     pair = tiny_runs.load_tiny(home / "tiny", "none")
-    monkeypatch.setattr(module, "name_of", lambda model: "smollm2-360m")
+    monkeypatch.setattr(starting, "name_of", lambda model: "smollm2-360m")
     auto = replace(RECIPE, model="auto")
     first = train(tmp_path / "given", recipe=auto, base=pair)
     assert first.recipe.model == "smollm2-360m"
     record = json.loads((checkpoints(tmp_path / "given")[-1] / "record.json").read_text())
     assert record["recipe"]["model"] == "smollm2-360m"
-    monkeypatch.setattr(module, "name_of", lambda model: None)
-    monkeypatch.setattr(module, "default_model", lambda: "qwen2.5-0.5b")
+    monkeypatch.setattr(starting, "name_of", lambda model: None)
+    monkeypatch.setattr(starting, "default_model", lambda: "qwen2.5-0.5b")
     assert train(tmp_path / "given", recipe=auto).recipe.model == "smollm2-360m"
     assert train(tmp_path / "new", recipe=auto).recipe.model == "qwen2.5-0.5b"
 
