@@ -14,7 +14,7 @@ from lab_utils.folders import ROOT
 REACHED = [path for room in ("finetune", "tasks") for path in sorted((ROOT / "lab_utils" / room).glob("*.py"))]
 # What only a call in Python can bring about: an argument that a command makes itself, or a function of one's own.
 PYTHON_ALONE = (
-    "recipe=X is out of range: a Recipe", "base=X is out of range", "recipe.model is X", "dataset", "Your X(output",
+    "recipe=X is out of range: a X, as in", "base=X is out of range", "recipe.model is X", "dataset", "Your X(output",
     "fields=X", "metric=", "split=X is out of range", "name=X is out of range", "The data of X were in memory",
     "The data are a dict", "The data are X", "The split X is none of", "X X: expected a dict", "task=X is a file",
     "X of this base has no values", "X says modules_to_save=X", "folder=X",
