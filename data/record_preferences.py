@@ -4,32 +4,49 @@
     python data/record_preferences.py --only start dpo --seeds 0    # some of it
     python data/record_preferences.py --list                        # what is recorded, what is missing
 
-writes the adapter that all arms start from to `data/preferences/start`, and a line per run to
-`data/preferences/runs.jsonl`; data/README.md says what a line holds. It takes one thread, about four minutes for an arm
-of DPO and ten for one of GRPO, and pauses while `make test` runs.
+writes the adapter that all arms start from to `data/preferences/start`, its own answers to a seed's messages to
+`samples-<seed>.jsonl`, and a line per run to `runs.jsonl`; data/README.md says what a line holds. It takes one thread,
+and pauses while `make test` runs.
 """
 
 import argparse
 import json
+import random
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file, save_file
 
 from lab_utils.device import use_threads
 from lab_utils.errors import command_line
 from lab_utils.evaluate import score
-from lab_utils.files import read_json, read_text, replacing_folder, user_path
-from lab_utils.finetune import Recipe, finetune
+from lab_utils.files import read_json, read_text, replacing_folder, user_path, write_text
+from lab_utils.finetune import Recipe, build_optimizer, collate, encode, finetune, plan_batches
+from lab_utils.finetune.conversation import padding_token
+from lab_utils.finetune.optimizer import set_rate
 from lab_utils.finetune.resume import load_adapter
 from lab_utils.folders import DATA
 from lab_utils.locks import wait_for_tests
 from lab_utils.models import load_base
-from lab_utils.preferences import PreferenceRecipe, RewardRecipe, booking_pairs, prefer, reward
+from lab_utils.preferences import (
+    MISTAKES,
+    PreferenceRecipe,
+    RewardRecipe,
+    answer_logprobs,
+    answer_mask,
+    begin,
+    booking_pairs,
+    own_answers,
+    own_pairs,
+    own_right,
+    prefer,
+    reward,
+)
 from lab_utils.recorded.provenance import machine
 from lab_utils.tasks import TASKS, load_task
 
@@ -39,7 +56,7 @@ PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
 SHAPE = {"model": "smollm2-135m", "task": "bookings", "rank": 4, "alpha": 8}
 START = Recipe(**SHAPE, steps=40, batch_size=4, train_examples=160)  # each example is seen once
 UNSEEN = range(1000, 1400)  # rows of the training split that the start has not seen
-SEEDS, TEST = (0, 1, 2), 200
+SEEDS, TEST, KEPT = (0, 1, 2), 200, 8
 
 
 def short_and_valid(output: str, answer: str) -> float:
@@ -49,15 +66,40 @@ def short_and_valid(output: str, answer: str) -> float:
     return float(whole) - len(output) / 200
 
 
+@dataclass(frozen=True)
+class Arm:
+    """One way to go on from the start: what is trained, and what it learns from; `judge` is a reward of its own."""
+
+    recipe: Recipe
+    learns_from: str = "rewards"  # or "near misses", "own pairs", "own right answers", "labels"
+    judge: Callable | None = None
+
+    def at(self, rate: float) -> "Arm":
+        """The same with another learning rate."""
+        return replace(self, recipe=replace(self.recipe, learning_rate=rate))
+
+    def with_rank(self, rank: int) -> "Arm":
+        """The same with another rank, and an update that is scaled as before."""
+        return replace(self, recipe=replace(self.recipe, rank=rank, alpha=2 * rank))
+
+
+# Per seed all arms see the same 60 messages: 30 steps of 2 messages with 8 answers each, and as many answers of the
+# start for the arms that learn from its own answers.
+MESSAGES, GROUP = 60, 8
 DPO = PreferenceRecipe(**SHAPE, steps=40, batch_size=4, learning_rate=2e-4)
-GRPO = RewardRecipe(**SHAPE, steps=30, batch_size=2, group_size=8, learning_rate=4e-4)
-ARMS: dict[str, tuple[Recipe, Callable | None]] = {
-    "dpo": (DPO, None),
-    "right": (GRPO, None),
-    "brief": (replace(GRPO, reward="own", steps=20), short_and_valid),
-    "right, rank 1": (replace(GRPO, rank=1, alpha=2), None),
-    "right, rank 32": (replace(GRPO, rank=32, alpha=64), None),
-}  # fmt: skip
+SFT = replace(DPO, learning_rate=5e-4)  # trained by `imitate`, which reads no field of DPO's own
+GRPO = RewardRecipe(**SHAPE, steps=30, batch_size=2, group_size=GROUP, learning_rate=4e-4)
+ARMS: dict[str, Arm] = {
+    "own pairs": Arm(DPO, "own pairs"),
+    "rejection": Arm(SFT, "own right answers"),
+    "labels": Arm(SFT, "labels"),
+    "right": Arm(GRPO),
+    "dpo": Arm(DPO, "near misses"),
+    "brief": Arm(replace(GRPO, reward="own", steps=20), judge=short_and_valid),
+}
+ARMS |= {f"right, rank {rank}": ARMS["right"].with_rank(rank) for rank in (1, 32)}
+RATES = {"own pairs": 1e-3, "rejection": 2e-3, "labels": 2e-3, "right": 1e-3, "dpo": 1e-3}
+ARMS |= {f"{name}, rate {rate:g}": ARMS[name].at(rate) for name, rate in RATES.items()}
 
 
 def say(text: str) -> None:
@@ -98,6 +140,7 @@ def measure(model, tokenizer, count: int) -> dict:
         "examples": len(rows), "exact": found.exact, "valid": found.valid, "fields": found.fields,
         "right": "".join(str(int(row["right"])) for row in found.rows),
         "characters": sum(len(row["output"]) for row in found.rows) / len(rows),
+        "outputs": [row["output"] for row in found.rows[:KEPT]],
     }  # fmt: skip
 
 
@@ -106,25 +149,86 @@ def where(began: float) -> dict:
     return {"cpu_seconds": round(time.process_time() - began), **machine(*PACKAGES)}
 
 
-def record(arm: str, seed: int, folder: Path, base: tuple, count: int, steps: int | None) -> None:
+def messages(seed: int) -> list[dict]:
+    """The messages that all arms of a seed see, in the order drawn."""
+    places = random.Random(seed).sample(UNSEEN, MESSAGES)
+    return list(load_task("bookings")["train"].select(places))
+
+
+def samples(folder: Path, seed: int, base: tuple) -> list[dict]:
+    """The start's own answers to a seed's messages: sampled once, then read from `samples-<seed>.jsonl`."""
+    path = folder / f"samples-{seed}.jsonl"
+    if not path.exists():
+        began = time.process_time()
+        model, _ = begin(base[0], replace(DPO, start=str(start_folder(folder, START))))
+        torch.manual_seed(seed)
+        found = own_answers(model, base[1], messages(seed), GROUP)
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found)
+        write_text(path, lines)
+        say(f"answers of the start, seed {seed}: {time.process_time() - began:.0f} CPU s")
+    return [json.loads(line) for line in read_text(path).splitlines()]
+
+
+def examples_of(arm: Arm, seed: int, folder: Path, base: tuple) -> list[dict]:
+    """What an arm is shown: messages, pairs, or messages with answers to imitate."""
+    return {
+        "rewards": lambda: messages(seed),
+        "labels": lambda: messages(seed),
+        "near misses": lambda: near_misses(messages(seed), seed),
+        "own pairs": lambda: own_pairs(samples(folder, seed, base)),
+        "own right answers": lambda: own_right(samples(folder, seed, base)),
+    }[arm.learns_from]()
+
+
+def near_misses(rows: list[dict], seed: int) -> list[dict]:
+    """Every near miss that rules make of a message's right answer, up to three."""
+    return [pair for mistake in MISTAKES for pair in booking_pairs(rows, seed, [mistake])]
+
+
+def imitate(recipe: Recipe, rows: list[dict], base: tuple) -> tuple:
+    """Fine-tune the adapter in `recipe.start` on answers, as `finetune` would a fresh one; (model, history)."""
+    (model, tokenizer), history = base, []
+    model, _ = begin(model, recipe)
+    examples = [encode(tokenizer, TASKS[recipe.task], row["prompt"], row["answer"]) for row in rows]
+    trained = [one for one in model.parameters() if one.requires_grad]
+    optimizer = build_optimizer(model, recipe.learning_rate)
+    plan = plan_batches([len(one.input_ids) for one in examples], recipe.batch_size, recipe.steps, recipe.seed)
+    for step, places in enumerate(plan):
+        set_rate(optimizer, recipe.learning_rate_at(step))
+        batch = collate([examples[place] for place in places], padding_token(tokenizer))
+        loss = -answer_logprobs(model, batch).sum() / answer_mask(batch["labels"]).sum()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, recipe.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        history.append({"step": step + 1, "loss": float(loss.detach())})
+    return model, history
+
+
+def record(name: str, seed: int, folder: Path, base: tuple, count: int, steps: int | None) -> None:
     """Train one arm with one seed, score it, and add its line."""
     wait_for_tests()
-    began, (recipe, judge) = time.process_time(), ARMS[arm]
-    recipe = replace(recipe, seed=seed, start=str(start_folder(folder, recipe)), steps=steps or recipe.steps)
-    rows = load_task("bookings")["train"].select(UNSEEN)
-    work = folder / ".work" / f"{arm}-{seed}".replace(", ", "-").replace(" ", "")
-    if isinstance(recipe, PreferenceRecipe):
-        run = prefer(recipe, work, base=base, pairs=booking_pairs(rows, seed), progress=False)
+    arm = ARMS[name]
+    rows, began = examples_of(arm, seed, folder, base), time.process_time()
+    start = str(start_folder(folder, arm.recipe))
+    recipe = replace(arm.recipe, seed=seed, start=start, steps=steps or arm.recipe.steps)
+    work = folder / ".work" / f"{name}-{seed}".replace(", ", "-").replace(" ", "-")
+    if arm.learns_from in ("own right answers", "labels"):
+        model, history = imitate(recipe, rows, base)
+    elif arm.learns_from == "rewards":
+        run = reward(recipe, work, base=base, dataset=rows, judge=arm.judge, progress=False)
+        model, history = run.model, run.history
     else:
-        run = reward(recipe, work, base=base, dataset=list(rows), judge=judge, progress=False)
-    line = {"arm": arm, "seed": seed, "recipe": {**recipe.as_record(), "start": Path(recipe.start).name}}
-    line |= {"history": [{name: round(value, 5) for name, value in row.items()} for row in run.history]}
-    line |= measure(run.model, run.tokenizer, count) | where(began)
+        run = prefer(recipe, work, base=base, pairs=rows, progress=False)
+        model, history = run.model, run.history
+    line = {"arm": name, "seed": seed, "learns_from": arm.learns_from, "rows": len(rows)}
+    line |= {"recipe": {**recipe.as_record(), "start": Path(start).name}}
+    line |= {"history": [{key: round(value, 5) for key, value in row.items()} for row in history]}
+    line |= measure(model, base[1], count) | where(began)
     with open(folder / "runs.jsonl", "a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
-    say(
-        f"{arm}, seed {seed}: exact {line['exact']:.1%}, valid {line['valid']:.1%}, {line['characters']:.0f} characters"
-    )
+        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    say(f"{name}, seed {seed}: exact {line['exact']:.1%}, valid {line['valid']:.1%}, {line['characters']:.0f} "
+        f"characters, {line['cpu_seconds']} CPU s")  # fmt: skip
 
 
 def recorded(folder: Path) -> set[tuple[str, int]]:
@@ -152,7 +256,7 @@ def main(arguments: list[str] | None = None) -> None:
         return
     use_threads()
     base = load_base(SHAPE["model"], "nf4", verbose=False)
-    recipes = [START, *(ARMS[arm][0] for arm, _ in missing)]
+    recipes = [START, *(ARMS[arm].recipe for arm, _ in missing)]
     for recipe in {one.rank: one for one in recipes}.values():
         if not (start_folder(chosen.output, recipe) / FILES[2]).exists():
             record_start(chosen.output, recipe, base, chosen.examples)

@@ -6,6 +6,7 @@ The reference model is the same model with its adapter switched off, or set back
 from .dpo import Preferred, dpo_loss
 from .grpo import group_advantages, grpo_loss, token_distances, token_losses, token_weights
 from .logprobs import adapter_state, answer_logprobs, answer_mask, reference, sequence_logprobs, token_logprobs
+from .own_answers import own_answers, own_pairs, own_right
 from .pairs import MISTAKES, booking_pairs, near_miss, pair_logprobs
 from .recipes import PreferenceRecipe, RewardRecipe
 from .rewards import REWARDS, rewarder
@@ -17,7 +18,7 @@ from .starts import begin
 __all__ = [
     "MISTAKES", "REWARDS", "SMALL_REWARDS", "Answer", "PreferenceRecipe", "Preferred", "RewardRecipe", "SmallStep",
     "adapter_state", "answer_logprobs", "answer_mask", "begin", "booking_pairs", "dpo_loss", "group_advantages",
-    "grpo_loss", "near_miss", "pair_logprobs", "prefer", "reference", "reward", "rewarder", "sample_groups",
-    "sequence_logprobs", "share", "small_run", "start_logits", "token_distances", "token_logprobs", "token_losses",
-    "token_weights",
+    "grpo_loss", "near_miss", "own_answers", "own_pairs", "own_right", "pair_logprobs", "prefer", "reference", "reward",
+    "rewarder", "sample_groups", "sequence_logprobs", "share", "small_run", "start_logits", "token_distances",
+    "token_logprobs", "token_losses", "token_weights",
 ]  # fmt: skip

@@ -12,9 +12,11 @@ from ..finetune.optimizer import set_rate
 from ..finetune.step_memory import step_memory
 from ..finetune.trainer import Trainer
 from ..memory.free import free_memory_bytes
+from ..tasks.registry import find_task
 from .dpo import dpo_loss
 from .grpo import group_advantages, token_distances, token_losses, token_weights
 from .logprobs import answer_logprobs, answer_mask, reference
+from .rewards import rewarder
 from .sampling import sample_groups
 
 
@@ -156,13 +158,14 @@ class RewardTrainer(StepTrainer):
     ----------
     prompts : list of lists of token ids
     answers : list of str, what each prompt's reward function is told
-    worth : function (output, answer) -> float
+    worth : function (output, answer) -> float, the reward
     tokenizer : of transformers
     room : int, most tokens of a sampled answer
 
-    A row of its history has, beside loss, learning_rate, tokens (read) and seconds: reward (mean), informative (share
-    of groups whose rewards differ), length (mean tokens of an answer), cut (share of answers that did not end), and
-    distance (from the reference, mean per token; 0 where beta is).
+    A row of its history has, beside loss, learning_rate, tokens (read) and seconds: reward (mean), right (share of
+    answers that the task's own verifier calls right, whatever the reward is), informative (share of groups whose
+    rewards differ), length (mean tokens of an answer), cut (share of answers that did not end), and distance (from the
+    reference, mean per token; 0 where beta is).
     """
 
     def __init__(
@@ -171,6 +174,7 @@ class RewardTrainer(StepTrainer):
         self.prompts, self.answers, self.worth = prompts, answers, worth
         self.tokenizer, self.room = tokenizer, room
         super().__init__(*arguments, **options)
+        self.truth = rewarder(find_task(self.recipe.task), "right")
 
     def largest(self) -> tuple[int, int, int]:
         """(rows, tokens of the longest, answer tokens) of as many answers as go through the model at once."""
@@ -199,21 +203,19 @@ class RewardTrainer(StepTrainer):
             Encoded([*self.prompts[index], *tokens], len(self.prompts[index]))
             for index, tokens in zip(owners, drawn, strict=True)
         ]
-        rewards = torch.tensor([self._reward(*one) for one in zip(owners, drawn, strict=True)], dtype=torch.float32)
+        texts = [(decode_answer(self.tokenizer, one), self.answers[at]) for at, one in zip(owners, drawn, strict=True)]
+        rewards = torch.tensor([self.worth(*one) for one in texts], dtype=torch.float32)
         groups = rewards.view(-1, recipe.group_size)
         stops = stop_tokens(self.tokenizer)
         numbers = {
             "reward": float(rewards.mean()),
+            "right": sum(self.truth(*one) for one in texts) / len(texts),
             "informative": float((groups != groups[:, :1]).any(1).float().mean()),
             "length": sum(map(len, drawn)) / len(drawn),
             "cut": sum(tokens[-1] not in stops for tokens in drawn) / len(drawn),
             "tokens": sum(len(one.input_ids) for one in samples),
         }
         return samples, group_advantages(rewards, recipe.group_size, recipe.scale_rewards), numbers
-
-    def _reward(self, index: int, tokens: list[int]) -> float:
-        """What one sampled answer is worth."""
-        return self.worth(decode_answer(self.tokenizer, tokens), self.answers[index])
 
     def _parts(self, samples, advantages, weights, numbers: dict, old: list[Tensor]) -> Iterator[tuple[Tensor, dict]]:
         """The loss of `rows_at_once` answers at a time; `old` is filled by the first update and read by later ones."""

@@ -14,6 +14,19 @@ from lab_utils.preferences import trainers as sampling
 record = load("record_preferences")
 
 
+def small(arm):
+    """An arm with the tiny model, and two answers to a message."""
+    groups = {"group_size": 2} if hasattr(arm.recipe, "group_size") else {}
+    return replace(arm, recipe=replace(arm.recipe, model="auto", **groups))
+
+
+def answers_made_up(model, tokenizer, rows, group_size):
+    """Of the first message a right and two wrong answers, of the second only right ones, of the third only wrong."""
+    wrong = ['{"qty":0}', "Sure!"]
+    outputs = [[rows[0]["answer"], *wrong], [rows[1]["answer"]] * 2, wrong]
+    return [{**row, "outputs": found} for row, found in zip(rows, outputs, strict=True)]
+
+
 @pytest.fixture
 def quick(tiny_llama, tmp_path, monkeypatch):
     """The script with a tiny model, an adapter of two steps and answers of five tokens; a call runs it."""
@@ -23,9 +36,10 @@ def quick(tiny_llama, tmp_path, monkeypatch):
     monkeypatch.setattr(sampling, "sample_groups", lambda *arguments: sample(*arguments[:-1], 5))
     monkeypatch.setattr(record, "load_base", lambda *arguments, **options: base)
     monkeypatch.setattr(record, "START", replace(record.START, model="auto", steps=2, train_examples=8))
-    arms = {name: (replace(recipe, model="auto", group_size=2) if hasattr(recipe, "group_size") else
-                   replace(recipe, model="auto"), judge) for name, (recipe, judge) in record.ARMS.items()}  # fmt: skip
-    monkeypatch.setattr(record, "ARMS", arms)
+    monkeypatch.setattr(record, "ARMS", {name: small(arm) for name, arm in record.ARMS.items()})
+    monkeypatch.setattr(record, "DPO", replace(record.DPO, model="auto"))
+    monkeypatch.setattr(record, "MESSAGES", 3)
+    monkeypatch.setattr(record, "own_answers", answers_made_up)
     monkeypatch.setattr(
         record, "measure", lambda model, tokenizer, count: {"exact": 0.5, "valid": 1.0, "characters": 9}
     )
@@ -53,7 +67,7 @@ def test_a_line_per_run_and_none_twice(quick, capsys):
     assert written == ((folder / "runs.jsonl").read_bytes(), (folder / "start/adapter_model.safetensors").read_bytes())
     record.main(["--list", "--output", str(folder)])
     assert "recorded: [('brief', 1), ('dpo', 1)]" in capsys.readouterr().out
-    model, start = begin(base[0], replace(record.ARMS["dpo"][0], start=str(folder / "start")))
+    model, start = begin(base[0], replace(record.ARMS["dpo"].recipe, start=str(folder / "start")))
     load_adapter(model, folder / "start")
     assert any(bool(one.any()) for name, one in start.items() if "lora_B" in name)
 
@@ -63,3 +77,34 @@ def test_the_judge_of_form_and_brevity_never_looks_at_the_message():
     short = '{"name":"","qty":0,"item":"","day":"","time":""}'
     assert record.short_and_valid(short, right) > record.short_and_valid(right, right) > 0
     assert record.short_and_valid("{}", right) < 0 > record.short_and_valid("Sure!", right)
+
+
+def test_arms_that_learn_from_the_starts_own_answers_are_shown_the_same_ones(quick, monkeypatch):
+    call, base = quick
+    folder = call("own pairs", "rejection", "labels", seeds=2)
+    lines = {line["arm"]: line for line in map(json.loads, (folder / "runs.jsonl").read_text().splitlines())}
+    assert {arm: line["rows"] for arm, line in lines.items()} == {"own pairs": 2, "rejection": 2, "labels": 3}
+    sampled = [json.loads(line) for line in (folder / "samples-2.jsonl").read_text().splitlines()]
+    assert [row["prompt"] for row in sampled] == [row["prompt"] for row in record.messages(2)]
+    monkeypatch.setattr(record, "own_answers", None)  # sampled once: a second arm reads the file
+    pairs = record.examples_of(record.ARMS["own pairs"], 2, folder, base)
+    assert {pair["chosen"] for pair in pairs} == {sampled[0]["answer"]}
+    assert all(len(line["history"]) == 1 and line["history"][0]["loss"] > 0 for line in lines.values())
+
+
+def test_to_imitate_lowers_the_loss_of_what_is_imitated(quick):
+    call, base = quick
+    folder = call(seeds=0)
+    recipe = replace(record.SFT, model="auto", steps=8, batch_size=2, start=str(folder / "start"), learning_rate=1e-2)
+    model, history = record.imitate(recipe, record.messages(0)[:2], base)
+    assert history[-1]["loss"] < history[0]["loss"] - 0.1
+    assert "lora" in " ".join(name for name, one in model.named_parameters() if one.requires_grad)
+
+
+def test_all_arms_of_a_seed_see_the_same_messages_and_none_that_the_start_saw():
+    seen, drawn = set(range(record.START.train_examples)), [record.messages(seed) for seed in (0, 1)]
+    assert len(drawn[0]) == record.MESSAGES == record.GRPO.steps * record.GRPO.batch_size and drawn[0] != drawn[1]
+    assert not seen & set(record.UNSEEN) and record.GRPO.group_size == record.GROUP
+    near = record.near_misses(drawn[0], 0)
+    assert {pair["prompt"] for pair in near} == {row["prompt"] for row in drawn[0]} and len(near) > 150
+    assert len({pair["rejected"] for pair in near}) == len(near)
