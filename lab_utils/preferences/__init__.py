@@ -6,7 +6,6 @@ The reference model is the same model with its adapter switched off, or set back
 from .dpo import Preferred, dpo_loss
 from .grpo import group_advantages, grpo_loss, token_distances, token_losses, token_weights
 from .logprobs import adapter_state, answer_logprobs, answer_mask, reference, sequence_logprobs, token_logprobs
-from .own_answers import own_answers, own_pairs, own_right
 from .pairs import MISTAKES, booking_pairs, near_miss, pair_logprobs
 from .recipes import PreferenceRecipe, RewardRecipe
 from .rewards import REWARDS, rewarder
@@ -14,6 +13,7 @@ from .run import prefer, reward
 from .sampling import sample_groups
 from .small_policy import SMALL_REWARDS, Answer, SmallStep, share, small_run, start_logits
 from .starts import begin
+from .verified import own_answers, own_pairs, own_right
 
 __all__ = [
     "MISTAKES", "REWARDS", "SMALL_REWARDS", "Answer", "PreferenceRecipe", "Preferred", "RewardRecipe", "SmallStep",

@@ -50,7 +50,7 @@ def adapted(tiny_llama):
     return model
 
 
-@pytest.mark.parametrize("name", ["logprobs", "dpo", "grpo", "pairs"])
+@pytest.mark.parametrize("name", ["logprobs", "dpo", "grpo", "pairs", "verified"])
 def test_worked_examples_give_what_they_say(name, monkeypatch):
     monkeypatch.setattr(builtins, "_", None, raising=False)  # doctest leaves its last value there
     found = doctest.testmod(importlib.import_module(f"lab_utils.preferences.{name}"))

@@ -164,6 +164,18 @@ def test_what_cannot_be_trained_is_refused_in_words(trained, tmp_path):
         trained(PREFER, tmp_path / "busy")
 
 
+def test_a_damaged_base_or_start_is_refused_and_the_old_run_stays_where_it_is(trained, tokenizer, tiny_llama, tmp_path):
+    damaged = tiny_llama(len(tokenizer))
+    next(damaged.parameters()).data[0, 0] = math.nan
+    with pytest.raises(LabError, match="base is damaged"):
+        prefer(PREFER, tmp_path / "other", base=(damaged, tokenizer), pairs=PAIRS, progress=False)
+    (tmp_path / "run" / "checkpoint-000001").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoint-000001" / "record.json").write_text("{}")
+    with pytest.raises(LabError, match="is not the folder of an adapter"):
+        trained(replace(PREFER, start=str(tmp_path)), tmp_path / "run", resume=False)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoint-000001"]
+
+
 def test_another_recipe_other_pairs_or_another_start_are_not_resumed(trained, tmp_path):
     run = trained(replace(PREFER, steps=1), tmp_path / "run")
     with pytest.raises(LabError, match=r"another recipe \(beta: 0.1 there, 0.5 here\)"):
@@ -199,3 +211,11 @@ def test_a_step_of_a_larger_advantage_makes_its_answer_likelier(trained, tmp_pat
     first = [True]
     trained(recipe, tmp_path, judge=lambda output, answer: float(first.pop() if first else False))
     assert seen[1][0] > seen[0][0] and seen[1][1] < seen[0][1]
+
+
+def test_the_history_says_what_was_right_whatever_was_rewarded(trained, tmp_path, monkeypatch):
+    """One of four messages has the answer that is always given: in an epoch of two steps a quarter is right."""
+    monkeypatch.setattr(module, "decode_answer", lambda tokenizer, tokens: '{"qty": 0}')
+    run = trained(replace(REWARD, beta=0.0, steps=2), tmp_path / "run", judge=lambda output, answer: 7.0)
+    assert sorted(row["right"] for row in run.history) == [0, 0.5]
+    assert [row["reward"] for row in run.history] == [7, 7]
