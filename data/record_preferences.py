@@ -1,8 +1,8 @@
 """Record what training by preference and by reward changes: from one half-trained adapter, several arms and seeds.
 
-    python data/record_preferences.py                               # all that is missing; killed, it goes on
-    python data/record_preferences.py --only start dpo --seeds 0    # some of it
-    python data/record_preferences.py --list                        # what is recorded, what is missing
+    python data/record_preferences.py                                 # all that is missing; killed, it goes on
+    python data/record_preferences.py --only start right --seeds 0    # some of it
+    python data/record_preferences.py --list                          # what is recorded, what is missing
 
 writes the adapter that all arms start from to `data/preferences/start`, its own answers to a seed's messages to
 `samples-<seed>.jsonl`, and a line per run to `runs.jsonl`; data/README.md says what a line holds. It takes one thread,
@@ -83,22 +83,23 @@ class Arm:
         return replace(self, recipe=replace(self.recipe, rank=rank, alpha=2 * rank))
 
 
-# Per seed all arms see the same 60 messages: 30 steps of 2 messages with 8 answers each, and as many answers of the
-# start for the arms that learn from its own answers.
-MESSAGES, GROUP = 60, 8
-DPO = PreferenceRecipe(**SHAPE, steps=40, batch_size=4, learning_rate=2e-4)
-SFT = replace(DPO, learning_rate=5e-4)  # trained by `imitate`, which reads no field of DPO's own
-GRPO = RewardRecipe(**SHAPE, steps=30, batch_size=2, group_size=GROUP, learning_rate=4e-4)
+# Per seed all arms see the same 40 messages and take 20 steps at one learning rate, which nobody tuned. GRPO reads each
+# message once and writes 8 answers to it; the start writes as many for the arms that learn from its own answers.
+MESSAGES, GROUP = 40, 8
+ALL = SHAPE | {"steps": 20, "learning_rate": 5e-4}
+DPO = PreferenceRecipe(**ALL, batch_size=4)
+SFT = DPO  # trained by `imitate`, which reads no field of DPO's own
+GRPO = RewardRecipe(**ALL, batch_size=2, group_size=GROUP)
 ARMS: dict[str, Arm] = {
-    "own pairs": Arm(DPO, "own pairs"),
     "rejection": Arm(SFT, "own right answers"),
     "labels": Arm(SFT, "labels"),
+    "own pairs": Arm(DPO, "own pairs"),
     "right": Arm(GRPO),
-    "dpo": Arm(DPO, "near misses"),
-    "brief": Arm(replace(GRPO, reward="own", steps=20), judge=short_and_valid),
+    "near misses": Arm(DPO, "near misses"),
+    "brief": Arm(replace(GRPO, reward="own"), judge=short_and_valid),
 }
 ARMS |= {f"right, rank {rank}": ARMS["right"].with_rank(rank) for rank in (1, 32)}
-RATES = {"own pairs": 1e-3, "rejection": 2e-3, "labels": 2e-3, "right": 1e-3, "dpo": 1e-3}
+RATES = {"rejection": 2e-3, "labels": 2e-3, "own pairs": 2e-4, "right": 2e-3}
 ARMS |= {f"{name}, rate {rate:g}": ARMS[name].at(rate) for name, rate in RATES.items()}
 
 
