@@ -68,6 +68,11 @@ function shares(logits) {
   return { right: first.reduce((a, b) => a * b, 1), valid: first[0] };
 }
 
+/** Which way a probability went: nothing where the shown digits hardly differ. Colours mean right and well-formed, never this. */
+function moved(was, is) {
+  return is > was + 5e-4 ? "▲" : is < was - 5e-4 ? "▼" : "\u2007";
+}
+
 function render({ model, el }) {
   const view = frame({ model, el, title: "What a step does to each part of an answer" });
   const policy = model.get("policy"), { parts, steps } = policy;
@@ -90,6 +95,7 @@ function render({ model, el }) {
   view.panels.append(answers, chancesTable, curve.root);
   view.panels.after(node("div", { class: "lab-key" },
     node("span", { class: "blue" }, "━ right"), node("span", { class: "orange" }, "╍ well-formed"),
+    node("span", {}, "▲ likelier, ▼ rarer"),
     node("span", {}, "the right table and the curve: at temperature 1, whatever the slider says")));
   let key = "", run = [], lines = [];
   view.on(["reward", "step", "group_size", "temperature", "beta"], () => {
@@ -114,7 +120,7 @@ function render({ model, el }) {
       const [was, is] = [now.before, now.after].map((logits) => softmax(logits[part]));
       return names.map((name, way) => row([
         node("td", {}, name), node("td", {}, percent(was[way])),
-        node("td", { class: is[way] > was[way] + 5e-4 ? "up" : is[way] < was[way] - 5e-4 ? "down" : null }, percent(is[way])),
+        node("td", {}, `${percent(is[way])} ${moved(was[way], is[way])}`),
       ], way ? "" : "first"));
     }));
     curve.draw({
