@@ -8,7 +8,7 @@ import traitlets
 
 from .. import nf4, plots
 from ..errors import LabError, choose
-from .explorer import FOLDER, STYLE, Explorer, encode, on_cpu, script
+from .explorer import FOLDER, STYLE, Explorer, on_cpu, script, to_base64
 from .values import Switch
 
 QUESTION = (
@@ -94,7 +94,9 @@ class CodeExplorer(Explorer):
         # what the browser reads of them: whole numbers of steps
         self._weights = {name: ((one * 32767).round() / 32767).float() for name, one in sent.items()}
         super().__init__(
-            weights=[{"name": name, "values": encode(one), "count": self._counts[name]} for name, one in sent.items()],
+            weights=[
+                {"name": name, "values": to_base64(one), "count": self._counts[name]} for name, one in sent.items()
+            ],
             codes={name: values.tolist() for name, values in codes().items()},
             weight=next(iter(weights)) if weight is None else weight,
             blocksize=blocksize, question=question, choices=list(choices),

@@ -51,7 +51,7 @@ def on_cpu(values, name: str, first: int | None = None):
         raise LabError(f"{name} cannot be read as numbers: {error}") from error
 
 
-def encode(values) -> str:
+def to_base64(values) -> str:
     """Numbers in [-1, 1] (a tensor or array of any shape) as base64 of int16, row by row; a step is 1/32767."""
     if hasattr(values, "detach"):
         values = values.detach().cpu().double().numpy()

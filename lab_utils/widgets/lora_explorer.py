@@ -7,7 +7,7 @@ import traitlets
 
 from .. import plots
 from ..errors import LabError, choose
-from .explorer import STYLE, Explorer, encode, on_cpu, script
+from .explorer import STYLE, Explorer, on_cpu, script, to_base64
 
 QUESTION = "Before the first step: how many entries of W + scaling · B · A differ from W? And after the first step?"
 INK = ".lab-chart .line.ink { stroke: var(--lab-text); } .lab-chart .mark.ink { fill: var(--lab-text); }"  # the loss
@@ -68,8 +68,8 @@ class LoraExplorer(Explorer):
         }
         (rows, columns), rank = self._weight.shape, self._A.shape[1]
         super().__init__(
-            weight=encode(self._weight / scales["weight"]), lora_A=encode(self._A / scales["lora_A"]),
-            lora_B=encode(self._B / scales["lora_B"]), scales=scales, losses=grids.pop("losses", []), shares=grids,
+            weight=to_base64(self._weight / scales["weight"]), lora_A=to_base64(self._A / scales["lora_A"]),
+            lora_B=to_base64(self._B / scales["lora_B"]), scales=scales, losses=grids.pop("losses", []), shares=grids,
             steps=steps, alphas=alphas, step=steps[0], alpha=float(alpha), question=question, choices=list(choices),
             sizes={"rows": rows, "columns": columns, "rank": rank, "limit": self._limit()},
         )  # fmt: skip

@@ -6,7 +6,7 @@ import traitlets
 from .. import plots, quantize
 from ..errors import LabError, choose
 from ..lowrank import relative_error
-from .explorer import Explorer, encode, on_cpu, script
+from .explorer import Explorer, on_cpu, script, to_base64
 
 QUESTION = (
     "4 bits, one block for all weights. One single weight becomes 32 times as large as usual. "
@@ -63,7 +63,7 @@ class QuantizerExplorer(Explorer):
         self._weights = shown
         super().__init__(
             weights=[
-                {"name": name, "scale": self._scales[name], "values": encode(values / self._scales[name])}
+                {"name": name, "scale": self._scales[name], "values": to_base64(values / self._scales[name])}
                 for name, values in shown.items()
             ],
             weight=next(iter(weights)), method=method, bits=bits, blocksize=blocksize, outlier=float(outlier),

@@ -6,7 +6,7 @@ import traitlets
 from .. import plots
 from ..errors import LabError, choose
 from ..lowrank import best_rank_r, singular_values
-from .explorer import Explorer, encode, on_cpu, script
+from .explorer import Explorer, on_cpu, script, to_base64
 
 QUESTION = "From which rank on is the error of the first matrix below 6 %? And on the others: earlier or later?"
 
@@ -100,5 +100,5 @@ def _record(name: str, weight: torch.Tensor, values: torch.Tensor) -> dict:
     return {
         "name": name, "rows": rows, "columns": columns, "kind": kind, "limit": limit or 1.0,
         "singular_values": values.tolist(), "ranks": stops(len(values)),
-        "left": encode(left / roots), "right": encode(right / roots[:, None]),
+        "left": to_base64(left / roots), "right": to_base64(right / roots[:, None]),
     }  # fmt: skip
