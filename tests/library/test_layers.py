@@ -26,13 +26,13 @@ FLOORS = (
     "merging machines beyond_text",
     "decoding",
     "serving evaluate preferences",
-    "sweep report_card",
+    "sweep report_card retention",
     "widgets gpu_check",
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
 DOORS = {
     "checks", "counts", "evaluate", "finetune", "lora", "memory", "merging", "models", "nf4", "plots", "preferences",
-    "pretended", "recorded", "report_card", "scores", "serving", "sweep", "tasks", "variants",
+    "pretended", "recorded", "report_card", "retention", "scores", "serving", "sweep", "tasks", "variants",
 }  # fmt: skip
 # Old addresses that are written outside of the repository, in environments and course folders: kept for one release.
 OLD_ADDRESSES = {"stranded", "nbgrader_course"}
