@@ -1,33 +1,16 @@
 """`prefer` and `reward`: training by preference and by reward, killed and resumed at will like `finetune`."""
 
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from ..device import use_threads
 from ..errors import LabError
-from ..files import user_path
 from ..finetune import Recipe, encode
-from ..finetune.checkpoint import latest_record, save_adapter
-from ..finetune.conversation import padding_token
-from ..finetune.fit import check_fit, check_values
-from ..finetune.fsdp import WholeAdapter
-from ..finetune.identity import base_identity, data_digest, tokens_digest
-from ..finetune.identity_differences import refuse_other
-from ..finetune.loop import train
-from ..finetune.optimizer import optimizer_of
-from ..finetune.processes import accelerate
-from ..finetune.resume import load_adapter, restore
-from ..finetune.run_folders import refuse_in_the_way, set_aside, set_damaged_aside
-from ..finetune.run_lock import held
+from ..finetune.identity import data_digest, tokens_digest
 from ..finetune.runs import Run
-from ..finetune.starting import check_arguments, device_for, model_name
+from ..finetune.starting import check_arguments, device_for
 from ..finetune.supervision import prompt_ids
+from ..finetune.training import Objective, run_training
 from ..finetune.training_rows import training_rows
-from ..memory.free import keep_freed_memory
-from ..models import load_base
-from ..models.registry import keep_weights_trainable
 from ..tasks import load_task
 from ..tasks.registry import find_task
 from .pairs import booking_pairs, check_pairs
@@ -70,18 +53,10 @@ def prefer(
             raise LabError("pairs is missing: only for the task 'bookings' are pairs made by rule (booking_pairs).")
         pairs = booking_pairs(load_task("bookings")["train"], recipe.seed)
     pairs = check_pairs(pairs)[: recipe.train_examples]
-    rows = [{"prompt": pair["prompt"], "answer": pair[name]} for pair in pairs for name in ("chosen", "rejected")]
-
-    def trainer_of(tokenizer, task):
-        encoded = [[encode(tokenizer, task, pair["prompt"], pair[name]) for name in ("chosen", "rejected")]
-                   for pair in pairs]  # fmt: skip
-        kept = [two for two in encoded if max(len(one.input_ids) for one in two) <= recipe.max_length]
-        _say_left_out(len(encoded) - len(kept), len(encoded), "pairs", recipe.max_length)
-        lengths = [max(len(one.input_ids) for one in two) for two in kept]
-        flat = [one for two in kept for one in two]
-        return flat, 0, lengths, lambda *settings: PreferenceTrainer(*settings, pairs=kept)
-
-    return _run(recipe, output_dir, resume, base, rows, trainer_of, on_step, progress)
+    objective = _Chosen(pairs, recipe)
+    return run_training(
+        objective, recipe, output_dir, resume, base, device_for(base), on_step=on_step, progress=progress
+    )
 
 
 def reward(
@@ -119,66 +94,81 @@ def reward(
     rows = list(training_rows(load_task(recipe.task) if dataset is None else dataset, recipe.train_examples))
     if any("messages" in row for row in rows):
         raise LabError("dataset holds conversations: reward needs rows of one prompt and one answer.")
-
-    def trainer_of(tokenizer, task):
-        encoded = [(prompt_ids(tokenizer, task, row["prompt"]), row["answer"]) for row in rows]
-        room = task.max_new_tokens
-        kept = [(ids, answer) for ids, answer in encoded if len(ids) + room <= recipe.max_length]
-        _say_left_out(len(encoded) - len(kept), len(encoded), "prompts", recipe.max_length)
-        prompts, answers = map(list, zip(*kept, strict=True))
-        flat = [encode(tokenizer, task, row["prompt"], row["answer"]) for row in rows]
-        make = {"prompts": prompts, "answers": answers, "worth": worth, "tokenizer": tokenizer, "room": room}
-        return flat, room, list(map(len, prompts)), lambda *settings: RewardTrainer(*settings, **make)
-
-    return _run(recipe, output_dir, resume, base, rows, trainer_of, on_step, progress)
+    objective = _Rewarded(rows, worth, recipe)
+    return run_training(
+        objective, recipe, output_dir, resume, base, device_for(base), on_step=on_step, progress=progress
+    )
 
 
-def _run(recipe: Recipe, output_dir, resume: bool, base, rows: list, trainer_of, on_step, progress: bool) -> Run:
-    """What both do: lock, checkpoint, base, adapter, loop, the adapter saved."""
-    output_dir = user_path(output_dir)
-    device = device_for(base)
-    use_threads()
-    keep_freed_memory()
-    with accelerate(device) as accelerator, ExitStack() as until_the_end:
-        if accelerator.num_processes > 1:
+class _FromStart(Objective):
+    """What both have in common: one process, and an adapter to start from, which is what the model is held against."""
+
+    def __init__(self, rows: Sequence[dict], recipe: Recipe):
+        self.identity = {"data": data_digest([*rows, *start_digest(recipe)]), "rows": len(rows)}
+
+    def check_processes(self, count: int) -> None:
+        if count > 1:
             raise LabError("prefer and reward train in one process: start them without torchrun or accelerate launch.")
-        until_the_end.enter_context(held(output_dir))
-        recipe = replace(recipe, model=model_name(recipe, base, output_dir if resume else None))
-        refuse_in_the_way(output_dir)
-        if not resume:
-            set_aside(output_dir)
-        identity: dict = {"data": data_digest([*rows, *start_digest(recipe)]), "rows": len(rows)}
-        found = latest_record(output_dir, recipe)
-        if found:
-            refuse_other(output_dir, found[1].get("identity", {}), identity)
-        set_damaged_aside(output_dir, found and found[0])
-        model, tokenizer = base or load_base(recipe.model, recipe.quantization, device, progress)
-        check_values(model)
-        keep_weights_trainable(model)
-        examples, room, lengths, make = trainer_of(tokenizer, find_task(recipe.task))
-        padding = padding_token(tokenizer)
-        check_fit(model, [*(one.input_ids for one in examples), [padding]], room, way_out="Lower max_length.")
-        identity |= {"tokens": tokens_digest(examples), "base": base_identity(model, device)}
-        if found:
-            refuse_other(output_dir, found[1].get("identity", {}), identity)
-        model, start = begin(model, recipe)
-        if found:
-            load_adapter(model, found[0])
-        trainer = make(
-            recipe, device, accelerator, model, lengths, padding, start,
-            optimizer_of(found[2]["optimizer"]) if found else None,
+
+    def attach(self, model, recipe: Recipe):
+        model, self.start = begin(model, recipe)
+        return model
+
+
+class _Chosen(_FromStart):
+    """To make the chosen answer of each pair likelier, and the rejected one less likely."""
+
+    def __init__(self, pairs: list[dict], recipe: PreferenceRecipe):
+        self.pairs = pairs
+        super().__init__([one for pair in pairs for one in _two_rows(pair)], recipe)
+
+    def encode(self, tokenizer, recipe: Recipe) -> None:
+        task = find_task(recipe.task)
+        encoded = [[encode(tokenizer, task, **row) for row in _two_rows(pair)] for pair in self.pairs]
+        self.kept = [two for two in encoded if _longest(two) <= recipe.max_length]
+        _say_left_out(len(encoded) - len(self.kept), len(encoded), "pairs", recipe.max_length)
+        examples = [one for two in self.kept for one in two]
+        self.digest, self.outermost = tokens_digest(examples), [one.input_ids for one in examples]
+
+    def trainer(self, recipe, device, accelerator, model, padding: int, optimizer: str | None) -> PreferenceTrainer:
+        lengths = [_longest(two) for two in self.kept]
+        return PreferenceTrainer(
+            recipe, device, accelerator, model, lengths, padding, self.start, optimizer, pairs=self.kept
+        )
+
+
+class _Rewarded(_FromStart):
+    """To make those of the model's own answers likelier that are worth more than others to the same prompt."""
+
+    def __init__(self, rows: list[dict], worth: Callable, recipe: RewardRecipe):
+        self.rows, self.worth = rows, worth
+        super().__init__(rows, recipe)
+
+    def encode(self, tokenizer, recipe: Recipe) -> None:
+        task = find_task(recipe.task)
+        self.tokenizer, self.room = tokenizer, task.max_new_tokens
+        encoded = [(prompt_ids(tokenizer, task, row["prompt"]), row["answer"]) for row in self.rows]
+        kept = [(ids, answer) for ids, answer in encoded if len(ids) + self.room <= recipe.max_length]
+        _say_left_out(len(encoded) - len(kept), len(encoded), "prompts", recipe.max_length)
+        self.prompts, self.answers = map(list, zip(*kept, strict=True))
+        examples = [encode(tokenizer, task, row["prompt"], row["answer"]) for row in self.rows]
+        self.digest, self.outermost = tokens_digest(examples), [one.input_ids for one in examples]
+
+    def trainer(self, recipe, device, accelerator, model, padding: int, optimizer: str | None) -> RewardTrainer:
+        return RewardTrainer(
+            recipe, device, accelerator, model, list(map(len, self.prompts)), padding, self.start, optimizer,
+            prompts=self.prompts, answers=self.answers, worth=self.worth, tokenizer=self.tokenizer, room=self.room,
         )  # fmt: skip
-        history = restore(trainer, *found) if found else []
-        if found and progress:
-            print(f"Going on from {found[0].name} of {recipe.steps} steps.")
-        run = Run(recipe, output_dir, history, model, tokenizer, resumed_from=len(history))
-        if len(history) < recipe.steps:
-            trainer.check_memory()
-            train(trainer, run, identity, None, on_step, progress)
-        elif on_step:
-            on_step(history)
-        save_adapter(run.adapter_dir, WholeAdapter(model).save_pretrained)
-        return run
+
+
+def _two_rows(pair: dict) -> list[dict]:
+    """A pair as two rows of prompt and answer: the chosen one first."""
+    return [{"prompt": pair["prompt"], "answer": pair[name]} for name in ("chosen", "rejected")]
+
+
+def _longest(examples: Sequence) -> int:
+    """Tokens of the longest of some examples."""
+    return max(len(one.input_ids) for one in examples)
 
 
 def _say_left_out(left_out: int, count: int, what: str, max_length: int) -> None:

@@ -164,6 +164,18 @@ def test_what_cannot_be_trained_is_refused_in_words(trained, tmp_path):
         trained(PREFER, tmp_path / "busy")
 
 
+def test_a_damaged_base_or_start_is_refused_and_the_old_run_stays_where_it_is(trained, tokenizer, tiny_llama, tmp_path):
+    damaged = tiny_llama(len(tokenizer))
+    next(damaged.parameters()).data[0, 0] = math.nan
+    with pytest.raises(LabError, match="base is damaged"):
+        prefer(PREFER, tmp_path / "other", base=(damaged, tokenizer), pairs=PAIRS, progress=False)
+    (tmp_path / "run" / "checkpoint-000001").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoint-000001" / "record.json").write_text("{}")
+    with pytest.raises(LabError, match="is not the folder of an adapter"):
+        trained(replace(PREFER, start=str(tmp_path)), tmp_path / "run", resume=False)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoint-000001"]
+
+
 def test_another_recipe_other_pairs_or_another_start_are_not_resumed(trained, tmp_path):
     run = trained(replace(PREFER, steps=1), tmp_path / "run")
     with pytest.raises(LabError, match=r"another recipe \(beta: 0.1 there, 0.5 here\)"):

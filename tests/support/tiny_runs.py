@@ -18,7 +18,7 @@ import torch
 
 from lab_utils.device import Device
 from lab_utils.finetune import run as module
-from lab_utils.finetune import starting
+from lab_utils.finetune import starting, training
 from lab_utils.finetune.recipe import Recipe
 from lab_utils.folders import ROOT
 from lab_utils.quiet import quiet
@@ -66,7 +66,7 @@ def as_tiny(folder: Path):
     def load(name, quantization, device, verbose, *, sharded):
         return load_tiny(folder / "tiny", quantization, sharded)
 
-    with mock.patch.object(starting, "find_device", lambda: EXACT), mock.patch.object(module, "load_base", load):
+    with mock.patch.object(starting, "find_device", lambda: EXACT), mock.patch.object(training, "load_base", load):
         yield
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from lab_utils.errors import LabError
 from lab_utils.finetune import run as module
-from lab_utils.finetune import starting, trainer
+from lab_utils.finetune import starting, trainer, training
 from lab_utils.finetune.adapter import take_off_adapter
 from lab_utils.finetune.resume import load_adapter
 from lab_utils.finetune.run_folders import checkpoints
@@ -217,7 +217,7 @@ def test_the_adapter_of_a_run_that_blew_up_is_not_the_bases_fault(train, home, t
     ids=str,
 )
 def test_bad_rows_are_refused_before_the_base_is_loaded(tmp_path, monkeypatch, rows):
-    monkeypatch.setattr(module, "load_base", lambda *_, **__: pytest.fail("loaded the base"))
+    monkeypatch.setattr(training, "load_base", lambda *_, **__: pytest.fail("loaded the base"))
     with pytest.raises(LabError):
         module.finetune(RECIPE, tmp_path / "run", dataset=rows)
     assert not (tmp_path / "run").exists()

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from lab_utils.errors import LabError
 from lab_utils.finetune import run as module
+from lab_utils.finetune import training
 from lab_utils.finetune.conversation import end_of_turn, padding_token
 from lab_utils.finetune.full import train_full
 from lab_utils.finetune.run_folders import checkpoints
@@ -74,7 +75,7 @@ def test_a_finished_run_that_is_loaded_changes_no_file(train, run):
 ], ids=["file", "link to itself", "link to nothing"])  # fmt: skip
 def test_what_lies_in_a_checkpoints_place_is_refused_before_training(train, tmp_path, monkeypatch, make):
     make(tmp_path / "checkpoint-000002")
-    monkeypatch.setattr(module, "load_base", lambda *_, **__: pytest.fail("loaded the base"))
+    monkeypatch.setattr(training, "load_base", lambda *_, **__: pytest.fail("loaded the base"))
     for resume in (True, False):
         with pytest.raises(LabError, match="checkpoint-000002 is in the way"):
             module.finetune(RECIPE, tmp_path, progress=False, resume=resume)
