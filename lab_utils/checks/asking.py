@@ -25,9 +25,10 @@ from .exercises import p09_choosing as choosing
 from .exercises import p09_fair_comparisons as fair_comparisons
 from .exercises import p09_pareto as pareto
 from .exercises import p09_seeds as seeds
+from .exercises import p10_changed_codes as changed_codes
 from .exercises import p10_combining as combining
-from .exercises import p10_merged_precision as merged_precision
 from .exercises import p10_mixed_batches as mixed_batches
+from .exercises import p10_rounding as rounding
 from .exercises import p10_stacking as stacking
 from .exercises import p11_taken_apart as taken_apart
 from .exercises import p11_variant_steps as variant_steps
@@ -48,7 +49,7 @@ from .surroundings import standard
 MODULES = (
     rank_one, errors_of_fits, counting, from_scratch, rank_and_alpha, quantization, scales, four_bits, packing,
     weight_sizes, memory_budget, labels, batches, answer_training, schedule, answer_fields, share_intervals, seeds,
-    choosing, pareto, fair_comparisons, combining, stacking, mixed_batches, merged_precision, taken_apart, vera,
+    choosing, pareto, fair_comparisons, combining, stacking, mixed_batches, changed_codes, rounding, taken_apart, vera,
     variant_steps, pictures, beyond_text, many_machines, turns, splits, lead, training_curves, preferences, rewards,
 )  # fmt: skip
 EXERCISES: dict[str, Exercise] = {exercise.name: exercise for module in MODULES for exercise in module.EXERCISES}

@@ -9,15 +9,15 @@ cannot be put back: what was read from it is gone.
 
 import collections
 import inspect
-import random
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from operator import is_
 from types import CellType, CodeType, FunctionType, MappingProxyType
 
 import numpy as np
 import torch
+
+from .kept_parts import Attributes, Held, Names, is_container, part_for
 
 MODULES = (
     "builtins", "collections", "copy", "functools", "gc", "inspect", "io", "itertools", "json", "logging", "math",
@@ -31,15 +31,7 @@ MODULES = (
 HOOKS = ("torch.nn.modules.module", "torch.optim.optimizer")  # they hold the hooks of all modules and all optimizers
 PUBLIC = ("torch.nn", "torch.optim", "torch.autograd")  # modules whose classes are kept, as the following are
 CLASSES = (torch.Tensor, torch._C.TensorBase)
-GENERATORS = (  # random generators: kind, and how their state is read and set
-    (torch.Generator, torch.Generator.get_state, torch.Generator.set_state),
-    (np.random.RandomState, np.random.RandomState.get_state, np.random.RandomState.set_state),
-    (np.random.Generator, lambda one: one.bit_generator.state, lambda one, to: setattr(one.bit_generator, "state", to)),
-    (np.random.BitGenerator, lambda one: one.state, lambda one, to: setattr(one, "state", to)),
-    (random.Random, random.Random.getstate, random.Random.setstate),
-)
 MOST_VALUES, MOST_BYTES = 20_000, 16 * 2**20  # that are copied of the learner's values
-MADE_BY_PYTHON = {"__annotations__", "__annotations_cache__", "__annotate__", "__annotate_func__"}
 
 
 class Kept:
@@ -58,12 +50,12 @@ class Kept:
         lab = [module for name, module in sys.modules.items() if name.partition(".")[0] == "lab_utils"]
         shared = [vars(module) for module in (*map(sys.modules.get, MODULES), *lab) if module]
         owners = [*_torch_classes(), *more, *(one for module in lab for one in _classes(module)), *_lab_objects(lab)]
-        self._parts: list = [_Held(one) if isinstance(one, FunctionType) else _Attributes(one) for one in owners]
-        self._parts += [_Names(names, whole=True) for names in own.values()]
-        self._parts += [_Names(names) for names in (sys.modules, *shared) if id(names) not in own]
+        self._parts: list = [Held(one) if isinstance(one, FunctionType) else Attributes(one) for one in owners]
+        self._parts += [Names(names, whole=True) for names in own.values()]
+        self._parts += [Names(names) for names in (sys.modules, *shared) if id(names) not in own]
         holders = [*lab, *(sys.modules[name] for name in HOOKS)]
-        held = {id(one): one for module in holders for one in vars(module).values() if _is_container(one)}
-        self._parts += map(_Held, held.values())  # each once: all modules hold the same __builtins__
+        held = {id(one): one for module in holders for one in vars(module).values() if is_container(one)}
+        self._parts += map(Held, held.values())  # each once: all modules hold the same __builtins__
         start = [*functions, *_arguments(function)]
         self._parts += _values(start, {names.get("__name__") for names in own.values()})
 
@@ -72,113 +64,6 @@ class Kept:
         for part in self._parts:
             with suppress(Exception):
                 part.restore()
-
-
-class _Names:
-    """The names of a module, as a dict. `whole`: what was added is taken out again."""
-
-    def __init__(self, names: dict, *, whole: bool = False):
-        self.names, self.before, self.whole = names, dict(names), whole
-
-    def restore(self) -> None:
-        if _same(self.names, self.before):
-            return
-        for name, value in self.before.items():
-            if self.names.get(name, self) is not value:
-                self.names[name] = value
-        for name in [name for name in self.names if self.whole and name not in self.before]:
-            del self.names[name]
-
-
-class _Attributes:
-    """The attributes of a class or an object."""
-
-    def __init__(self, owner: object):
-        self.owner, self.before = owner, dict(vars(owner))
-        self.base = type if isinstance(owner, type) else object  # past what a frozen dataclass says
-
-    def restore(self) -> None:
-        now = vars(self.owner)
-        if _same(now, self.before):
-            return
-        changed = [name for name, value in self.before.items() if now.get(name, self) is not value]
-        added = [name for name in now if name not in self.before and name not in MADE_BY_PYTHON]
-        for name in changed:
-            self.base.__setattr__(self.owner, name, self.before[name])
-        for name in added:
-            self.base.__delattr__(self.owner, name)
-
-
-class _Cell:
-    """What a variable of an enclosing function holds."""
-
-    def __init__(self, cell: CellType):
-        self.cell, self.value = cell, cell.cell_contents
-
-    def restore(self) -> None:
-        self.cell.cell_contents = self.value
-
-
-class _State:
-    """Where a random generator is."""
-
-    def __init__(self, generator: object):
-        read, self.put = next((read, put) for kind, read, put in GENERATORS if isinstance(generator, kind))
-        self.generator, self.state = generator, read(generator)
-
-    def restore(self) -> None:
-        self.put(self.generator, self.state)
-
-
-class _Held:
-    """What a function, a container, a tensor or an array holds."""
-
-    def __init__(self, value: object):
-        self.value = value
-        if isinstance(value, torch.Tensor):
-            self.before = value.detach().clone(), value.requires_grad, value.grad
-        elif isinstance(value, FunctionType):
-            self.before = value.__code__, value.__defaults__, value.__kwdefaults__, dict(vars(value))
-        else:
-            self.before = value.copy()
-
-    def restore(self) -> None:
-        value, before = self.value, self.before
-        if isinstance(value, torch.Tensor):
-            _restore_tensor(value, *before)
-        elif isinstance(value, FunctionType):
-            value.__code__, value.__defaults__, value.__kwdefaults__ = before[:3]
-            vars(value).clear()
-            vars(value).update(before[3])
-        elif isinstance(value, np.ndarray):
-            value.shape = before.shape
-            value[...] = before
-        elif isinstance(value, (list, bytearray)):
-            value[:] = before
-        elif not isinstance(value, dict) or not _same(value, before):
-            value.clear()
-            (value.extend if isinstance(value, collections.deque) else value.update)(before)
-
-
-def _restore_tensor(value: torch.Tensor, held: torch.Tensor, requires_grad: bool, gradient) -> None:
-    """Numbers, shape, `requires_grad` and gradient. Tensors that share its numbers go on sharing them."""
-    if value.shape != held.shape or value.dtype != held.dtype:
-        value.data = held.clone()
-    elif not torch.equal(_bytes_of(value), _bytes_of(held)):
-        value.data.copy_(held)
-    if value.is_leaf and (value.requires_grad != requires_grad or value.grad is not gradient):
-        value.requires_grad_(requires_grad)
-        value.grad = gradient
-
-
-def _bytes_of(value: torch.Tensor) -> torch.Tensor:
-    """Its bytes, in which NaN equals NaN."""
-    return value.detach().contiguous().reshape(-1).view(torch.uint8)
-
-
-def _same(now, before: dict) -> bool:
-    """The same names in the same order, with the same objects behind them?"""
-    return list(now) == list(before) and all(map(is_, now.values(), before.values()))
 
 
 def _values(start: list, modules: set) -> list:
@@ -194,22 +79,10 @@ def _values(start: list, modules: set) -> list:
             continue
         bytes_left -= size
         with suppress(Exception):
-            if kind := _part(value):
+            if kind := part_for(value):
                 parts.append(kind(value))
             waiting.extend(_leads_to(value))
     return parts
-
-
-def _part(value: object) -> type | None:
-    """What keeps a value; None for what cannot change itself, but may lead to what can."""
-    if isinstance(value, (tuple, MappingProxyType)):
-        return None
-    if isinstance(value, CellType):
-        return _Cell
-    if isinstance(value, tuple(kind for kind, _, _ in GENERATORS)):
-        return _State
-    held = isinstance(value, (torch.Tensor, np.ndarray, FunctionType)) or _is_container(value)
-    return _Held if held else _Attributes
 
 
 def _size(value: object, modules: set) -> int | None:
@@ -219,17 +92,13 @@ def _size(value: object, modules: set) -> int | None:
         return value.numel() * value.element_size() if plain else None
     if isinstance(value, np.ndarray):
         return value.nbytes
-    if _is_container(value):
+    if is_container(value):
         return 8 * len(value)
-    if _part(value) is not _Attributes and not isinstance(value, FunctionType):
+    if part_for(value) is not Attributes and not isinstance(value, FunctionType):
         return 0
     kind = value if isinstance(value, (type, FunctionType)) else type(value)
     own = kind.__module__ in modules or isinstance(value, torch.nn.Module)
     return 0 if own and hasattr(value, "__dict__") else None
-
-
-def _is_container(value: object) -> bool:
-    return isinstance(value, (list, dict, set, bytearray, collections.deque))
 
 
 def _leads_to(value: object) -> Iterator[object]:
@@ -247,7 +116,7 @@ def _leads_to(value: object) -> Iterator[object]:
         yield from value.values()
     elif isinstance(value, (tuple, list, set, collections.deque)):
         yield from value
-    elif _part(value) is _Attributes:
+    elif part_for(value) is Attributes:
         yield from vars(value).values()
 
 

@@ -2,16 +2,8 @@
 
 from .files import read_adapter, save_adapter
 from .layers import LoRALinear
-from .whole_model import (
-    adapted_layers,
-    adapter_state,
-    inject,
-    load_adapter,
-    merge,
-    take_off,
-    trainable_parameters,
-    unmerge,
-)  # fmt: skip
+from .states import adapter_state, load_adapter
+from .whole_model import adapted_layers, inject, merge, take_off, trainable_parameters, unmerge
 
 __all__ = [
     "LoRALinear", "adapted_layers", "adapter_state", "inject", "load_adapter", "merge", "read_adapter", "save_adapter",

@@ -15,8 +15,9 @@ from ..finite import nonfinite_in_words
 from .facts import plain_settings, read_facts
 from .folders import CONFIG, WEIGHTS, read_files
 from .keys import parse
+from .states import adapter_state
 from .targets import matches
-from .whole_model import LoRAConv1D, adapted_layers, adapter_state
+from .whole_model import LoRAConv1D, adapted_layers
 
 __all__ = ["CONFIG", "WEIGHTS", "SavedAdapter", "read_adapter", "save_adapter"]
 

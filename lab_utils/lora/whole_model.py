@@ -1,23 +1,20 @@
-"""LoRA on whole models: put adapters on, freeze the rest, merge and unmerge, take out and load the weights.
+"""LoRA on whole models: put adapters on, freeze the rest, merge, unmerge, take the adapters off.
 
-The layers are in `layers`, files in peft's layout in `files`.
+The layers are in `layers`; their numbers are taken out and put in by `states`, and saved in peft's layout by `files`.
 """
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import LabError
-from ..finite import nonfinite_in_words
-from .keys import PREFIX, canonical, parse
 from .layers import SUPPORTED, LoRAConv1D, LoRAEmbedding, LoRALinear, check_layer, check_settings, kind_for
 from .targets import check_complete, is_all_linear, matches
 
 __all__ = [
-    "LoRAConv1D", "LoRAEmbedding", "LoRALinear", "adapted_layers", "adapter_state", "find_targets", "freeze", "inject",
-    "load_adapter", "merge", "put_on", "refuse_tied", "take_off", "trainable_parameters", "unmerge",
+    "LoRAConv1D", "LoRAEmbedding", "LoRALinear", "adapted_layers", "find_targets", "freeze", "inject", "insert_layers",
+    "merge", "refuse_tied", "take_off", "trainable_parameters", "unmerge",
 ]
 KindFor = Callable[[nn.Module], type[LoRALinear] | None]
 
@@ -59,7 +56,7 @@ def inject(
     if named_by:
         check_complete(model, named_by, _adaptable(model), targets, "This adapter")
     adapted = {name: kind_for(layer)(layer, rank, alpha, dropout, use_rslora) for name, layer in targets.items()}
-    return put_on(model, adapted)
+    return insert_layers(model, adapted)
 
 
 def find_targets(
@@ -87,7 +84,7 @@ def find_targets(
     return targets
 
 
-def put_on(model: nn.Module, adapted: dict[str, LoRALinear]) -> nn.Module:
+def insert_layers(model: nn.Module, adapted: dict[str, LoRALinear]) -> nn.Module:
     """Put adapted layers in the place of their base layers, each in its mode; freeze the rest. Returns the model."""
     for name, layer in adapted.items():
         model.set_submodule(name, layer.train(layer.base_layer.training))
@@ -217,99 +214,3 @@ def take_off(model: nn.Module) -> nn.Module:
     for name, layer in adapted_layers(model).items():
         model.set_submodule(name, layer.release())
     return model
-
-
-def adapter_state(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of all A and B, or of what a variant has in their place, under the names that peft gives them in a file.
-
-    Returns
-    -------
-    dict, for instance "base_model.model.layers.0.q_proj.lora_A.weight" -> Tensor (rank, in)
-
-    >>> model = inject(nn.Sequential(nn.Linear(8, 4)), ["0"], rank=2, alpha=4)
-    >>> {key: tuple(matrix.shape) for key, matrix in adapter_state(model).items()}
-    {'base_model.model.0.lora_A.weight': (2, 8), 'base_model.model.0.lora_B.weight': (4, 2)}
-    """
-    return {key: matrix.detach().clone() for key, matrix in _saved(adapted_layers(model)).items()}
-
-
-def _saved(layers: dict[str, LoRALinear]) -> dict[str, nn.Parameter]:
-    """peft's name -> parameter, of all that belongs into a file."""
-    if not all(layer.SAVED for layer in layers.values()):
-        raise LabError("This variant moves the base weights: merge it and save the whole model.")
-    return canonical(
-        {
-            f"{name}.{key}": getattr(layer, attribute)
-            for name, layer in layers.items()
-            for key, attribute in layer.SAVED.items()
-        },
-        "The model",
-    )
-
-
-def load_adapter(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
-    """Give the adapters on `model` the weights in `state`, all or none. Returns the model.
-
-    Every tensor of `state` is used, and every adapter on the model gets its tensors, or nothing is loaded.
-
-    Parameters
-    ----------
-    model : nn.Module with adapters, unmerged, on the modules and of the rank that `state` is for
-    state : dict as `adapter_state` returns it; names as `state_dict()` gives them, without peft's prefix or with an
-        adapter's name, are understood too. A copy of a base weight, which peft writes beside adapted embeddings, must
-        be equal to the model's own.
-
-    Raises
-    ------
-    LabError
-        Keys are missing, unexpected or of another shape; a tensor holds NaN, infinity or no floating-point numbers; a
-        layer is merged; the base weights differ, or are not finite.
-    """
-    layers = adapted_layers(model)
-    if any(layer.merged for layer in layers.values()):
-        raise LabError("The adapter is merged: other weights now would make unmerging wrong. Call `unmerge` first.")
-    ours, state = _saved(layers), canonical(state)
-    bases = {_base_name(name): one for name, one in model.named_parameters(remove_duplicate=False)}
-    problems = [f"missing {key}" for key in ours if key not in state]
-    problems += filter(None, (_misfit(key, value, ours, bases) for key, value in state.items()))
-    if problems:
-        more = f"; and {len(problems) - 6} more" if len(problems) > 6 else ""
-        raise LabError(f"This adapter does not fit the model: {'; '.join(problems[:6])}{more}.")
-    _refuse_nonfinite(ours, state, bases)
-    with torch.no_grad():
-        for key, parameter in ours.items():
-            parameter.copy_(state[key])
-    return model
-
-
-def _base_name(name: str) -> str:
-    """A base weight's name without what adapters put into it."""
-    return parse(name).saved.replace(".base_layer.", ".")
-
-
-def _misfit(key: str, value: object, ours: dict, bases: dict) -> str | None:
-    """Why a tensor cannot be loaded, None if it can."""
-    if not isinstance(value, Tensor):
-        return f"{key} is a {type(value).__name__} and no Tensor"
-    if key in ours:
-        if value.shape != ours[key].shape:
-            return f"{key} has shape {tuple(value.shape)} and not {tuple(ours[key].shape)}"
-        return None if value.is_floating_point() else f"{key} holds {value.dtype}, not floating-point numbers"
-    base = bases.get(key.replace(".base_layer.", "."))
-    if base is None or ".lora_" in key:
-        return f"unexpected {key}"
-    same = value.shape == base.shape and torch.equal(value.to(base), base)
-    return None if same else f"{key} is not the model's own: it belongs to another base model, or was trained too"
-
-
-def _refuse_nonfinite(ours: dict, state: Mapping[str, Tensor], bases: dict) -> None:
-    """Raise a LabError that names the first NaN or infinity, in the adapter as it would be loaded or in the base."""
-    for key, parameter in ours.items():
-        problem = nonfinite_in_words(key, state[key].to(parameter.dtype))
-        if problem:
-            raise LabError(f"{problem}: the adapter is damaged, not the base. Take an earlier one, or train it again.")
-    adapter = {id(parameter) for parameter in ours.values()}
-    for name, parameter in bases.items():
-        problem = None if id(parameter) in adapter else nonfinite_in_words(name.removeprefix(PREFIX), parameter)
-        if problem:
-            raise LabError(f"{problem}: the base model is damaged, not the adapter. Load the base again.")

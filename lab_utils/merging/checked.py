@@ -11,6 +11,7 @@ import torch
 from ..errors import LabError, choose
 from ..models.registry import base_model
 from . import plain_copy as plain
+from .finite_weights import refuse_nonfinite
 from .places import check_adapter, into_dequantized, into_four_bits, into_original, is_repacked
 from .plain_copy import is_four_bit
 
@@ -126,7 +127,7 @@ def merge(model, probe, into: str = "dequantized", *, original=None, dtype: torc
     if (original is None) == (into == "original"):
         raise LabError("`original` and into='original' belong together: give both, or neither.")
     check_adapter(model)
-    plain.refuse_nonfinite(model)
+    refuse_nonfinite(model)
     own = _compute_dtype(model)
     dtype = own if into == "4-bit" else dtype or base_model(model).dtype
     wide = torch.float64 if torch.float32 in (own, dtype) else torch.float32

@@ -14,7 +14,8 @@ from ..models.registry import base_model
 from ..tasks import Task, find_task
 from . import places
 from .checked import unmerged
-from .plain_copy import is_four_bit, not_repacking, refuse_nonfinite
+from .finite_weights import refuse_nonfinite
+from .plain_copy import is_four_bit, not_repacking
 
 CHUNK = 64  # tokens whose probabilities over the vocabulary are held in float64 at a time
 

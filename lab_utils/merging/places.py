@@ -12,6 +12,7 @@ import torch
 from ..errors import LabError
 from ..models.registry import base_model
 from . import plain_copy as plain
+from .finite_weights import refuse_nonfinite, refuse_overflow
 from .plain_copy import is_four_bit
 
 
@@ -41,9 +42,9 @@ def dequantized_copy(model):
 
 def _finite_copy(model, dtype: torch.dtype, **options):
     """`plain_copy.copy_of` with adapters merged, of finite weights and into finite ones."""
-    plain.refuse_nonfinite(model)
+    refuse_nonfinite(model)
     copy = plain.copy_of(model, plain.merged_layer, dtype, **options)
-    plain.refuse_overflow(copy)
+    refuse_overflow(copy)
     return copy
 
 
@@ -85,7 +86,7 @@ def into_original(model, original, dtype: torch.dtype | None = None):
     """
     if plain.replaced_layers(original):
         raise LabError("`original` has 4-bit layers or adapters: give the base as load_base(name, 'none') returns it.")
-    plain.refuse_nonfinite(original, "`original`")
+    refuse_nonfinite(original, "`original`")
     return _finite_copy(model, dtype or original.dtype, original=original)
 
 
@@ -110,12 +111,12 @@ def into_four_bits(model):
     check_adapter(model)
     if not any(is_four_bit(layer) for layer in base_model(model).modules()):
         raise LabError("The base has no 4-bit layers: merge with into='dequantized', that is into its own weights.")
-    plain.refuse_nonfinite(model)
+    refuse_nonfinite(model)
     twin = plain.whole_copy(model)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*rounding errors", category=UserWarning)
         merged = twin.merge_and_unload().eval()
-    plain.refuse_nonfinite(merged, "What came of the merge")
+    refuse_nonfinite(merged, "What came of the merge")
     return merged
 
 

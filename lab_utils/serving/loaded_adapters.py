@@ -11,7 +11,7 @@ from ..finetune import take_off_adapter
 from ..finetune.peft_adapters import adapter_tensors, attach, facts_for, load_tensors
 from ..lora.facts import Facts
 from ..lora.folders import AdapterFiles, read_files
-from ..merging.plain_copy import refuse_nonfinite
+from ..merging.finite_weights import refuse_nonfinite
 from ..models.registry import base_model
 from ..quiet import quiet
 from ..tasks import Task

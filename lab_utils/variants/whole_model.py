@@ -77,7 +77,7 @@ def inject(
         for layer in adapted.values():
             layer.release()
         raise
-    return lora.put_on(model, adapted)
+    return lora.insert_layers(model, adapted)
 
 
 def optimizer_groups(model: nn.Module, variant: str, learning_rate: float, *, ratio: float = RATIO) -> list[dict]:

@@ -18,7 +18,7 @@ from lab_utils import checks
 from lab_utils.checks.grading import WIDTH, NotSolved
 from lab_utils.classroom.course import NOTEBOOKS
 from lab_utils.classroom.nbgrader_course import write_course
-from lab_utils.counts.parameters import SIZES
+from lab_utils.counts import SIZES
 
 PAGE = "02_counting_parameters"
 EXERCISES = {name: exercise for name, exercise in checks.EXERCISES.items() if exercise.page == 2}

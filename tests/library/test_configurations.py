@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from lab_utils.counts.architectures import ARCHITECTURES, Architecture
-from lab_utils.counts.configurations import MODEL_TYPES, from_config
+from lab_utils.counts.configurations import from_config
+from lab_utils.counts.model_types import MODEL_TYPES
 from lab_utils.counts.parameters import lora_parameters
 from lab_utils.errors import LabError
 

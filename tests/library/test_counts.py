@@ -9,22 +9,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab_utils.counts.parameters import (
+from lab_utils.counts import (
     ARCHITECTURES,
     PRINTED_COUNTS,
     PRINTED_DECOMPOSITION,
     PRINTED_SHARES,
     SIZES,
     adapter_bytes,
-    as_records,
+    article_tables,
     decomposition_table,
     differing_cells,
     lora_parameters,
     lora_parameters_by_module,
     rank_table,
-    square_matrix,
     training_bytes,
 )
+from lab_utils.counts.article_tables import square_matrix
+from lab_utils.counts.parameters import as_records
 from lab_utils.errors import LabError
 
 GPT3, LLAMA = ARCHITECTURES["GPT-3"], ARCHITECTURES["Llama-2-7B"]
@@ -268,9 +269,7 @@ def test_rounded_cells_by_hand():
     ],
 )
 def test_a_misprint_would_be_found(monkeypatch, table, key, cells, where):
-    from lab_utils.counts import parameters as counts
-
     before = len(differing_cells())
-    monkeypatch.setattr(counts, table, {**getattr(counts, table), key: cells})
+    monkeypatch.setattr(article_tables, table, {**getattr(article_tables, table), key: cells})
     found = [one for one in differing_cells() if (one["table"], one["row"], one["column"]) == where]
     assert len(differing_cells()) == before + 1 and [one["kind"] for one in found] == ["wrong"]

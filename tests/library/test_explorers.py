@@ -16,15 +16,14 @@ from choosing_explorers import (
 )
 from shown import node, shown
 
-from lab_utils import lowrank, quantize
-from lab_utils.counts import parameters as counts
+from lab_utils import counts, lowrank, quantize
 from lab_utils.errors import LabError
 from lab_utils.memory import step as memory
 from lab_utils.widgets.be_the_svd import BeTheSVD
 from lab_utils.widgets.budget_explorer import BudgetExplorer
 from lab_utils.widgets.cluster_explorer import ClusterExplorer
 from lab_utils.widgets.code_explorer import CodeExplorer
-from lab_utils.widgets.explorer import FOLDER, encode
+from lab_utils.widgets.explorer import FOLDER, to_base64
 from lab_utils.widgets.lora_explorer import LoraExplorer
 from lab_utils.widgets.merge_explorer import MergeExplorer
 from lab_utils.widgets.parameter_explorer import ParameterExplorer
@@ -109,8 +108,8 @@ def test_reset_goes_back_to_the_start(make):
 
 def test_encoded_numbers_come_back_to_within_half_a_step():
     values = torch.linspace(-1, 1, 999)
-    assert np.abs(decode(encode(values)) - values.numpy()).max() <= 0.5 / 32767 + 1e-7
-    assert np.abs(decode(encode([2.0, -3.0]))).tolist() == [1, 1]  # out of range: the nearest
+    assert np.abs(decode(to_base64(values)) - values.numpy()).max() <= 0.5 / 32767 + 1e-7
+    assert np.abs(decode(to_base64([2.0, -3.0]))).tolist() == [1, 1]  # out of range: the nearest
 
 
 def test_the_browser_can_rebuild_every_approximation():

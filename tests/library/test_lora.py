@@ -8,17 +8,8 @@ from lora_models import CASES, TOKENS, assert_same_bits, builder, logits, peft, 
 from torch import nn
 
 from lab_utils.errors import LabError
-from lab_utils.lora.whole_model import (
-    adapted_layers,
-    adapter_state,
-    freeze,
-    inject,
-    load_adapter,
-    merge,
-    take_off,
-    trainable_parameters,
-    unmerge,
-)
+from lab_utils.lora.states import adapter_state, load_adapter
+from lab_utils.lora.whole_model import adapted_layers, freeze, inject, merge, take_off, trainable_parameters, unmerge
 
 pytestmark = pefts_known_warnings
 

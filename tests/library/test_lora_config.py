@@ -12,7 +12,8 @@ from lab_utils.errors import LabError
 from lab_utils.lora.facts import read_facts
 from lab_utils.lora.files import CONFIG, read_adapter
 from lab_utils.lora.peft_config import CHANGES, FIELDS, INIT, KEEPS_BASE, OTHERS, READ
-from lab_utils.lora.whole_model import inject, load_adapter
+from lab_utils.lora.states import load_adapter
+from lab_utils.lora.whole_model import inject
 
 pytestmark = [*pefts_known_warnings, pytest.mark.filterwarnings("ignore:.*eva_config|.*corda_config|.*loftq_config")]
 

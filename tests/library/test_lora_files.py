@@ -22,9 +22,9 @@ from lora_models import (
 from torch import nn
 
 from lab_utils.errors import LabError
+from lab_utils.lora import LoRALinear, adapted_layers, adapter_state, inject, load_adapter
 from lab_utils.lora import files as lora_files
 from lab_utils.lora.files import read_adapter, save_adapter
-from lab_utils.lora.whole_model import LoRALinear, adapted_layers, adapter_state, inject, load_adapter
 
 pytestmark = pefts_known_warnings
 

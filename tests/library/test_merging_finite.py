@@ -9,8 +9,8 @@ from merge_models import IDS, adapt, four_bit
 from lab_utils.errors import LabError
 from lab_utils.merging.checked import logits, merge
 from lab_utils.merging.costs import adapted_layers, compare_merges, survival
+from lab_utils.merging.finite_weights import refuse_nonfinite
 from lab_utils.merging.places import dequantized_copy, into_dequantized, into_four_bits, into_original
-from lab_utils.merging.plain_copy import refuse_nonfinite
 
 LAYER = "model.layers.1.self_attn.q_proj"
 INTO = {

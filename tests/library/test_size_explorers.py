@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lab_utils.counts import parameters as counts
+from lab_utils import counts
 from lab_utils.errors import LabError
 from lab_utils.memory import step as memory
 from lab_utils.memory.budget import GIB, GPUS, fits, room_bytes

@@ -13,8 +13,7 @@ from torch import nn
 
 from lab_utils import variants
 from lab_utils.errors import LabError
-from lab_utils.lora.files import save_adapter
-from lab_utils.lora.whole_model import (
+from lab_utils.lora import (
     LoRALinear,
     adapted_layers,
     adapter_state,
@@ -24,6 +23,7 @@ from lab_utils.lora.whole_model import (
     trainable_parameters,
     unmerge,
 )
+from lab_utils.lora.files import save_adapter
 from lab_utils.memory.saved import saved_tensors
 from lab_utils.variants import (
     VARIANTS,

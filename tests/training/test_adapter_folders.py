@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from lab_utils.errors import LabError
 from lab_utils.lora.files import read_adapter, save_adapter
 from lab_utils.lora.folders import CONFIG, WEIGHTS, read_files, read_tensors
-from lab_utils.lora.whole_model import inject, load_adapter
+from lab_utils.lora.states import load_adapter
+from lab_utils.lora.whole_model import inject
 
 pytestmark = pefts_known_warnings
 KEY = "base_model.model.model.layers.1.self_attn.q_proj.lora_B.weight"
