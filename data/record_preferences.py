@@ -96,7 +96,7 @@ ARMS: dict[str, Arm] = {
     "own pairs": Arm(DPO, "own pairs"),
     "right": Arm(GRPO),
     "near misses": Arm(DPO, "near misses"),
-    "brief": Arm(replace(GRPO, reward="own"), judge=short_and_valid),
+    "brief": Arm(replace(GRPO, reward="own", steps=12), judge=short_and_valid),
 }
 ARMS |= {f"right, rank {rank}": ARMS["right"].with_rank(rank) for rank in (1, 32)}
 RATES = {"rejection": 2e-3, "labels": 2e-3, "own pairs": 2e-4, "right": 2e-3}
