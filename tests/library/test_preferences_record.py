@@ -106,5 +106,5 @@ def test_all_arms_of_a_seed_see_the_same_messages_and_none_that_the_start_saw():
     assert len(drawn[0]) == record.MESSAGES == record.GRPO.steps * record.GRPO.batch_size and drawn[0] != drawn[1]
     assert not seen & set(record.UNSEEN) and record.GRPO.group_size == record.GROUP
     near = record.near_misses(drawn[0], 0)
-    assert {pair["prompt"] for pair in near} == {row["prompt"] for row in drawn[0]} and len(near) > 100
+    assert {pair["prompt"] for pair in near} == {row["prompt"] for row in drawn[0]} and len(near) > 60
     assert len({pair["rejected"] for pair in near}) == len(near)
