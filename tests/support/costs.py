@@ -1,10 +1,12 @@
 """What each test costs, written down: `pytest --costs FILE` in one process or on many.
 
-One line of JSON a test, and one a shared fixture: the processor's seconds, the clock's, and whether a process or a
-server was started. `python tests/support/costs.py FILE` makes `tests/slow.txt` of it: what `make quick` leaves out.
+One line of JSON a test, and one a shared fixture: the processor's seconds, those of processes that were waited for (a
+kernel, a command and what they started; not what outlives the test), the clock's, and how often something was started.
+`python tests/support/costs.py FILE` makes `tests/slow.txt` of it: what `make quick` leaves out.
 """
 
 import json
+import os
 import sys
 import time
 from collections import defaultdict
@@ -36,15 +38,19 @@ class Costs:
     def heard(self, event: str, arguments) -> None:
         self.starts += event in STARTS
 
-    def write(self, kind: str, name: str, before: tuple) -> None:
+    def write(self, kind: str, name: str, before: dict[str, float]) -> None:
         after = self.now()
-        seconds, processor, starts = (round(b - a, 3) for a, b in zip(before, after, strict=True))
-        line = {kind: name, "seconds": seconds, "processor": processor, "starts": starts}
+        spent = {part: round(now - then, 3) for (part, now), then in zip(after.items(), before.values(), strict=True)}
+        line = {kind: name, **spent}
         with open(self.path, "a") as file:  # one short write a line: processes that share the file do not mix
             file.write(json.dumps(line) + "\n")
 
-    def now(self) -> tuple:
-        return time.perf_counter(), time.process_time(), self.starts
+    def now(self) -> dict[str, float]:
+        passed = os.times()
+        return {
+            "seconds": time.perf_counter(), "processor": time.process_time(),
+            "children": passed.children_user + passed.children_system, "starts": self.starts,
+        }  # fmt: skip
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item):
