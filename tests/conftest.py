@@ -4,6 +4,7 @@ import functools
 import inspect
 import os
 import re
+from types import SimpleNamespace
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub
 os.environ.setdefault("LORA_LAB_DEVICE", "cpu")  # the same tests on a machine with a GPU; set it to cuda to use that
@@ -173,3 +174,18 @@ def trainable_base():
     from lab_utils.models.registry import load_base
 
     return load_base("smollm2-135m", "nf4", verbose=False)
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Checks draw nothing: drawing takes most of a check's time."""
+    monkeypatch.setattr("lab_utils.checks.report._picture", lambda *_: (b"", ""))
+
+
+@pytest.fixture
+def only_the_verdict(monkeypatch, no_pictures):
+    """Checks draw nothing and put nothing back after a call: for functions that change nothing outside themselves.
+
+    test_checks.py and test_checks_kept.py check with all of it.
+    """
+    monkeypatch.setattr("lab_utils.checks.engine.Surroundings", lambda *_: SimpleNamespace(restore=lambda: None))

@@ -21,13 +21,6 @@ from lab_utils.folders import NOTEBOOKS
 EXERCISES = checks.EXERCISES
 
 
-@pytest.fixture
-def only_the_verdict(monkeypatch):
-    """Nothing is drawn, and nothing put back after a call, which takes most of a check's time."""
-    monkeypatch.setattr("lab_utils.checks.report._picture", lambda *_: (b"", ""))
-    monkeypatch.setattr(engine, "Surroundings", lambda *_: SimpleNamespace(restore=lambda: None))
-
-
 each_exercise = pytest.mark.parametrize("name", EXERCISES)
 
 

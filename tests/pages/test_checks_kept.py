@@ -14,13 +14,8 @@ from lab_utils.checks import engine
 from lab_utils.folders import ROOT
 from lab_utils.tasks import TASKS
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
 RIGHT = torch.outer
-
-
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    """Drawing takes most of a check's time."""
-    monkeypatch.setattr("lab_utils.checks.report._picture", lambda *_: (b"", ""))
 
 
 class Doubling(torch.overrides.TorchFunctionMode):

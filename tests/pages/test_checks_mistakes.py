@@ -3,7 +3,6 @@
 import math
 import re
 import time
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,15 +12,8 @@ from lab_utils import checks
 from lab_utils.checks import engine
 from lab_utils.checks.engine import examples, recognise, run
 
+pytestmark = pytest.mark.usefixtures("only_the_verdict")
 EXERCISES = checks.EXERCISES
-
-
-@pytest.fixture(autouse=True)
-def only_the_verdict(monkeypatch):
-    """Nothing is drawn, and nothing put back after a call, which takes most of a check's time: no function here changes
-    anything. test_checks.py and test_checks_kept.py check with all of it."""
-    monkeypatch.setattr("lab_utils.checks.report._picture", lambda *_: (b"", ""))
-    monkeypatch.setattr(engine, "Surroundings", lambda *_: SimpleNamespace(restore=lambda: None))
 
 
 BUILT_IN = [
