@@ -2,11 +2,12 @@
 
 from .budget import advice
 from .free import free_memory_bytes
-from .peak import measured_peak, tensor_peak
+from .peak import measured_peak, tensor_peak, tensor_trace
 from .saved import saved_bytes
 from .step import METHODS, MemoryEstimate, estimate
+from .timeline import Moment, timeline
 
 __all__ = [
-    "METHODS", "MemoryEstimate", "advice", "estimate", "free_memory_bytes", "measured_peak", "saved_bytes",
-    "tensor_peak",
+    "METHODS", "MemoryEstimate", "Moment", "advice", "estimate", "free_memory_bytes", "measured_peak", "saved_bytes",
+    "tensor_peak", "tensor_trace", "timeline",
 ]  # fmt: skip

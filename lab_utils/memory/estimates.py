@@ -29,6 +29,10 @@ class MemoryEstimate:
     begin_bytes : int, what is added as the backward pass begins: the logits' three float32 tensors, or one
         layer's work, whichever is larger
     end_bytes : int, what is there as it ends, besides the gradients
+    layers : int, transformer layers; of an estimate that says nothing of single layers, 0
+    kept_bytes, gradient_bytes : int, a layer's share of the activations and of the gradients
+    work_bytes : int, what the backward pass of one layer takes while it runs, the layer computed again included
+    head_bytes : int, the gradient of the output matrix, which is there before those of the layers; 0 where frozen
     """
 
     weights_bytes: int
@@ -39,6 +43,11 @@ class MemoryEstimate:
     activations_bytes: int
     begin_bytes: int
     end_bytes: int
+    layers: int = 0
+    kept_bytes: int = 0
+    gradient_bytes: int = 0
+    work_bytes: int = 0
+    head_bytes: int = 0
 
     @property
     def resident_bytes(self) -> int:
@@ -122,14 +131,21 @@ def step_estimate(
     final = tokens * record["hidden"] * (4 + size * full)  # of the norm after the last layer
     logits, head = size * supervised * record["vocabulary"], size * record["vocabulary"] * record["hidden"]
     again = kept + work if checkpointing else work
+    gradients = trained_size * sum(numbers * count for numbers, count in tensors)
+    outside = full * head * (1 if record["tied"] else 2)  # gradients of the output matrix and of the embedding
     return MemoryEstimate(
         weights_bytes=weights_bytes,
         unpacked_bytes=unpacked_bytes,
         adapter_bytes=adapter_bytes,
         optimizer_bytes=sum(count * moments_bytes(numbers, moments) for numbers, count in tensors),
-        gradients_bytes=trained_size * sum(numbers * count for numbers, count in tensors),
+        gradients_bytes=gradients,
         activations_bytes=record["layers"] * (given if checkpointing else kept) + final,
         begin_bytes=max(logits_bytes(supervised, record["vocabulary"]), full * (head + logits),
                         full * head + again - final),
         end_bytes=max(2 * head if full and record["tied"] else 0, again),  # a tied matrix has two gradients to add
+        layers=record["layers"],
+        kept_bytes=given if checkpointing else kept,
+        gradient_bytes=max(gradients - outside, 0) // record["layers"],
+        work_bytes=again,
+        head_bytes=full * head,
     )  # fmt: skip

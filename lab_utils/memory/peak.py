@@ -8,6 +8,9 @@ import psutil
 import torch
 
 from ..device import find_device
+from ..errors import whole
+
+PHASES = {"autograd::engine": "backward", "Optimizer.": "optimizer"}  # the first event of such a name begins the phase
 
 
 def measured_peak(step: Callable[[], object], kind: str | None = None, interval_seconds: float = 0.001) -> int:
@@ -67,15 +70,60 @@ def tensor_peak(step: Callable[[], object]) -> int:
     Runs `step` under the profiler, which slows it down by about half. Memory that was allocated before and is freed
     inside does not count as freed.
     """
+    return max([0, *(total for _, name, total in _events(step) if name is None)])
+
+
+def tensor_trace(step: Callable[[], object], bins: int = 200) -> dict[str, list[tuple[float, int]]]:
+    """Bytes that torch's CPU allocator has handed out at each moment of a training step.
+
+    As `tensor_peak`, over time: each phase is cut into `bins` equal stretches of time, and of each the largest number
+    is kept.
+
+    Parameters
+    ----------
+    step : function without arguments: forward pass, backward pass, then an optimizer of torch
+    bins : int >= 1, stretches per phase
+
+    Returns
+    -------
+    dict "forward", "backward", "optimizer" (those that occur) -> list of (share of the phase's time in [0, 1], bytes
+    on top of what was in use when the step began)
+    """
+    bins = whole("bins", bins)
+    phase, found = "forward", {"forward": []}
+    for when, name, total in _events(step):
+        new = next((known for begin, known in PHASES.items() if name and name.startswith(begin)), phase)
+        if new != phase and new not in found:
+            found[new] = [(when, found[phase][-1][1] if found[phase] else 0)]
+            phase = new
+        if name is None:
+            found[phase].append((when, total))
+    return {name: _binned(rows, bins) for name, rows in found.items() if rows}
+
+
+def _binned(rows: list[tuple[int, int]], bins: int) -> list[tuple[float, int]]:
+    """The largest number of each stretch of time that has one, at the middle of the stretch."""
+    start, length = rows[0][0], max(rows[-1][0] - rows[0][0], 1)
+    largest: dict[int, int] = {}
+    for when, total in rows:
+        place = min(int((when - start) / length * bins), bins - 1)
+        largest[place] = max(largest.get(place, total), total)
+    return [((place + 0.5) / bins, total) for place, total in sorted(largest.items())]
+
+
+def _events(step: Callable[[], object]) -> list[tuple[int, str | None, int]]:
+    """What happened in `step()`, in order of time: (ns, name of an operator, 0), and (ns, None, bytes handed out)."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # silences the profiler's messages, which bypass Python
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recording:
         step()
-    peak, events = 0, list(recording.profiler.kineto_results.experimental_event_tree())
+    found, events = [], list(recording.profiler.kineto_results.experimental_event_tree())
     while events:
         event = events.pop()
         events.extend(event.children)
         if event.tag.name == "Allocation":
-            peak = max(peak, event.extra_fields.total_allocated)
-    return peak
+            found.append((event.start_time_ns, None, event.extra_fields.total_allocated))
+        else:
+            found.append((event.start_time_ns, event.name, 0))
+    return sorted(found, key=lambda one: one[0])

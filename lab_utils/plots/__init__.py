@@ -9,6 +9,7 @@ from .exercises import target_and_yours
 from .intervals import dots
 from .machines import many_machines
 from .matrices import approximations, grid, matrices, moved
+from .memory import memory_over_time
 from .pictures import picture_rows
 from .style import BLUE, GREEN, GREY, ORANGE, new_figure, png, style_axes
 from .sweeps import strips, timeline, with_errors
@@ -16,9 +17,10 @@ from .training import before_after, compare_losses, draw_loss, fits, loss_curve,
 from .validation import validation_curves
 
 __all__ = [
-    "BLUE", "GREEN", "GREY", "ORANGE", "approximations", "before_after", "capacity", "code_use", "compare_losses",
-    "differences", "dots", "draw_loss", "fits", "grid", "histograms", "layer_to_scale", "lengths", "lines",
-    "loss_curve", "many_machines", "matrices", "memory_bars", "merge_survival", "moved", "new_figure",
-    "parameter_bars", "picture_rows", "png", "rounding", "shares_by_size", "smooth", "stacked_gigabytes", "strips",
-    "style_axes", "target_and_yours", "timeline", "validation_curves", "variant_update", "with_errors",
+    "BLUE", "GREEN", "GREY", "ORANGE", "approximations", "before_after", "capacity", "code_use",
+    "compare_losses", "differences", "dots", "draw_loss", "fits", "grid", "histograms", "layer_to_scale",
+    "lengths", "lines", "loss_curve", "many_machines", "matrices", "memory_bars", "memory_over_time",
+    "merge_survival", "moved", "new_figure", "parameter_bars", "picture_rows", "png", "rounding",
+    "shares_by_size", "smooth", "stacked_gigabytes", "strips", "style_axes", "target_and_yours", "timeline",
+    "validation_curves", "variant_update", "with_errors",
 ]  # fmt: skip

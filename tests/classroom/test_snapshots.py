@@ -1,4 +1,4 @@
-"""What stands in a page in the place of widgets, read as text; real browsers are in test_browser_pages.py."""
+"""What is in a page in the place of widgets, read as text; real browsers are in test_browser_pages.py."""
 
 import base64
 import copy
@@ -14,7 +14,9 @@ from lab_utils.classroom.snapshots import NOTE, STATE, asks_python, replace_widg
 from lab_utils.folders import ROOT
 
 WIDGETS = ROOT / "lab_utils" / "widgets"
-NO_EXPLORERS = {"digit_reader", "explorer", "levels", "page", "present", "site"}  # shared, and scripts of whole pages
+NO_EXPLORERS = {  # shared, and scripts of whole pages
+    "digit_reader", "explorer", "levels", "memory_estimate", "page", "present", "site",
+}  # fmt: skip
 
 
 def still(widget) -> str:
@@ -131,7 +133,7 @@ def test_explorers_get_one_module_a_class_and_one_state_each():
 
 
 def test_no_text_ends_its_own_element():
-    """Whatever stands between the tags, the only ones that a browser sees are ours."""
+    """Whatever is between the tags, the only ones that a browser sees are ours."""
     toy = Toy(name=f"{MARK}</SCRIPT>")
     _, head, scripts = replace_widgets(notebook_of(toy))
     assert len(re.findall("</style", head, flags=re.IGNORECASE)) == 1
@@ -167,11 +169,11 @@ def test_every_explorer_of_the_lab_lives_without_a_network(name):
 
 
 def test_explorers_that_ask_python_are_marked():
-    """That of page 07 estimates in Python, and the chat runs a model; the others compute here."""
+    """The chat runs a model; the others compute here."""
     from lab_utils.widgets.explorer import script
 
     names = {path.stem for path in WIDGETS.glob("*.js")} - NO_EXPLORERS
-    assert {name for name in names if asks_python(script(name))} == {"budget_explorer", "chat"}
+    assert {name for name in names if asks_python(script(name))} == {"chat"}
     page, _, _ = replace_widgets(notebook_of(Toy(), Asking()))
     assert ['data-asks="python"' in html_of(page, index) for index in (0, 1)] == [False, True]
 

@@ -53,7 +53,7 @@ PAGES = {
         "06_nf4.ipynb", "explorer", "block", "blocksize", ".lab-levels svg", 30, r"relative error ([\d.]+)"
     ),
     "budget": ExplorerPage(
-        "07_memory_budget.ipynb", "explorer", "tokens", "sequence_length", ".lab-table", 120, r"([\d.]+) GiB of"
+        "07_memory_budget.ipynb", "explorer", "tokens", "sequence_length", ".lab-memory", 30, r"([\d.]+) GiB of"
     ),
     "sweep": ExplorerPage(
         "09_choosing_hyperparameters.ipynb", "explorer", "B", "second", ".lab-plot:nth-of-type(2) svg", 30,
@@ -64,8 +64,8 @@ PAGES = {
         r"([\d.]+) ?% of the update arrives",
     ),
     "variants": ExplorerPage(
-        "11_lora_variants.ipynb", "explorer", "training step", "step", ".lab-picture:nth-of-type(2) canvas", 30,
-        r"misses the target by ([\d.]+)",
+        "11_lora_variants.ipynb", "explorer", "learning rate", "rate", ".lab-plot:nth-of-type(2) svg", 30,
+        r"loss from ([\d.]+)",
     ),
     "pictures": ExplorerPage(
         "12_beyond_text.ipynb", "explorer", "rank", "rank", ".lab-sample canvas:last-child", 30,

@@ -1,0 +1,46 @@
+"""Memory over the time of a step: the peak is where the estimate has it, and the card's line where it is near."""
+
+import pytest
+
+from lab_utils import plots
+from lab_utils.memory import estimate, timeline
+from lab_utils.plots.memory import phase_spans
+
+GIB = 2**30
+
+
+def drawn(room_bytes=None, **more):
+    moments = [(one.at, one.phase, one.parts) for one in timeline(estimate("GPT-2", "full"), "full")]
+    return moments, plots.memory_over_time(moments, "a step", room_bytes=room_bytes, **more)
+
+
+def words(figure) -> list[str]:
+    return [text.get_text() for text in figure.axes[0].texts]
+
+
+def test_the_highest_point_of_the_areas_is_the_marked_peak():
+    moments, figure = drawn()
+    total = estimate("GPT-2", "full").total_bytes / GIB
+    [axes] = figure.axes
+    highest = max(path.vertices[:, 1].max() for area in axes.collections for path in area.get_paths())
+    assert highest == pytest.approx(total) and words(figure) == [f"peak {total:.1f} GiB"]
+    assert axes.get_ylim()[1] > total
+    assert [one.get_text() for one in axes.get_legend().get_texts()] == list(moments[0][2])
+
+
+@pytest.mark.parametrize(("room", "line"), [(2 * GIB, True), (80 * GIB, False)])
+def test_a_card_is_a_line_if_it_is_near_and_words_if_it_is_far(room, line):
+    _, figure = drawn(room)
+    [said] = [text for text in words(figure) if "room" in text]
+    assert said.startswith("↑") != line and f"{room / GIB:.1f} GiB" in said
+    level = [one for one in figure.axes[0].lines if list(one.get_ydata()) == [room / GIB] * 2]
+    assert bool(level) == line
+
+
+def test_a_measured_phase_is_stretched_to_its_own_span():
+    moments, figure = drawn(measured={"forward": [(0.0, 0), (1.0, GIB)], "optimizer": [(0.5, 2 * GIB)]})
+    spans = phase_spans(moments)
+    [line] = [one for one in figure.axes[0].lines if one.get_label() == "measured"]
+    assert list(line.get_xdata()) == [0, spans["forward"][1], sum(spans["optimizer"]) / 2]
+    assert list(line.get_ydata()) == [0, 1, 2]
+    assert spans["forward"][1] == spans["backward"][0] and spans["backward"][1] == spans["optimizer"][0]
