@@ -1,0 +1,62 @@
+"""The recorded runs of page 15: read by arm and seed, damage refused; equal skill lies on a straight line."""
+
+import json
+
+import pytest
+
+from lab_utils.errors import LabError
+from lab_utils.recorded.forgetting import FORGETTING, at_skill, load_forgetting
+from lab_utils.retention import change, risen
+
+TOKENS = {"skill": [4, 5], "prose": [90, 80], "questions": [7, 7], "style": [9, 9]}
+
+
+def reading(skill: float, prose: float, **more) -> dict:
+    losses = {"skill": [skill, skill], "prose": [prose, prose + 1], "questions": [1.0, 1.5], "style": [2.0, 2.5]}
+    return {"losses": losses, "tokens": TOKENS, "right": "10"} | more
+
+
+def line(arm: str = "LoRA r=8", seed: int = 0, **changes) -> str:
+    points = [reading(3.0, 3.0, step=0), reading(1.0, 3.2, step=4), reading(0.5, 3.6, step=8)]
+    row = {"arm": arm, "seed": seed, "recipe": {"rank": 8, "steps": 8, "learning_rate": 0.002}, "checkpoints": points}
+    row |= {"strengths": [reading(1.5, 3.1, strength=0.5)], "random": reading(3.1, 3.0)}
+    row |= {"matrices": {"q": {"cosines": [1.0, 0.2], "relative_update": 0.01}}, "cpu": "a", "threads": 1}
+    return json.dumps(row | {"date": "2026-01-01", "versions": {}, "cpu_seconds": 1} | changes) + "\n"
+
+
+def test_runs_by_arm_and_seed(tmp_path):
+    assert load_forgetting(tmp_path) == {}
+    (tmp_path / "runs.jsonl").write_text(line(seed=1) + line("full", random=None, strengths=[]) + line(seed=0))
+    runs = load_forgetting(tmp_path)
+    assert {arm: [run.seed for run in some] for arm, some in runs.items()} == {"full": [0], "LoRA r=8": [0, 1]}
+    run = runs["LoRA r=8"][0]
+    assert list(run.strengths) == [0.0, 0.5, 1.0] and run.strengths[1.0] == run.after and run.after.exact == 0.5
+    assert run.before.mean("prose") == 3.5 and run.cosines == {"q": (1.0, 0.2)}
+    assert runs["full"][0].strengths == {} and runs["full"][0].random is None
+    assert risen(runs["LoRA r=8"], "prose").mean == pytest.approx(0.6) and risen(runs["full"], "prose").runs == 1
+
+
+def test_equal_skill_is_on_the_line_between_two_checkpoints(tmp_path):
+    """Skill 3 → 1 → 0.5 and prose 3 → 3.2 → 3.6: at 2 it is halfway to 3.2, at 0.6 four fifths of the way to 3.6."""
+    (tmp_path / "runs.jsonl").write_text(line())
+    run = load_forgetting(tmp_path)["LoRA r=8"][0]
+    assert at_skill(run, 2.0)["prose"] == pytest.approx((3.1, 4.1)) and at_skill(run, 2.0)["skill"] == (2.0, 2.0)
+    assert at_skill(run, 0.6)["prose"] == pytest.approx((3.52, 4.52))
+    assert at_skill(run, 3.0)["prose"] == (3.0, 4.0) and at_skill(run, 0.5)["prose"] == pytest.approx((3.6, 4.6))
+    assert at_skill(run, 0.4) is None and at_skill(run, 3.1) is None
+    assert change(run.before.losses["prose"], at_skill(run, 2.0)["prose"]).mean == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("wrong", [
+    "{", line().replace("3.2", "NaN", 1), line().replace('"10"', '"12"', 1), line(checkpoints=[reading(3, 3, step=0)]),
+    line() + line(seed=1).replace("[4, 5]", "[4, 6]"), line().replace('"style"', '"verse"'), '{"arm": 1}\n',
+])  # fmt: skip
+def test_damage_is_refused(tmp_path, wrong):
+    (tmp_path / "runs.jsonl").write_text(wrong)
+    with pytest.raises(LabError, match=r"recorded runs in .* cannot be read"):
+        load_forgetting(tmp_path)
+
+
+def test_what_is_recorded_can_be_read():
+    for runs in load_forgetting(FORGETTING).values():
+        assert len({run.seed for run in runs}) == len(runs) and len({run.learning_rate for run in runs}) == 1
