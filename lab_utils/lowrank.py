@@ -1,4 +1,4 @@
-"""Low rank: the best thin factors of a matrix, how far off they are, and how much rank a matrix really has.
+"""Low rank: the best thin factors of a matrix, how far off they are, and what share of it they hold.
 
 Every decomposition is computed in float64, whatever the weight's dtype: the small singular values of a float32 matrix
 are then its own and not rounding errors of the algorithm. Factors are returned in the weight's dtype, measurements
@@ -147,65 +147,6 @@ def energy(weight: Tensor) -> Tensor:
         return torch.ones_like(values)
     total = (values / values[0]).square().cumsum(dim=0)
     return total / total[-1]
-
-
-def rank_for_energy(weight: Tensor, share: float) -> int:
-    """The smallest rank whose best fit holds at least `share` of the energy.
-
-    Parameters
-    ----------
-    weight : float32 or float64 Tensor, shape (out, in), finite
-    share : float, 0 to 1
-
-    Returns
-    -------
-    int, 0 to min(out, in): 0 for share 0, and for a zero matrix. Share 1 means all, up to rounding in float64.
-
-    Raises
-    ------
-    LabError
-        `share` is out of range, or the matrix is not allowed (see `best_rank_r`).
-
-    >>> weight = torch.tensor([[4.0, 0.0], [0.0, 3.0]])  # rank 1 holds 0.64 of its energy
-    >>> rank_for_energy(weight, 0.6), rank_for_energy(weight, 0.9)
-    (1, 2)
-    """
-    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
-        raise LabError(f"share={share!r} is out of range: a number from 0 to 1.")
-    held = energy(weight)
-    if share == 0 or not weight.any():
-        return 0
-    return int((held < share).sum()) + 1
-
-
-def effective_rank(weight: Tensor) -> float:
-    """How many directions a matrix really uses: the exponential of the entropy of its singular values.
-
-    Parameters
-    ----------
-    weight : float32 or float64 Tensor, shape (out, in), finite
-
-    Returns
-    -------
-    float: n if n singular values are equal and the others 0, in between otherwise; 0.0 for a zero matrix
-        The singular values divided by their sum are taken as probabilities p; the result is exp(−Σ p ln p).
-
-    Raises
-    ------
-    LabError
-        The matrix is not allowed (see `best_rank_r`).
-
-    Source: Roy and Vetterli 2007, "The effective rank: a measure of effective dimensionality", EUSIPCO, section 2.
-
-    >>> effective_rank(torch.diag(torch.tensor([5.0, 5.0, 0.0])))
-    2.0
-    """
-    values = singular_values(weight)
-    if values[0] == 0:
-        return 0.0
-    shares = values / values[0]
-    shares = shares / shares.sum()
-    return float(torch.special.entr(shares).sum().exp())
 
 
 def _matrix(name: str, value) -> Tensor:

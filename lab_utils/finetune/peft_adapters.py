@@ -181,24 +181,6 @@ def load_tensors(model, state: Mapping[str, Tensor], name: str = "default", wher
             parameter.copy_(state[key])
 
 
-def check_loaded(model, state: Mapping[str, Tensor], name: str = "default", where: str = "This adapter") -> None:
-    """Raise a LabError unless an adapter of a peft model holds exactly the tensors of a file, by name and by value.
-
-    For models that peft itself loaded: it passes over tensors whose names it does not expect, without an error.
-
-    Parameters
-    ----------
-    model, state, name, where : as `load_tensors`
-    """
-    parameters, state = adapter_tensors(model, name), canonical(state, where)
-    problems = _left_over(parameters, state)
-    problems += [
-        f"{key} was not loaded" for key, parameter in parameters.items()
-        if not problems and not torch.equal(parameter, state[key].to(parameter))
-    ]  # fmt: skip
-    _refuse(problems, parameters, state, where)
-
-
 def _left_over(parameters: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
     """What the file or the model has for itself, or in another shape."""
     return [

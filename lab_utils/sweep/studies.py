@@ -186,9 +186,3 @@ STUDIES = MappingProxyType(
         ),
     }
 )  # fmt: skip
-
-
-def find_arm(name: str) -> Arm:
-    """The arm that "study: arm" names."""
-    study, _, arm = name.partition(": ")
-    return next(one for one in STUDIES[study].arms if one.name == arm)

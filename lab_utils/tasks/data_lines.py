@@ -75,21 +75,17 @@ def same_json(one: object, other: object) -> bool:
     return one == other
 
 
-def read_jsonl(path: str | Path) -> list[dict]:
-    """The objects in a JSON Lines file: UTF-8 with or without a BOM, whatever ends its lines.
+def placed_lines(path: str | Path) -> list[tuple[str, dict]]:
+    """The objects in a JSON Lines file, each with its place, such as "train.jsonl, line 3".
 
-    Blank lines are left out. The characters U+2028 and U+0085 in a text end no line.
+    The file is UTF-8 with or without a BOM, whatever ends its lines. Blank lines are left out, and count in the places.
+    The characters U+2028 and U+0085 in a text end no line.
 
     Raises
     ------
     LabError
         The file is missing, empty, or not UTF-8, or a line is not a JSON object: file, line and column are named.
     """
-    return [row for _, row in placed_lines(path)]
-
-
-def placed_lines(path: str | Path) -> list[tuple[str, dict]]:
-    """What `read_jsonl` reads, each object with its place, such as "train.jsonl, line 3". Blank lines count there."""
     path = user_path(path)
     if not path.is_file():
         raise LabError(f"There is no data file {path}. Take the whole repository, `data/` included.")

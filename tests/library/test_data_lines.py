@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lab_utils.errors import LabError
-from lab_utils.tasks.data_lines import check_rows, read_jsonl, same_json, strict_json
+from lab_utils.tasks.data_lines import check_rows, placed_lines, same_json, strict_json
 from lab_utils.tasks.registry import TASKS, load_task
 
 BOOKING = {
@@ -19,6 +19,10 @@ ROWS = {
 }
 
 
+def objects_in(path) -> list[dict]:
+    return [row for _, row in placed_lines(path)]
+
+
 # Encodings and ends of lines.
 
 
@@ -28,7 +32,7 @@ def test_the_objects_come_in_order(tmp_path):
     text = '{"a": 1}\n{"a": "ü"}\n{"a": "x\u2028y\u0085z"}\r\n{"a": 2}\r{"a": 3}'
     path.write_bytes(text.encode())
     expected = [{"a": 1}, {"a": "ü"}, {"a": "x\u2028y\u0085z"}, {"a": 2}, {"a": 3}]
-    assert read_jsonl(path) == expected and read_jsonl(str(path)) == expected
+    assert objects_in(path) == expected and objects_in(str(path)) == expected
 
 
 @pytest.mark.parametrize(
@@ -39,14 +43,14 @@ def test_the_objects_come_in_order(tmp_path):
 def test_a_bom_and_blank_lines_do_no_harm(tmp_path, text):
     path = tmp_path / "some.jsonl"
     path.write_bytes(text.encode())
-    assert read_jsonl(path) == [{"a": "ü"}, {"a": 2}]
+    assert objects_in(path) == [{"a": "ü"}, {"a": 2}]
 
 
 def test_blank_lines_count_where_a_line_is_named(tmp_path):
     path = tmp_path / "some.jsonl"
     path.write_text('\n{"a": 1}\n\n{"a": }\n')
     with pytest.raises(LabError, match=r"some\.jsonl, line 4: not JSON"):
-        read_jsonl(path)
+        objects_in(path)
     for split in TASKS["style"].splits:
         (tmp_path / f"{split}.jsonl").write_text('\n{"plain": "p", "styled": "s"}\n\n{"plain": "p"}\n')
     with pytest.raises(LabError, match=r"train\.jsonl, line 4: the key 'styled' is missing"):
@@ -58,7 +62,7 @@ def test_a_file_without_an_object_holds_no_example(tmp_path, text):
     path = tmp_path / "some.jsonl"
     path.write_bytes(text.encode())
     with pytest.raises(LabError, match=r"some\.jsonl holds no example"):
-        read_jsonl(path)
+        objects_in(path)
 
 
 @pytest.mark.parametrize("form", ["[{}]", '{{"a": {}}}'])
@@ -83,7 +87,7 @@ def test_two_and_four_bytes_a_character_are_named(tmp_path, encoding):
     path = tmp_path / "some.jsonl"
     path.write_text('{"a": 1}\n', encoding=encoding)
     with pytest.raises(LabError, match=r"some\.jsonl is UTF-16.*Save it as UTF-8"):
-        read_jsonl(path)
+        objects_in(path)
 
 
 def test_the_machines_locale_does_not_count(tmp_path, monkeypatch):
@@ -91,14 +95,14 @@ def test_the_machines_locale_does_not_count(tmp_path, monkeypatch):
     monkeypatch.setattr("locale.getencoding", lambda: "cp1252", raising=False)
     path = tmp_path / "some.jsonl"
     path.write_bytes('{"a": "Zoë"}\n'.encode())
-    assert read_jsonl(path) == [{"a": "Zoë"}]
+    assert objects_in(path) == [{"a": "Zoë"}]
 
 
 def test_a_line_that_is_not_utf_8_is_named(tmp_path):
     path = tmp_path / "some.jsonl"
     path.write_bytes('{"a": 1}\n{"a": "ü"}\n'.encode("latin-1"))
     with pytest.raises(LabError, match=r"some\.jsonl, line 2: not JSON \(column 8: byte 0xfc is not UTF-8\)"):
-        read_jsonl(path)
+        objects_in(path)
 
 
 # JSON.
@@ -126,14 +130,14 @@ def test_a_corrupt_line_is_named_by_file_and_number(tmp_path, third, words):
     good = json.dumps({"message": "m", "answer": {}})
     path.write_text("\n".join([good, good, third, good]) + "\n")
     with pytest.raises(LabError) as caught:
-        read_jsonl(path)
+        objects_in(path)
     assert f"{path}, line 3:" in str(caught.value) and words in str(caught.value)
 
 
 def test_a_whole_pair_is_a_character(tmp_path):
     path = tmp_path / "some.jsonl"
     path.write_text('{"a": "\\ud83d\\ude00"}\n')
-    assert read_jsonl(path) == [{"a": "😀"}]
+    assert objects_in(path) == [{"a": "😀"}]
 
 
 VALUES = [1, 0, True, False, None, 1.0, "1", "", [], {}, [1], {"a": 1}, {"a": True}, {"a": [1, None]}]

@@ -17,12 +17,18 @@ from lab_utils.sweep import base_weights
 from lab_utils.sweep.base_weights import as_floats, compute_fast, put_weights
 from lab_utils.sweep.evidence import Recorded, read_table, unpacked
 from lab_utils.sweep.recorded_training import Checkpoint, train
-from lab_utils.sweep.studies import STUDIES, Arm, adapter, find_arm, full
+from lab_utils.sweep.studies import STUDIES, Arm, adapter, full
 from lab_utils.tasks.registry import load_task
 from lab_utils.variants import VARIANTS
 
 record = load("record_evidence")
 SHORT = {"steps": 5, "batch_size": 2, "rank": 4, "alpha": 8.0, "train_examples": 12}
+
+
+def find_arm(name: str) -> Arm:
+    """The arm that "study: arm" names."""
+    study, _, arm = name.partition(": ")
+    return next(one for one in STUDIES[study].arms if one.name == arm)
 
 
 @pytest.fixture
