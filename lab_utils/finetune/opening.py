@@ -55,7 +55,7 @@ def open_run(folder: str | Path, task: OwnTask | str | Path | None = None) -> Ru
         adapter = at
     elif not (adapter / ADAPTER).is_file():
         adapter = folder / f"checkpoint-{best_step(history):06d}" if recipe.keeps_best else at
-    _put_on(model, adapter)
+    _load(model, adapter)
     return Run(recipe, folder, history, model, tokenizer, resumed_from=len(history))
 
 
@@ -102,8 +102,8 @@ def _recipe(record: dict, task: OwnTask | str | Path | None) -> Recipe:
         raise LabError(f"The recipe in {RECORD} is not one of this version of the lab: {error}") from error
 
 
-def _put_on(model, folder: Path) -> None:
-    """Put an adapter's numbers on a model that has its layers."""
+def _load(model, folder: Path) -> None:
+    """Load an adapter into a model that has its layers."""
     way_out = "Copy the adapter's files again, or let the run go on, which writes them again."
     try:
         load_adapter(model, folder, way_out)

@@ -90,7 +90,7 @@ def probe(model, tokenizer, own: OwnTask, examples: Sequence[Mapping], batch_siz
     def read(rows: Sequence[Mapping], depths: Sequence[int]):
         return hidden_states(base, tokenizer, own, rows, depths, batch_size)
 
-    depths = spread(base.config.get_text_config().num_hidden_layers)
+    depths = depths_to_try(base.config.get_text_config().num_hidden_layers)
     states = read(rows, depths)
     found = {
         (depth, pooling): _fitted(states[:, place, way], answers, min(5, fewest))
@@ -101,7 +101,7 @@ def probe(model, tokenizer, own: OwnTask, examples: Sequence[Mapping], batch_siz
     return Probe(*best, tried[best], tried, read, found[best].best_estimator_)
 
 
-def spread(blocks: int) -> list[int]:
+def depths_to_try(blocks: int) -> list[int]:
     """The depths that are tried in a model of so many blocks: six, evenly spread, the last block among them."""
     return sorted({-(-blocks * part // DEPTHS) for part in range(1, DEPTHS + 1)})
 

@@ -14,7 +14,7 @@ from lab_utils.evaluate import answer_losses
 from lab_utils.finetune import Recipe, attach_adapter, encode
 from lab_utils.finetune.supervision import prompt_ids
 from lab_utils.models import load_tokenizer
-from lab_utils.report_card.probing import POOLINGS, hidden_states, spread
+from lab_utils.report_card.probing import POOLINGS, depths_to_try, hidden_states
 
 SAID = {
     "late": ("my order is late", "still no parcel", "where is it"), "bill": ("the bill is wrong", "send a receipt"),
@@ -84,8 +84,8 @@ def test_what_a_probe_reads_is_the_states_of_each_prompt_alone(own, tiny):
 
 
 def test_six_depths_are_spread_over_a_model_and_the_last_block_is_one_of_them():
-    assert spread(30) == [5, 10, 15, 20, 25, 30] and spread(32) == [6, 11, 16, 22, 27, 32]
-    assert spread(2) == [1, 2] and spread(1) == [1]
+    assert depths_to_try(30) == [5, 10, 15, 20, 25, 30] and depths_to_try(32) == [6, 11, 16, 22, 27, 32]
+    assert depths_to_try(2) == [1, 2] and depths_to_try(1) == [1]
 
 
 def test_a_probe_reads_where_cross_validation_is_best(own, tiny):
