@@ -113,7 +113,7 @@ model: $(LAB)
 browser: $(DEV)
 	@$(BIN)/python tests/support/find_browser.py --install
 
-# A link to the Python it was made with: where that was removed, make finds nothing here and starts anew.
+# A link to the Python it was made with: where that was removed, make finds nothing here and starts again.
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v < (3, 14) or sys.exit( \
 	   "LoRA Lab needs Python 3.11, 3.12 or 3.13, but $(PYTHON) is Python %d.%d.\n" % v + \
@@ -128,13 +128,13 @@ $(BIN)/python:
 $(LAB): $(BIN)/python pyproject.toml constraints.txt
 	@$(BIN)/python -c 'import torch' 2> /dev/null || test -n "$(TORCH_INDEX)" || test "$$(uname -s)" != Linux || \
 	   command -v nvidia-smi > /dev/null || { \
-	   echo "No NVIDIA GPU is seen here, yet pip's PyTorch for Linux brings some GB for one. To spare yourself that, stop with"; \
+	   echo "No NVIDIA GPU is seen here, yet pip's PyTorch for Linux installs some GB for one. To spare yourself that, stop with"; \
 	   echo "Ctrl-C and call:  make $(MAKECMDGOALS) TORCH_INDEX=$(CPU_INDEX)"; }
 	@echo "Installing the packages of pyproject.toml in the versions of constraints.txt"
 	@# A fresh Python 3.11 environment holds a pip and a setuptools of 2023; torch needs a newer setuptools.
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip 'setuptools>=77'
 	@set -o pipefail; $(PIP) -e '.[pictures]' | $(LARGE)
-	@# No question about news on the first page. It is a comfort only, so a failure is no error.
+	@# No question about news on the first page. It is a comfort only, so a failure is not an error.
 	@$(BIN)/jupyter labextension disable --level=sys_prefix @jupyterlab/apputils-extension:announcements > /dev/null 2>&1 || true
 	@# A saved notebook keeps its widgets: opened again, they are drawn before any cell has run.
 	@mkdir -p .venv/share/jupyter/lab/settings

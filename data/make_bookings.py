@@ -399,7 +399,7 @@ def with_typo(text: str, keep: list[str], rng: random.Random) -> str:
 
 
 def as_written(value: str, message: str) -> str:
-    """`value` as it stands in `message`: in its case there, and in the plural if it is plural there."""
+    """`value` as it is in `message`: in its case there, and in the plural if it is plural there."""
     return re.search(rf"\b{re.escape(value)}s?\b", message, re.IGNORECASE).group()
 
 

@@ -84,7 +84,7 @@ def prepare(model, case: dict):
 
 
 def rehearse(case: dict) -> None:
-    """The same step on one layer of the same shape: libraries set themselves up, and that is no model's memory."""
+    """The same step on one layer of the same shape: libraries set themselves up, and that memory is not the model's."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -108,7 +108,7 @@ def measure(case: dict) -> dict:
     from lab_utils.models import load_base, load_tokenizer
 
     use_threads()
-    load_tokenizer()  # its tables are no part of the model
+    load_tokenizer()  # its tables are not part of the model
     rehearse(case)
     gc.collect()
     baseline = process_bytes()

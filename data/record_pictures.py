@@ -4,7 +4,7 @@
     python data/record_pictures.py --steps 4 --adapter-steps 2 --ranks 1 2 --output DIR      # a quick check
 
 writes `samples.png` and `samples.json` to `data/pictures`, both at the very end. Base and adapters are trained as
-notebook 12 trains them, into a folder of their own: a run that is killed goes on from its last checkpoint.
+notebook 12 trains them, into their own folder: a run that is killed goes on from its last checkpoint.
 """
 
 import argparse

@@ -51,7 +51,7 @@ def cut(model, before: dict, parts: dict, rank: int) -> None:
 def to_half(delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(float16 Tensor, scale) with delta ≈ float16 / scale.
 
-    The scale is the power of two that brings the largest entry to between 2**14 and 2**15: entries down to 2**-28 of
+    The scale is the power of two that puts the largest entry between 2**14 and 2**15: entries down to 2**-28 of
     the largest then keep all 11 bits of float16.
     """
     scale = 2.0 ** (14 - math.floor(math.log2(delta.abs().max().item())))

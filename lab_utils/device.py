@@ -16,7 +16,7 @@ GIB = 2**30
 MOST_THREADS = 1024
 KINDS = ("cpu", "cuda")
 ARCHITECTURE = re.compile(r"(?P<kind>sm|compute)_(?P<major>\d+)(?P<minor>\d)(?P<letter>[af]?)")
-JETSON = {(5, 3), (6, 2), (7, 2), (8, 7)}  # of NVIDIA's small computers, which need code of their own
+JETSON = {(5, 3), (6, 2), (7, 2), (8, 7)}  # of NVIDIA's small computers, which need their own code
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,7 @@ def in_command_words(text: str, flags: Mapping[str, str]) -> str:
     Parameters
     ----------
     text : str
-    flags : dict argument -> flag; what is no name, such as "resume=False", is replaced wherever it occurs
+    flags : dict argument -> flag; what is not a name, such as "resume=False", is replaced wherever it occurs
 
     A name without an underscore is also a word of English: it is taken for an argument only where "=" follows.
 

@@ -1,4 +1,4 @@
-"""Two functions that page 03 has a student write into a model of her own: `inject` and the training loop.
+"""Two functions that page 03 has a student write into her own model: `inject` and the training loop.
 
 They change a model in place, which the checks of the exercises forbid, so they are judged here: on a small model, by
 what must be true of it afterwards. `yours_or_ours` lets the page go on whether they are solved or not.
@@ -233,7 +233,7 @@ def _judge_train(function: Callable) -> tuple[list, tuple[str, str]]:
         return [("open", "train(model, x, y, steps, learning_rate) gives nothing back yet.")], ("", "")
     if not isinstance(made, (list, tuple)) or len(made) != STEPS:
         how = "nothing" if made is None else f"{len(made)} losses" if isinstance(made, (list, tuple)) else "no list"
-        lines = [("wrong", f"It hands back {how}; a list of {STEPS} losses is expected, one a step.")]
+        lines = [("wrong", f"It hands back {how}; a list of {STEPS} losses is expected, one per step.")]
         return lines, ("no list of losses", "Keep loss.item() in every step, and return the list after the loop.")
     lines = [("right", "It hands back one loss a step.")]
     if any(isinstance(loss, Tensor) for loss in made):

@@ -1,4 +1,4 @@
-"""Calling what a learner wrote: a time limit, what it prints, and results and errors without code of their own."""
+"""Calling what a learner wrote: a time limit, what it prints, and results and errors that hold no code."""
 
 import io
 import math
@@ -43,7 +43,7 @@ def time_limit(end: float):
             yield
         finally:
             armed.clear()
-    finally:  # of its own: the alarm may ring just before `armed` is cleared
+    finally:  # on its own: the alarm may ring just before `armed` is cleared
         armed.clear()
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, signal.SIG_DFL if before is None else before)
@@ -59,7 +59,7 @@ class Printed(io.StringIO):
 
 
 def plain(result, depth: int = 0):
-    """A result that later calls cannot change, and that brings no code: plain tensors, tuples and lists."""
+    """A result that later calls cannot change, and that holds no code: plain tensors, tuples and lists."""
     if isinstance(result, torch.Tensor):
         modes = _disable_current_modes() if torch._C._len_torch_dispatch_stack() else nullcontext()
         with torch._C.DisableTorchFunction(), modes:  # a subclass or a mode may answer itself

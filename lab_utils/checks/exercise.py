@@ -49,7 +49,7 @@ class Exercise:
     view : function(result) -> what of a right-shaped result is compared
     picture : function(result) -> vector or matrix to draw; None for no picture
     judge : function(inputs, results) -> {aspect: problem or None}, instead of the comparison with `solution`
-    aspects : dict aspect -> sentence when right, for a judge that the exercise brings
+    aspects : dict aspect -> sentence when right, for the exercise's own judge
     calls : int, calls with each input
     any_width : bool, is any data type of the right kind (floating-point, or whole numbers) right
     """

@@ -137,7 +137,7 @@ def _settings() -> list[tuple[Callable, Callable]]:
 
 
 def _attributes(owner: object, *names: str) -> tuple[Callable, Callable]:
-    """(read, put) of an object's attributes; all of its own by default."""
+    """(read, put) of an object's attributes; all of them by default."""
     names = names or tuple(vars(owner))
 
     def put(kept: dict) -> None:

@@ -70,7 +70,7 @@ def before_and_after(pages: list) -> str:
 
 
 def ways_to_run() -> str:
-    """Cards for Colab, Kaggle and Codespaces, if the repository is on GitHub, and for a computer of one's own."""
+    """Cards for Colab, Kaggle and Codespaces, if the repository is on GitHub, and for your own computer."""
     try:
         services = re.findall(r"\[!\[Open in (\w+)\]\([^)]*\)\]\(([^)]+)\)", readme_badges())
     except LabError:

@@ -31,7 +31,7 @@ c.TagRemovePreprocessor.remove_cell_tags = {"notes", "hint"}
 # Grading: of the lesson only what the exercises need is run, in fast mode (`lab_utils.environment.fast_mode`).
 # A cell that overruns is interrupted and earns nothing.
 c.Autograde.autograde_preprocessors.prepend(["lab_utils.classroom.nbgrader_course.skip_lesson"])
-c.Execute.timeout = 120  # seconds a cell
+c.Execute.timeout = 120  # seconds per cell
 c.Execute.interrupt_on_timeout = True
 c.Execute.iopub_timeout = 30
 '''

@@ -1,7 +1,7 @@
 """A notebook as slides whose cells run: `make slides NN=01`. Needs jupyterlab-rise.
 
 The slides are a copy of the instructor edition (`lab_utils.classroom.editions`): changes to it are lost at the end.
-JupyterLab runs with settings of its own: large type, and a theme that downloads no fonts. On its slide an
+JupyterLab runs with its own settings: large type, and a theme that downloads no fonts. On its slide an
 explorer is a picture (https://github.com/jupyterlab-contrib/rise/issues/126): `make present` shows it
 live.
 """

@@ -52,8 +52,8 @@ class Architecture:
     Raises
     ------
     LabError
-        A size is no whole number of 1 or more (`positions`, `norms_per_layer`, `outside`: of 0 or more), heads do not
-        go into kv_heads or the width where they must, or a word or switch is unknown; the field is named.
+        A size is not a whole number of 1 or more (`positions`, `norms_per_layer`, `outside`: of 0 or more), heads do
+        not go into kv_heads or the width where they must, or a word or switch is unknown; the field is named.
     """
 
     name: str

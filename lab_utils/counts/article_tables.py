@@ -52,7 +52,7 @@ def square_matrix(parameters: int, rank: int) -> dict:
     Raises
     ------
     LabError
-        `parameters` or `rank` is no whole number of 1 or more.
+        `parameters` or `rank` is not a whole number of 1 or more.
     """
     parameters, rank = whole("parameters", parameters), whole("rank", rank)
     side = math.sqrt(parameters)

@@ -77,7 +77,7 @@ def _read(config) -> tuple[dict, str]:
         if not isinstance(config, Mapping) and callable(getattr(config, "to_dict", None)):
             config = config.to_dict()
     if not isinstance(config, Mapping):
-        raise LabError(f"{where}: {shown(config)} is no table of keys and values, as a config.json is.")
+        raise LabError(f"{where}: {shown(config)} is not a table of keys and values, as a config.json is.")
     return dict(config), where
 
 
@@ -90,8 +90,8 @@ def _from_hub(name: str) -> Path:
         return Path(hf_hub_download(name, "config.json"))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise LabError(
-            f"{shown(name)} is no file here, and the hub gives no configuration of it ({type(error).__name__}). Save "
-            "its config.json on this machine and give the path."
+            f"{shown(name)} is not a file here, and the hub gives no configuration of it ({type(error).__name__}). "
+            "Save its config.json on this machine and give the path."
         ) from error
 
 

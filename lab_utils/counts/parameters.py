@@ -25,7 +25,7 @@ def lora_parameters_by_module(
     Raises
     ------
     LabError
-        The architecture is unknown, `rank` is no whole number of 1 or more, or a target fits no module.
+        The architecture is unknown, `rank` is not a whole number of 1 or more, or a target fits no module.
 
     Source: Hu et al. 2021 (LoRA), section 4.1. https://arxiv.org/abs/2106.09685
     """

@@ -21,7 +21,8 @@ def attach_adapter(model, recipe: Recipe):
     Raises
     ------
     LabError
-        A target module is not in the model or is no linear layer, the rank is larger than a layer, or peft refuses it.
+        A target module is not in the model or is not a linear layer, the rank is larger than a layer, or peft refuses
+        it.
     """
     import torch
     from peft import LoraConfig

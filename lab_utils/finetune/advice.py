@@ -1,4 +1,4 @@
-"""Advice on a recipe for data of one's own: what is measured, what follows from it, and where the rule is from.
+"""Advice on a recipe for your own data: what is measured, what follows from it, and where the rule is from.
 
 Nothing is changed. A rule of thumb is called one, with its source.
 """

@@ -36,7 +36,7 @@ def save_checkpoint(
     model : peft model, whose adapter is saved in peft's own layout
     state : dict of tensors and numbers: optimizer, random states
     history : list of dict, one for each finished step
-    identity : dict ready for JSON, what identifies the run besides the recipe (see `lab_utils.finetune.identity`)
+    identity : dict ready for JSON, what identifies the run beyond the recipe (see `lab_utils.finetune.identity`)
 
     Raises
     ------
@@ -177,7 +177,7 @@ def _refuse_other_recipe(output_dir: Path, path: Path, recipe: Recipe) -> None:
 
 
 def _differences(saved: dict, recipe: Recipe, described: object) -> str:
-    """The fields in which two recipes differ, in words; of one's own task, which `described` is, what has changed."""
+    """The fields in which two recipes differ, in words; of a user's task, which `described` is, what has changed."""
     now = json.loads(json.dumps(recipe.as_record()))
     saved = {one.name: one.default for one in fields(recipe) if one.name in LATER} | saved
     names = [name for name in now if saved.get(name) != now[name]]

@@ -184,7 +184,7 @@ def write(tokenizer, messages: Sequence[dict], tools: Sequence[dict] | None = No
 
     Parameters
     ----------
-    tokenizer, messages : as in `render`; a message may have what the template knows besides, such as "tool_calls"
+    tokenizer, messages : as in `render`; a message may have what else the template knows, such as "tool_calls"
     tools : list of dict, JSON descriptions of functions as transformers takes them
     asking : bool, go on to where the next answer begins
 
@@ -217,7 +217,7 @@ def _write(
     options = {"tools": list(tools)} if tools else {}
     try:
         return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=asking, **options)
-    except Exception as error:  # a template is a program: besides jinja2's errors it raises what it likes
+    except Exception as error:  # a template is a program: apart from jinja2's errors it raises what it likes
         roles = ", ".join(message["role"] for message in messages)
         raise LabError(
             f"This tokenizer's chat template refuses a conversation of the turns {roles}: "

@@ -1,4 +1,4 @@
-"""What tells one run from another besides its recipe: the data that are read, and the base that is adapted.
+"""What tells one run from another beyond its recipe: the data that are read, and the base that is adapted.
 
 Both are written into every checkpoint as digests. Weights of one base differ in their last bits where another
 processor quantized them, or in another dtype; those are compared by a sample of each tensor's values and not bit by
@@ -16,7 +16,7 @@ from .fit import check_values
 SAMPLED = 64  # values of the largest tensor that are kept
 OF_EACH = 8  # values of each tensor that are kept
 BLOCK = 1021  # words of eight bytes that are added up together; a prime, so that no row of a matrix is a block
-# What a configuration holds besides what the model computes: where it is from, how it is loaded and run, its text.
+# What a configuration holds apart from what the model computes: where it is from, how it is loaded and run, its text.
 NOT_COMPARED = (
     "name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype",
     "quantization_config", "use_cache", "return_dict", "output_attentions", "output_hidden_states", "torchscript",

@@ -13,7 +13,7 @@ OPTIMIZERS = ("adamw", "paged_adamw_8bit")
 def decide_optimizer(kind: str, trained: int, fits: bool = True, sharded: bool = False) -> str:
     """AdamW in one fused call; bitsandbytes' paged 8-bit AdamW where that is what makes a step fit on a GPU.
 
-    The paged one waits for the GPU after every tensor, some hundred times a step, and pages only tensors of 100,000
+    The paged one waits for the GPU after every tensor, some hundred times per step, and pages only tensors of 100,000
     numbers and more, which an adapter hardly has. So it is for many trained numbers on a GPU that is too small for
     their moments in float32.
 

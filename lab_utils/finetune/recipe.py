@@ -41,7 +41,7 @@ class Recipe:
     learning_rate : float in (0, 1), the peak
     warmup : float in [0, 1), share of the steps with rising learning rate
     steps : int >= 1, each reads one batch and changes the adapter once
-    batch_size : int >= 1, examples a step, over all processes together
+    batch_size : int >= 1, examples per step, over all processes together
     max_length : int >= 8, tokens; longer examples are left out
     max_grad_norm : float > 0; a longer gradient is shortened to this length
     weight_decay : float >= 0, of AdamW

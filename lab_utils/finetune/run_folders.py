@@ -1,7 +1,7 @@
 """The folder of a run: which of its checkpoints are ours, what is in their way, and old ones moved aside.
 
 A run's checkpoint is a folder `checkpoint-<step>`, the step in six digits or more. Other names, as `checkpoint-500` of
-another program, are left alone; under a name of ours, what is no checkpoint of ours is refused before training.
+another program, are left alone; under a name of ours, what is not a checkpoint of ours is refused before training.
 """
 
 import os

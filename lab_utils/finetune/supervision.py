@@ -150,7 +150,7 @@ def encode_split(tokenizer, task: Task, rows, max_length: int, turns: str = "all
 
 
 def _checked(rows) -> list[Mapping]:
-    """The rows as a list; those that are no conversations are checked."""
+    """The rows as a list; those that are not conversations are checked."""
     try:
         rows = list(rows)
     except TypeError:

@@ -128,7 +128,7 @@ class Trainer:
             with torch.no_grad():
                 for start in range(0, len(order), size):
                     share = order[start : start + size][self.rank :: self.world]
-                    # a process without a share takes part all the same: a sharded model is put together by all
+                    # a process without a share still takes part: a sharded model is put together by all
                     loss = self.loss(**self.batch([examples[index] for index in share or order[:1]]))
                     total += float(loss) if share else 0.0
         finally:

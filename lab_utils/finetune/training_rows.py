@@ -18,7 +18,7 @@ def training_rows(dataset, limit: int | None = None, split: str = "train") -> Se
     Parameters
     ----------
     dataset : of columns "prompt" and "answer", both str, or of conversations in the column "messages" (see
-        `tasks.own`); other columns are left out. A task of one's own; a datasets.DatasetDict or a dict with the split;
+        `tasks.own`); other columns are left out. An OwnTask; a datasets.DatasetDict or a dict with the split;
         a datasets.Dataset; a pandas table; a dict of two lists, arrays or pandas columns; any iterable of dicts.
     limit : int >= 1 or None, take the first so many rows (None: all)
     split : str, "train" or "validation"

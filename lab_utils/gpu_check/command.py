@@ -29,7 +29,7 @@ def read_command(arguments: list[str] | None = None) -> argparse.Namespace:
     Raises
     ------
     LabError
-        A section or a card is unknown, or the budget is no time.
+        A section or a card is unknown, or the budget is not a time.
     """
     from ..pretended import CARDS
 

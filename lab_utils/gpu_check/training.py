@@ -99,7 +99,7 @@ def _resumable() -> Recipe:
 
 
 def _run_child(folder: Path, output: Path, dtype: str, setting: Setting) -> int:
-    """Train in a process of its own that is killed; returns its exit code."""
+    """Train in a separate process that is killed; returns its exit code."""
     command = [sys.executable, "-m", f"{__package__}.killed_training", str(folder), str(output), dtype]
     command += [setting.pretended] if setting.pretended else []
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=setting.size(80, 1600))

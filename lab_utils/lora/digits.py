@@ -124,7 +124,7 @@ def _pretrained(seed: int) -> Reader:
 
 @contextmanager
 def _one_thread():
-    """These matrices are so small that a second thread costs more than it brings, and far more on busy cores."""
+    """These matrices are so small that a second thread costs more than it saves, and far more on busy cores."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -42,7 +42,7 @@ def save_adapter(model: nn.Module, folder: str | Path) -> Path:
     Raises
     ------
     LabError
-        The model has no adapters, or they are no plain LoRA; its layers differ in rank, alpha, dropout or scaling
+        The model has no adapters, or they are not plain LoRA; its layers differ in rank, alpha, dropout or scaling
         rule; a tensor holds NaN or infinity; or the disk refuses. The folder is unchanged then.
     """
     from safetensors import SafetensorError
@@ -75,7 +75,7 @@ def read_adapter(folder: str | Path) -> SavedAdapter:
 
     Returns
     -------
-    SavedAdapter; besides A and B its state may hold copies of base weights, which `lora.load_adapter` compares
+    SavedAdapter; beside A and B its state may hold copies of base weights, which `lora.load_adapter` compares
 
     Raises
     ------

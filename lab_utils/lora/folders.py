@@ -1,4 +1,4 @@
-"""Reading the two files of an adapter's folder, and saying what else a folder is that is no adapter."""
+"""Reading the two files of an adapter's folder, and saying what a folder is that is not an adapter."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -109,7 +109,7 @@ def _check_tensor(name: str, tensor: Tensor, path: Path) -> None:
     if key.part in MATRICES and not key.bias and (len(shape) != 2 or not tensor.numel()):
         if len(shape) == 2:
             raise LabError(f"{path}: {name} has shape {shape}, so rank or width is 0. Save the adapter again.")
-        raise LabError(f"{path}: {name} has shape {shape} and is no matrix. {_SHARDED}")
+        raise LabError(f"{path}: {name} has shape {shape} and is not a matrix. {_SHARDED}")
     if not tensor.is_floating_point():
         raise LabError(
             f"{path}: {name} holds {str(tensor.dtype).removeprefix('torch.')} and not floating-point numbers, and what "
@@ -173,7 +173,7 @@ def _what_it_is(folder: Path, names: set[str]) -> str:
     if WEIGHTS in names:
         return f"Without it the scaling alpha / rank is not known. Copy it from where the adapter was trained. {IS}"
     if others:
-        return f"It has {', '.join(others[:3])}, which is no name that peft gives to an adapter's weights. {IS}"
+        return f"It has {', '.join(others[:3])}, which is not a name that peft gives to an adapter's weights. {IS}"
     return IS
 
 

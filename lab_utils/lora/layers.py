@@ -89,7 +89,7 @@ class LoRALinear(nn.Module):
         self.merged = False
 
     def add_parameters(self) -> None:
-        """Make what the layer has besides its base."""
+        """Make what the layer has beside its base."""
         weight = self.base_layer.weight
         self.lora_A, self.lora_B = (
             nn.Parameter(in_dtype_of_base(matrix, weight)) for matrix in self.new_matrices(*self.sizes(self.base_layer))

@@ -131,7 +131,7 @@ def by_pattern(config: dict, name: str, module: str, default: object, where: str
             if re.match(rf"(.*\.)?({pattern})$", module):
                 return value, True
         except re.error as error:
-            raise LabError(f"{where}: {name} has {pattern!r}, which is no regular expression ({error}).") from error
+            raise LabError(f"{where}: {name} has {pattern!r}, which is not a regular expression ({error}).") from error
     return default, False
 
 

@@ -24,7 +24,7 @@ def matches(name: str, target_modules: str | Iterable[str]) -> bool:
         try:
             return re.fullmatch(target_modules, name) is not None
         except re.error as error:
-            raise LabError(f"The pattern {target_modules!r} is no regular expression: {error}.") from error
+            raise LabError(f"The pattern {target_modules!r} is not a regular expression: {error}.") from error
     return any(name == target or name.endswith(f".{target}") for target in target_modules)
 
 
@@ -69,7 +69,7 @@ def _is_numbered(config: Mapping, module: str) -> bool:
         try:
             found = re.match(rf"(?:^|.*?\.){pattern}\.(\d+)\.", module)
         except (re.error, TypeError) as error:
-            raise LabError(f"layers_pattern has {pattern!r}, which is no regular expression ({error}).") from error
+            raise LabError(f"layers_pattern has {pattern!r}, which is not a regular expression ({error}).") from error
         if found:
             return int(found[1]) in (numbers if isinstance(numbers, list) else [numbers])
     return False

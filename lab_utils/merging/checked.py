@@ -111,7 +111,7 @@ def merge(model, probe, into: str = "dequantized", *, original=None, dtype: torc
     into : "dequantized", "original" or "4-bit"
         For an unquantized base "dequantized" means its own weights.
     original : transformers model, for into="original"
-    dtype : torch.dtype of the result, default the base's. float32 is checked in float64: 8 bytes a parameter meanwhile.
+    dtype : torch.dtype of the result, default the base's. float32 is checked in float64, in 8 bytes per parameter.
 
     Returns
     -------

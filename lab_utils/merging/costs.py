@@ -160,7 +160,7 @@ class Survival:
     Attributes
     ----------
     layer : str
-    codes : int, 4-bit codes in the layer, one a weight
+    codes : int, 4-bit codes in the layer, one per weight
     changed : float in [0, 1], share of the codes that differ after the merge
     relative_size : float, ‖ΔW‖ / ‖W‖, Frobenius
     kept : float, ⟨ΔW', ΔW⟩ / ‖ΔW‖²; ΔW' is what the weights really change by, 1 means that all of ΔW arrives

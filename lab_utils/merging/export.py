@@ -85,9 +85,9 @@ def export_gguf(model, tokenizer, file: str | Path, quantization: str = "F16") -
     Raises
     ------
     LabError
-        The model is no plain Llama (other family, biases, scaled rotary embedding, adapters, quantized, hooks), its
+        The model is not a plain Llama (other family, biases, scaled rotary embedding, adapters, quantized, hooks), its
         config says something else than its tensors, a number is not finite or too large for the type, all of a
-        tensor's are too small for it, a row is no multiple of Q8_0's block, the tokenizer is of another kind or too
+        tensor's are too small for it, a row is not a multiple of Q8_0's block, the tokenizer is of another kind or too
         large, or the disk refuses. An old file is as before then.
     """
     choose("GGUF type", quantization, GGUF_TYPES)

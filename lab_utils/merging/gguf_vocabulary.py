@@ -37,7 +37,7 @@ def vocabulary(tokenizer, size: int) -> Vocabulary:
     ------
     LabError
         The tokenizer is of another kind, adds tokens that the format has no word for, has more tokens than the model
-        has rows, or chat templates that are no text.
+        has rows, or chat templates that are not text.
     """
     layout = _layout(tokenizer)
     pre = _pre_tokenizer(layout)

@@ -203,7 +203,7 @@ def whole_copy(model):
 
 @contextmanager
 def not_repacking(model):
-    """Inside, no forward repacks 4-bit weights, whoever loaded the model."""
+    """Inside, no forward repacks 4-bit weights, however the model was loaded."""
     layers = [layer for layer in base_model(model).modules() if is_four_bit(layer)]
     before = [layer.support_avx512bf16_for_cpu for layer in layers]
     for layer in layers:

@@ -1,4 +1,4 @@
-"""A base larger than the embedded model: which one a GPU has room for, and what it takes, before it is fetched."""
+"""A base larger than the embedded model: which one fits on a GPU, and what it takes, before it is fetched."""
 
 from ..counts import ARCHITECTURES
 from ..counts.architectures import Architecture

@@ -16,7 +16,7 @@ PICKLED = (
     "or take a version of the model with safetensors"
 )
 OF_CODE = (
-    "it needs a program of its own from its repository (trust_remote_code), and the lab runs none. Take a model whose "
+    "it needs a program from its repository (trust_remote_code), and the lab runs none. Take a model whose "
     "architecture is part of transformers"
 )
 PERHAPS_EXPERTS = 0.1  # share of the weights in three-dimensional tensors that is worth a note
@@ -85,7 +85,7 @@ def check_causal(source: Source, model) -> None:
     Raises
     ------
     LabError
-        It is no causal language model, as BERT, or does not work as it was loaded, as Mamba and Gemma 3n in 4 bits.
+        It is not a causal language model, as BERT, or does not work as it was loaded, as Mamba and Gemma 3n in 4 bits.
     """
     import torch
 

@@ -82,8 +82,8 @@ def load_base(name: str | Path | None = None, quantization: str | None = None, d
     ------
     LabError
         Unknown name or quantization, no bitsandbytes, no network for a hub model, a gated model, too little memory; a
-        weight is NaN or infinite; an own model's weights are a pickle or quantized already, it needs code of its own,
-        or is no causal language model.
+        weight is NaN or infinite; a user's model has its weights in a pickle or quantized already, needs
+        its own code, or is not a causal language model.
     """
     device = device if isinstance(device, Device) else find_device(device)
     config = quantization_config(quantization or "none", device, sharded)

@@ -98,7 +98,7 @@ def updated(notebook, name: str):
     Raises
     ------
     LabError
-        Its first cell is no title in Markdown.
+        Its first cell is not a title in Markdown.
     """
     import copy
 

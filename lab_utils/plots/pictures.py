@@ -11,7 +11,7 @@ def picture_rows(rows: dict, captions, title: str = ""):
     Parameters
     ----------
     rows : dict name -> array or sequence of RGB pictures (height, width, 3), uint8 or float in [0, 1]; all equally long
-    captions : sequence of str, one a column
+    captions : sequence of str, one per column
     title : str
     """
     figure = empty_figure(1.5 * len(captions), 1.65 * len(rows) + 0.7)

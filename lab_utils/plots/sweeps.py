@@ -44,7 +44,7 @@ def strips(named: dict, xlabel: str, title: str = ""):
 
     Parameters
     ----------
-    named : dict label -> sequence of numbers, one a run, from the top down
+    named : dict label -> sequence of numbers, one per run, from the top down
     xlabel, title : str
     """
     from statistics import mean, stdev

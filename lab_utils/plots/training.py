@@ -63,7 +63,7 @@ def loss_curve(history: list[dict], steps: int | None = None):
 
 
 def compare_losses(histories: dict[str, list[dict]]):
-    """Figure of several runs' losses over the same steps, one line a run, on a logarithmic scale.
+    """Figure of several runs' losses over the same steps, one line per run, on a logarithmic scale.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A pretended CUDA card: the lab's CUDA branches run on a machine without one, in a process of its own.
+"""A pretended CUDA card: the lab's CUDA branches run on a machine without one, in a separate process.
 
     from lab_utils.pretended import enable
     enable("T4")                                     # before models are loaded
@@ -12,7 +12,7 @@ tensor cores sum them. `torch.cuda` (memory, capability, random state, events, t
 bitsandbytes (4 bits, int8, paging) work. A child process has a card only if it enables one.
 
 What it cannot see:
-- numerics of CUDA's kernels: the CPU's are used, in an order of their own, no TF32, and torch's in place of triton's;
+- numerics of CUDA's kernels: the CPU's are used, in their own order, no TF32, and torch's in place of triton's;
 - speed: its times mean nothing;
 - memory beyond tensors: no workspaces, no fragmentation, no context, so that a real card runs out of memory earlier;
 - streams: everything is done when the call returns, so that a missing `synchronize` is not noticed;

@@ -23,7 +23,7 @@ class Operations(TorchDispatchMode):
         self.card = card
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        with torch._C.DisableTorchFunction():  # kernels are no calls of the reader's: they see the real device
+        with torch._C.DisableTorchFunction():  # kernels are not calls of the reader's: they see the real device
             return self.run(func, args, dict(kwargs or {}))
 
     def run(self, func, args: tuple, kwargs: dict):

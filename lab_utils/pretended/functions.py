@@ -174,7 +174,7 @@ def named_device(func, *args, **kwargs):
 def see_inside(module) -> None:
     """Let the modes see what a module's Python functions call, not only the function's name.
 
-    torch hands such a function to the modes whole and computes it without them; with a tensor class of its own among
+    torch hands such a function to the modes whole and computes it without them; with another tensor class among
     the arguments it still does.
     """
     plain = (T.__torch_function__, torch._C._disabled_torch_function_impl)

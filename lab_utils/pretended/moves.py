@@ -13,7 +13,7 @@ DEVICE = torch.Tensor.device.__get__  # asked of torch itself, not of the modes
 
 @contextlib.contextmanager
 def without_rules() -> Iterator[None]:
-    """A context in which torch computes as always: our own steps are no operations of the reader's."""
+    """A context in which torch computes as always: our own steps are not operations of the reader's."""
     with _disable_current_modes(), torch._C.DisableTorchFunction():
         yield
 

@@ -193,7 +193,7 @@ print(tokenizer.decode(tokens[0, inputs["input_ids"].shape[1]:], skip_special_to
 
 
 def limits(own: OwnTask | None) -> Section:
-    """What no program can know: questions to whoever shares the adapter."""
+    """What no program can know: questions to the person who shares the adapter."""
     items = (
         "Who made it, and whom to write to?",
         "What is it for, and what must it not be used for? It was measured on data like its training data only.",

@@ -86,7 +86,7 @@ def measure(task: Task, answers: Sequence[str], outputs: Sequence[str]) -> Measu
     Measured
         "labels": accuracy, macro F1, the share of outputs that are a label, and the confusion matrix. "fields": exact
         match as JSON, the share that is JSON, and each field. "text": token F1, ROUGE-L, exact match. "exact": exact
-        match. A function of one's own: its mean.
+        match. A function you pass: its mean.
 
     Raises
     ------

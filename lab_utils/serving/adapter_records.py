@@ -34,7 +34,7 @@ def task_of(folder: str | Path) -> str | Task | None:
     """The task that an adapter was trained on, by the record that was written with it; None if there is no record.
 
     That is record.json in the folder, or, for the folder "adapter" of a run, the record of the run's last checkpoint.
-    Of data of one's own the record keeps what answering needs: the system message and the room for an answer.
+    Of a user's own data the record keeps what answering needs: the system message and the room for an answer.
 
     Returns
     -------
@@ -94,7 +94,7 @@ def _records(folder: str | Path) -> Iterator[object]:
 
 
 def _own_task(record: object) -> Task | None:
-    """The task of one's own data that a run's record describes, without its data; None of another record."""
+    """The user's own task that a run's record describes, without its data; None of another record."""
     found = record.get("task") if isinstance(record, dict) else None
     if not isinstance(found, dict) or not isinstance(found.get("system"), str):
         return None

@@ -27,7 +27,7 @@ def reply(answers: Answers, message: str, adapters: Sequence[str | None]) -> dic
 
     Returns
     -------
-    dict of "message", "replies" (list of str, one an adapter), "seconds" (float, of the whole batch) and "error" (str:
+    dict of "message", "replies" (list of str, one per adapter), "seconds" (float, of the whole batch) and "error" (str:
     what went wrong and what to do; "" if nothing did)
     """
     replies, error, began = [], "", time.perf_counter()
@@ -60,7 +60,7 @@ def answers_of(bank, base_task: str | None = None, *, room: int | None = None) -
     most = {} if room is None else {"max_new_tokens": room}
 
     def answers(messages: list[str], adapters: list[str | None]) -> list[str]:
-        for_base = base_task or next(filter(None, bank.tasks.values()), None)
+        for_base = base_task or next((task for task in bank.tasks.values() if task), None)
         return bank.answer(messages, adapters, tasks=[bank.tasks.get(name, for_base) for name in adapters], **most)
 
     return answers

@@ -44,7 +44,7 @@ class AdapterBank(LoadedAdapters):
         Parameters
         ----------
         batch : int64 Tensor (rows, length) of token ids, or a dict with "input_ids" and "attention_mask"
-        adapters : an adapter or None (the base) for all rows, or a list with one of them a row
+        adapters : an adapter or None (the base) for all rows, or a list with one per row
 
         Returns
         -------
@@ -63,9 +63,9 @@ class AdapterBank(LoadedAdapters):
         ----------
         prompts : list of str, without any template
         adapters : an adapter or None (the base) for all rows, or a list with one of them a row
-        tasks : a name in `TASKS` for all rows, or a list with one a row; it gives the system message. Default, also for
-            a None in the list: what the row's adapter was trained on. Rows of the base need it said, and so do adapters
-            without a record of their task.
+        tasks : a name in `TASKS` for all rows, or a list with one per row; it gives the system message. Default, also
+            for a None in the list: what the row's adapter was trained on. Rows of the base need it said, and so do
+            adapters without a record of their task.
         max_new_tokens : int, default the most that any of the tasks needs
 
         Returns
@@ -75,7 +75,7 @@ class AdapterBank(LoadedAdapters):
         Raises
         ------
         LabError
-            An adapter or task is unknown, a row's task is not known, a prompt is no text or does not fit the model, or
+            An adapter or task is unknown, a row's task is not known, a prompt is not text or does not fit the model, or
             the model's logits are not finite.
         """
         prompts = list(prompts)
@@ -116,7 +116,7 @@ class AdapterBank(LoadedAdapters):
         """One value a row."""
         values = [values] * rows if values is None or isinstance(values, (str, Task)) else list(values)
         if len(values) != rows:
-            raise LabError(f"{what} has {len(values)} entries for {rows} rows: give one for all, or one a row.")
+            raise LabError(f"{what} has {len(values)} entries for {rows} rows: give one for all, or one per row.")
         return values
 
     @contextmanager
@@ -126,8 +126,8 @@ class AdapterBank(LoadedAdapters):
         for one in chosen:
             choose("adapter", one, [None, *self.names])
         before, mixed = self.active, len(set(chosen)) > 1
-        for one in set(chosen) - {None} if mixed else ():
-            if self.model.peft_config[one].use_dora:
+        for one in set(chosen) - {None}:
+            if mixed and self.model.peft_config[one].use_dora:
                 raise LabError(f"{one} is a DoRA adapter, which peft cannot mix: give it its own batches.")
         self.use(next((one for one in chosen if one), None))
         try:

@@ -45,7 +45,7 @@ def build(answers: Answers, adapters: Iterable[str], examples: Sequence[str] = (
     answers : function, (messages, adapters) -> texts, as `answers_of` makes it; None is the base
     adapters : names of adapters, in the order of their columns
     examples : messages to offer
-    note : str, what a reader should know; stands over the page
+    note : str, what a reader should know; above the page
 
     Returns
     -------
@@ -60,7 +60,7 @@ def build(answers: Answers, adapters: Iterable[str], examples: Sequence[str] = (
     names = list(adapters)
     choices = {ALL: [None, *names], f"{BASE}, no adapter": [None], **{name: [name] for name in names}}
     if len(choices) != len(names) + 2:
-        raise LabError(f"The adapters {', '.join(names)} need names of their own, none of them {ALL!r}.")
+        raise LabError(f"The adapters {', '.join(names)} need other names, none of them {ALL!r}.")
 
     def answer(message: str, _history: list, choice: str) -> str:
         return answer_html(answers, message, choices[choice])

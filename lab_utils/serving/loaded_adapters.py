@@ -62,7 +62,7 @@ class LoadedAdapters:
         Raises
         ------
         LabError
-            The name is taken or cannot be one; the folder is no adapter, damaged, not finite, or uses what a bank
+            The name is taken or cannot be one; the folder is not an adapter, damaged, not finite, or uses what a bank
             cannot serve; or it does not fit this base. The bank is as before then.
         """
         self._check_name(name)
@@ -155,7 +155,7 @@ class LoadedAdapters:
         """Make a new adapter of several: ΔW = Σ weight · ΔW_i.
 
         "cat" is exact: the A's are stacked and the B's set side by side, so ranks add up. "svd" cuts that sum back to
-        the largest rank. "linear" adds A's and B's on their own, each scaled by √weight, and is no such sum: in
+        the largest rank. "linear" adds A's and B's on their own, each scaled by √weight, and is not such a sum: in
         (√u B₁ + √v B₂)(√u A₁ + √v A₂) there are cross terms √uv (B₁A₂ + B₂A₁), which belong to nobody.
 
         Parameters
@@ -166,8 +166,8 @@ class LoadedAdapters:
         Raises
         ------
         LabError
-            An adapter is unknown, or is more than a product B·A (DoRA, a bias of B); a weight is no finite number; peft
-            cannot combine them that way; or the result is not finite. The bank is as before then.
+            An adapter is unknown, or is more than a product B·A (DoRA, a bias of B); a weight is not a finite number;
+            peft cannot combine them that way; or the result is not finite. The bank is as before then.
         """
         self._check_name(name)
         choose("way to combine", how, COMBINATIONS)
@@ -196,9 +196,9 @@ class LoadedAdapters:
             if not _is_finite(weight):
                 raise LabError(f"weights[{one!r}]={shown(weight)} is out of range: a finite number.")
             if self.model.peft_config[one].use_dora:
-                raise LabError(f"{one} is a DoRA adapter: its update is no product B·A, and cannot be added up.")
+                raise LabError(f"{one} is a DoRA adapter: its update is not a product B·A, and cannot be added up.")
             if self.model.peft_config[one].lora_bias:
-                raise LabError(f"{one} has biases beside B: its update is no product B·A, and cannot be added up.")
+                raise LabError(f"{one} has biases beside B: its update is not a product B·A, and cannot be added up.")
 
     def delta(self, name: str, layer: str) -> torch.Tensor:
         """ΔW = scaling · B·A of an adapter in one of `layers`, in the shape of its weight; zeros where it has none.
@@ -210,12 +210,12 @@ class LoadedAdapters:
         Raises
         ------
         LabError
-            There is no such adapter or layer, or the adapter is DoRA, whose update is no such product.
+            There is no such adapter or layer, or the adapter is DoRA, whose update is not such a product.
         """
         choose("adapter", name, self.names)
         choose("layer", layer, self.layers)
         if self.model.peft_config[name].use_dora:
-            raise LabError(f"{name} is a DoRA adapter: its update is no product B·A.")
+            raise LabError(f"{name} is a DoRA adapter: its update is not a product B·A.")
         return delta(self._base.get_submodule(layer), name)
 
     def _clear_away(self, name: str) -> None:

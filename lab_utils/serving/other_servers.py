@@ -54,7 +54,7 @@ def vllm_command(base: str | Path, adapters: Mapping[str, str | Path]) -> str:
     Raises
     ------
     LabError
-        There is no adapter, a name holds "=" or a space, or a folder is no adapter.
+        There is no adapter, a name holds "=" or a space, or a folder is not an adapter.
 
     Source: LoRA adapters in vLLM's documentation, https://docs.vllm.ai/en/latest/features/lora/
     """

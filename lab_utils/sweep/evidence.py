@@ -1,4 +1,4 @@
-"""The evidence that the pages' conclusions rest on: one line a run, with the loss of every message.
+"""The evidence that the pages' conclusions rest on: one line per run, with the loss of every message.
 
     study = load_study("rates")                 # refused if the recipes differ in what is not compared
     study.difference("LoRA r=8, 100 steps", "full, 100 steps")
@@ -40,7 +40,7 @@ class Run:
     method : "adapter"; "full" trains all matrices of the layers, float32 weights and bfloat16 arithmetic; "variant"
         trains adapters of `lab_utils.variants`, on float32 weights with bfloat16 arithmetic
     variant : str, a name in VARIANTS; "" unless the method is "variant"
-    settings : pairs of a name and a number that the variant takes besides
+    settings : pairs of a name and a number that the variant also takes
     adapter_dtype : "float32" or "bfloat16", of an adapter's A and B and of their optimizer
     labels : "true", or "shuffled": every training message gets another one's answer
     """
@@ -124,7 +124,7 @@ class Recorded:
     ----------
     run : Run
     study, arm : str, what it was recorded for
-    losses : dict split -> float array (messages,), nats an answer token of each message. "test@nf4" is the test split
+    losses : dict split -> float array (messages,), nats per answer token of each message. "test@nf4" is the test split
         read on another base than the one trained on, "trained" the first 100 messages that were trained on
     right : dict split -> bool array (messages,), is every token of the answer the model's first choice
     training_losses : float array (steps taken,)
@@ -167,7 +167,7 @@ def table_of(folder: str | Path, study: str) -> Path:
 
 
 def read_table(table: str | Path) -> list[dict]:
-    """The lines of a table, one a run, sorted by what was run; none if there is no file.
+    """The lines of a table, one per run, sorted by what was run; none if there is no file.
 
     Of two lines about one run (recorded twice, and merged) the one that was first is taken. A last line without an end
     was cut off while it was written, and does not count.

@@ -167,9 +167,9 @@ def difference(
     Parameters
     ----------
     first, second : Recorded runs of one setting each, one per seed
-    value : "loss", nats an answer token; or "right", the share of right answers
+    value : "loss", nats per answer token; or "right", the share of right answers
     split : str, a key of their `losses`: "test", "validation", …
-    compared : names of choices that the two settings may differ in, besides learning rate and seed
+    compared : names of choices that the two settings may differ in, apart from learning rate and seed
 
     Raises
     ------

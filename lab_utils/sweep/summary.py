@@ -21,7 +21,7 @@ WHOLE = ("shots", "rank", "steps", "batch_size", "train_examples", "seed")
 
 
 def load_sweep(table: str | Path = TABLE):
-    """The table as a pandas DataFrame, a row a run: settings and results with their types, and `scaling` besides.
+    """The table as a pandas DataFrame, a row a run: settings and results with their types, and also `scaling`.
 
     Runs that failed keep their `problem`; their results are NaN.
 
@@ -92,7 +92,7 @@ def pick(frame, **settings):
     """
     for name in settings:
         if name not in (*SETTINGS, "method", "shots", "scaling"):
-            raise LabError(f"{name} is no setting of the sweep. It has: {', '.join(CENTRE)}, alpha, seed.")
+            raise LabError(f"{name} is not a setting of the sweep. It has: {', '.join(CENTRE)}, alpha, seed.")
     wanted = CENTRE | settings
     if "alpha" in settings:
         wanted.pop("scaling")

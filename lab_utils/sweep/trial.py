@@ -43,7 +43,9 @@ class Trial:
         for field in fields(Recipe):
             hidden = field.name not in (*SETTINGS, "checkpoint_every")
             if hidden and getattr(self.recipe, field.name) != getattr(plain, field.name):
-                raise LabError(f"{field.name} is no column of the table: leave it at {getattr(plain, field.name)!r}.")
+                raise LabError(
+                    f"{field.name} is not a column of the table: leave it at {getattr(plain, field.name)!r}."
+                )
 
     @property
     def settings(self) -> dict[str, str]:
@@ -76,7 +78,7 @@ class Trial:
 
 
 def _text(value) -> str:
-    """A setting as it stands in the table: 16.0 as 16, True as true, names joined by commas."""
+    """A setting as it is in the table: 16.0 as 16, True as true, names joined by commas."""
     if isinstance(value, bool) or value in ("True", "False"):
         return str(value).lower()
     if isinstance(value, (tuple, list)):

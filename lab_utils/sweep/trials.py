@@ -54,7 +54,7 @@ def measure(trial: Trial, *, evaluated: int = EVALUATED, on_step: Callable[[list
 
     Returns
     -------
-    dict with the keys `COLUMNS`: settings as text, results as numbers. `*_loss` are nats an answer token,
+    dict with the keys `COLUMNS`: settings as text, results as numbers. `*_loss` are nats per answer token,
     `training_loss` the mean of the last quarter of the steps, `*_exact` shares of answers right to the last token,
     seconds of wall clock and of processor. A trial that fails (the loss is not finite) has no results, but a `problem`.
     """

@@ -61,7 +61,7 @@ def answer_kind(kind: str, intakes: Sequence[Intake], fields, metric, max_new_to
     intakes : what was seen of the answers
     fields : names of JSON fields, or () for those that were found
     metric : one of `METRICS`, a function, or None
-    max_new_tokens : int or None, for twice what the longest answer would take at four bytes a token
+    max_new_tokens : int or None, for twice what the longest answer would take at four bytes per token
 
     Returns
     -------

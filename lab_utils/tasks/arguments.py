@@ -29,7 +29,7 @@ def command_parser(docstring: str, module: str) -> argparse.ArgumentParser:
 
 
 def add_arguments(parser, positional: bool = False) -> None:
-    """Add the flags of one's own data to a parser of argparse; `positional`: the file is named without --data."""
+    """Add the flags for your own data to a parser of argparse; `positional`: the file is named without --data."""
     group = parser.add_argument_group("your own data")
     for name, help in HELP.items():
         group.add_argument(name if positional and name == "data" else FLAGS[name], help=help)

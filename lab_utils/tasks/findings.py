@@ -72,7 +72,7 @@ class Report:
     rows : dict split -> int
     findings : tuple of Finding, what to correct first
     lengths : Lengths
-    labels : dict label -> dict split -> int; empty if the answers are no labels
+    labels : dict label -> dict split -> int; empty if the answers are not labels
     checked : tuple of str, the kinds of the checks that were made
     """
 

@@ -19,7 +19,7 @@ from .layouts import Layout, LeftOut, as_text, is_nothing
 from .reading import Source
 
 KEPT = 5  # places that are kept of each finding
-MOST_LABELS = 2000  # more different answers than this are no labels
+MOST_LABELS = 2000  # more different answers than this are not labels
 
 
 class Scratch:
@@ -184,7 +184,7 @@ def _object(text: str) -> dict | None:
 
 
 def _group(found: Intake, row: Mapping, group: str, number: int) -> str | None:
-    """A row's group as text; None, and a group of its own, where the column is empty."""
+    """A row's group as text; None, and its own group, where the column is empty."""
     text = as_text(row.get(group), found.place(number), group)
     if not text:
         found.ungrouped.add(number)

@@ -110,7 +110,7 @@ def of_intakes(own) -> Iterator[Finding]:
             said += "that says nothing: it is not learned, and later turns are learned after it. Fill or delete it."
             yield Finding("empty", "look", one.silent.count, said, places)
         if one.ungrouped.count:
-            alone = f"{counted(one.ungrouped.count, 'row has', 'rows have')} no group: each counts as one of its own."
+            alone = f"{counted(one.ungrouped.count, 'row has', 'rows have')} no group: each counts as its own."
             places = tuple(one.place(number).rpartition(", ")[2] for number in one.ungrouped.first)
             yield Finding("groups", "look", one.ungrouped.count, alone, places)
 

@@ -1,6 +1,6 @@
-"""`make bench`: seconds a step and peak memory, ours against TRL's SFTTrainer, in turn in one run.
+"""`make bench`: seconds per step and peak memory, ours against TRL's SFTTrainer, in turn in one run.
 
-Every measurement is a process of its own: it loads the same 4-bit model, trains on the same batches in the same order
+Every measurement is its own process: it loads the same 4-bit model, trains on the same batches in the same order
 with the same schedule, and prints what it measured. The first two steps of each are not counted.
 """
 

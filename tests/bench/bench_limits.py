@@ -27,14 +27,14 @@ def hold(megabytes: int):
 
 
 def test_the_process_grows_by_what_is_taken_though_it_is_given_back():
-    """In a process of its own: one that has trained keeps freed memory, and grows less."""
+    """In a separate process: one that has trained keeps freed memory, and grows less."""
     measure = "from bench_limits import hold, measured_peak; hold(64); print(measured_peak(lambda: hold(200), 'cpu'))"
     done = subprocess.run([sys.executable, "-c", measure], capture_output=True, text=True, cwd=Path(__file__).parent)
     assert int(done.stdout) == pytest.approx(200 * MB, rel=0.1), done.stderr
 
 
 def last_line_about(program: str, folder: Path, rows: int) -> str:
-    """What a program prints last that is given a file of so many rows, in a process of its own."""
+    """What a program prints last that is given a file of so many rows, in a separate process."""
     file = folder / f"{rows}.jsonl"
     with open(file, "w") as lines:
         for number in range(rows):

@@ -41,7 +41,7 @@ print(json.dumps({"quantize": first, "dequantize": second}))
 def peak_extra_bytes(size: int) -> dict[str, int]:
     """Peak bytes that quantizing and dequantizing take beside a (size, size) float32 weight; the result counts.
 
-    Measured as the growth of the peak resident memory of a process of its own; Linux only.
+    Measured as the growth of the peak resident memory of a separate process; Linux only.
     """
     command = [sys.executable, "-c", MEASURE, str(size)]
     root = ROOT

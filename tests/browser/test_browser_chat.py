@@ -72,7 +72,7 @@ def test_the_widget_answers_the_keyboard(lab):
     assert view.locator(".lab-answer").all_inner_texts() == [ODD, BOOKING, PIRATE]
     assert view.locator(".lab-name").all_inner_texts() == ["base", "bookings", "style"]
     tops = {round(cell.bounding_box()["y"]) for cell in view.locator(".lab-reply").all()}
-    assert len(tops) == 1, "the answers do not stand side by side"
+    assert len(tops) == 1, "the answers are not side by side"
     assert view.locator("img").count() == 0
     assert box.evaluate("box => box === document.activeElement") and box.input_value() == "and fail"
     lab.wait_for_function("() => document.querySelector('.lab-chat .lab-summary').textContent === ''")

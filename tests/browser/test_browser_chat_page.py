@@ -89,9 +89,9 @@ def visit(served, chromium):
 
 
 def choose(page, name: str) -> None:
-    """Choose who answers, by keyboard; the focus must stand on the choice, which opens it.
+    """Choose who answers, by keyboard; the focus must be on the choice, which opens it.
 
-    The page marks a choice some time after its key: whoever presses on before it does goes too far.
+    The page marks a choice some time after its key: a key pressed before it does goes too far.
     """
     active = page.locator("[role=option].active")
     for _ in range(8):
@@ -143,7 +143,7 @@ def test_an_error_is_told_in_the_page_and_the_next_message_is_answered(visit, se
     page.get_by_label("message", exact=True).fill("fail")
     page.keyboard.press("Enter")
     page.get_by_text("out of memory").wait_for()
-    page.get_by_text(MESSAGE).first.wait_for(state="detached")  # the examples stand on an empty page only
+    page.get_by_text(MESSAGE).first.wait_for(state="detached")  # the examples are on an empty page only
     page.wait_for_function("() => document.activeElement.matches('textarea:not(:disabled)')")
     page.keyboard.type("again")
     page.keyboard.press("Enter")

@@ -97,7 +97,7 @@ def test_every_control_changes_something(opened, root):
         if kind == "select-one" and control.locator("option").count() == 1:
             continue  # what the other controls have left holds one value only
         keys = {"range": ("ArrowRight", "ArrowLeft"), "checkbox": ("Space",)}.get(kind, ("ArrowDown", "ArrowUp"))
-        for key in keys:  # the second where the first cannot go on: it stands at its end
+        for key in keys:  # the second where the first cannot go on: it is at its end
             if root.inner_html() == before:
                 control.press(key)
                 browser.settle(page, root)
@@ -116,7 +116,7 @@ def test_a_fast_drag_ends_on_the_right_picture(opened, root):
     shown = slider.evaluate("input => input.closest('.lab-control').querySelector('output').textContent")
     assert shown == str(value), "the slider shows another value than Python has"
     assert str(value) in sentence(root)
-    # drawn anew from Python's state, the picture is the same
+    # drawn again from Python's state, the picture is the same
     picture = signature(root, where)
     for other in (browser.kernel_value(page, f"{where.variable}.start['{where.trait}']"), value):
         browser.kernel_value(page, f"setattr({where.variable}, '{where.trait}', {other})")

@@ -51,7 +51,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def addresses(folder):
-    """Where toy.html is found: on the disk, and on a server of its own."""
+    """Where toy.html is found: on the disk, and on its own server."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     port = server.server_address[1]
@@ -124,7 +124,7 @@ def test_an_explorer_that_fails_leaves_its_picture_and_the_others(chromium, tmp_
 
 @pytest.mark.browser
 def test_a_model_sends_the_events_that_jupyters_sends(chromium, tmp_path):
-    """A change that changes nothing is no event; `off` ends one callback, all of an event, or all."""
+    """A change that changes nothing is not an event; `off` ends one callback, all of an event, or all."""
     (tmp_path / "page.html").write_text(page_html(toys.notebook_of(toys.Listener(ranks=[8]))), encoding="utf-8")
     with opened(chromium, (tmp_path / "page.html").as_uri()) as page:
         heard = json.loads(page.locator(".heard").inner_text())

@@ -151,7 +151,7 @@ def test_predict_first_and_reset_all(page, parameters):
     page.keyboard.press("r")
     assert not seen(), "the question is open again, also where a choice has the focus"
     page.get_by_role("button", name="down_proj", exact=True).click()
-    assert "rank 8" in sentence(page), "back where it stood at first"
+    assert "rank 8" in sentence(page), "back where it was at first"
 
 
 def test_an_explorer_that_trains(page, parameters):

@@ -39,7 +39,7 @@ def graded(notebook, kind: str) -> dict:
 
 
 def stubs_of(path: Path) -> dict[str, str]:
-    """The exercises of a committed page, as they stand there."""
+    """The exercises of a committed page, as they are there."""
     return {exercise_of(cell): cell.source for cell in read(path).cells if exercise_of(cell)}
 
 
@@ -147,7 +147,7 @@ def imports_of(page) -> dict:
 
 @each_page
 def test_solutions_run_on_their_page_and_earn_all_points_and_stubs_earn_none(path, monkeypatch, capsys):
-    """As the cells stand in the editions: after the page's imports, each in names of its own."""
+    """As the cells are in the editions: after the page's imports, each in its own names."""
     monkeypatch.setattr("lab_utils.checks.report._picture", lambda *_: (b"", ""))
     imports = imports_of(read(path)) if stubs_of(path) else {}
     solved, open_ = graded(instructor_edition(read(path)), "solution"), graded(student_edition(read(path)), "solution")

@@ -56,7 +56,7 @@ def places(path: Path) -> frozenset[str]:
 
 
 def wrong(lead: str, source: Path, root: Path) -> str | None:
-    """What is wrong with a link that stands in `source`, a file under `root`; None if it leads somewhere."""
+    """What is wrong with a link that is in `source`, a file under `root`; None if it leads somewhere."""
     parts = urlsplit(lead)
     if parts.scheme or parts.netloc:
         return _wrong_outside(lead)

@@ -202,7 +202,7 @@ def test_the_groups_part_the_model(name):
 def test_query_and_value_by_name():
     assert ARCHITECTURES["Llama-3-8B"].select("qv") == ("q_proj", "v_proj")
     assert ARCHITECTURES["GPT-3"].select("qv") == ("q_proj", "v_proj")
-    assert ARCHITECTURES["GPT-2"].select("qv") == ("c_attn",)  # fused: key comes along
+    assert ARCHITECTURES["GPT-2"].select("qv") == ("c_attn",)  # fused: the key is in it
     assert ARCHITECTURES["Falcon-180B"].select("qv") == ("query_key_value",)
     assert ARCHITECTURES["RoBERTa-base"].select("qv") == ("query", "value")
     assert ARCHITECTURES["DeBERTa-v2-XXL"].select("qv") == ("query_proj", "value_proj")

@@ -20,7 +20,7 @@ from lab_utils.notebook import badges, colab, hosts
 
 
 def run_cell(tmp_path: Path, address: str, before: str = "") -> subprocess.CompletedProcess:
-    """The first cell in a fresh Python, twice; prints the modules it brought and the folder it ends in."""
+    """The first cell in a fresh Python, twice; prints the modules it imported and the folder it ends in."""
     folders = {name: tmp_path / name / "lora-lab" for name in ("colab", "kaggle")}
     source = badges.CELL.format(**folders, repository=address)
     code = f"import json, os, sys\n{before}\nold = set(sys.modules)\nfor _ in range(2):\n    exec({source!r}, {{}})\n"

@@ -251,7 +251,7 @@ def test_a_model_that_only_its_owner_may_read_says_the_fix(shared, barred):
 
 def test_too_little_disk_is_said_before_anything_is_done(cache, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=12 * 2**20))
-    monkeypatch.setattr(embedded, "_make", lambda _: pytest.fail("began all the same"))
+    monkeypatch.setattr(embedded, "_make", lambda _: pytest.fail("began nevertheless"))
     with pytest.raises(LabError, match=r"12 MiB left; making the model needs 700 MiB"):
         embedded_folder()
 
@@ -287,7 +287,7 @@ def test_an_interrupted_conversion_leaves_no_half_model(cache, monkeypatch):
     assert not (cache / FOLDER).exists() and leftovers(cache) == []
 
 
-# What follows runs in processes of its own (spawned: the module is imported afresh there, so patched there).
+# What follows runs in its own processes (spawned: the module is imported afresh there, so patched there).
 
 
 def _slowly(log: str):

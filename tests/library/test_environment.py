@@ -29,7 +29,7 @@ CONSTRAINTS = [
 
 def test_every_constraint_is_one_exact_public_version():
     for constraint in CONSTRAINTS:
-        assert re.fullmatch(r"==[^*,]+", str(constraint.specifier)), f"{constraint} is no exact pin"
+        assert re.fullmatch(r"==[^*,]+", str(constraint.specifier)), f"{constraint} is not an exact pin"
         pinned = Version(str(constraint.specifier)[2:])
         assert pinned.local is None, f"{constraint}: the local part after + exists on one platform only"
     names = [canonicalize_name(constraint.name) for constraint in CONSTRAINTS]

@@ -138,7 +138,7 @@ def test_a_change_of_an_exported_file_is_not_lost(tiny_llama, small_tokenizer, t
     with pytest.raises(LabError, match=r"tokenizer_config\.json was changed since it was exported"):
         export_merged(tiny_llama(300), small_tokenizer, folder)
     assert contents(folder) == before
-    (folder / "tokenizer_config.json").unlink()  # one that is gone is no loss
+    (folder / "tokenizer_config.json").unlink()  # one that is gone is not missed
     export_merged(tiny_llama(300), small_tokenizer, folder)
     export_merged(tiny_llama(300), small_tokenizer, folder)
 
@@ -152,7 +152,7 @@ class Doubled:
 
 @pytest.mark.parametrize("write", [export_merged, export_gguf])
 def test_what_no_file_can_hold_is_refused(tiny_llama, small_tokenizer, tmp_path, write):
-    """Forward hooks and a forward of one's own change the answers; what transformers and accelerate add does not."""
+    """Forward hooks and a replaced forward change the answers; what transformers and accelerate add does not."""
     import functools
 
     from accelerate.hooks import AlignDevicesHook, add_hook_to_module

@@ -270,7 +270,7 @@ def test_measurements_that_cannot_be_read_say_how_to_make_them(tmp_path):
 
 
 def test_65b_takes_more_than_780_gb_in_full_and_less_than_48_with_qlora():
-    """QLoRA's abstract. In full: 16-bit weights and gradients, AdamW's moments in float32, 12 bytes a number.
+    """QLoRA's abstract. In full: 16-bit weights and gradients, AdamW's moments in float32, 12 bytes per number.
 
     QLoRA: NF4 with double quantization, rank 64 on every linear layer, 16-bit adapters, one example of 512 tokens at a
     time, checkpointing. It holds with float32 moments on the GPU; paging or 8 bits leave more room.

@@ -1,4 +1,4 @@
-"""merge_costs: every number against the formula it stands for, and the traps seen for what they are."""
+"""merge_costs: every number against its formula, and the traps seen for what they are."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def model(tiny_llama):
 
 def answers(model, batch):
     """(logits, right tokens) at the answers, by plain indexing: token t is predicted by the logits before it."""
-    found = logits(model, batch["input_ids"])  # what stands on the right of a token, padding too, cannot change it
+    found = logits(model, batch["input_ids"])  # what is on the right of a token, padding too, cannot change it
     at = [(row, t) for row in range(2) for t in range(1, 12) if batch["labels"][row, t] >= 0]
     rows = torch.stack([found[row, t - 1] for row, t in at])
     return rows, torch.tensor([int(batch["input_ids"][row, t]) for row, t in at])

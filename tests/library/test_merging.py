@@ -209,7 +209,7 @@ def test_a_merge_that_went_wrong_anywhere_does_not_pass(tiny_nf4, monkeypatch, p
 
 
 def test_weights_that_are_not_what_the_model_computes_with_do_not_pass(tiny_nf4):
-    """A forward of its own, as any patch could bring."""
+    """A replaced forward, as any patch could set."""
     model = adapt(tiny_nf4)
     layer = model.get_base_model().model.layers[0].mlp.down_proj
     layer.forward = lambda x, forward=layer.forward: 1.01 * forward(x)

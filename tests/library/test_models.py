@@ -302,7 +302,7 @@ def test_nf4_holds_the_linears_in_four_bits_and_nothing_else(nf4_base):
 
 
 def test_nf4_with_double_quantization_costs_4_127_bits(nf4_base):
-    """4 bits a weight + 8 bits a block of 64 + 32 bits a group of 256 blocks = 4.127 bits."""
+    """4 bits per weight + 8 bits per block of 64 + 32 bits per group of 256 blocks = 4.127 bits."""
     parts = footprint(nf4_base)
     blocks = LINEAR_PARAMETERS // 64
     groups = 30 * sum(-(-rows * columns // 64 // 256) for rows, columns in LAYER.values())

@@ -62,7 +62,7 @@ def test_the_traceback_above_it_is_ipythons_own(shell, said):
 
 
 @pytest.mark.parametrize("cells, words", [
-    # The first code cell stands under the title; what a fenced block holds is no heading.
+    # The first code cell is under the title; what a fenced block holds is not a heading.
     (["price = math.sqrt(4)\nfactor = 3"], 'by code cell 1 of 01_drinks.ipynb, under "01 Drinks". It begins with `%'),
     # A cell that may not bind the name is passed over for the one that surely does.
     (["table + 1"], "made above, by code cell 3 "),

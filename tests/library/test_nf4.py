@@ -21,7 +21,7 @@ any_type = pytest.mark.parametrize("quant_type", TYPES)
 
 @pytest.fixture(autouse=True, scope="module")
 def nothing_is_compiled():
-    """bitsandbytes compiles one of its paths anew for each shape: seconds each, and the numbers are the same."""
+    """bitsandbytes compiles one of its paths again for each shape: seconds each, and the numbers are the same."""
     with torch.compiler.set_stance("force_eager"):
         yield
 
@@ -235,7 +235,7 @@ def test_bits_per_parameter_by_hand():
     count = weight.numel()
     assert quantize_4bit(weight).bits_per_parameter == 4 + 32 / 64
     assert quantize_4bit(weight, 128).bits_per_parameter == 4 + 32 / 128
-    # 8 bits a block, 32 bits for 256 blocks, and 32 for the offset
+    # 8 bits per block, 32 bits for 256 blocks, and 32 for the offset
     double = quantize_4bit(weight, double_quant=True).bits_per_parameter
     assert double == 4 + 8 / 64 + 32 / (64 * 256) + 32 / count
     assert round(double, 3) == 4.127

@@ -85,7 +85,7 @@ def test_output_and_gradient_are_those_of_the_dequantized_matrix():
 
 
 def test_no_dense_weight_is_kept(monkeypatch):
-    """Neither beside the layer nor for the backward pass, which makes it anew."""
+    """Neither beside the layer nor for the backward pass, which makes it again."""
     made = []
 
     def spy(*arguments):
@@ -105,7 +105,7 @@ def test_no_dense_weight_is_kept(monkeypatch):
 
 
 def test_size_of_the_layer():
-    """Half as many entries as weights, and 4.13 bits a weight in all."""
+    """Half as many entries as weights, and 4.13 bits per weight in all."""
     ours = Linear4bit(linear(1024, 1024, bias=False))
     assert sum(p.numel() for p in ours.parameters()) == 1024 * 1024 // 2
     stored = sum(t.numel() * t.element_size() for t in [*ours.parameters(), *ours.buffers()])

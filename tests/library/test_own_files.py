@@ -1,4 +1,4 @@
-"""The files of page 14: made anew they are the same bytes, and the planted faults are as the data card counts them."""
+"""The files of page 14: made again they are the same bytes, and the planted faults are as the data card counts them."""
 
 import csv
 import json

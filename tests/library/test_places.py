@@ -1,4 +1,4 @@
-"""Where the lab runs besides `make lab`: the README's block for Windows, the workflow's jobs, the dev container."""
+"""Where the lab runs apart from `make lab`: the README's block for Windows, the workflow's jobs, the dev container."""
 
 import importlib.util
 import json

@@ -129,7 +129,7 @@ def test_a_step_of_prefer_is_a_step_of_trl(tiny_llama, tokenizer, tmp_path):
 
 
 def grpo_trainer(model, tokenizer, folder, **settings):
-    """A trainer after one step of its own sampling, with what it computed its loss from in `seen`."""
+    """A trainer after one step with its own sampling, with what it computed its loss from in `seen`."""
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 

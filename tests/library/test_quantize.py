@@ -247,7 +247,7 @@ def test_one_element_and_one_axis(method):
     quantize, dequantize = METHODS[method]
     assert dequantize(quantize(torch.tensor([-0.3]), 2, axis=0)).item() == pytest.approx(-0.3, rel=1e-6)
     vector = torch.tensor([1.0, -4.0, 2.0])
-    torch.testing.assert_close(dequantize(quantize(vector, 8, axis=0)), vector)  # each entry has a scale of its own
+    torch.testing.assert_close(dequantize(quantize(vector, 8, axis=0)), vector)  # each entry has its own scale
 
 
 def test_subnormal_weights():

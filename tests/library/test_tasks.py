@@ -1,4 +1,4 @@
-"""tasks: the data are what the card says, nothing of the tests stands in training, and bad files are named."""
+"""tasks: the data are what the card says, nothing of the tests is in training, and bad files are named."""
 
 import json
 import re
@@ -217,7 +217,7 @@ def test_clock_minutes_of_the_made_held_out_splits_are_new(split):
     assert minutes(split) and minutes("train") and not minutes(split) & minutes("train")
 
 
-# Every answer can be read off its message: name, item and time as they stand there, day and number looked up.
+# Every answer can be read off its message: name, item and time as they are there, day and number looked up.
 
 
 @pytest.mark.parametrize("split", list(BOOKINGS))

@@ -124,7 +124,7 @@ def test_a_merged_layer_refuses_to_train_and_to_merge_again(variant):
 
 
 def test_doras_update_alone_exceeds_the_rank():
-    """s·B·A has rank 2, and so has VeRA's product; DoRA stretches W's rows besides, up to the layer's size."""
+    """s·B·A has rank 2, and so has VeRA's product; DoRA also stretches W's rows, up to the layer's size."""
     ranks = {}
     for variant in VARIANTS:
         torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Weights by name: all of them, quantized ones too, and the first that is no number is named with its place."""
+"""Weights by name: all of them, quantized ones too, and the first that is not a number is named with its place."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def test_tensor_and_place_are_named(tiny_llama, value, word, dtype):
 @pytest.mark.parametrize("nested", [True, False])
 @pytest.mark.parametrize("value", [NAN, INF])
 def test_a_bad_weight_is_seen_through_four_bits(nested, value):
-    """Its block's absmax is no number, and with double quantization all of them are not."""
+    """Its block's absmax is not a number, and with double quantization all of them are not."""
     from bitsandbytes.nn import Linear4bit
 
     layer = Linear4bit(128, 16, bias=False, quant_type="nf4", compress_statistics=nested)

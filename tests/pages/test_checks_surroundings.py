@@ -24,6 +24,7 @@ import torch
 from lab_utils import checks
 from lab_utils.checks import engine, exercise
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
 OUTER = checks.EXERCISES["outer_product"]
 
 
@@ -105,7 +106,7 @@ SETTINGS = {  # what a function does -> how to see it
 
 
 def does(change, then=None):
-    """The right function, but for what it does besides."""
+    """The right function, but for what else it does."""
     outer = torch.outer
 
     def outer_product(column, row):
@@ -116,12 +117,6 @@ def does(change, then=None):
         return result
 
     return outer_product
-
-
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    """Drawing takes most of a check's time."""
-    monkeypatch.setattr("lab_utils.checks.report._picture", lambda *_: (b"", ""))
 
 
 @pytest.mark.parametrize("setting", SETTINGS)

@@ -59,7 +59,7 @@ def run_twice(path: Path, tmp_path: Path, **how) -> list[float]:
     """Run a page, each cell two times, by `passes` or `repeats`; returns the seconds of every run of a cell."""
     environment = {"LORA_LAB_FAST": "1", "LORA_LAB_RUNS": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     if path.name[:2] in NEVER_ASK:
-        environment["LORA_LAB_DEVICE"] = "nobody asks"  # whoever does is refused
+        environment["LORA_LAB_DEVICE"] = "nobody asks"  # a page that does is refused
     page = execute(path, timeout_seconds=FAST_CELL_SECONDS, environment=environment, **how)
     slowest = max(page.cell_seconds)
     print(f"{path.name}: {len(page.cell_seconds)} cells in {page.seconds:.0f} s, the slowest {slowest:.0f} s")

@@ -1,6 +1,6 @@
 """What people do to pages: cells twice, in any order, after a restart, interrupted. Real kernels, step by step.
 
-A cell either works, or its message names the cell to run; whoever follows the messages arrives.
+A cell either works, or its message names the cell to run; a reader who follows the messages arrives.
 """
 
 import os
@@ -38,7 +38,7 @@ class Person:
 
     @contextmanager
     def at_work(self):
-        """With a kernel of one's own."""
+        """With its own kernel."""
         variables = {**os.environ, "LORA_LAB_FAST": "1", **self.environment}
         with self.client.setup_kernel(cleanup_kc=True, env=variables):
             yield self

@@ -28,7 +28,7 @@ ON_THE_PROCESSOR = {"A": 2**20}  # page -> bytes on the card: peft reads files b
 
 @functools.cache
 def reports(card: str, folder: Path) -> dict[str, dict]:
-    """page -> what became of it, in a process of its own."""
+    """page -> what became of it, in a separate process."""
     environment = os.environ | {
         "LORA_LAB_FAST": "1", "HF_HUB_OFFLINE": "1", "MPLBACKEND": "agg", "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(ROOT),

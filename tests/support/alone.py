@@ -1,4 +1,4 @@
-"""An explorer on a page of its own, without Jupyter and without a kernel: what it draws, JavaScript computed."""
+"""An explorer on its own page, without Jupyter and without a kernel: what it draws, JavaScript computed."""
 
 import contextlib
 import json

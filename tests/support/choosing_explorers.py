@@ -76,7 +76,7 @@ def sweep_rows() -> list[dict]:
     ]
     alone = [
         sweep_row(0, 0.05, method="full", quantization="none", learning_rate=1e-4),
-        sweep_row(0, 0.5, method="prompt"), sweep_row(3, 9.0, problem="The loss is no number."),
+        sweep_row(0, 0.5, method="prompt"), sweep_row(3, 9.0, problem="The loss is not a number."),
     ]  # fmt: skip
     return rows + alone
 

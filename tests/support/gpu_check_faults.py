@@ -2,7 +2,7 @@
 
     python tests/support/gpu_check_faults.py FOLDER     # a line of JSON: {fault: [section, status, text]}
 
-On a pretended A100, which computes in both 16-bit dtypes; in a process of its own, as every pretended card.
+On a pretended A100, which computes in both 16-bit dtypes; in a separate process, as every pretended card.
 """
 
 import json

@@ -70,7 +70,7 @@ def serve(folder: Path, environment: dict[str, str] | None = None, seconds: floa
 
 
 def _end(process: psutil.Process) -> None:
-    """End the hub, which ends its servers and they their kernels; kill whoever is left after that."""
+    """End the hub, which ends its servers and they their kernels; kill those that are left after that."""
     with contextlib.suppress(psutil.NoSuchProcess):
         family = [process, *process.children(recursive=True)]
         process.terminate()

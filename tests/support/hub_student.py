@@ -45,7 +45,7 @@ class Student:
         return json.loads(response.body) if response.body else None
 
     async def log_in(self, password: str = "") -> None:
-        """The form that a browser shows, then a token of one's own."""
+        """The form that a browser shows, then the user's token."""
         form = await self._ask("GET", "/hub/login", headers={}, follow_redirects=False)
         cookies = SimpleCookie("; ".join(form.headers.get_list("Set-Cookie")))
         xsrf = cookies["_xsrf"].value
@@ -70,7 +70,7 @@ class Student:
             async with asyncio.timeout(seconds):
                 while not user["servers"].get("", {}).get("ready"):
                     if not user["servers"].get("", {}).get("pending"):
-                        # A refusal is no error here: the loop sees what became of it.
+                        # A refusal is not an error here: the loop sees what became of it.
                         await self._ask("POST", f"/hub/api/users/{self.name}/server", "", follow_redirects=False)
                     await asyncio.sleep(0.3)
                     user = json.loads((await self._ask("GET", f"/hub/api/users/{self.name}")).body)

@@ -21,7 +21,7 @@ MARK = "answers: "
 
 
 def answers_of(script: str, card: str, *arguments: str, by_command: bool = False) -> dict:
-    """Run a script of tests/support under a card, in a process of its own; returns its answers by name.
+    """Run a script of tests/support under a card, in a separate process; returns its answers by name.
 
     With `by_command` it is `python -m lab_utils.pretended` that enables the card and runs the script.
     """

@@ -1,4 +1,4 @@
-"""Pages on a pretended card, in a process of their own: `python pretended_pages.py T4 FOLDER 07 08 …`.
+"""Pages on a pretended card, in a separate process: `python pretended_pages.py T4 FOLDER 07 08 …`.
 
 Each page's cells run one after the other in fast mode, with a stand-in of the embedded model, small enough for a test.
 What a cell ends with is drawn, as a notebook draws it. A line of JSON says what became of each page.

@@ -1,4 +1,4 @@
-"""Adapters on models that are no Llama, and targets that are no linear layers."""
+"""Adapters on models that are not Llamas, and targets that are not linear layers."""
 
 import warnings
 
@@ -44,7 +44,7 @@ def test_conv1d_is_a_linear_layer(gpt2, targets):
         ("ln_f", "'ln_f' is a LayerNorm"),
         ("lm_head", "'lm_head' is the model's head"),
         ("attn_proj", "no linear layer 'attn_proj'"),
-        ("proj", "no linear layer 'proj'"),  # the end of a name is no name
+        ("proj", "no linear layer 'proj'"),  # the end of a name is not a name
         ("h.0", "'h.0' is a GPT2Block"),
     ],
 )

@@ -1,4 +1,4 @@
-"""adapter_folders: what is no adapter is named for what it is, what is damaged by tensor and place, and nothing is
+"""lora.folders: what is not an adapter is named for what it is, what is damaged by tensor and place, and nothing is
 unpickled."""
 
 import errno
@@ -62,7 +62,7 @@ def test_a_file_without_a_tensor_is_one_of_a_sharded_model(folder):
 @pytest.mark.parametrize("shape", [(0,), (64,), (3, 4, 5)])
 def test_a_part_of_a_matrix_is_one_of_a_sharded_model(folder, shape):
     rewrite(folder, lambda state: state.update({KEY: torch.zeros(shape)}))
-    with pytest.raises(LabError, match=r"layers\.1\.self_attn\.q_proj\.lora_B.*is no matrix.*ZeRO-3"):
+    with pytest.raises(LabError, match=r"layers\.1\.self_attn\.q_proj\.lora_B.*is not a matrix.*ZeRO-3"):
         read_adapter(folder)
 
 

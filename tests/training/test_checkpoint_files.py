@@ -88,7 +88,7 @@ DAMAGES = {
     "adapter without a tensor": (tensors(lambda found: found.pop("m.lora_B.weight")), ADAPTER),
     "adapter with NaN": (tensors(lambda found: found["m.lora_B.weight"][1].fill_(float("nan"))), ADAPTER),
     "adapter with an infinity": (tensors(lambda found: found["m.lora_B.weight"][1].fill_(float("inf"))), ADAPTER),
-    "adapter is no safetensors": (content(ADAPTER, lambda data: b"version https://git-lfs\n" * 9), ADAPTER),
+    "adapter is not safetensors": (content(ADAPTER, lambda data: b"version https://git-lfs\n" * 9), ADAPTER),
     "config missing": (missing(CONFIG), CONFIG),
     "config empty": (content(CONFIG, lambda data: b""), CONFIG),
     "config cut": (content(CONFIG, lambda data: data[:-3]), CONFIG),

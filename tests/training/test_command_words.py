@@ -12,7 +12,7 @@ from lab_utils.finetune.recipe import Recipe
 from lab_utils.folders import ROOT
 
 REACHED = [path for room in ("finetune", "tasks") for path in sorted((ROOT / "lab_utils" / room).glob("*.py"))]
-# What only a call in Python can bring about: an argument that a command makes itself, or a function of one's own.
+# What only a call in Python can cause: an argument that a command makes itself, or a function that the caller passes.
 PYTHON_ALONE = (
     "recipe=X is out of range: a X, as in", "base=X is out of range", "recipe.model is X", "dataset", "Your X(output",
     "fields=X", "metric=", "split=X is out of range", "name=X is out of range", "The data of X were in memory",
@@ -94,4 +94,4 @@ def test_help_says_what_each_field_is_and_its_default(capsys):
     assert said.keys() == {one.name for one in fields(Recipe)}
     assert all(len(said[one.name].split()) > 4 and f"(default: {str(one.default).lower()})" in text
                for one in fields(Recipe))  # fmt: skip
-    assert "examples a step, over all processes together (default: 4)" in text
+    assert "examples per step, over all processes together (default: 4)" in text

@@ -221,7 +221,7 @@ QUESTIONS = ["tent", "gong?", "two canoes for Ann", "x"]
 
 @pytest.fixture
 def talker(tiny_llama):
-    """A random model of 61 tokens that ends its turn after some letters, and says no token that is no letter."""
+    """A random model of 61 tokens that ends its turn after some letters, and says no token that is not a letter."""
     model = tiny_llama(tie_word_embeddings=False)
     head = torch.nn.Linear(64, 61)
     head.weight = model.lm_head.weight

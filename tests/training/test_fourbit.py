@@ -127,7 +127,7 @@ def test_two_active_adapters_take_pefts_way():
 
 
 def test_an_adapter_with_a_bias_takes_pefts_way():
-    """Trained with lora_bias=True, by others: B x has a bias of its own."""
+    """Trained with lora_bias=True, by others: B x has its own bias."""
     model = build(lora_bias=True)
     x = torch.randn(3, 128)
     expected = model(x)

@@ -82,7 +82,7 @@ def test_a_section_that_fails_hangs_or_dies_stops_no_other(tmp_path):
     report, one, lines = run(tmp_path, [section(name) for name in "abcd"], answers)
     assert [row.status for row in report.rows] == ["failed", "failed", "failed", "passed"]
     assert one.asked == list("abcd") and one.ends == 1 and report.failures == list("abc")
-    assert "not done after 180 s" in report.rows[1].text  # 60 of its own, 120 for a process to start
+    assert "not done after 180 s" in report.rows[1].text  # its own 60, 120 for a process to start
     assert "ended with -9" in report.rows[2].text and len(lines) == 4 and saved(tmp_path)["finished"]
 
 

@@ -164,7 +164,7 @@ def test_the_articles_recipe_learns_nothing_and_int4_learns(base):
 
 
 def test_a_second_adapter_is_refused_and_leaves_one_layer_trainable_its_frozen_weight_too(base):
-    """Why a page makes its model anew in the function that puts the adapter on."""
+    """Why a page makes its model again in the function that puts the adapter on."""
     model = copy_of(base)
     model.backbone.enable_lora(rank=4)
     assert len(model.trainable_variables) == 8
@@ -178,7 +178,7 @@ def test_a_second_adapter_is_refused_and_leaves_one_layer_trainable_its_frozen_w
 
 
 def test_keras_kernel_is_w_plus_scaling_a_b_bit_for_bit(base):
-    """With an alpha of its own, which `backbone.enable_lora` has no argument for."""
+    """With its own alpha, which `backbone.enable_lora` has no argument for."""
     model = copy_of(base)
     layer = model.backbone.transformer_layers[1].attention.query_dense
     layer.enable_lora(4, lora_alpha=32)
@@ -306,7 +306,7 @@ def test_without_keras_the_command_is_named(monkeypatch):
 
 
 def test_torch_it_is_whatever_the_environment_says(tmp_path):
-    """In a process of its own, with another backend in the environment; nothing of TensorFlow is loaded for it."""
+    """In a separate process, with another backend in the environment; nothing of TensorFlow is loaded for it."""
     keras_and_hub()
     code = "from lab_utils.beyond_text.keras_gemma import load_keras; print(load_keras()[0].config.backend())"
     environment = {**os.environ, "KERAS_BACKEND": "jax", "KERAS_HOME": str(tmp_path)}

@@ -1,4 +1,4 @@
-"""The optimizer: only of what is trained, and a step whose gradient is no number changes nothing."""
+"""The optimizer: only of what is trained, and a step whose gradient is not a number changes nothing."""
 
 import pytest
 import torch

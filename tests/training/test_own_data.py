@@ -105,7 +105,7 @@ def test_conversations_train_and_are_asked_for_their_last_turn(chats, model, tmp
 
 
 def test_a_turn_that_says_nothing_is_said_before_training(capsys):
-    """It is no span that is learned, and rows that no task has read say so too."""
+    """It is not a span that is learned, and rows that no task has read say so too."""
     gap = [CHATS[0]["messages"][0], {"role": "assistant", "content": "\u200b"}, *CHATS[0]["messages"][2:]]
     rows = [*CHATS[:2], {"messages": gap}]
     said = "In 1 conversation a turn of the assistant says nothing, and is not learned (the first: training example 3)."

@@ -1,4 +1,4 @@
-"""A model of one's own, in a folder: ten families and a mixture of experts, each through all that the lab does with it.
+"""Your own model, in a folder: ten families and a mixture of experts, each through all that the lab does with it.
 
 They are tiny, with random weights, built from transformers' configurations. What is not loaded is refused in words.
 """
@@ -292,7 +292,7 @@ REFUSED = {
     "pickle": (pickled, r"is refused: its weights are a pickle \(pytorch_model\.bin\).*save_pretrained.*safetensors"),
     "code": (
         config(model_type="mine", auto_map={"AutoConfig": "mine.Config", "AutoModelForCausalLM": "mine.Model"}),
-        r"is refused: it needs a program of its own .*trust_remote_code",
+        r"is refused: it needs a program .*trust_remote_code",
     ),
     "unknown": (config(model_type="not_yet_known"), "transformers has no causal language model of this architecture"),
     "stored in 4 bits": (config(quantization_config={"quant_method": "gptq"}), r"stored quantized .*: gptq"),

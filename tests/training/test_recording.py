@@ -1,4 +1,4 @@
-"""Recording: everything once, whoever does it and however often it is killed; and what is left is told."""
+"""Recording: everything once, whichever process does it and however often it is killed; and what is left is told."""
 
 import json
 import os

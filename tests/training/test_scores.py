@@ -207,7 +207,7 @@ def test_texts_and_a_persons_own_function():
     ],
 )  # fmt: skip
 def test_a_function_that_fails_is_named_with_the_example(function, said):
-    """Before a training, on the first right answer; and on an output that only a training brings."""
+    """Before a training, on the first right answer; and on an output that only a training gives."""
     with pytest.raises(LabError, match=rf"Your <lambda>\(output, answer\) {said}.*for the first answer itself"):
         own(function)
     late = own(lambda output, answer: function(output, answer) if output == "b" else True)

@@ -199,7 +199,7 @@ def test_padding_with_the_end_token_does_not_hide_the_end(tokenizer):
     assert int(batch["attention_mask"][0].sum()) == len(short.input_ids)
 
 
-# The head, where a label stands.
+# The head, where a label is.
 
 BATCH = [Encoded([5, 6, 7, 8, 2], 2), Encoded([9, 2], 1), Encoded([4, 4, 4, 2], 3)]  # 3 + 1 + 1 supervised tokens
 

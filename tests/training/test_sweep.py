@@ -86,7 +86,7 @@ def test_an_unknown_method_is_named():
     ],
 )
 def test_what_the_table_would_not_show_is_refused(name, value):
-    with pytest.raises(LabError, match=f"{name} is no column"):
+    with pytest.raises(LabError, match=f"{name} is not a column"):
         Trial(recipe=Recipe(model="smollm2-135m", **{name: value}))
 
 
@@ -314,7 +314,7 @@ def test_a_full_fine_tunes_row_is_that_of_a_run_by_hand(tiny, tokenizer):
 
 
 def test_a_prompts_shots_are_the_seeds_first_examples(tiny, monkeypatch):
-    """Nothing is trained, and the same shots stand before the questions of both splits."""
+    """Nothing is trained, and the same shots are before the questions of both splits."""
     seen = []
 
     def stub(model, tokenizer, rows, task, *, shots):

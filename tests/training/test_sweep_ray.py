@@ -40,7 +40,7 @@ def running():
 
 
 def skip_if_busy(error: LabError) -> None:
-    """Ray gives its own processes 15 s to start; on a busy machine that is too little, whoever calls it."""
+    """Ray gives its own processes 15 s to start; on a busy machine that is too little."""
     if "Ray did not start" not in str(error):
         raise error
     pytest.skip(str(error))

@@ -283,7 +283,7 @@ def test_training_that_blows_up_is_stopped(sighted):
 
 
 def test_what_the_real_model_takes_is_counted_from_its_shape():
-    """Two bytes a number to download; on a GPU, 4.127 bits (page 06) in every linear layer but the head."""
+    """Two bytes per number to download; on a GPU, 4.127 bits (page 06) in every linear layer but the head."""
     shape = real_shape()
     numbers = sum(parameter.numel() for parameter in shape.parameters())
     head = shape.get_output_embeddings()

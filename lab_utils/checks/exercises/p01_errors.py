@@ -86,7 +86,7 @@ EXERCISES = (
             ),
             Mistake(
                 "a percentage instead of a share",
-                "A tenth is 0.1 here, not 10. Leave the factor of 100 to whoever prints it.",
+                "A tenth is 0.1 here, not 10. Leave the factor of 100 to the code that prints it.",
                 wrong=(lambda weight, approximation: 100 * _off(weight, approximation),),
             ),
             Mistake(
@@ -170,7 +170,7 @@ EXERCISES = (
             ),
             Mistake(
                 "a percentage instead of a share",
-                "The last entry is 1 here, not 100. Leave the factor to whoever prints it.",
+                "The last entry is 1 here, not 100. Leave the factor to the code that prints it.",
                 wrong=(lambda weight: 100 * energy(weight),),
             ),
             Mistake(

@@ -115,7 +115,7 @@ EXERCISES = (
             Mistake(
                 "a range without zero",
                 "If all weights lie on one side, stretch the range to zero: low is at most 0 and high at least 0. "
-                "Else zero_point is no index.",
+                "Else zero_point is not an index.",
                 wrong=(_zeropoint(ends=_ends), _zeropoint(ends=_ends, cut=True)),
             ),
             Mistake(

@@ -161,7 +161,7 @@ EXERCISES = (
             ),
             Mistake(
                 "nested_absmax in turns",
-                "A block's numbers stand side by side, so each nested_absmax is repeated at once: repeat_interleave, "
+                "A block's numbers are side by side, so each nested_absmax is repeated at once: repeat_interleave, "
                 "not repeat.",
                 wrong=(_scaled(lambda nested, size, n: nested.repeat(size)),),
             ),

@@ -11,7 +11,7 @@ MIB = 2**20
 
 
 def training_bytes_spec(frozen: int, trained: int, frozen_bits: float) -> float:
-    """A frozen weight is only stored. A trained one has a gradient and two running means of Adam besides."""
+    """A frozen weight is only stored. A trained one has a gradient and Adam's two running means too."""
     frozen_bytes = frozen * frozen_bits / 8
     trained_bytes = trained * 2  # the weight, 16 bits
     trained_bytes += trained * 2  # its gradient, 16 bits
@@ -84,12 +84,12 @@ EXERCISES = (
             ),
             Mistake(
                 "one of Adam's two means",
-                "Adam keeps two running numbers a weight, of the gradients and of their squares, 4 bytes each.",
+                "Adam keeps two running numbers per weight, of the gradients and of their squares, 4 bytes each.",
                 wrong=(_costs(lambda bits: 8), _costs(lambda bits: 6)),
             ),
             Mistake(
                 "Adam forgotten",
-                "A trained weight has two running means of Adam besides weight and gradient: 8 bytes more.",
+                "A trained weight has Adam's two running means on top of weight and gradient: 8 bytes more.",
                 wrong=(_costs(lambda bits: 4), _costs(lambda bits: 2)),
             ),
             Mistake(
@@ -122,7 +122,7 @@ EXERCISES = (
             ),
         ),
         hints=(
-            "What is kept for a weight that never changes? And what, besides, for one that Adam updates?",
+            "What is kept for a weight that never changes? And what else for one that Adam updates?",
             "Trained: the weight (2 bytes), its gradient (2), two numbers of Adam (4 each). Frozen: frozen_bits bits.",
             "frozen · frozen_bits / 8 bytes, plus 12 bytes for each trained weight.",
         ),

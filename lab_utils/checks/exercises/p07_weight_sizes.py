@@ -139,7 +139,7 @@ EXERCISES = (
         mistakes=(
             Mistake(
                 "everything quantized",
-                "What stands in `unquantized` keeps its 16 bits: embedding and norms are no linear layers.",
+                "What is in `unquantized` keeps its 16 bits: embedding and norms are not linear layers.",
                 wrong=(
                     _parts(other=lambda bits: bits / 8), _parts(lambda bits: bits, lambda bits: bits),
                     _parts(lambda bits: 4 / 8, lambda bits: 4 / 8),
@@ -175,7 +175,7 @@ EXERCISES = (
             ),
             Mistake(
                 "32 bits for what is not quantized",
-                "Here it is kept in 16 bits, two bytes a weight.",
+                "Here it is kept in 16 bits, two bytes per weight.",
                 wrong=(_parts(other=lambda bits: 4),),
             ),
             Mistake(

@@ -48,7 +48,7 @@ def _none(steps, warmup):
 
 @st.composite
 def _steps(draw):
-    """A step of 10 to 200, a peak, and a share that is no matter of taste to round."""
+    """A step of 10 to 200, a peak, and a share that every way of rounding rounds alike."""
     steps, warmup = draw(st.integers(10, 200)), draw(st.sampled_from([0.0, 0.03, 0.06, 0.1, 0.2, 0.5]))
     if abs(warmup * steps % 1 - 0.5) < 0.01:
         steps += 1

@@ -47,7 +47,7 @@ def _ranks(divide=lambda budget, each: budget // each, each=lambda o, i: o + i, 
 
 
 def _capped(cap, keep=min):
-    """rank_for_budget with a cap of its own, from (out, in) of all matrices."""
+    """rank_for_budget with its own cap, from (out, in) of all matrices."""
 
     def wrong(shapes, n_layers, budget):
         return keep(budget // (n_layers * sum(map(sum, shapes.values()))), cap(list(shapes.values())))
@@ -108,7 +108,7 @@ EXERCISES = (
             ),
             Mistake(
                 "one of the two factors only",
-                "Each rank brings a row of A, with `in` numbers, and a column of B, with `out`.",
+                "Each rank adds a row of A, with `in` numbers, and a column of B, with `out`.",
                 wrong=(
                     _ranks(each=lambda o, i: i), _ranks(each=lambda o, i: o), _ranks(each=lambda o, i: 2 * i),
                     _ranks(each=lambda o, i: 2 * o),
@@ -178,7 +178,7 @@ EXERCISES = (
         mistakes=(
             Mistake(
                 "both learning rates traded",
-                "That makes the first step the same, in which A stands still. Afterwards A would move at another pace: "
+                "That makes the first step the same, in which A does not move. After it A would move at another pace: "
                 "A is not multiplied by alpha on its own, so its learning rate stays.",
                 wrong=(_traded(lambda ratio: ratio, lambda ratio: ratio),),
             ),
@@ -216,7 +216,7 @@ EXERCISES = (
             ),
         ),
         hints=(
-            "alpha stands before B·A. Which of the two could be half as large all the time, and nobody would notice?",
+            "alpha multiplies B·A. Which of the two could be half as large all the time, and nobody would notice?",
             "If alpha doubles and B is half as large at every step, the product is the same. How far does Adam step?",
             "A's learning rate stays. B's is multiplied by alpha / new_alpha.",
         ),

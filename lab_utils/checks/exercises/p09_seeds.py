@@ -250,10 +250,10 @@ EXERCISES = (
         ),
         hints=(
             "One seed makes both runs a little better or worse. In which number does that not show any more?",
-            "Make one difference a seed, and forget the scores: it is the interval of a mean, t standard errors wide "
+            "Make one difference per seed, and forget the scores: it is the interval of a mean, t standard errors wide "
             "to either side.",
             "d = second - first; d.mean() minus, and plus, t times d.std() over the root of len(d).",
         ),
-        reward="If zero lies outside, chance alone is no good excuse. Unpaired, the first example could not have told.",
+        reward="If zero lies outside, chance alone does not explain it. Unpaired, the scores could not have shown it.",
     ),
 )  # fmt: skip

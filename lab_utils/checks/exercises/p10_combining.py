@@ -126,7 +126,7 @@ EXERCISES = (
         mistakes=(
             Mistake(
                 "As and Bs added",
-                "(B1 + B2)·(A1 + A2) holds B1·A2 and B2·A1 besides, in which the two adapters mix. Multiply first: "
+                "(B1 + B2)·(A1 + A2) also holds B1·A2 and B2·A1, in which the two adapters mix. Multiply first: "
                 "what adds up are the updates.",
                 wrong=(*_added_factors(), *_added_factors(in_A=_one)),
             ),

@@ -32,7 +32,7 @@ def pissa_init_spec(weight: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     rest, rows, columns = weight.double(), [], []
     for _ in range(rank):
         right = rest[rest.norm(dim=1).argmax()]
-        for _ in range(200):  # the strongest direction: there and back again until it stands still
+        for _ in range(200):  # the strongest direction: there and back again until it no longer changes
             right = rest.T @ (rest @ right)
             right = right / right.norm()
         strength = (rest @ right).norm()

@@ -183,7 +183,7 @@ EXERCISES = (
                 ),
             ),
             Mistake("weight forgotten", "This is the step. Add it to weight.", wrong=(_delta(_change, base=0),)),
-            Mistake("the weight stands still", "In Delta-LoRA W moves, too.", wrong=(_delta(_change, lambda *_: 0),)),
+            Mistake("the weight does not move", "In Delta-LoRA W moves, too.", wrong=(_delta(_change, lambda *_: 0),)),
         ),
         hints=(
             "The full product B·A is free to look at, before and after a step. What has the step done to it?",

@@ -50,7 +50,7 @@ def _vera_whole(x, W, A, B, d, b):
 
 
 def _counts(each, layers=lambda n: n, more=lambda shapes, r: 0):
-    """vera_parameters with another count of a matrix, or of layers, and something besides."""
+    """vera_parameters with another count of a matrix, or of layers, and something else."""
     return lambda shapes, n_layers, rank: (
         layers(n_layers) * sum(each(*shape, rank) for shape in shapes.values()) + more(shapes, rank)
     )
@@ -122,7 +122,7 @@ EXERCISES = (
         hints=(
             "Follow the shapes: x is (batch, in). After A it is (batch, rank). Which vector fits there?",
             "It is the adapter you know, with a factor for each number after A, and one for each number after B.",
-            "x @ shared_A.T, times d, @ shared_B.T, times b; and x @ weight.T besides.",
+            "x @ shared_A.T, times d, @ shared_B.T, times b; and x @ weight.T too.",
         ),
         reward="A and B stay random and are the same for all layers: only d and b are trained, and stored.",
     ),

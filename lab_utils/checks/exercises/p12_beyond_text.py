@@ -99,12 +99,12 @@ EXERCISES = (
             ),
             Mistake(
                 "everything outside the vision tower",
-                "The head lies outside as well, and embedding and norms are no linear layers.",
+                "The head lies outside as well, and embedding and norms are not linear layers.",
                 wrong=(_chosen(lambda name: "visual" not in name),),
             ),
             Mistake(
                 "everything inside the language model",
-                "Embedding, norms and activation functions are no linear layers.",
+                "Embedding, norms and activation functions are not linear layers.",
                 wrong=(_chosen(_language), _chosen(lambda name: ".layers." in name)),
             ),
             Mistake(

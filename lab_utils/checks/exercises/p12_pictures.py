@@ -165,7 +165,7 @@ EXERCISES = (
             "axes does it lack?",
             "kept[:, None, None, None] lines up with the batch: kept.sqrt() * picture + (1 - kept).sqrt() * noise.",
         ),
-        reward="Training a diffusion model is no more: make noise, add it, and let the model say what was there.",
+        reward="Training a diffusion model is no more than that: make noise, add it, let the model say what was there.",
     ),
     Exercise(
         name="convolution_update", page=12, title="LoRA's update of a convolution",

@@ -124,7 +124,7 @@ EXERCISES = (
             ),
             Mistake(
                 "the first process alone",
-                "What stands on the other processes belongs to the batch too: add all sums and all counts.",
+                "What is on the other processes belongs to the batch too: add all sums and all counts.",
                 wrong=(lambda sums, counts: sums[0] / counts[0],),
             ),
         ),
@@ -213,7 +213,7 @@ EXERCISES = (
             ),
             Mistake(
                 "each stage alone",
-                "The stages add up: zero2 splits what zero1 splits and the gradients, fsdp the weights besides.",
+                "The stages add up: zero2 splits what zero1 splits and the gradients, fsdp the weights too.",
                 wrong=(_split(zero2="g", fsdp="w"), _split(zero2="g"), _split(fsdp="w")),
             ),
             Mistake(

@@ -144,7 +144,7 @@ EXERCISES = (
             ),
             Mistake("the last one kept", "The last measurement is no better than some before it: keep the best.",
                     wrong=(_walk(keep="last"),)),
-            Mistake("compared with the one before", "A small dip after a rise is no progress: compare with the lowest.",
+            Mistake("compared with the one before", "A dip after a rise is not progress: compare with the lowest.",
                     wrong=(_walk(lambda loss, best, before: loss < before),)),
             Mistake("the first rise ends it", "One rise may be noise: wait for `patience` measurements.",
                     wrong=(lambda losses, patience: keep_and_stop(losses, 1),)),
@@ -152,7 +152,7 @@ EXERCISES = (
                     wrong=(_walk(after=1),)),
             Mistake("waiting never begins again", "A new lowest loss starts the waiting from zero.",
                     wrong=(_walk(reset=False),)),
-            Mistake("just as low taken as better", "Equal is no progress: a new lowest is below the old one.",
+            Mistake("just as low taken as better", "Equal is not progress: a new lowest is below the old one.",
                     wrong=(_ties,)),
         ),
         hints=(

@@ -221,7 +221,7 @@ EXERCISES = (
                     wrong=(lambda groups, wanted: test_rows(groups, wanted + 1),)),
             Mistake(
                 "groups counted instead of rows",
-                "`wanted` is a number of rows: a large customer brings many at once.",
+                "`wanted` is a number of rows: a large customer has many at once.",
                 wrong=(_many_groups,),
             ),
             Mistake(

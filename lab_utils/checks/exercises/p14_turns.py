@@ -121,7 +121,7 @@ EXERCISES = (
         ),
         hints=(
             "Where does each turn begin? Keep a running place.",
-            "A turn is its header, then its contents. Move the place past both, whoever speaks.",
+            "A turn is its header, then its contents. Move the place past both, no matter who speaks.",
             "Start with torch.full_like(ids, -100); for an assistant's turn copy ids from place + header, as many as "
             "its contents. The end of turn is the last of these.",
         ),

@@ -225,7 +225,7 @@ EXERCISES = (
                     wrong=(_pairs(lambda c, r, rc, rr, beta: c - rc - r + rr),)),
             Mistake("beta outside of the sigmoid", "beta scales the margin before the sigmoid, not the loss after it.",
                     wrong=(lambda c, r, rc, rr, beta: -beta * logsigmoid(c - rc - r + rr).mean(),)),
-            Mistake("the margins averaged first", "Each pair has a loss of its own; the mean is taken of the losses.",
+            Mistake("the margins averaged first", "Each pair has its own loss; the mean is taken of the losses.",
                     wrong=(_pairs(loss=lambda m: -logsigmoid(m.mean())),)),
             Mistake("a sum over the pairs", "The loss of a batch is the mean over its pairs.",
                     wrong=(_pairs(loss=lambda m: -logsigmoid(m).sum()),)),

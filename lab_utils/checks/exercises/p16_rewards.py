@@ -88,7 +88,7 @@ def _rewards(draw):
 
 
 def _varied(inputs) -> bool:
-    """Do the first group's rewards differ, do groups have means of their own, and is no spread 1 by chance?"""
+    """Do the first group's rewards differ, do the groups' means differ, and is no spread 1 by chance?"""
     groups = inputs[0].view(-1, inputs[1])
     means, spreads = groups.mean(1), groups.std(1)
     spread = inputs[0].std()

@@ -27,7 +27,7 @@ function makeModel(state) {
   return model;
 }
 
-// Called once by each explorer's module: draws it wherever it stands, and takes the static picture away.
+// Called once by each explorer's module: draws it wherever it is, and takes the static picture away.
 globalThis.showExplorers = async (module, render) => {
   for (const place of document.querySelectorAll(`.lab-place[data-module="${module}"]`)) {
     const { model: id } = place.dataset;
