@@ -1,4 +1,4 @@
-"""Train the two small adapters that notebook 10 serves: QLoRA on the embedded model, one a task.
+"""Train the two small adapters that notebook 10 serves: QLoRA on the embedded model, one per task.
 
     python data/record_adapters.py                          # ten minutes on one core
     python data/record_adapters.py --only style             # one of them

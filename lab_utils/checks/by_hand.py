@@ -235,7 +235,7 @@ def _judge_train(function: Callable) -> tuple[list, tuple[str, str]]:
         how = "nothing" if made is None else f"{len(made)} losses" if isinstance(made, (list, tuple)) else "no list"
         lines = [("wrong", f"It hands back {how}; a list of {STEPS} losses is expected, one per step.")]
         return lines, ("no list of losses", "Keep loss.item() in every step, and return the list after the loop.")
-    lines = [("right", "It hands back one loss a step.")]
+    lines = [("right", "It hands back one loss per step.")]
     if any(isinstance(loss, Tensor) for loss in made):
         lines.append(("wrong", "The losses are tensors."))
         return lines, ("tensors kept", "A loss kept as a tensor keeps its whole backward pass: use loss.item().")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from ..errors import LabError
 from .report import Report
 
-WIDTH = 96  # characters a line: nbgrader's feedback cuts longer ones off
+WIDTH = 96  # characters per line: nbgrader's feedback cuts longer ones off
 
 
 class NotSolved(LabError):

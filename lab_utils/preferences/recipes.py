@@ -32,7 +32,7 @@ class PreferenceRecipe(_Steps):
     loss_type : a name in `dpo.LOSSES`
     start : str, folder of an adapter to start from, such as a run's `adapter_dir`; it is the reference then. Default:
         a fresh adapter, whose reference is the base. Rank, alpha and target modules must be that adapter's.
-    batch_size : int >= 1, pairs a step
+    batch_size : int >= 1, pairs per step
 
     Raises
     ------
@@ -68,7 +68,7 @@ class RewardRecipe(_Steps):
     epsilon, epsilon_high : float > 0, as in `grpo.token_losses`; epsilon_high=None is epsilon
     updates : int >= 1, updates of the adapter with the same samples; from the second on the ratio is not 1
     start : str, as in `PreferenceRecipe`
-    batch_size : int >= 1, prompts a step
+    batch_size : int >= 1, prompts per step
     rows_at_once : int >= 1, answers that go through the model together; more of them only take more memory
 
     Raises

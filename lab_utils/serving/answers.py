@@ -34,7 +34,7 @@ def reply(answers: Answers, message: str, adapters: Sequence[str | None]) -> dic
     try:
         replies = list(answers([message] * len(adapters), list(adapters)))
         if len(replies) != len(adapters):
-            error = f"{len(replies)} answers came back for {len(adapters)} adapters: `answers` must give one a message."
+            error = f"{len(replies)} answers came back for {len(adapters)} adapters: `answers` must give one each."
     except LabError as problem:
         error = str(problem)
     except Exception as problem:  # a widget's callback may not raise: nobody would see it

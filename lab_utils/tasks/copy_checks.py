@@ -13,7 +13,7 @@ AT_ONCE = 500  # rows read together
 
 
 class CopyFinder:
-    """Collects two hashes a row while the data are read, then finds what is alike.
+    """Collects two hashes per row while the data are read, then finds what is alike.
 
     Parameters
     ----------

@@ -94,7 +94,7 @@ def placed_lines(path: str | Path) -> list[tuple[str, dict]]:
     except OSError as error:
         raise LabError(f"{path} cannot be read: {explain(error)}") from error
     if whole.startswith(UTF_16) or b"\0" in whole[:4]:
-        raise LabError(f"{path} is UTF-16, or another encoding of two or four bytes a character. Save it as UTF-8.")
+        raise LabError(f"{path} is UTF-16, or another encoding of two or four bytes per character. Save it as UTF-8.")
     lines = ((f"{path}, line {number}", line) for number, line in enumerate(whole.splitlines(), 1))
     rows = [(place, object_in(line, place)) for place, line in lines if line.removeprefix(BOM.encode()).strip()]
     if not rows:

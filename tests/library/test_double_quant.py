@@ -64,7 +64,7 @@ def test_every_bit_equals_bitsandbytes(absmax):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_many_values_equal_bitsandbytes(seed):
-    """262,144 values a seed, as of a 4096 × 4096 weight: the nearest of the 256 values would differ in hundreds."""
+    """262,144 values per seed, as of a 4096 × 4096 weight: the nearest of the 256 values would differ in hundreds."""
     weight = torch.randn(2**18, 8, generator=torch.Generator().manual_seed(seed))
     absmax = weight.abs().amax(dim=1)
     assert_same_as_bitsandbytes(absmax)
