@@ -1,7 +1,7 @@
 """Numbers in, Figure out: every picture of the course, legible from the last row."""
 
 from .capacity import capacity
-from .choosing import differences, merge_survival, variant_update
+from .choosing import differences, merge_survival, rate_race
 from .conversations import lengths
 from .counting import layer_to_scale, parameter_bars, shares_by_size, stacked_gigabytes
 from .curves import code_use, histograms, lines, rounding
@@ -20,7 +20,8 @@ __all__ = [
     "BLUE", "GREEN", "GREY", "ORANGE", "approximations", "before_after", "capacity", "code_use",
     "compare_losses", "differences", "dots", "draw_loss", "fits", "grid", "histograms", "layer_to_scale",
     "lengths", "lines", "loss_curve", "many_machines", "matrices", "memory_bars", "memory_over_time",
-    "merge_survival", "moved", "new_figure", "parameter_bars", "picture_rows", "png", "rounding",
+    "merge_survival", "moved", "new_figure", "parameter_bars", "picture_rows", "png", "rate_race",
+    "rounding",
     "shares_by_size", "smooth", "stacked_gigabytes", "strips", "style_axes", "target_and_yours", "timeline",
-    "validation_curves", "variant_update", "with_errors",
+    "validation_curves", "with_errors",
 ]  # fmt: skip

@@ -1,8 +1,8 @@
 """Pictures of the explorers of notebooks 09 to 11, for places where no widget is drawn."""
 
-from ..lowrank import singular_values
-from .matrices import paint
-from .style import BLUE, GREY, ORANGE, empty_figure, new_figure, style_axes
+from .style import BLUE, GREY, ORANGE, empty_figure, label_axes, new_figure, style_axes
+
+SPAN = 30  # a loss of so many times the smallest, or more, is drawn at the upper edge
 
 
 def merge_survival(block: dict, sizes, changed, kept, size: float, title: str, real: float | None = None):
@@ -65,32 +65,49 @@ def differences(rows: dict[str, tuple], xlabel: str, seeds: dict[str, list] | No
     return figure
 
 
-def variant_update(named: dict, counts: dict[str, int], chosen: str, title: str):
-    """Figure of matrices on one colour scale, their singular values, and how many numbers each variant trains.
+def rate_race(runs: dict, used: dict, ylabel: str, title: str):
+    """Figure of loss against learning rate, a panel per variant, and beside them their losses at one rate each.
 
     Parameters
     ----------
-    named : dict title -> Tensor (rows, columns); the first is the target, whose root mean square sets the scale
-    counts : dict name -> int >= 1
-    chosen : str, the name that is drawn in blue
-    title : str, of the counts
+    runs : dict name -> sequence of (learning rate, loss), one dot each, up to eight names
+    used : dict name -> (learning rate or None, losses, mean or None, half width of its interval), from the top down; of
+        these runs, LoRA's are blue and the others orange. A loss of 30 times the smallest, or more, is drawn there
+    ylabel, title : str
     """
-    figure = empty_figure(12, 4)
-    limit = 3 * float(next(iter(named.values())).square().mean().sqrt())
-    panels = figure.subplots(1, len(named) + 2, width_ratios=[1] * len(named) + [1.6, 2.2])
-    spectrum, bars = panels[-2:]
-    for axes, (name, values), (color, dashes) in zip(panels, named.items(), ((GREY, ":"), (BLUE, "-")), strict=False):
-        paint(axes, values, limit, name)
-        spectrum.plot(range(1, min(values.shape) + 1), singular_values(values).tolist(), dashes, color=color,
-                      linewidth=3, label=name)  # fmt: skip
-    style_axes(spectrum)
-    spectrum.set_xlabel("singular value", fontsize=14)
-    spectrum.legend(fontsize=12, frameon=False)
-    style_axes(bars)
-    drawn = bars.barh(list(counts), list(counts.values()), color=[BLUE if name == chosen else GREY for name in counts])
-    bars.bar_label(drawn, [f"{count:,}" for count in counts.values()], padding=4, fontsize=13)
-    bars.margins(x=0.2)
-    bars.set_xticks([])
-    bars.invert_yaxis()
-    bars.set_title(title, fontsize=14)
+    figure = empty_figure(13, 5)
+    left, right = figure.subfigures(1, 2, width_ratios=[3, 2])
+    left.suptitle(title, fontsize=14)
+    panels = left.subplots(2, 4, sharex=True, sharey=True)
+    least = min(loss for dots in runs.values() for _, loss in dots)
+    most = min(SPAN * least, max(loss for dots in runs.values() for _, loss in dots))
+    for axes, (name, dots) in zip(panels.flat, runs.items(), strict=False):
+        rate, losses, _, _ = used[name]
+        style_axes(axes)
+        axes.plot([rate for rate, _ in dots], [min(loss, most) for _, loss in dots], "o", color=GREY, markersize=4)
+        axes.set_title(name, fontsize=13)
+        if rate is not None:
+            axes.axvline(rate, color=_color(name), linewidth=1.5)
+            axes.plot([rate] * len(losses), [min(loss, most) for loss in losses], "o", color=_color(name), markersize=7)
+        label_axes(axes, "", "", logx=10, logy=True)
+        axes.xaxis.set_major_formatter("{x:g}")
+    panels[0, 0].set_ylim(0.8 * least, 1.25 * most)
+    for axes in panels.flat[len(runs):]:
+        axes.set_visible(False)
+    left.supxlabel("learning rate", fontsize=14)
+    left.supylabel(ylabel, fontsize=14)
+    axes = right.subplots()
+    style_axes(axes)
+    for row, (name, (_, losses, mean, reach)) in enumerate(used.items()):
+        axes.plot(losses, [row + 0.2] * len(losses), "o", color=_color(name), markersize=6, alpha=0.6)
+        if len(losses) > 1:
+            axes.errorbar(mean, row, xerr=reach, color=_color(name), marker="|", markersize=16, markeredgewidth=4)
+    names = [name if rate is None else f"{name}  {rate:g}" for name, (rate, *_) in used.items()]
+    label_axes(axes, ylabel, "")
+    axes.set_yticks(range(len(used)), names, fontsize=13)
+    axes.set_ylim(len(used) - 0.5, -0.5)
     return figure
+
+
+def _color(name: str) -> str:
+    return BLUE if name == "LoRA" else ORANGE

@@ -1,4 +1,4 @@
-"""The recorded comparison of LoRA and its variants on one task; `data/record_variants.py` measured it."""
+"""The recorded comparisons of LoRA and its variants: on bookings, and page 11's race on mirrored digits."""
 
 from pathlib import Path
 
@@ -7,10 +7,12 @@ from ..folders import DATA
 from ..recorded_files import number, reading, restore
 
 FILE = DATA / "variants" / "variants.json"
+RACE = DATA / "variants" / "race.json"
 MEASURED = (
     "seed", "learning_rate", "trainable_parameters", "optimizer_bytes", "saved_activation_bytes", "cpu_seconds_a_step",
     "relative_update", "validation_loss", "validation_exact",
 )  # fmt: skip
+LOSSES = ("validation_loss", "test_loss")
 TESTED = ("test_loss", "test_exact")  # of the chosen runs only
 
 
@@ -41,6 +43,35 @@ def load_variants(file: str | Path = FILE):
         runs = pandas.DataFrame(record["rows"])
         runs[list(TESTED)] = runs[list(TESTED)].astype(float)
         runs["chosen"] = runs["learning_rate"] == runs["variant"].map(record["chosen"])
+        return runs, dict(record["recipe"])
+
+
+def load_race(file: str | Path = RACE):
+    """The recorded race on mirrored digits: every variant at many learning rates, with several seeds.
+
+    Returns
+    -------
+    (runs, recipe) : a pandas DataFrame with one row per run, and a dict. Columns: variant, learning_rate, seed,
+        validation_loss, test_loss (nats per image; NaN where it is not finite), validation_exact, test_exact (shares)
+
+    Raises
+    ------
+    LabError
+        The file is missing or damaged.
+    """
+    import pandas
+
+    with reading(f"The recorded race in {file}", restore("data/variants", "record_variant_race.py")):
+        record = read_json(file)
+        for row in record["rows"]:
+            str(row["variant"])
+            for name in ("learning_rate", "seed", "validation_exact", "test_exact"):
+                number(row[name], 0)
+            for name in LOSSES:
+                if row[name] is not None:
+                    number(row[name], 0)
+        runs = pandas.DataFrame(record["rows"])
+        runs[list(LOSSES)] = runs[list(LOSSES)].astype(float)
         return runs, dict(record["recipe"])
 
 

@@ -5,6 +5,7 @@
 
 from .differences import compare, holm, student
 from .naming import by_name
+from .rate_races import standings, variant_races
 from .study_results import load_study
 from .summary import CENTRE, TABLE, cheapest_within_one_error, difference, load_sweep, pick, summarize
 from .table import read_rows
@@ -13,5 +14,6 @@ from .trials import measure, missing, sweep
 
 __all__ = [
     "CENTRE", "TABLE", "Trial", "by_name", "cheapest_within_one_error", "compare", "difference", "holm", "load_study",
-    "load_sweep", "measure", "missing", "pick", "read_rows", "student", "summarize", "sweep",
+    "load_sweep", "measure", "missing", "pick", "read_rows", "standings", "student", "summarize", "sweep",
+    "variant_races",
 ]  # fmt: skip

@@ -1,116 +1,129 @@
-// What a variant of LoRA freezes and trains, how many numbers that is, and what its update looks like, step by step.
+// Loss against learning rate for LoRA's variants, a panel each, and beside them who leads at one rate or at each one's best.
 
-const WORDS = { trained: "trained", frozen: "frozen", moves: "moves without gradient" };
+/** Powers of ten between low and high, and three times them where there are few. */
+function logTicks(low, high) {
+  const from = Math.floor(Math.log10(low)), powers = Array.from({ length: Math.ceil(Math.log10(high)) - from + 1 }, (_, at) => from + at);
+  const inside = (factors) => powers.flatMap((power) => factors.map((one) => Number(`${one}e${power}`))).filter((tick) => tick >= low && tick <= high);
+  const some = inside([1, 3]);
+  return some.length > 5 ? inside([1]) : some.length > 1 ? some : inside([1, 2, 5]);
+}
 
-/** W and the factors beside it, each by its state: filled is trained, hatched is frozen, dashed moves. Returns { root, draw }. */
-function diagram() {
-  const width = 430, height = 210, hatch = `lab-hatch-${++counter}`;
-  const pattern = shape("pattern", { id: hatch, width: 9, height: 9, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" },
-    shape("line", { class: "hatch", x1: 0, y1: 0, x2: 0, y2: 9 }));
-  const parts = shape("g");
-  const root = shape("svg", { class: "lab-chart", viewBox: `0 0 ${width} ${height}`, role: "img" }, shape("defs", {}, pattern), parts);
-  const places = { // x, y, width, height; lower case letters are vectors
-    m: [16, 40, 12, 120], W: [56, 40, 120, 120], b: [212, 40, 12, 120], B: [236, 40, 34, 120], d: [282, 40, 34, 12], A: [282, 64, 120, 34],
-  };
-  const draw = ({ title, parts: states, name }) => {
-    const drawn = Object.entries(states).flatMap(([part, state]) => {
-      const [x, y, w, h] = places[part], box = { x, y: part === "A" && !states.d ? 40 : y, width: w, height: h };
-      const label = part === "W" && name === "pissa" ? "W − B₀A₀" : part;
-      return [
-        shape("rect", { ...box, class: state }), ...(state === "frozen" ? [shape("rect", { ...box, fill: `url(#${hatch})` })] : []),
-        shape("text", { x: x + w / 2, y: part === "A" || part === "d" ? box.y + (part === "d" ? -8 : h + 20) : 30, "text-anchor": "middle", class: "note" }, label),
-      ];
-    });
-    const key = Object.entries(WORDS).flatMap(([state, text], index) => {
-      const box = { x: [10, 118, 222][index], y: 184, width: 18, height: 18 };
-      return [shape("rect", { ...box, class: state }), ...(state === "frozen" ? [shape("rect", { ...box, fill: `url(#${hatch})` })] : []),
-        shape("text", { x: box.x + 25, y: 198 }, text)];
-    });
-    parts.replaceChildren(shape("text", { x: 193, y: 107, "text-anchor": "middle", class: "note" }, "+"), ...drawn, ...key);
-    root.setAttribute("aria-label", `${title}: ${Object.entries(states).map(([part, state]) => `${part} ${WORDS[state]}`).join(", ")}`);
+/** A map from numbers to pixels, logarithmic, with a little room at both ends; what lies outside is put at the end. */
+function logScale(low, high, from, to) {
+  const pad = 0.06 * Math.log(high / low), start = Math.log(low) - pad, span = Math.log(high) + pad - start;
+  return (value) => from + (to - from) * Math.max(0, Math.min(1, (Math.log(value) - start) / span));
+}
+
+/** One small panel per variant, all on the same axes. Returns { root, draw }. */
+function panels() {
+  const width = 580, height = 330, left = 52, top = 22, wide = 128, tall = 114, gapX = 4, gapY = 28;
+  const root = shape("svg", { class: "lab-chart", viewBox: `0 0 ${width} ${height}`, role: "img" });
+  const fixed = shape("g"), moving = shape("g");
+  root.append(fixed, moving);
+  let drawn = null;
+  const draw = (race, record, rows) => {
+    const names = Object.keys(record.dots), rates = record.rates;
+    const corner = (index) => [left + (wide + gapX) * (index % 4), top + (tall + gapY) * Math.floor(index / 4)];
+    const px = logScale(rates[0], rates[rates.length - 1], 0, wide), py = logScale(record.low, record.high, tall, 0);
+    if (drawn !== race) {
+      drawn = race;
+      const powers = logTicks(rates[0], rates[rates.length - 1]).filter((tick) => /^1/.test(tick.toExponential(1)));
+      const ticksX = powers.length > 2 ? [powers[0], powers[powers.length - 1]] : powers, ticksY = logTicks(record.low, record.high); // a panel has room for two
+      fixed.replaceChildren(
+        ...names.flatMap((name, index) => {
+          const [x, y] = corner(index);
+          return [
+            ...ticksY.flatMap((tick) => [shape("line", { class: "grid", x1: x, x2: x + wide, y1: y + py(tick), y2: y + py(tick) }),
+              ...(index % 4 ? [] : [shape("text", { x: x - 6, y: y + py(tick) + 5, "text-anchor": "end" }, String(tick))])]),
+            ...ticksX.flatMap((tick) => [shape("line", { class: "grid", x1: x + px(tick), x2: x + px(tick), y1: y, y2: y + tall }),
+              ...(index < names.length - 4 ? [] : [shape("text", { x: x + px(tick), y: y + tall + 18, "text-anchor": "middle" }, String(tick))])]),
+            shape("rect", { class: "lab-box", x, y, width: wide, height: tall }),
+            ...record.dots[name].map(([rate, loss]) => shape("circle", { class: "lab-dot", cx: x + px(rate), cy: y + py(loss), r: 2.8 })),
+          ];
+        }),
+        shape("text", { x: left + 2 * wide, y: height - 6, "text-anchor": "middle" }, "learning rate"),
+        shape("text", { transform: `translate(13 ${height / 2}) rotate(-90)`, "text-anchor": "middle" }, `${record.value}, ${record.unit}`));
+    }
+    const byName = Object.fromEntries(rows.map((row) => [row.variant, row]));
+    moving.replaceChildren(...names.map((name, index) => {
+      const [x, y] = corner(index), { rate, losses } = byName[name];
+      const title = shape("text", { class: "note", x: x + wide / 2, y: y - 6, "text-anchor": "middle" }, record.titles[name]);
+      const line = rate === null ? [] : [shape("line", { class: "lab-at", x1: x + px(rate), x2: x + px(rate), y1: y, y2: y + tall })];
+      return shape("g", { class: name === "lora" ? "lab-lora" : "lab-other" }, title, ...line,
+        ...losses.map((loss) => shape("circle", { class: "lab-used", cx: x + px(rate), cy: y + py(loss), r: 4.5 })),
+        ...(rate === null ? [shape("text", { x: x + wide / 2, y: y + 18, "text-anchor": "middle" }, "not run here")] : []));
+    }));
+    root.setAttribute("aria-label", `${record.value} by rate, ${Object.values(record.dots).flat().length} runs; marked: `
+      + rows.map(({ variant, rate }) => `${record.titles[variant]} ${rate === null ? "not run" : `at ${rate}`}`).join(", "));
   };
   return { root: node("div", { class: "lab-plot" }, root), draw };
 }
 
-/** A table of all variants' counts with bars; the chosen one in bold. Returns { root, draw }. */
-function table(records) {
-  const head = node("th", {}, "trained"), rows = {}, body = node("tbody");
-  for (const { name, title } of records) {
-    const count = node("td"), bar = node("span", { class: "lab-bar" });
-    rows[name] = { row: node("tr", {}, node("th", { scope: "row" }, title), count, node("td", { class: "lab-bars" }, bar)), count, bar };
-    body.append(rows[name].row);
-  }
-  const root = node("table", { class: "lab-table" }, node("thead", {}, node("tr", {}, node("th", {}, "variant"), head, node("th", {}, "side by side"))), body);
-  const draw = (counts, chosen) => {
-    const largest = Math.max(...Object.values(counts));
-    for (const [name, { row, count, bar }] of Object.entries(rows)) {
-      count.textContent = whole(counts[name]);
-      bar.style.width = `${Math.max(1, 150 * counts[name] / largest).toFixed(0)}px`;
-      row.classList.toggle("lab-chosen", name === chosen);
+/** A row per variant, from the smallest mean down; rows glide to their new places. Returns { root, draw }. */
+function ladder() {
+  const width = 410, height = 330, left = 176, right = 12, top = 22, step = 32.5, floor = 284;
+  const root = shape("svg", { class: "lab-chart", viewBox: `0 0 ${width} ${height}`, role: "img" });
+  const fixed = shape("g"), rowsOf = {}, moving = shape("g");
+  root.append(fixed, moving);
+  let drawn = null;
+  const draw = (race, record, rows) => {
+    const px = logScale(record.low, record.high, left, width - right);
+    if (drawn !== race) {
+      drawn = race;
+      moving.replaceChildren();
+      for (const name of Object.keys(rowsOf)) delete rowsOf[name];
+      fixed.replaceChildren(
+        ...logTicks(record.low, record.high).flatMap((tick) => [shape("line", { class: "grid", x1: px(tick), x2: px(tick), y1: top - 14, y2: floor }),
+          shape("text", { x: px(tick), y: floor + 18, "text-anchor": "middle" }, String(tick))]),
+        shape("text", { x: (left + width) / 2, y: height - 6, "text-anchor": "middle" }, record.value));
     }
+    rows.forEach(({ variant, rate, losses, mean, reach, clear, edge }, place) => {
+      if (!rowsOf[variant]) moving.append(rowsOf[variant] = shape("g"));
+      const row = rowsOf[variant];
+      row.setAttribute("class", `lab-row ${variant === "lora" ? "lab-lora" : "lab-other"}${clear ? " lab-clear" : ""}`);
+      row.style.transform = `translate(0px, ${(top + step * place).toFixed(1)}px)`;
+      const at = rate === null ? "not run" : `${rate}${edge ? " ↔" : ""}`, many = losses.length > 1;
+      row.replaceChildren(
+        shape("text", { class: "note", x: 0, y: 9 }, record.titles[variant]), shape("text", { x: left - 8, y: 9, "text-anchor": "end" }, at),
+        ...(many ? [shape("line", { class: "lab-reach", x1: px(Math.max(mean - reach, record.low / 9)), x2: px(mean + reach), y1: -1, y2: -1 })] : []),
+        ...losses.map((loss) => shape("circle", { class: many ? "lab-dot" : "lab-used", cx: px(loss), cy: many ? 10 : 4, r: many ? 3.2 : 5 })),
+        ...(many ? [shape("circle", { class: "lab-mean", cx: px(mean), cy: -1, r: 5.5 })] : []));
+    });
+    root.setAttribute("aria-label", rows.map(({ variant, mean, losses, clear }) => `${record.titles[variant]} `
+      + (losses.length ? `${mean.toFixed(3)}, n = ${losses.length}${clear ? ", clearly unlike LoRA" : ""}` : "not run")).join("; "));
   };
-  return { root, draw };
+  return { root: node("div", { class: "lab-plot" }, root), draw };
 }
 
 function render({ model, el }) {
-  const view = frame({ model, el, title: "Variant explorer" });
-  const records = Object.fromEntries(model.get("records").map((one) => [one.name, one])), layers = model.get("layers");
-  const { rows, columns, scale, steps, norm, values, negligible, ...task } = model.get("task"), size = rows * columns;
-  const target = decode(task.target).map((value) => value * scale), length = (numbers) => Math.hypot(...numbers);
-  const wanted = length(target), counts = model.get("counts"), updates = {}, errors = {};
-  for (const { name, updates: text } of Object.values(records)) {
-    const all = decode(text).map((value) => value * scale);
-    updates[name] = Array.from({ length: steps + 1 }, (_, step) => all.subarray(step * size, (step + 1) * size));
-    errors[name] = updates[name].map((update) => length(update.map((value, i) => target[i] - value)) / wanted);
-  }
+  const view = frame({ model, el, title: "Who leads, and at which rate" });
+  const records = model.get("records"), modes = model.get("modes"), record = () => records[model.get("race")];
   const controls = [
-    choice({ model, name: "variant", label: "variant", values: Object.keys(records) }),
-    slider({ model, name: "step", label: "training step", values: Array.from({ length: steps + 1 }, (_, step) => step) }),
-    choice({ model, name: "layer", label: "layer", values: Object.keys(layers) }),
-    slider({ model, name: "rank", label: "rank", values: model.get("ranks") }),
+    choice({ model, name: "race", label: "runs", values: Object.keys(records) }),
+    slider({ model, name: "rate", label: "learning rate", values: () => record().rates }),
+    choice({ model, name: "mode", label: "compare", values: modes }),
   ];
   view.add(...controls.map((control) => control.root));
-  const parts = diagram(), list = table(model.get("records")), story = node("p", { class: "lab-story" });
-  const pictures = ["the target", "ΔW", "what is missing"].map((caption) => picture({ caption, width: 130 }));
-  const spectrum = chart({ label: "singular values", xlabel: "number of the singular value", ylabel: "singular value", width: 460, height: 230 });
-  const curve = chart({ label: "distance to the target", xlabel: "training step", ylabel: "missing", width: 860, height: 180 });
-  view.panels.append(parts.root, list.root, story, ...pictures.map((one) => one.root), spectrum.root, curve.root);
-  view.panels.after(node("div", { class: "lab-key" }, node("span", { class: "blue" }, "━ this variant"),
-    node("span", {}, "thin grey: the target's singular values; the other variants")));
-  const limit = 3 * wanted / Math.sqrt(size), missing = new Float32Array(size);
-  const highest = Math.max(1, ...Object.values(errors).flat()), most = Math.max(...Object.values(records).flatMap((one) => one.values.map((all) => all[0])));
-  pictures[0].paint(target, rows, columns, limit, { label: "the target" });
-
-  view.on(["variant", "layer", "rank"], () => {
-    const one = records[model.get("variant")], now = counts[model.get("layer")][model.get("rank")];
-    parts.draw(one);
-    list.draw(now, one.name);
-    story.replaceChildren(node("b", {}, `${one.title}, ${one.published}. `), `${one.rule}. Trains: ${one.trains}. Saves: ${one.saves}.`);
+  controls[0].input.addEventListener("change", () => {
+    model.set("rate", record().start);
+    model.save_changes();
   });
-  view.on(["variant", "step", "layer", "rank"], () => {
+  controls[1].input.addEventListener("input", () => { // whoever moves the common rate wants to see it
+    model.set("mode", modes[0]);
+    model.save_changes();
+  });
+  const every = panels(), rank = ladder();
+  view.panels.classList.add("lab-race");
+  view.panels.append(every.root, rank.root);
+  view.panels.after(node("div", { class: "lab-key" }, node("span", {}, "dot: one run"), node("span", {}, "bar: 95 % interval of the mean over seeds"),
+    node("span", {}, "filled: clearly unlike LoRA (corrected for all comparisons)"), node("span", {}, "↔ no lower or no higher rate was tried")));
+  view.on(["race", "mode", "rate"], () => {
     controls.forEach((control) => control.show());
-    const one = records[model.get("variant")], step = model.get("step"), update = updates[one.name][step], error = errors[one.name][step];
-    for (let i = 0; i < size; i++) missing[i] = target[i] - update[i];
-    pictures[1].paint(update, rows, columns, limit, { label: `ΔW, step ${step}` });
-    pictures[2].paint(missing, rows, columns, limit, { label: "what is missing" });
-    const mine = one.values[step], points = (all) => all.map((value, index) => [index + 1, value]);
-    const rank = mine[0] ? mine.filter((value) => value > negligible * mine[0]).length : 0;
-    spectrum.draw({
-      name: `singular values of ΔW: rank ${rank}`,
-      x: { low: 1, high: columns, ticks: [1, 4, 8, 12, 16] }, y: { low: 0, high: most, ticks: [0, most / 2, most], text: (tick) => tick.toFixed(1) },
-      lines: [{ points: points(values), kind: "ghost" }, { points: points(mine), kind: "blue" }],
-    });
-    const line = (name, kind) => ({ points: errors[name].map((value, index) => [index, value]), kind });
-    curve.draw({
-      name: `${percent(error)} of the target is missing at step ${step}`,
-      x: { low: 0, high: steps, ticks: [0, 10, 20, 30, 40] }, y: { low: 0, high: highest, ticks: [0, 0.5, 1], text: (tick) => `${100 * tick} %` },
-      lines: [...Object.keys(records).filter((name) => name !== one.name).map((name) => line(name, "ghost")), line(one.name, "blue")],
-      marks: [{ x: step, y: error, kind: "blue", text: percent(error) }],
-    });
-    const [out, into] = layers[model.get("layer")], count = counts[model.get("layer")][model.get("rank")][one.name];
-    view.say(`${one.title}: ${whole(count)} numbers are trained in a layer of ${model.get("layer")} at r = ${model.get("rank")} `
-      + `(${percent(count / (out * into), 2)} of it); step ${step} on the small matrix with r = ${one.small_rank}: ΔW is ${percent(length(update) / norm)} of W, `
-      + `its rank is ${rank}, it misses the target by ${percent(error)}.`);
+    const race = model.get("race"), now = record(), place = now.rates.indexOf(model.get("rate"));
+    const { rows, sentence } = model.get("mode") === modes[1] ? now.best : now.at[place < 0 ? now.rates.indexOf(now.start) : place];
+    every.draw(race, now, rows);
+    rank.draw(race, now, rows);
+    view.say(sentence);
   });
   return view.end;
 }

@@ -1,165 +1,156 @@
-"""The variant explorer: what each variant of LoRA freezes and trains, and what its update of a matrix looks like."""
+"""The variant explorer: loss against learning rate for LoRA and its variants, and who leads at which rate."""
 
-from functools import cache
+from math import isfinite
 
-import torch
 import traitlets
 
 from .. import plots
 from ..errors import LabError, choose
-from ..lowrank import relative_error, singular_values
-from ..variants import VARIANTS, DeltaLoRALinear, after_step, before_step, inject, learned_update, optimizer_groups
-from .explorer import FOLDER, STYLE, Explorer, encode, script
+from ..plots.choosing import SPAN
+from ..sweep import standings, variant_races
+from ..sweep.rate_races import REFERENCE, Standing, compared_by, ranked
+from ..variants import VARIANTS
+from .explorer import FOLDER, STYLE, Explorer, script
+from .values import Word
 
-QUESTION = "Which of these trains the fewest numbers at r = 8 on 576 × 576? Set the rank to 8 and look."
-OUT, IN, STEPS, RATE, RATIO = 24, 16, 40, 0.02, 16.0
-SMALL_RANKS = {name: 16 if name == "vera" else 4 for name in VARIANTS}  # VeRA's rank is meant to be large
-LAYERS = {"576 × 576": (576, 576), "1,536 × 576": (1536, 576), "4,096 × 4,096": (4096, 4096)}
-RANKS = (1, 2, 4, 8, 16, 32, 64)
-PARTS = {"lora_B": "B", "lora_A": "A", "magnitude": "m", "lambda_b": "b", "lambda_d": "d"}
-NEGLIGIBLE = 1e-3  # singular values below this share of the largest do not count as rank
-
-
-@cache
-def small_task(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """W (24, 16), and half as large the update that is wanted: each direction half as strong as the one before."""
-    generator = torch.Generator().manual_seed(seed)
-    weight, left, right = (torch.randn(size, generator=generator) for size in ((OUT, IN), (OUT, IN), (IN, IN)))
-    (U, _), (V, _) = torch.linalg.qr(left), torch.linalg.qr(right)
-    target = (U * 0.5 ** torch.arange(IN)) @ V.T
-    return weight / 4, 0.5 * float(weight.norm() / 4) / float(target.norm()) * target
-
-
-@cache
-def trained(variant: str, seed: int = 0) -> tuple[torch.Tensor, dict[str, str]]:
-    """Train a variant on `small_task` and record it.
-
-    Returns
-    -------
-    (float32 Tensor (41, 24, 16): ΔW after 0 to 40 steps of Adam, dict part -> "trained", "frozen" or "moves").
-    The learning rate is the same for all; in LoRA+ its geometric mean over A and B is.
-    """
-    weight, target = small_task(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        linear = torch.nn.Linear(IN, OUT, bias=False)
-        linear.weight.data = weight.clone()
-        rank = SMALL_RANKS[variant]
-        model = inject(torch.nn.Sequential(linear), variant, ["0"], rank, 2 * rank)
-    layer, rate = model[0], RATE / RATIO**0.5 if variant == "lora+" else RATE
-    optimizer = torch.optim.Adam(optimizer_groups(model, variant, rate, ratio=RATIO))
-    history = []
-    for step in range(STEPS + 1):
-        history.append(learned_update(layer).detach().clone())
-        if step < STEPS:
-            error = layer(torch.eye(IN)).T - (weight + target)
-            optimizer.zero_grad()
-            error.square().sum().backward()
-            before_step(model)
-            optimizer.step()
-            after_step(model)
-    parts = {"W": "moves" if isinstance(layer, DeltaLoRALinear) else "frozen"}
-    for name, part in PARTS.items():
-        if hasattr(layer, name):
-            parts[part] = "trained" if name in layer.TRAINED else "frozen"
-    return torch.stack(history), parts
+QUESTION = "Move one learning rate for all eight. How many different variants can you bring to the top?"
+MODES = ("all at one learning rate", "each at its own best")
+TASKS = {"mirrored digits": "nats per image"}  # else nats per token
 
 
 class VariantExplorer(Explorer):
-    """A choice of variants and of a layer's size, and sliders for the training step and the rank that is counted.
+    """A choice of recorded races, a slider for one common learning rate, and a switch to each variant's own best.
 
-    Every variant is trained once, with the classes of `lab_utils.variants`, on a matrix of 24 × 16 (see `small_task`).
+    Every recorded run is a dot. What is compared is `lab_utils.sweep.standings`.
 
     Parameters
     ----------
-    variant : str, a name in `VARIANTS`
-    layer : str, a name in `LAYERS`
-    rank : int, one of `RANKS`, for the counts; the small matrix has rank 4, and 16 with VeRA
+    races : dict title -> DataFrame, as `lab_utils.sweep.variant_races` gives them, which is the default
+    race : str, a title; default the first
+    mode : one of `MODES`
 
     Attributes
     ----------
-    variant, step, layer, rank : as chosen, at every moment
+    race, mode : as chosen, at every moment
+    rate : float, the common learning rate, one of those that the race has; another race begins at the one at which
+        most variants were run, and of those at the smallest
 
     Raises
     ------
     LabError
-        A value that is not there.
+        There is no race, or a value is not there.
     """
 
     _esm = script("variant_explorer")
-    _css = STYLE + (FOLDER / "choosing.css").read_text(encoding="utf-8")
-    _moved = ("variant", "step", "layer", "rank")
-    records, ranks = (traitlets.List().tag(sync=True) for _ in range(2))
-    task, counts, layers = (traitlets.Dict().tag(sync=True) for _ in range(3))
-    variant, layer = (traitlets.Unicode().tag(sync=True) for _ in range(2))
-    step = traitlets.Int(0).tag(sync=True)
-    rank = traitlets.Int().tag(sync=True)
+    _css = STYLE + (FOLDER / "race.css").read_text(encoding="utf-8")
+    _moved = ("race", "mode", "rate")
+    records = traitlets.Dict().tag(sync=True)
+    modes = traitlets.List(list(MODES)).tag(sync=True)
+    race = traitlets.Unicode().tag(sync=True)
+    mode = Word(MODES[0], allowed=MODES).tag(sync=True)
+    rate = traitlets.Float().tag(sync=True)
 
     def __init__(
-        self, variant: str = "lora", layer: str = "576 × 576", rank: int = 4, question: str = QUESTION,
-        choices=("LoRA-FA", "VeRA", "DoRA"),
+        self, races: dict | None = None, race: str | None = None, mode: str = MODES[0], question: str = QUESTION,
+        choices=("always the same one", "two", "four or more"),
     ):  # fmt: skip
-        weight, target = small_task()
-        scale = max(float(trained(name)[0].abs().max()) for name in VARIANTS)
+        races = variant_races() if races is None else races
+        if not races:
+            raise LabError("The variant explorer needs one race or more: variant_races() reads those recorded.")
+        records = {title: _record(title, runs) for title, runs in races.items()}
+        race = choose("race", next(iter(records)) if race is None else race, records)
+        start = records[race]["start"]
         super().__init__(
-            records=[_record(name, scale) for name in VARIANTS], ranks=list(RANKS), layers=LAYERS,
-            task={
-                "rows": OUT, "columns": IN, "scale": scale, "target": encode(target / scale), "steps": STEPS,
-                "norm": float(weight.norm()), "values": _rounded(singular_values(target)), "negligible": NEGLIGIBLE,
-            },
-            counts={
-                name: {str(r): {key: one.count(*shape, r) for key, one in VARIANTS.items()} for r in RANKS}
-                for name, shape in LAYERS.items()
-            },
-            variant=variant, layer=layer, rank=rank, question=question, choices=list(choices),
-        )  # fmt: skip
-
-    @traitlets.validate("variant", "layer", "rank", "step")
-    def _known(self, proposal):
-        name, value = proposal["trait"].name, proposal["value"]
-        if name != "step":
-            choose(name, value, {"variant": VARIANTS, "layer": LAYERS, "rank": RANKS}[name])
-        elif not 0 <= value <= STEPS:
-            raise LabError(f"step={value} was not recorded: 0 to {STEPS}.")
-        return value
-
-    def _state(self) -> dict:
-        """The update on screen, the target, and what the sentence says of them."""
-        weight, target = small_task()
-        update = trained(self.variant)[0][self.step]
-        values = singular_values(update)
-        return {
-            "update": update, "target": target, "size": float(update.norm() / weight.norm()),
-            "rank": int((values > NEGLIGIBLE * values[0]).sum()) if values[0] else 0,
-            "error": relative_error(target, update),
-        }  # fmt: skip
-
-    def summary(self) -> str:
-        now, count = self._state(), self.counts[self.layer][str(self.rank)][self.variant]
-        return (
-            f"Variant explorer, {VARIANTS[self.variant].title}: {count:,} numbers are trained in a layer of "
-            f"{self.layer} at r = {self.rank}; step {self.step} on the small matrix: ΔW is {now['size']:.1%} of W in "
-            f"size, its rank is {now['rank']}, it misses the target by {now['error']:.1%}."
+            records=records, race=race, mode=mode, rate=start, question=question, choices=list(choices)
         )
 
+    @traitlets.validate("race", "rate")
+    def _known(self, proposal):
+        name, value = proposal["trait"].name, proposal["value"]
+        return choose(name, value, self.records if name == "race" else self.records[self.race]["rates"])
+
+    @traitlets.observe("race")
+    def _other_rates(self, change) -> None:
+        if change["old"]:
+            self.rate = self.records[change["new"]]["start"]
+
+    def _now(self) -> dict:
+        """What is on screen: "rows" and "sentence"."""
+        record = self.records[self.race]
+        return record["best"] if self.mode == MODES[1] else record["at"][record["rates"].index(self.rate)]
+
+    def summary(self) -> str:
+        return self._now()["sentence"]
+
     def figure(self):
-        now = self._state()
-        counts = {VARIANTS[name].title: count for name, count in self.counts[self.layer][str(self.rank)].items()}
-        return plots.variant_update(
-            {"target": now["target"], f"ΔW, step {self.step}": now["update"]}, counts, VARIANTS[self.variant].title,
-            f"trained numbers, {self.layer}, r = {self.rank}",
-        )  # fmt: skip
+        record, now = self.records[self.race], self._now()
+        runs = {VARIANTS[name].title: [(rate, loss) for rate, loss in dots] for name, dots in record["dots"].items()}
+        used = {VARIANTS[row["variant"]].title: (row["rate"], row["losses"], row["mean"], row["reach"])
+                for row in now["rows"]}  # fmt: skip
+        return plots.rate_race(runs, used, f"{record['value']}, {record['unit']}", f"{self.race}, {self.mode}")
 
 
-def _record(name: str, scale: float) -> dict:
-    """What the browser needs of a variant."""
-    variant, (history, parts) = VARIANTS[name], trained(name)
+def _record(title: str, runs) -> dict:
+    """What the browser needs of a race: its runs, and the standings at each rate and at each variant's best."""
+    value = compared_by(runs)
+    rates = sorted({float(rate) for rate in runs["learning_rate"]})
+    counts = [runs[runs["learning_rate"] == rate]["variant"].nunique() for rate in rates]
+    finite = runs[runs[value].map(isfinite)]
+    if finite.empty:
+        raise LabError(f"The race {title!r} has no run with a {value}.")
+    dots = {
+        name: finite[finite["variant"] == name][["learning_rate", value]].to_numpy(float).tolist()
+        for name in dict.fromkeys(runs["variant"])
+    }
+    named, low, high = value.replace("_", " "), float(finite[value].min()), float(finite[value].max())
     return {
-        "name": name, "title": variant.title, "rule": variant.rule, "trains": variant.trains, "saves": variant.saves,
-        "published": variant.published, "parts": parts, "small_rank": SMALL_RANKS[name],
-        "updates": encode(history / scale), "values": [_rounded(singular_values(update)) for update in history],
+        "rates": rates, "start": rates[counts.index(max(counts))], "value": named,
+        "unit": TASKS.get(title, "nats per token"), "titles": {name: VARIANTS[name].title for name in dots},
+        "dots": dots, "low": low, "high": min(high, SPAN * low),
+        "at": [_stand(title, named, standings(runs, rate), rate) for rate in rates],
+        "best": _stand(title, named, standings(runs), None),
     }  # fmt: skip
 
 
-def _rounded(values: torch.Tensor) -> list[float]:
-    return [float(f"{value:.4g}") for value in values.tolist()]
+def _stand(title: str, value: str, found: list[Standing], rate: float | None) -> dict:
+    """Standings as plain numbers, and in words."""
+    rows = [
+        {"variant": one.variant, "rate": one.learning_rate, "losses": list(one.losses.values()),
+         "mean": one.mean if one.losses else None, "reach": one.reach, "clear": one.clear,
+         "edge": one.edge and rate is None}
+        for one in found
+    ]  # fmt: skip
+    return {"rows": rows, "sentence": _sentence(title, value, found, rate)}
+
+
+def _sentence(title: str, value: str, found: list[Standing], rate: float | None) -> str:
+    """Who leads, by how much, whether that is clear, and what the numbers do not say."""
+    where = "each at its own best rate" if rate is None else f"all at the learning rate {rate!r}"
+    ran = [one for one in found if one.losses]
+    text = f"{title[0].upper()}{title[1:]}, {where}: {_order(ran, value) if ran else 'nothing was run.'}"
+    if absent := [_title(one) for one in found if not one.losses]:
+        text += f" Not run at this rate: {', '.join(absent)}."
+    edges = [_title(one) for one in ran if one.edge and rate is None]
+    if edges:
+        who = "all of them" if len(edges) == len(ran) > 1 else ", ".join(edges)
+        text += f" Best rate at the edge of those tried, so the optimum may lie outside: {who}."
+    return text
+
+
+def _order(ran: list[Standing], value: str) -> str:
+    """From which loss to which, or that the runs are too few to rank."""
+    runs = sorted({len(one.losses) for one in ran})
+    many = f"n = {runs[0]}" if len(runs) == 1 else f"n = {runs[0]} to {runs[-1]}"
+    first, last = (pick(ran, key=lambda one: one.mean) for pick in (min, max))
+    span = f"{first.mean:.3f} ({_title(first)})"
+    if first is not last:
+        span = f"from {span} to {last.mean:.3f} ({_title(last)})"
+    if not ranked(ran):
+        return f"{value} {span}, {many}: a single run ranks nobody."
+    rivals = [one for one in ran if one.variant != REFERENCE]
+    judged = f"; {sum(one.clear for one in rivals)} of {len(rivals)} differ clearly from LoRA" if rivals != ran else ""
+    return f"mean {value} {span}, {many} seeds each{judged}."
+
+
+def _title(one: Standing) -> str:
+    return VARIANTS[one.variant].title

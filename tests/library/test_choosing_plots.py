@@ -39,13 +39,16 @@ def test_differences_have_an_interval_each_and_an_open_disc_where_it_holds_zero(
     assert [text.get_text() for text in axes.get_yticklabels()] == ["a", "b"]
 
 
-def test_variant_update_paints_both_on_one_scale_and_counts():
-    target, update = torch.diag(torch.tensor([2.0, 1.0])), torch.diag(torch.tensor([1.0, 0.0]))
-    figure = plots.variant_update({"target": target, "ΔW": update}, {"LoRA": 40, "VeRA": 10}, "VeRA", "trained")
-    first, second, spectrum, bars = figure.axes
-    limit = 3 * (5 / 4) ** 0.5  # three times the target's root mean square
-    assert [axes.images[0].norm.vmax for axes in (first, second)] == pytest.approx([limit, limit])
-    assert [list(line.get_ydata()) for line in spectrum.lines] == [pytest.approx([2, 1]), pytest.approx([1, 0])]
-    assert [bar.get_width() for bar in bars.patches] == [40, 10]
-    assert [text.get_text() for text in bars.texts] == ["40", "10"]
-    assert bars.patches[0].get_facecolor() != bars.patches[1].get_facecolor()
+def test_rate_race_draws_every_run_and_marks_the_rate_of_each():
+    runs = {"LoRA": [(0.01, 0.5), (0.02, 0.2), (0.02, 0.3), (0.04, 99.0)], "VeRA": [(0.02, 1.0)]}
+    used = {"LoRA": (0.02, [0.2, 0.3], 0.25, 0.6), "VeRA": (None, [], None, 0.0)}
+    *panels, ladder = plots.rate_race(runs, used, "loss", "title").axes
+    lora, vera = panels[:2]
+    assert [axes.get_visible() for axes in panels] == [True] * 2 + [False] * 6
+    everything, line, marked = lora.lines
+    assert list(everything.get_xdata()) == [0.01, 0.02, 0.02, 0.04]
+    assert list(everything.get_ydata()) == [0.5, 0.2, 0.3, 30 * 0.2]  # the last is above the upper edge
+    assert line.get_xdata()[0] == 0.02 and list(marked.get_ydata()) == [0.2, 0.3]
+    assert len(vera.lines) == 1  # not run at that rate
+    assert [text.get_text() for text in ladder.get_yticklabels()] == ["LoRA  0.02", "VeRA"]
+    assert lora.xaxis.get_major_formatter()(0.001) == "0.001"  # not 10⁻³

@@ -71,7 +71,7 @@ EXPLORERS = {
     "trainer": RankAlphaTrainer, "quantizer": quantizer_explorer, "codes": code_explorer, "budget": BudgetExplorer,
     "sweep": sweep_explorer, "merge": merge_explorer, "variants": variant_explorer,
     "pictures": picture_explorer, "cluster": ClusterExplorer, "conversations": conversation_explorer,
-    "rewards": RewardExplorer,
+    "rewards": RewardExplorer, "strength": strength_explorer,
 }  # fmt: skip
 each = pytest.mark.parametrize("make", EXPLORERS.values(), ids=EXPLORERS)
 
@@ -97,7 +97,7 @@ def test_reset_goes_back_to_the_start(make):
     explorer = make()
     start = {name: explorer.start[name] for name in explorer._moved}
     moved = {"rank": 2, "step": 2, "model": "GPT-2", "task": "mirrored", "bits": 7, "code": "FP4", "gpu": "L4, 24 GB"}
-    moved |= {"column": [1.0, 2.0], "into": "int8", "second": 3, "max_length": 9, "compared": True}
+    moved |= {"column": [1.0, 2.0], "into": "int8", "second": 3, "max_length": 9, "compared": True, "rate": 0.064}
     for name, value in moved.items():
         if name in explorer._moved:
             setattr(explorer, name, value)
@@ -210,7 +210,7 @@ def test_a_zero_matrix_is_shown_too():
         (BudgetExplorer, "gpu", "abacus"), (BudgetExplorer, "batch_size", 0),
         (sweep_explorer, "quality", "speed"), (sweep_explorer, "first", 0), (sweep_explorer, "second", 99),
         (merge_explorer, "percent", 0.7), (merge_explorer, "into", "int2"), (merge_explorer, "grid", "float16"),
-        (variant_explorer, "variant", "lokr"), (variant_explorer, "step", 41), (variant_explorer, "rank", 3),
+        (variant_explorer, "race", "chess"), (variant_explorer, "mode", "by luck"), (variant_explorer, "rate", 0.003),
         (picture_explorer, "rank", 3), (picture_explorer, "strength", 0.6),
         (ClusterExplorer, "processes", 3), (ClusterExplorer, "strategy", "zero4"), (ClusterExplorer, "link", "pigeon"),
         (conversation_explorer, "chat", 7), (conversation_explorer, "max_length", 7),

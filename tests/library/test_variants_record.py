@@ -31,7 +31,7 @@ def test_the_runs_come_seed_by_seed_and_the_better_rate_goes_on():
 
 
 def test_what_is_kept_for_the_backward_pass_is_counted_without_weights(tiny_llama):
-    """LoRA keeps the layers' inputs besides, LoRA-FA does not: one for q, k, v, for o, for gate and up, for down."""
+    """LoRA keeps the layers' inputs too, LoRA-FA does not: one for q, k, v, for o, for gate and up, for down."""
     torch.manual_seed(0)
     kept = {name: record.batch_bytes(inject(tiny_llama(), name, "all-linear", 4, 8)) for name in ("lora", "lora-fa")}
     inputs = 2 * (64 + 64 + 64 + 128)  # two layers: normed input, attention's output, normed again, gated product
@@ -77,7 +77,7 @@ def test_the_same_run_again_is_the_same_and_a_worse_rate_is_not_tested(tiny_llam
     for key in ("training_losses", "validation_loss", "relative_update", "saved_activation_bytes"):
         assert again[key] == found[key]
     other = record.run(model, tokenizer, data, [found], "pissa", 1e-3, 1)
-    assert other["test_loss"] > 0 and other["validation_loss"] is None
+    assert other["test_loss"] > 0 and other["validation_loss"] > 0  # of every seed: page 11 compares by it
     assert other["training_losses"] != found["training_losses"]
 
 

@@ -12,6 +12,7 @@ import pytest
 from lab_utils.folders import NOTEBOOKS
 from lab_utils.recorded.bits import perplexity_by_bits
 from lab_utils.recorded.variants import load_variants
+from lab_utils.sweep import standings, variant_races
 from lab_utils.sweep.differences import holm
 from lab_utils.sweep.naming import by_name
 from lab_utils.sweep.study_results import load_study
@@ -276,7 +277,37 @@ def ratio(variant: str, column: str) -> float:
     return variants().loc[variant, column] / variants().loc["lora", column]
 
 
+@cache
+def race():
+    """Page 11's recorded race on mirrored digits, and its learning rates, ascending."""
+    found = variant_races()["mirrored digits"]
+    return found, sorted(set(found["learning_rate"]))
+
+
+def leaders(place: int) -> list[str]:
+    """Who is first (0) or last (-1) at each common learning rate, from the smallest up."""
+    runs, rates = race()
+    return [standings(runs, rate)[place].variant for rate in rates]
+
+
+def best_standings() -> dict:
+    """Variant -> its standing at its own best rate."""
+    return {one.variant: one for one in standings(race()[0])}
+
+
 VARIANT_CLAIMS = {
+    "Four names come first, depending on the rate, and VeRA is last at the small rates and first at the large ones":
+        lambda: len(set(leaders(0))) == 4 and set(leaders(-1)[:5]) == {"vera"} == set(leaders(0)[-3:]),
+    "five of the seven do not differ clearly from LoRA. PiSSA and LoRA-FA do":
+        lambda: {name for name, one in best_standings().items() if one.clear} == {"pissa", "lora-fa"},
+    "both are behind":
+        lambda: min(best_standings()[name].mean for name in ("pissa", "lora-fa")) > best_standings()["lora"].mean,
+    "its five runs are one":
+        lambda: len(set(best_standings()["pissa"].losses.values())) == 1,
+    "and its best rate is half of LoRA's":
+        lambda: 2 * best_standings()["rslora"].learning_rate == best_standings()["lora"].learning_rate,
+    "LoRA+ takes an eighth of LoRA's rate for A":
+        lambda: 8 * best_standings()["lora+"].learning_rate == best_standings()["lora"].learning_rate,
     "There is one seed each":
         lambda: set(load_variants()[0].groupby("variant")["seed"].nunique()) == {1},
     "There are one or two rates each":
