@@ -71,7 +71,7 @@ EXPLORERS = {
     "trainer": RankAlphaTrainer, "quantizer": quantizer_explorer, "codes": code_explorer, "budget": BudgetExplorer,
     "sweep": sweep_explorer, "merge": merge_explorer, "variants": variant_explorer,
     "pictures": picture_explorer, "cluster": ClusterExplorer, "conversations": conversation_explorer,
-    "rewards": RewardExplorer, "strength": strength_explorer,
+    "rewards": RewardExplorer,
 }  # fmt: skip
 each = pytest.mark.parametrize("make", EXPLORERS.values(), ids=EXPLORERS)
 
