@@ -133,7 +133,7 @@ $(LAB): $(BIN)/python pyproject.toml constraints.txt
 	@echo "Installing the packages of pyproject.toml in the versions of constraints.txt"
 	@# A fresh Python 3.11 environment holds a pip and a setuptools of 2023; torch needs a newer setuptools.
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip 'setuptools>=77'
-	@set -o pipefail; $(PIP) -e '.[pictures]' | $(LARGE)
+	@set -o pipefail; $(PIP) -e '.[pictures,retrieval]' | $(LARGE)
 	@# No question about news on the first page. It is a comfort only, so a failure is not an error.
 	@$(BIN)/jupyter labextension disable --level=sys_prefix @jupyterlab/apputils-extension:announcements > /dev/null 2>&1 || true
 	@# A saved notebook keeps its widgets: opened again, they are drawn before any cell has run.

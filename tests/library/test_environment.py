@@ -61,7 +61,7 @@ def test_no_pin_refuses_the_python_of_debian_12():
 def test_conda_takes_its_packages_from_pyproject_through_the_constraints():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     pip_lists = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
-    assert pip_lists == [["-c constraints.txt", "-e .[pictures]"]]
+    assert pip_lists == [["-c constraints.txt", "-e .[pictures,retrieval]"]]
     conda = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
     assert sorted(re.split("[=<>]", entry)[0] for entry in conda) == ["pip", "python"], "packages belong in pyproject"
     python = next(entry for entry in conda if entry.startswith("python="))

@@ -29,7 +29,7 @@ LINES = BLOCK.splitlines()
 
 def test_the_block_for_windows_does_what_make_lab_does():
     lab = text("Makefile").partition("$(LAB):")[2].partition("$(TEACH):")[0]
-    for part in ("-e '.[pictures]'", "-m lab_utils.notebook.name_errors"):
+    for part in ("-e '.[pictures,retrieval]'", "-m lab_utils.notebook.name_errors"):
         assert part in lab and part in BLOCK
     assert "-m lab_utils.models" in text("Makefile").partition("\nmodel:")[2] and "-m lab_utils.models" in BLOCK
     installs = [line for line in LINES if "pip install" in line]
