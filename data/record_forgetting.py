@@ -14,7 +14,6 @@ import argparse
 import json
 import sys
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -44,6 +43,7 @@ from lab_utils.memory.free import keep_freed_memory
 from lab_utils.recorded.provenance import machine
 from lab_utils.retention import (
     GENERAL,
+    adapter_matrices,
     at_strength,
     fixed_texts,
     left_vectors,
@@ -52,6 +52,7 @@ from lab_utils.retention import (
     questions,
     random_like,
     read_all,
+    swapped,
 )  # fmt: skip
 from lab_utils.sweep.base_weights import compute_fast, plain_base, put_weights, weights_of
 from lab_utils.tasks import TASKS, load_task
@@ -199,22 +200,6 @@ def readings(model, tokenizer, arm: Arm, texts: dict) -> dict:
     return {"losses": losses, "tokens": {kind: list(one.tokens) for kind, one in found.items()}, "right": right}
 
 
-def adapter_weights(model) -> dict:
-    """The adapter's matrices by name, the ones that compute: writing into them changes the model."""
-    return {name: one.data for name, one in model.named_parameters() if "lora_" in name}
-
-
-@contextmanager
-def instead(weights: dict, others: dict):
-    """Inside, matrices hold other values."""
-    kept = {name: one.clone() for name, one in weights.items()}
-    for name, one in weights.items():
-        one.copy_(others[name])
-    yield
-    for name, one in weights.items():
-        one.copy_(kept[name])
-
-
 def final_weights(model, arm: Arm, name: str):
     """A matrix of the model after training: float32 Tensor."""
     if arm.full:
@@ -264,8 +249,8 @@ def record(name: str, seed: int, folder: Path, texts: dict, steps: int | None) -
         with at_strength(model, strength):
             line["strengths"].append({"strength": strength} | readings(model, tokenizer, arm, texts))
     if arm.strengths:
-        weights = adapter_weights(model)
-        with instead(weights, random_like(weights, seed)):
+        weights = adapter_matrices(model)
+        with swapped(weights, random_like(weights, seed)):
             line["random"] = readings(model, tokenizer, arm, texts)
     line["matrices"] = compared(model, arm)
     line |= {"cpu_seconds": round(time.process_time() - began), **machine(*PACKAGES)}
@@ -279,12 +264,12 @@ def record(name: str, seed: int, folder: Path, texts: dict, steps: int | None) -
 def put_adapter(model, task: str) -> None:
     """Give the model's adapter, which has that rank already, the weights of a recorded one."""
     state = load_file(DATA / "adapters" / task / "adapter_model.safetensors")
-    for name, one in adapter_weights(model).items():
+    for name, one in adapter_matrices(model).items():
         one.copy_(state[name.replace(".default.", ".")])
 
 
 def record_adapters(folder: Path, texts: dict) -> None:
-    """Read the texts with the recorded adapter of `bookings` at every strength, with random ones, and with `style`'s."""
+    """Read the texts with the recorded adapter of `bookings` at every strength, with random ones and with `style`."""
     began, recipe = time.process_time(), Recipe(model=RECIPE.model, rank=4, alpha=8)
     arm = Arm(recipe)
     model, tokenizer, _ = build(arm)
@@ -294,9 +279,9 @@ def record_adapters(folder: Path, texts: dict) -> None:
         with at_strength(model, strength):
             found["strengths"].append({"strength": strength} | readings(model, tokenizer, arm, texts))
         say(f"strength {strength}")
-    weights = adapter_weights(model)
+    weights = adapter_matrices(model)
     for seed in range(3):
-        with instead(weights, random_like(weights, seed)):
+        with swapped(weights, random_like(weights, seed)):
             found["random"].append(readings(model, tokenizer, arm, texts))
     put_adapter(model, "style")
     found["wrong"] = readings(model, tokenizer, arm, texts)

@@ -92,3 +92,46 @@ def product_norm(A, B) -> float:
     """Frobenius norm of B · A from the r × r matrices BᵀB and A Aᵀ; the product itself is never formed."""
     A, B = A.double(), B.double()
     return float(((B.T @ B) * (A @ A.T)).sum().clamp(min=0)) ** 0.5
+
+
+def adapter_matrices(model, adapter: str = "default") -> dict:
+    """The matrices of an adapter by name, those that compute: writing into them changes the model.
+
+    Raises
+    ------
+    LabError
+        The model has no adapter of that name.
+    """
+    found = {name: one.data for name, one in model.named_parameters()
+             if any(f".{side}.{adapter}." in name for side in ("lora_A", "lora_B"))}  # fmt: skip
+    if not found:
+        raise LabError(f"This model has no LoRA adapter named {adapter!r}: put one on it first.")
+    return found
+
+
+@contextmanager
+def swapped(matrices: Mapping, others: Mapping) -> Iterator[None]:
+    """While the `with` block lasts, matrices hold other numbers; then their own are back.
+
+    Parameters
+    ----------
+    matrices : as `adapter_matrices` returns them
+    others : mapping of the same names to Tensors of the same shapes, as `random_like` returns it
+
+    Raises
+    ------
+    LabError
+        A name or a shape differs; then nothing is changed.
+    """
+    shapes = [{name: tuple(one.shape) for name, one in some.items()} for some in (matrices, others)]
+    if shapes[0] != shapes[1]:
+        wrong = next(name for name in {**shapes[0], **shapes[1]} if shapes[0].get(name) != shapes[1].get(name))
+        raise LabError(f"{wrong}: an adapter of other layers or another rank cannot be put in its place.")
+    kept = {name: one.clone() for name, one in matrices.items()}
+    try:
+        for name, one in matrices.items():
+            one.copy_(others[name])
+        yield
+    finally:
+        for name, one in matrices.items():
+            one.copy_(kept[name])

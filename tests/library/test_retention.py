@@ -12,6 +12,7 @@ from lab_utils.models.registry import load_tokenizer
 from lab_utils.recorded.forgetting import Texts
 from lab_utils.retention import (
     Reading,
+    adapter_matrices,
     at_strength,
     by_strength,
     change,
@@ -25,6 +26,7 @@ from lab_utils.retention import (
     questions,
     random_like,
     read_all,
+    swapped,
 )  # fmt: skip
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -76,6 +78,23 @@ def test_the_strength_comes_back_after_an_error_and_nonsense_is_refused(adapted)
     base = take_off_adapter(model)
     with pytest.raises(LabError, match="no LoRA adapter"), at_strength(base, 1):
         pass
+
+
+@torch.no_grad()
+def test_other_matrices_are_on_the_model_while_the_block_lasts(adapted):
+    model, ids, before = adapted
+    trained, matrices = model(input_ids=ids).logits, adapter_matrices(model)
+    zero = {name: torch.zeros_like(one) for name, one in matrices.items()}
+    with pytest.raises(KeyError), swapped(matrices, zero):
+        assert torch.equal(model(input_ids=ids).logits, before)
+        raise KeyError
+    assert torch.equal(model(input_ids=ids).logits, trained)
+    with swapped(matrices, random_like(matrices, seed=0)):
+        assert not torch.allclose(model(input_ids=ids).logits, trained, atol=1e-2)
+    with pytest.raises(LabError, match="cannot be put in its place"), swapped(matrices, {}):
+        pass
+    with pytest.raises(LabError, match="named 'style'"):
+        adapter_matrices(model, "style")
 
 
 def test_a_random_adapter_has_the_norm_of_each_update_and_none_of_its_direction():
