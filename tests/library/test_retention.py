@@ -32,6 +32,11 @@ from lab_utils.retention import (
 GENERATOR = torch.Generator().manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _same_numbers_in_any_order():
+    GENERATOR.manual_seed(0)
+
+
 @pytest.fixture
 def adapted(tiny_llama):
     """(model, token ids, base logits): a tiny model with an adapter whose B is not zero."""
@@ -125,8 +130,8 @@ def with_spectrum(out: int, into: int, values):
 
 def test_an_update_along_the_old_directions_makes_no_intruder():
     W, U, V = with_spectrum(12, 9, [9.0, 7, 5, 3, 2, 1])
-    assert intruders(W, W + 4 * torch.outer(U[:, 3], V[:, 3])) == ()  # now the second largest: an old direction
-    assert intruders(W, -W) == ()  # a singular vector's sign is free
+    moved = W + 3.5 * torch.outer(U[:, 3], V[:, 3])  # singular values 9, 7, 6.5, 5 ...: the same directions
+    assert intruders(W, moved, top=6) == () and intruders(W, -W, top=6) == ()  # a singular vector's sign is free
     assert min(likeness(W, W).cosines[:6]) > 0.9999
 
 
