@@ -11,13 +11,13 @@ import nbformat
 import pytest
 
 from lab_utils import widgets
-from lab_utils.classroom import course, present, slides
+from lab_utils.classroom import course, present, presented, slides
 from lab_utils.errors import LabError
 from lab_utils.widgets.budget_explorer import BudgetExplorer
 from lab_utils.widgets.explorer import Explorer
 from lab_utils.widgets.parameter_explorer import ParameterExplorer
 
-BY_NAME = {shown.name: shown for shown in present.EXPLORERS}
+BY_NAME = {shown.name: shown for shown in presented.EXPLORERS}
 MAGICS = re.compile(r"^%.*$", flags=re.MULTILINE)
 
 
@@ -42,29 +42,29 @@ def as_at_first():
 
 
 def test_every_explorer_of_the_course_is_presented():
-    shown = {path.name for path in present.NOTEBOOKS.glob("*.ipynb") if any(map(present._shows, code_of(path)))}
-    assert {one.notebook for one in present.EXPLORERS} == shown
-    assert len(BY_NAME) == len(present.EXPLORERS)
+    shown = {path.name for path in presented.NOTEBOOKS.glob("*.ipynb") if any(map(presented._shows, code_of(path)))}
+    assert {one.notebook for one in presented.EXPLORERS} == shown
+    assert len(BY_NAME) == len(presented.EXPLORERS)
 
 
-@pytest.mark.parametrize("shown", present.EXPLORERS, ids=lambda shown: shown.name)
+@pytest.mark.parametrize("shown", presented.EXPLORERS, ids=lambda shown: shown.name)
 def test_a_page_shows_its_explorer_and_nothing_else(shown):
-    silent, last = present.page_notebook(shown).cells
-    committed = code_of(present.NOTEBOOKS / shown.notebook)
+    silent, last = presented.page_notebook(shown).cells
+    committed = code_of(presented.NOTEBOOKS / shown.notebook)
     assert last.source in committed, "the cell that shows the explorer is the committed one"
     assert silent.source.startswith("%%capture\n") and len(re.findall(r"(?:Explorer|Trainer)\(", silent.source)) == 0
     assert not re.search(r"\b(generate|compare_merges|answers_of|fit_to_memory)\(", silent.source), "no long work"
 
 
-@pytest.mark.parametrize("shown", present.EXPLORERS, ids=lambda shown: shown.name)
+@pytest.mark.parametrize("shown", presented.EXPLORERS, ids=lambda shown: shown.name)
 def test_a_page_has_all_that_its_explorer_needs(shown):
     """Where the whole notebook is quick, its explorer is the same: page 01 fills a table in a loop, page 03 trains."""
-    silent, last = present.page_notebook(shown).cells
+    silent, last = presented.page_notebook(shown).cells
     variable = last.source.rstrip().splitlines()[-1]
     made = run([silent.source.removeprefix("%%capture\n"), last.source])[variable]
     assert isinstance(made, Explorer)
     if shown.name in ("rank", "lora", "sweep"):
-        committed = code_of(present.NOTEBOOKS / shown.notebook)
+        committed = code_of(presented.NOTEBOOKS / shown.notebook)
         whole = run(committed[: committed.index(last.source) + 1])[variable]
         states = [one.get_state() for one in (made, whole)]
         assert {**states[0], "layout": ""} == {**states[1], "layout": ""}
@@ -72,7 +72,7 @@ def test_a_page_has_all_that_its_explorer_needs(shown):
 
 def test_a_page_runs_and_displays_one_widget(tmp_path):
     path = tmp_path / "parameters.ipynb"
-    nbformat.write(present.page_notebook(BY_NAME["parameters"]), path)
+    nbformat.write(presented.page_notebook(BY_NAME["parameters"]), path)
     page = course.execute(path, timeout_seconds=120)
     assert page.failure is None
     silent, last = page.notebook.cells
@@ -83,18 +83,18 @@ def test_a_page_runs_and_displays_one_widget(tmp_path):
 
 def test_a_notebook_without_an_explorer_is_refused():
     with pytest.raises(LabError, match="No cell of 00_start_here"):
-        present.page_notebook(present.Shown("start", "00_start_here.ipynb", "", ""))
+        presented.page_notebook(presented.Shown("start", "00_start_here.ipynb", "", ""))
 
 
 def test_statements_are_taken_one_by_one_and_imports_name_by_name():
     source = "%matplotlib inline\nfrom a import b, c as d\nx = 1\nx.sort()"
-    parts = [part.removesuffix("\npass") for part in present._statements(source)]
+    parts = [part.removesuffix("\npass") for part in presented._statements(source)]
     assert parts == ["from a import b", "from a import c as d", "x = 1", "x.sort()"]
 
 
 def test_the_bar_leads_through_all_pages():
-    pages = present.EXPLORERS
-    bars = [present._bar(one, pages) for one in pages]
+    pages = presented.EXPLORERS
+    bars = [presented._bar(one, pages) for one in pages]
     for at, bar in enumerate(bars):
         links = dict(re.findall(r'<a href="([^"]+)" data-key="(.)"', bar))
         wanted = {"/": "i"}
@@ -164,7 +164,7 @@ def test_an_unknown_explorer_and_an_unknown_page_are_named(capsys):
 
 
 def test_slides_are_the_instructors_and_fetch_nothing(tmp_path):
-    notebook, settings = slides.write_slides(present.NOTEBOOKS / "01_rank_one.ipynb", tmp_path)
+    notebook, settings = slides.write_slides(presented.NOTEBOOKS / "01_rank_one.ipynb", tmp_path)
     kinds = {cell.metadata.slideshow.slide_type for cell in nbformat.read(notebook, as_version=4).cells}
     assert {"slide", "notes"} <= kinds
     [file] = settings.rglob("*.jupyterlab-settings")
@@ -185,6 +185,6 @@ def test_a_temporary_folder_that_cannot_be_in_a_list_of_folders_is_refused(tmp_p
 
 
 def test_pages_are_written_in_a_folder_of_any_name(tmp_path):
-    root, share = present.write_pages(tmp_path / "Kurs [2026] ä #1 %41", present.EXPLORERS[:1])
+    root, share = presented.write_pages(tmp_path / "Kurs [2026] ä #1 %41", presented.EXPLORERS[:1])
     assert [path.name for path in root.iterdir()] == ["rank.ipynb"]
     assert (share / "voila" / "templates" / "lora-lab" / "tree.html").read_text(encoding="utf-8")

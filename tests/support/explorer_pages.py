@@ -77,6 +77,10 @@ PAGES = {
     "conversations": ExplorerPage(
         "14_your_own_data.ipynb", "explorer", "chat", "chat", ".lab-chat-tokens", 60, r"Chat \d+: (\d+) tokens"
     ),
+    "strength": ExplorerPage(
+        "15_what_it_forgot.ipynb", "explorer", "strength", "strength", ".lab-plot:nth-of-type(2) svg", 30,
+        r"the skill costs ([\d.]+)",
+    ),
     "rewards": ExplorerPage(
         "16_preferences_and_rewards.ipynb", "explorer", "step", "step", ".lab-answers tbody", 60,
         r"right answer from ([\d.]+)",
@@ -88,8 +92,8 @@ def lay_out(folder: Path) -> None:
     """Make `folder`, with a notebook for each page: its explorer, and of the page's cells those that it needs."""
     import nbformat
 
-    from lab_utils.classroom import present
+    from lab_utils.classroom import presented
 
     folder.mkdir()
     for name, page in PAGES.items():
-        nbformat.write(present.page_notebook(*present.select([name])), folder / page.notebook)
+        nbformat.write(presented.page_notebook(*presented.select([name])), folder / page.notebook)

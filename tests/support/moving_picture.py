@@ -14,7 +14,7 @@ import browser
 import nbformat
 from PIL import Image
 
-from lab_utils.classroom import course, present
+from lab_utils.classroom import course, presented
 from lab_utils.classroom.contents import write_index
 from lab_utils.folders import NOTEBOOKS
 
@@ -30,7 +30,7 @@ WIDTH, SCALE = 860, 2  # CSS pixels, and pixels in each
 def write_site(folder: Path) -> Path:
     """Run page 01 as far as its explorer needs it; returns the index that shows the explorer."""
     path = folder / "01_rank_one.ipynb"
-    nbformat.write(present.page_notebook(*present.select(["rank"])), path)
+    nbformat.write(presented.page_notebook(*presented.select(["rank"])), path)
     page = course.execute(path)
     if page.failure:
         sys.exit(f"Page 01 failed: {page.failure}")
