@@ -13,6 +13,17 @@ BATCH, LENGTH, ANSWER = 3, 48, 10
 WITHIN = 0.02  # left out: a number a token in each norm
 
 
+def saved_in_a_step(model, checkpointing: bool) -> int:
+    """Bytes that autograd saves in a forward pass over one batch."""
+    if checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    ids = torch.arange(BATCH * LENGTH).reshape(BATCH, LENGTH) % 90 + 3
+    labels = torch.full_like(ids, -100)
+    labels[:, -ANSWER:] = ids[:, -ANSWER:]
+    loss = build_supervised(model)
+    return saved_bytes(model, lambda: loss(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels))
+
+
 def saved_and_counted(layers: int, name: str, method: str, dtype: str, checkpointing: bool, targets) -> torch.Tensor:
     """Bytes that autograd saves in a forward pass, and the activations of `estimate`."""
     from peft import LoraConfig, get_peft_model
@@ -24,13 +35,7 @@ def saved_and_counted(layers: int, name: str, method: str, dtype: str, checkpoin
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
-    if checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
-    ids = torch.arange(BATCH * LENGTH).reshape(BATCH, LENGTH) % 90 + 3
-    labels = torch.full_like(ids, -100)
-    labels[:, -ANSWER:] = ids[:, -ANSWER:]
-    loss = build_supervised(model)
-    saved = saved_bytes(model, lambda: loss(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels))
+    saved = saved_in_a_step(model, checkpointing)
     one = estimate(
         shape, method, 8, targets, BATCH, LENGTH, supervised_tokens=BATCH * ANSWER, dtype=dtype,
         gradient_checkpointing=checkpointing,
@@ -39,7 +44,7 @@ def saved_and_counted(layers: int, name: str, method: str, dtype: str, checkpoin
 
 
 def measure(name: str, method: str, dtype: str, checkpointing: bool = False, targets="all-linear") -> list[int]:
-    """The same of three layers more: what stands once in a model, and the first layer's lower part, drop out."""
+    """The same of three layers more: what is once in a model, and the first layer's lower part, drop out."""
     deep, shallow = (saved_and_counted(n, name, method, dtype, checkpointing, targets) for n in (5, 2))
     return (deep - shallow).tolist()
 
@@ -109,13 +114,7 @@ def four_bit_saved_and_counted(folder: str, shape, rest: str | None, fast: bool,
     model = get_peft_model(model.train(), LoraConfig(r=8, target_modules=list(shape.select(targets))))
     if fast:
         speed_up(model)
-    if checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
-    ids = torch.arange(BATCH * LENGTH).reshape(BATCH, LENGTH) % 90 + 3
-    labels = torch.full_like(ids, -100)
-    labels[:, -ANSWER:] = ids[:, -ANSWER:]
-    loss = build_supervised(model)
-    saved = saved_bytes(model, lambda: loss(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels))
+    saved = saved_in_a_step(model, checkpointing)
     one = estimate(
         shape, "qlora", 8, targets, BATCH, LENGTH, supervised_tokens=BATCH * ANSWER, rest_dtype=rest,
         gradient_checkpointing=checkpointing, device="cpu" if fast else "cuda",

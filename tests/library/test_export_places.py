@@ -9,6 +9,7 @@ import subprocess
 import pytest
 import torch
 from export_models import build_tokenizer
+from file_trees import mounted
 from merge_models import logits
 from safetensors import safe_open
 
@@ -71,12 +72,7 @@ def test_a_folder_that_cannot_be_moved_is_written_to(
 
 
 def test_a_really_mounted_folder(tiny_llama, other, small_tokenizer, tmp_path):
-    folder = tmp_path / "mounted"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "none", folder], capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"nothing can be mounted here: {mounted.stderr.strip()}")
-    try:
+    with mounted(tmp_path / "mounted") as folder:
         for model in (tiny_llama(300), other):
             assert torch.equal(logits(load(export_merged(model, small_tokenizer, folder))), logits(model))
         big = tiny_llama(300, hidden_size=512, intermediate_size=2048)
@@ -87,8 +83,6 @@ def test_a_really_mounted_folder(tiny_llama, other, small_tokenizer, tmp_path):
             with pytest.raises(LabError, match=r"could not be written: .*The disk is full: free some space"):
                 write(model, small_tokenizer, path)
             assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-    finally:
-        subprocess.run(["umount", folder], check=True)
 
 
 def test_yesterdays_export_is_there_until_the_new_one_is_complete(
@@ -170,7 +164,7 @@ def test_a_gguf_file_replaces_an_old_or_an_empty_one(tiny_llama, small_tokenizer
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.filterwarnings("error")
 def test_the_written_config_says_of_the_head_what_is_so(tiny_llama, small_tokenizer, tmp_path, tied, says):
-    """Other programs take the config's word: a head of its own would be dropped, a missing one be made of noise."""
+    """Other programs take the config's word: its own head would be dropped, a missing one be made of noise."""
     model = tiny_llama(300, tie_word_embeddings=tied)
     model.config.tie_word_embeddings = says
     folder = export_merged(model, small_tokenizer, tmp_path / "merged")

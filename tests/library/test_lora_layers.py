@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lora_models import assert_same_bits, peft, pefts_known_warnings
+from one_layer import Net
 from torch import nn
 from torch.nn import functional as F
 
@@ -22,17 +23,6 @@ def conv1d(n_in: int, n_out: int) -> nn.Module:
     from transformers.pytorch_utils import Conv1D
 
     return Conv1D(n_out, n_in)
-
-
-class Net(nn.Module):
-    """One layer under the name `layer`, for peft needs a model."""
-
-    def __init__(self, layer: nn.Module):
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x):
-        return self.layer(x)
 
 
 LAYERS = {"linear": lambda: nn.Linear(12, 7), "conv1d": lambda: conv1d(12, 7), "embedding": lambda: nn.Embedding(12, 7)}

@@ -6,11 +6,10 @@ import errno
 import fcntl
 import os
 import socket
-import subprocess
 from pathlib import Path
 
 import pytest
-from file_trees import fill, tree
+from file_trees import fill, mounted, tree
 
 from lab_utils import files
 from lab_utils.errors import LabError
@@ -171,7 +170,7 @@ def test_a_folder_is_replaced_and_hidden_entries_stay(tmp_path, old):
     write_new(folder)
     assert tree(folder) == NEW | ({".hidden": "x"} if "_hidden" in old else {})
     assert (folder / "lost+found").is_dir() and list(tmp_path.iterdir()) == [folder]
-    write_new(folder)  # a template in a folder of its own is ours, too
+    write_new(folder)  # a template in its own folder is ours, too
     assert {name: text for name, text in tree(folder).items() if name != ".hidden"} == NEW
 
 
@@ -224,18 +223,11 @@ def test_a_mounted_folder_is_written_to_without_being_moved(tmp_path, monkeypatc
 
 @pytest.mark.parametrize("yesterday", [True, False])
 def test_a_really_mounted_folder(tmp_path, yesterday):
-    folder = tmp_path / "mounted"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "none", folder], capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"nothing can be mounted here: {mounted.stderr.strip()}")
-    try:
+    with mounted(tmp_path / "mounted") as folder:
         if yesterday:
             fill(folder, config_json="old")
         write_new(folder)
         assert tree(folder) == NEW
-    finally:
-        subprocess.run(["umount", folder], check=True)
 
 
 @pytest.mark.parametrize("failing", range(4))

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from lora_models import TOKENS, assert_same_bits, build_gpt2, peft, pefts_known_warnings
+from one_layer import Net
 from torch import nn
 
 from lab_utils.lora.whole_model import adapted_layers, merge, trainable_parameters
@@ -108,17 +109,6 @@ def randomise(ours, theirs) -> None:
 
 
 # ---- one layer: dtypes, dropout
-
-class Net(nn.Module):
-    """One layer under the name `layer`, for peft needs a model."""
-
-    def __init__(self, layer: nn.Module):
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x):
-        return self.layer(x)
-
 
 @pytest.mark.parametrize("variant", CONFIGS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

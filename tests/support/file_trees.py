@@ -1,7 +1,12 @@
 """What is in a folder, for the tests of files and replacing."""
 
 import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -18,3 +23,16 @@ def fill(folder: Path, **texts: str) -> Path:
     for name, text in texts.items():
         (folder / name.replace("_", ".")).write_text(text)
     return folder
+
+
+@contextmanager
+def mounted(folder: Path) -> Iterator[Path]:
+    """A folder that a file system is mounted at; the test is skipped where nothing can be mounted."""
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "none", folder], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)

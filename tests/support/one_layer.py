@@ -5,6 +5,17 @@ from lora_models import peft
 from torch import nn
 
 
+class Net(nn.Module):
+    """One layer under the name `layer`, for peft needs a model."""
+
+    def __init__(self, layer: nn.Module):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(x)
+
+
 def with_adapter(config, *, weight=None):
     """(peft model around one linear layer named "0", its adapted layer)."""
     torch.manual_seed(1)

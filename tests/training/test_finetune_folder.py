@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import tiny_runs
 import torch
-from run_folders import RECIPE, everything, finished_run, trainer_in
+from run_folders import RECIPE, everything
 from safetensors.torch import load_file, save_file
 
 from lab_utils.errors import LabError
@@ -22,26 +22,6 @@ from lab_utils.finetune.resume import load_adapter
 from lab_utils.finetune.run_folders import checkpoints
 from lab_utils.folders import ROOT
 from lab_utils.tasks.registry import load_task
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    """A folder with the tiny model, and a finished run of three steps in `run`."""
-    return finished_run(tmp_path_factory.mktemp("home"))
-
-
-@pytest.fixture
-def run(home, tmp_path):
-    """A copy of that run's folder."""
-    import shutil
-
-    return Path(shutil.copytree(home / "run", tmp_path / "run"))
-
-
-@pytest.fixture
-def train(home):
-    """`finetune` with the tiny model for the embedded one."""
-    return trainer_in(home)
 
 
 def weights(folder: Path) -> bytes:

@@ -2,11 +2,10 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from run_folders import RECIPE, everything, finished_run, trainer_in
+from run_folders import RECIPE, everything
 from safetensors.torch import load_file, save_file
 
 from lab_utils.errors import LabError
@@ -17,26 +16,6 @@ from lab_utils.finetune.full import train_full
 from lab_utils.finetune.run_folders import checkpoints
 
 MODEL = "adapter_model.safetensors"
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    """A folder with the tiny model, and a finished run of three steps in `run`."""
-    return finished_run(tmp_path_factory.mktemp("home"))
-
-
-@pytest.fixture
-def run(home, tmp_path):
-    """A copy of that run's folder."""
-    import shutil
-
-    return Path(shutil.copytree(home / "run", tmp_path / "run"))
-
-
-@pytest.fixture
-def train(home):
-    """`finetune` with the tiny model for the embedded one."""
-    return trainer_in(home)
 
 
 def test_a_persons_own_adapter_is_kept(train, home, tmp_path):

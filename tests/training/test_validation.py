@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import tiny_runs
 import torch
-from run_folders import RECIPE, finished_run, trainer_in
+from run_folders import RECIPE
 from safetensors.torch import load_file
 
 from lab_utils.errors import LabError
@@ -43,16 +43,6 @@ def test_when_it_is_measured_and_when_it_is_over():
 def test_stopping_wants_a_measurement():
     with pytest.raises(LabError, match="set validate_every too"):
         Recipe(patience=2)
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    return finished_run(tmp_path_factory.mktemp("home"))
-
-
-@pytest.fixture
-def train(home):
-    return trainer_in(home)
 
 
 def adapter(folder) -> dict:
