@@ -111,7 +111,8 @@ def _form(expected, got) -> dict[str, str | None]:
 def _values(expected, got) -> str | None:
     """What is wrong with the numbers of a result of the right form."""
     if isinstance(expected, tuple):
-        return next(filter(None, map(_values, expected, got)), None)
+        problems = map(_values, expected, got)
+        return next((problem for problem in problems if problem), None)
     expected = _plain(expected)
     if not isinstance(expected, torch.Tensor):
         got = number(got)
@@ -120,7 +121,10 @@ def _values(expected, got) -> str | None:
         same = same or (math.isnan(expected) and math.isnan(got))
         return None if same else f"It gives {short(got)}; {short(expected)} is expected."
     whole = not any(tensor.is_floating_point() or tensor.is_complex() for tensor in (expected, got))
-    dtype = torch.int64 if whole else torch.complex128 if expected.is_complex() or got.is_complex() else torch.float64
+    if whole:
+        dtype = torch.int64
+    else:
+        dtype = torch.complex128 if expected.is_complex() or got.is_complex() else torch.float64
     expected, got = (tensor.detach().to("cpu", dtype) for tensor in (expected, got))
     wrong = got != expected if whole else ~torch.isclose(got, expected, rtol=RELATIVE, atol=ABSOLUTE, equal_nan=True)
     if not wrong.any():

@@ -99,9 +99,12 @@ class Held:
             value[...] = before
         elif isinstance(value, (list, bytearray)):
             value[:] = before
+        elif isinstance(value, collections.deque):
+            value.clear()
+            value.extend(before)
         elif not isinstance(value, dict) or not _same(value, before):
             value.clear()
-            (value.extend if isinstance(value, collections.deque) else value.update)(before)
+            value.update(before)
 
 
 def _restore_tensor(value: torch.Tensor, held: torch.Tensor, requires_grad: bool, gradient) -> None:

@@ -171,11 +171,15 @@ def _moments(state: dict) -> Iterator[tuple[str, object]]:
     import torch
 
     optimizer = state.get("optimizer")
-    of_each = optimizer.get("state") if isinstance(optimizer, dict) else None
-    for index, one in of_each.items() if isinstance(of_each, dict) else ():
-        for name, tensor in one.items() if isinstance(one, dict) else ():
+    for index, one in _items(optimizer.get("state") if isinstance(optimizer, dict) else None):
+        for name, tensor in _items(one):
             if isinstance(tensor, torch.Tensor):
                 yield f"{name} of parameter {index}", tensor
+
+
+def _items(found: object) -> list[tuple]:
+    """What a dict holds; nothing if a damaged file has something else in its place."""
+    return list(found.items()) if isinstance(found, dict) else []
 
 
 def _adapter(path: Path) -> list[tuple[int, ...]]:

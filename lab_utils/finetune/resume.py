@@ -1,5 +1,6 @@
 """What a run keeps of its state in a checkpoint, and how it goes on from there."""
 
+from itertools import takewhile
 from pathlib import Path
 
 from ..errors import LabError
@@ -40,9 +41,9 @@ def restore(trainer, folder: Path, record: dict, state: dict) -> list[dict]:
             f"{trainer.device.kind.upper()}: they draw other random numbers. Go on there, or take another "
             "output_dir."
         )
-    applied = [not row.get("skipped") for row in record["history"]]
-    trainer.moved = any(applied)
-    trainer.skipped_in_a_row = ([*applied[::-1], True]).index(True)
+    history = record["history"]
+    trainer.moved = any(not row.get("skipped") for row in history)
+    trainer.skipped_in_a_row = len(list(takewhile(lambda row: row.get("skipped"), reversed(history))))
     try:
         _put(trainer, state)
     except (LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
@@ -50,7 +51,7 @@ def restore(trainer, folder: Path, record: dict, state: dict) -> list[dict]:
             f"{folder / STATE} does not fit this run ({type(error).__name__}: {error}). Delete {folder.name}: the "
             "run then goes on from the checkpoint before it."
         ) from error
-    return record["history"]
+    return history
 
 
 def _put(trainer, state: dict) -> None:

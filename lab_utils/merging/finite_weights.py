@@ -48,9 +48,9 @@ def refuse_nonfinite(model, whose: str = "The base model") -> None:
 
 def _nonfinite_block(name: str, state) -> str | None:
     """`nonfinite_in_words` for a 4-bit weight, whose codes are finite: by the scales of its blocks."""
-    scales, weights = (state.absmax, state.blocksize) if not state.nested else (
-        state.state2.absmax, state.blocksize * state.state2.blocksize
-    )  # fmt: skip
+    scales, weights = state.absmax, state.blocksize
+    if state.nested:  # the scales are in 8 bits, and only theirs can be NaN
+        scales, weights = state.state2.absmax, state.blocksize * state.state2.blocksize
     found = first_nonfinite(scales)
     if found is None:
         return nonfinite_in_words(f"{name}'s offset", state.offset) if state.nested else None

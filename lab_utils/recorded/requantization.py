@@ -78,6 +78,7 @@ def _record(line: str) -> MergeRecord:
     made = MergeRecord(**json.loads(line))
     for name in ("loss", "right", "messages", "seconds"):
         number(getattr(made, name), least=0)
-    for name in ("kept", "noise", "cosine", "changed") if made.destination != NO_ADAPTER else ():
-        number(getattr(made, name))
+    if made.destination != NO_ADAPTER:
+        for name in ("kept", "noise", "cosine", "changed"):
+            number(getattr(made, name))
     return made

@@ -149,7 +149,8 @@ def _chat(column: str, peek: Sequence[Mapping], columns: Sequence[str], said: st
     system = "system" if "system" in columns else None
     tools = "tools" if "tools" in columns else None
     roles: dict[str, str] = {}
-    beside = [f"the system message from {system!r}"] * bool(system) + [f"tools from {tools!r}"] * bool(tools)
+    beside = [f"the system message from {system!r}"] if system else []
+    beside += [f"tools from {tools!r}"] if tools else []
 
     def convert(row: Mapping, place: str) -> dict:
         if not _filled(row.get(column)):
