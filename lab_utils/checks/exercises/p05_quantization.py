@@ -75,8 +75,22 @@ def _cut_or_not(*scales):
     return tuple(wrong for scale in scales for wrong in (_by(scale), _clamped(scale), _clamped(scale, low=half)))
 
 
+def _as_floats(weight, bits):
+    """quantize_absmax without rounding, or rounded and not stored as int8."""
+    return weight / weight.abs().max() * _steps(weight, bits), weight.abs().max()
+
+
 def _swap(results):
     return results[1], results[0]
+
+
+@st.composite
+def _indices_and_absmax(draw):
+    """Indices, their absmax and bits; in half of them the largest index does not occur, as in a part of a matrix."""
+    weight, bits = draw(_weight_and_bits())
+    indices, absmax = quantize_absmax(weight, bits)
+    last = _steps(weight, bits) - 1
+    return (indices.clamp(-last, last) if last and draw(st.booleans()) else indices), absmax, bits
 
 
 @st.composite
@@ -85,7 +99,8 @@ def _weight_and_bits(draw):
     bits, shape = draw(BITS), (draw(SIZE), draw(SIZE))
     dtype = draw(st.sampled_from([torch.float32, torch.float64]))
     for weight in candidates(draw(st.integers(0, 99)), shape, dtype):
-        scales = weight.abs().max(), weight.abs().mean(), weight.mean(), weight.std(correction=0)
+        rows = weight.abs().amax(1, keepdim=True).clamp(min=0.1)
+        scales = weight.abs().max(), weight.abs().mean(), weight.mean(), weight.std(correction=0), rows
         steps = 2 ** (bits - 1) - 1, 2 ** (bits - 1)
         if weight.any() and far_from_ties(*(weight / scale * n for scale in scales for n in steps)):
             return weight, bits
@@ -137,6 +152,29 @@ EXERCISES = (
                 wrong=(_by(rounding=torch.trunc), _by(rounding=torch.floor)),
             ),
             Mistake(
+                "always the 127 steps of 8 bits",
+                "127 is the largest index of 8 bits only. For `bits` bits it is 2**(bits-1) - 1.",
+                wrong=(_by(steps=lambda w, bits: 127), _clamped(_absmax, steps=lambda w, bits: 127)),
+            ),
+            Mistake(
+                "not stored as int8",
+                "An index is a whole number in one byte: .round(), and then .to(torch.int8).",
+                wrong=(
+                    _as_floats,
+                    lambda w, bits: (_as_floats(w, bits)[0].round(), w.abs().max()),
+                    lambda w, bits: (_as_floats(w, bits)[0].round().to(torch.int32), w.abs().max()),
+                    lambda w, bits: (_as_floats(w, bits)[0].round().to(torch.int64), w.abs().max()),
+                ),
+            ),
+            Mistake(
+                "an absmax for each row",
+                "Section 3 tries that, and it is a good idea. Here the whole matrix shares one absmax.",
+                wrong=(
+                    _by(lambda w, bits: w.abs().amax(1, keepdim=True)),
+                    _by(lambda w, bits: w.abs().amax(1, keepdim=True), back=_absmax),
+                ),
+            ),
+            Mistake(
                 "not spread over the steps",
                 "weight / absmax lies between -1 and 1. Multiply by 2**(bits-1) - 1 before you round.",
                 wrong=(_by(steps=lambda w, bits: 1),),
@@ -166,7 +204,7 @@ EXERCISES = (
     Exercise(
         name="dequantize_absmax", page=5, title="Whole numbers back to weights",
         spec=dequantize_absmax_spec, solution=dequantize_absmax, any_width=True, picture=lambda weight: weight,
-        inputs=_weight_and_bits().map(lambda drawn: (*quantize_absmax(*drawn), drawn[1])),
+        inputs=_indices_and_absmax(),
         demo=(*quantize_absmax(_WEIGHT, 4), 4),
         mistakes=(
             Mistake(
@@ -214,6 +252,20 @@ EXERCISES = (
                 wrong=(
                     lambda indices, absmax, bits: indices * absmax / (2**bits - 1),
                     lambda indices, absmax, bits: indices * absmax / 2**bits,
+                ),
+            ),
+            Mistake(
+                "always the 127 steps of 8 bits",
+                "127 is the largest index of 8 bits only. For `bits` bits it is 2**(bits-1) - 1.",
+                wrong=(lambda indices, absmax, bits: indices * absmax / 127,),
+            ),
+            Mistake(
+                "the largest index in sight",
+                "absmax belongs to the largest index that `bits` bits can hold, and in a part of a matrix it need not "
+                "occur.",
+                wrong=(
+                    lambda indices, absmax, bits: indices / indices.abs().max() * absmax,
+                    lambda indices, absmax, bits: indices / indices.max() * absmax,
                 ),
             ),
             Mistake(

@@ -68,6 +68,40 @@ def _from_lowest(rounding):
     return lambda w, s, z: rounding((w - w.min().clamp(max=0)) / s)
 
 
+def _with_low(counted_from_low):
+    """quantize_zeropoint that hands back the lower end of the range in the place of zero's index."""
+
+    def wrong(weight, bits):
+        scale, zero_point = _step_and_zero(weight, bits)
+        low = weight.min().clamp(max=0)
+        made = ((weight - low) / scale).round() if counted_from_low else (weight / scale).round() + zero_point.round()
+        return made.to(torch.uint8), scale, low
+
+    return wrong
+
+
+def _unrounded_zero(counted_from_low, half=False):
+    """quantize_zeropoint whose zero_point is not a whole number; `half` rounds it for the indices alone."""
+
+    def wrong(weight, bits):
+        scale, zero_point = _step_and_zero(weight, bits)
+        used = zero_point.round() if half else zero_point
+        made = ((weight / scale) + used).round() if counted_from_low else (weight / scale).round() + used
+        return made.to(torch.uint8), scale, zero_point
+
+    return wrong
+
+
+def _as_floats(rounding):
+    """quantize_zeropoint whose indices are not stored as uint8."""
+
+    def wrong(weight, bits):
+        scale, zero_point = _step_and_zero(weight, bits)
+        return rounding(weight / scale) + zero_point.round(), scale, zero_point.round()
+
+    return wrong
+
+
 def _ends(w):
     return w.min(), w.max()
 
@@ -132,6 +166,7 @@ EXERCISES = (
                     _zeropoint(back=lambda s, z: (s, -z)),
                     _zeropoint(lambda w, s, z: (w / s).round() - z),
                     _zeropoint(lambda w, s, z: (w / s).round() - z, back=lambda s, z: (s, -z)),
+                    _zeropoint(_from_lowest(torch.round), back=lambda s, z: (s, -z)),
                 ),
             ),
             Mistake(
@@ -140,7 +175,7 @@ EXERCISES = (
                 "Use .round() before .to(torch.uint8).",
                 wrong=(
                     _zeropoint(lambda w, s, z: (w / s).floor() + z), _zeropoint(lambda w, s, z: (w / s).trunc() + z),
-                    _zeropoint(_from_lowest(torch.floor)),
+                    _zeropoint(_from_lowest(torch.floor)), _zeropoint(lambda w, s, z: w / s + z),
                 ),
             ),
             Mistake(
@@ -148,6 +183,29 @@ EXERCISES = (
                 "Zero then falls between two steps. Round zero_point first, and add this whole number to the rounded "
                 "weight / scale.",
                 wrong=(_zeropoint(_from_lowest(torch.round)),),
+            ),
+            Mistake(
+                "the lower end handed back as zero_point",
+                "zero_point is the index of zero, a whole number of steps: -low / scale, rounded.",
+                wrong=(_with_low(True), _with_low(False)),
+            ),
+            Mistake(
+                "zero_point not rounded",
+                "zero_point is an index like any other. Rounded, it makes zero come back as exactly zero.",
+                wrong=(
+                    _unrounded_zero(True), _unrounded_zero(False), _unrounded_zero(True, half=True),
+                    _unrounded_zero(False, half=True),
+                ),
+            ),
+            Mistake(
+                "not stored as uint8",
+                "An index is a whole number in one byte: .round(), and then .to(torch.uint8).",
+                wrong=(_as_floats(torch.round), _as_floats(lambda steps: steps)),
+            ),
+            Mistake(
+                "always the 255 steps of 8 bits",
+                "255 is the largest index of 8 bits only. For `bits` bits it is 2**bits - 1.",
+                wrong=(_zeropoint(levels=lambda bits: 255),),
             ),
             Mistake(
                 "one step too many",

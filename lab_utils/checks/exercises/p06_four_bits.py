@@ -8,6 +8,8 @@ from torch import Tensor
 
 from ..exercise import Exercise, Mistake
 
+NF4_OFFSET = 0.9677083  # share of the bell curve below NF4's last entry
+
 
 def equal_mass_code_spec(k: int) -> Tensor:
     """Cut the bell curve into k slices of equal mass; in each, search the value with half the slice on either side."""
@@ -96,6 +98,13 @@ EXERCISES = (
                 "k + 1 slices",
                 "These are the edges of k + 1 slices. Cut the curve into k, and take the middle of each, (i + 1/2)/k.",
                 wrong=_both(lambda k: torch.arange(1, k + 1) / (k + 1)),
+            ),
+            Mistake(
+                "NF4's own ends",
+                "0.968 is where NF4's sixteen end. For k slices of equal mass the ends are the middles of the first "
+                "and of the last slice.",
+                wrong=_both(lambda k: torch.linspace(1 - NF4_OFFSET, NF4_OFFSET, k))
+                + _both(lambda k: torch.linspace(0.032, 0.968, k)),
             ),
             Mistake(
                 "slices of equal width",

@@ -78,6 +78,11 @@ EXERCISES = (
                 wrong=(_bits(lambda size: 0, lambda size: 0),),
             ),
             Mistake(
+                "the index itself forgotten",
+                "A weight has its own 4 bits too. What you count is what comes on top of them.",
+                wrong=(lambda blocksize, double_quant: (_nested if double_quant else _plain)(blocksize),),
+            ),
+            Mistake(
                 "the second-level scales forgotten",
                 "With double quantization every 256 absmax share one more 32-bit number: 32 / (256 · blocksize).",
                 wrong=(_bits(_plain, lambda size: 8 / size),),
@@ -162,6 +167,11 @@ EXERCISES = (
                 "the unquantized parts left out",
                 "They are few in number, but each weight takes four times as much. Count them too, with 16 bits.",
                 wrong=(_parts(other=lambda bits: 0), _parts(lambda bits: bits, lambda bits: 0)),
+            ),
+            Mistake(
+                "the unquantized parts counted twice",
+                "Each part is stored once, with 16 bits or with `bits`.",
+                wrong=(_parts(other=lambda bits: 2 + bits / 8),),
             ),
             Mistake(
                 "only the unquantized parts",

@@ -25,6 +25,14 @@ def to_uint8(low=lambda w: min(w.min(), 0 * w.min()), high=lambda w: max(w.max()
     return quantize
 
 
+def with_zero(made):
+    def quantize(weight, bits):
+        indices, scale, _ = to_uint8()(weight, bits)
+        return indices, scale, made(min(weight.min(), 0 * weight.min()), scale)
+
+    return quantize
+
+
 def without_offset(weight, bits):
     indices, scale, zero_point = to_uint8()(weight, bits)
     return (indices - zero_point).to(torch.uint8), scale, zero_point.item()
@@ -41,18 +49,27 @@ LEARNERS = {
         ("the largest weight without its absolute value", to_int8(torch.max)),
         ("one step too many", to_int8(lambda w: w.abs().max(), levels=lambda bits: 2 ** (bits - 1))),
         ("cut off instead of rounded", truncated),
+        ("always the 127 steps of 8 bits", to_int8(lambda w: w.abs().max(), levels=lambda bits: 127)),
+        ("not stored as int8", lambda w, bits: (w * ((2 ** (bits - 1) - 1) / w.abs().max()), torch.max(torch.abs(w)))),
+        ("an absmax for each row", to_int8(lambda w: w.abs().max(dim=1, keepdim=True).values)),
         ("results in the wrong order", lambda w, bits: to_int8(lambda w: w.abs().max())(w, bits)[::-1]),
     ],
     "dequantize_absmax": [
         ("scaled once more instead of back", lambda i, absmax, bits: i * ((2 ** (bits - 1) - 1) / absmax)),
         ("divided by absmax", lambda i, absmax, bits: i.to(absmax.dtype) / absmax),
         ("the steps forgotten", lambda i, absmax, bits: absmax * i),
+        ("always the 127 steps of 8 bits", lambda i, absmax, bits: absmax / 127 * i),
+        ("the largest index in sight", lambda i, absmax, bits: i * (absmax / i.abs().amax())),
         ("one step too many", lambda i, absmax, bits: i / 2 ** (bits - 1) * absmax),
     ],
     "quantize_zeropoint": [
         ("a range without zero", to_uint8(torch.min, torch.max)),
         ("zero point not added", without_offset),
         ("rounded down instead of to the nearest", to_uint8(rounding=torch.floor)),
+        ("the lower end handed back as zero_point", with_zero(lambda low, scale: low)),
+        ("zero_point not rounded", with_zero(lambda low, scale: -low / scale)),
+        ("not stored as uint8", lambda w, bits: (to_uint8()(w, bits)[0].float(), *to_uint8()(w, bits)[1:])),
+        ("always the 255 steps of 8 bits", lambda w, bits: to_uint8()(w, 8)),
         ("the absmax scale", to_uint8(lambda w: -w.abs().max(), lambda w: w.abs().max())),
     ],
     "block_absmax": [

@@ -35,6 +35,7 @@ LEARNERS = {
         ("the left edges instead of the middles", of_normal(lambda k: [i / k for i in range(k)])),
         ("infinite ends", of_normal(lambda k: [i / (k - 1) for i in range(k)])),
         ("one entry too few", of_normal(lambda k: [i / k for i in range(1, k)])),
+        ("NF4's own ends", of_normal(lambda k: [0.032 + 0.936 * i / (k - 1) for i in range(k)])),
         ("slices of equal width", lambda k: torch.tensor([2 * i / (k - 1) - 1 for i in range(k)])),
         ("not scaled to [-1, 1]", lambda k: torch.distributions.Normal(0, 1).icdf((torch.arange(k) + 0.5) / k)),
     ],

@@ -32,10 +32,12 @@ LEARNERS = {
         ("the second-level scales forgotten", lambda size, double: 4 + (8 if double else 32) / size),
         ("absmax counted as 16 bits", lambda size, double: 4 + (8 / size + 32 / size / 256 if double else 16 / size)),
         ("the scales forgotten", lambda size, double: 4),
+        ("the index itself forgotten", lambda size, double: (8 + 32 / 256) / size if double else 32 / size),
     ],
     "weight_bytes": [
         ("everything quantized", all_in_few_bits),
         ("bits instead of bytes", in_bits),
+        ("the unquantized parts counted twice", lambda p, two, b: sum(p.values()) * b / 8 + sum(2 * p[n] for n in two)),
         ("nothing quantized", lambda parameters, unquantized, bits: 2.0 * sum(parameters.values())),
         ("the unquantized parts left out", lambda p, kept, bits: sum(p[n] * bits / 8 for n in p if n not in kept)),
     ],
