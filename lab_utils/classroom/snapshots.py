@@ -166,7 +166,10 @@ def _readout(kind: str, state: dict) -> str:
         return ""
     else:
         name = state.get("description", "")
-        value = state["value"] if labels is None else [] if chosen is None else chosen
+        if labels is None:
+            value = state["value"]
+        else:
+            value = [] if chosen is None else chosen
         values = [_shown(part, state) for part in (value if isinstance(value, (list, tuple)) else [value])]
         value = (" to " if "Range" in kind else ", ").join(values)
         if "Progress" in kind:

@@ -157,9 +157,8 @@ def _deberta(keys: Keys) -> dict:
     if keys.flag("position_biased_input", True):
         positions += longest
     if relative:
-        distances = keys.size("max_relative_positions", longest, -1)
-        buckets = keys.size("position_buckets", -1, -1)
-        positions += 2 * (buckets if buckets > 0 else distances if distances > 0 else longest)
+        sizes = (keys.size("position_buckets", -1, -1), keys.size("max_relative_positions", longest, -1), longest)
+        positions += 2 * next(size for size in sizes if size > 0)  # the first that is set
     norms += "layer_norm" in str(keys.data.get("norm_rel_ebd", "none")).lower()
     kernel = keys.size("conv_kernel_size", 0, 0)
     if kernel:

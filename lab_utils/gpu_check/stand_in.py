@@ -138,7 +138,9 @@ def _write_random(path: Path, shapes: dict[str, tuple[int, ...]], tiny: bool) ->
         if len(sides) == 1:
             tensors[name] = torch.ones(sides, dtype=torch.bfloat16)
             continue
-        spread = 0.02 if not tiny else 0.5 if "embed" in name else sides[1] ** -0.5
+        spread = 0.02
+        if tiny:
+            spread = 0.5 if "embed" in name else sides[1] ** -0.5
         drawn = torch.randn(sides, generator=generator, device="cuda")
         tensors[name] = (drawn * spread).to(torch.bfloat16).cpu()
     save_file(tensors, path, metadata={"format": "pt"})

@@ -38,8 +38,10 @@ class Key(NamedTuple):
     @property
     def saved(self) -> str:
         """The name that peft writes."""
-        leaf = "" if self.part not in ("lora_A", "lora_B") else ".bias" if self.bias else ".weight"
-        return f"{PREFIX}{self.module}.{self.part}{leaf}" if self.part else f"{PREFIX}{self.module}"
+        name = f"{PREFIX}{self.module}.{self.part}" if self.part else f"{PREFIX}{self.module}"
+        if self.part not in ("lora_A", "lora_B"):
+            return name
+        return f"{name}.bias" if self.bias else f"{name}.weight"
 
 
 def parse(name: str) -> Key:

@@ -75,7 +75,9 @@ def verdict(scored: Sequence[Scored]) -> list[str]:
     if others:
         best = max(others, key=lambda one: one.measured.main.value)
         gain = adapter.better_than(best)
-        clear = "not clear" if gain.low <= 0 <= gain.high else "better" if gain.low > 0 else "worse"
+        clear = "not clear"
+        if gain.low > 0 or gain.high < 0:
+            clear = "better" if gain.low > 0 else "worse"
         said.append(
             f"The best of what costs nothing, {best.name}: {best.measured.main}. The difference on the same examples "
             f"is {gain.in_points}: {clear}. This is one seed; another run differs too."
@@ -108,7 +110,10 @@ def recipe(run) -> Section:
     rows = []
     for one in fields(run.recipe):
         value = getattr(run.recipe, one.name)
-        value = value.key if isinstance(value, OwnTask) else base_name(run) if one.name == "model" else value
+        if isinstance(value, OwnTask):
+            value = value.key
+        elif one.name == "model":
+            value = base_name(run)
         rows.append((one.name, str(value)))
     seconds, tokens = run.seconds, sum(row.get("tokens", 0) for row in run.history)
     took = f"{seconds:,.0f} s of training, {tokens:,} tokens read."

@@ -55,8 +55,9 @@ def _flaw(value: object, path: str, level: int = 0) -> str:
         return f"{path or 'the value'} is {value}, and JSON has no such number"
     if isinstance(value, str) and (half := half_character(value)):
         return f"{path or 'the text'} holds {half}"
-    members = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, member in members:
+    if not isinstance(value, (dict, list)):
+        return ""
+    for key, member in value.items() if isinstance(value, dict) else enumerate(value):
         if isinstance(key, str) and (half := half_character(key)):
             return f"the key {key!a} holds {half}"
         if flaw := _flaw(member, f"{path}.{key}" if path else str(key), level + 1):

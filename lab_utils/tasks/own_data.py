@@ -185,7 +185,9 @@ def _path(source: object) -> str | None:
 
 
 def _name(name: str | None, path: str | None) -> str:
-    text = name if name is not None else Path(path).stem if path else "data"
+    text = name
+    if name is None:
+        text = Path(path).stem if path else "data"
     if not isinstance(text, str):
         raise LabError(f"name={shown(name)} is out of range: a short text, such as 'tickets'.")
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40] or "data"
