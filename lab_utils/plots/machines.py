@@ -1,6 +1,6 @@
 """Many machines: what each holds, and how long their exchange takes."""
 
-from .style import BLUE, GREY, empty_figure, stack_gib, style_axes
+from .style import GREY, empty_figure, stack_gib, style_axes
 
 
 def many_machines(
@@ -30,7 +30,7 @@ def many_machines(
     style_axes(dots)
     for (method, times), marker in zip(seconds.items(), "s^o", strict=False):
         if max(times) > 0:
-            look = {"color": BLUE} if method == chosen else {"markerfacecolor": "white", "color": GREY}
+            look = {"color": "#111111"} if method == chosen else {"markerfacecolor": "white", "color": GREY}
             dots.plot(times, range(len(links)), marker, markersize=9, linestyle="none", label=method, **look)
     dots.set_xscale("log")
     dots.set_yticks(range(len(links)), links)

@@ -35,54 +35,52 @@ function sent(one, strategy, n) {
 
 /** What lasts on each process: filled where it is held, dashed where others hold it. Returns { root, draw }. */
 function holders() {
-  const width = 460, height = 250, left = 92, top = 14, bottom = 46, high = height - top - bottom;
+  const width = 220, height = 290, top = 6, bottom = 28, high = height - top - bottom;
   const root = shape("svg", { class: "lab-chart", viewBox: `0 0 ${width} ${height}`, role: "img" });
   const draw = (one, { shared }, n) => {
     const lasting = PARTS.slice(0, 4), whole = lasting.reduce((sum, part) => sum + one[part], 0), shown = Math.min(n, SHOWN);
-    const step = (width - left - 8) / SHOWN, wide = step - 8, drawn = [];
+    const step = width / SHOWN, wide = step - 5, drawn = [];
     let base = height - bottom;
     lasting.forEach((part, index) => {
       const tall = high * one[part] / whole;
       if (!tall) return;
       base -= tall;
-      if (tall > 13) drawn.push(shape("text", { x: left - 8, y: base + tall / 2 + 5, "text-anchor": "end" }, part));
       for (let column = 0; column < shown; column++) {
-        const x = left + step * column, own = shared[part] ? Math.max(tall / n, Math.min(tall, 3)) : tall;
+        const x = step * column, own = shared[part] ? Math.max(tall / n, Math.min(tall, 3)) : tall;
         const at = shared[part] && shown > 1 ? base + (tall - own) * (1 - column / (shown - 1)) : base;
         if (shared[part]) drawn.push(shape("rect", { class: "elsewhere", x, y: base, width: wide, height: tall }));
         drawn.push(shape("rect", { class: `${own > 6 ? "held " : ""}lab-part-${index}`, x, y: at, width: wide, height: own }));
       }
     });
     const text = n > SHOWN ? `${SHOWN} of ${n} processes` : n === 1 ? "1 process" : `${n} processes`;
-    drawn.push(shape("text", { x: left, y: height - bottom + 20 }, text),
-      shape("text", { x: left, y: height - bottom + 39 }, "filled: held here; dashed: held by others"));
+    drawn.push(shape("text", { x: width / 2, y: height - 8, "text-anchor": "middle" }, text));
     root.replaceChildren(...drawn);
     const split = lasting.filter((part) => shared[part] && one[part]);
     root.setAttribute("aria-label", `${text}; shared out: ${split.join(", ") || "nothing"}`);
   };
-  return { root: node("div", { class: "lab-plot" }, root), draw };
+  return { root: node("div", { class: "lab-plot lab-holders" }, root), draw };
 }
 
-/** Seconds by link for each method, on a logarithmic scale. Returns { root, draw }. */
-function wires(links, speeds) {
-  const width = 460, row = 23, left = 234, right = 14, top = 8, ticks = [1e-6, 1e-3, 1, 1000], height = top + row * links.length + 46;
-  const px = (seconds) => left + (width - left - right) * Math.max(0, Math.min(1, (Math.log10(seconds) + 6) / 10));
-  const floor = top + row * links.length, dots = shape("g"), band = shape("rect", { class: "band", x: 0, width, height: row, rx: 4 });
-  const names = links.map((link, index) => shape("text", { x: left - 12, y: top + row * index + 17, "text-anchor": "end" }, link));
-  const words = ["1 µs", "1 ms", "1 s", "1000 s"];
+/** Seconds of a step's sending by method, over the chosen link and, small, over the others. Returns { root, draw }. */
+function wires(methods, links, speeds) {
+  const width = 400, row = 24, left = 78, right = 26, top = 4, ticks = [1e-6, 1e-3, 1, 1000], words = ["1 µs", "1 ms", "1 s", "1000 s"];
+  const floor = top + row * methods.length, height = floor + 42, dots = shape("g"), band = shape("rect", { class: "band", x: 0, width, height: row, rx: 4 });
+  const px = (seconds) => left + (width - left - right) * Math.max(0, Math.min(1, (Math.log10(seconds) + 6) / 9));
+  const names = methods.map((method, index) => shape("text", { x: left - 12, y: top + row * index + 17, "text-anchor": "end" }, method));
   const root = shape("svg", { class: "lab-chart", viewBox: `0 0 ${width} ${height}`, role: "img" }, band,
     ...ticks.flatMap((tick, index) => [shape("line", { class: "grid", x1: px(tick), x2: px(tick), y1: top, y2: floor }),
-      shape("text", { x: px(tick), y: floor + 18, "text-anchor": "middle" }, words[index])]),
-    ...names, dots, shape("text", { x: (left + width - right) / 2, y: height - 5, "text-anchor": "middle" }, "a step's sending"));
+      shape("text", { x: px(tick), y: floor + 17, "text-anchor": "middle" }, words[index])]),
+    ...names, dots, shape("text", { x: (left + width - right) / 2, y: height - 4, "text-anchor": "middle" }, "a step's sending"));
   const draw = (bytes, method, link) => {
-    const chosen = links.indexOf(link);
-    band.setAttribute("y", top + row * chosen);
-    names.forEach((name, index) => name.setAttribute("class", index === chosen ? "chosen" : ""));
-    dots.replaceChildren(...Object.entries(bytes).sort(([one]) => (one === method ? 1 : -1)).flatMap(([one, count]) => (count ? speeds : [])
-      .map((speed, index) => shape("circle", { class: one === method ? "mark blue" : "open", cx: px(count / speed), cy: top + row * index + 12, r: one === method ? 6 : 4.5 }))));
-    root.setAttribute("aria-label", links.map((name, index) => `${name}: ${timeText(bytes[method] / speeds[index])}`).join("; "));
+    const chosen = links.indexOf(link), at = methods.indexOf(method);
+    band.setAttribute("y", top + row * at);
+    names.forEach((name, index) => name.setAttribute("class", index === at ? "chosen" : ""));
+    dots.replaceChildren(...methods.flatMap((one, place) => (bytes[one] ? speeds : []).map((speed, index) => [px(bytes[one] / speed), index === chosen, place]))
+      .sort(([, one], [, other]) => one - other)
+      .map(([cx, mine, place]) => shape("circle", { class: mine ? "lab-now" : "mark ghost", cx, cy: top + row * place + 12, r: mine ? 6.5 : 3.5 })));
+    root.setAttribute("aria-label", methods.map((one) => `${one}: ${bytes[one] ? timeText(bytes[one] / speeds[chosen]) : "nothing to send"}`).join("; "));
   };
-  return { root: node("div", { class: "lab-plot" }, root), draw };
+  return { root, draw };
 }
 
 /** Round steps for an axis from 0 to about `high`. */
@@ -103,42 +101,36 @@ function render({ model, el }) {
     slider({ model, name: "processes", label: "processes", values: processes }),
     slider({ model, name: "rank", label: "rank", values: ranks }),
   ];
-  for (const { input } of controls.slice(-2)) input.style.width = "158px"; // so that two rows hold all controls
+  for (const { input } of controls.slice(-2)) input.style.width = "120px";
   view.add(...controls.map((control) => control.root));
-  const held = holders(), wire = wires(links, options.speeds);
-  const curve = chart({ label: "memory of each GPU", xlabel: "processes", ylabel: "GiB on each GPU", width: 460, height: 270 });
+  const held = holders(), wire = wires(methods, links, options.speeds);
+  const curve = chart({ label: "memory of each GPU", xlabel: "processes", ylabel: "GiB on each GPU", width: 400, height: 182 });
   const cells = {}, table = node("table", { class: "lab-table" }, node("caption", { class: "lab-hidden" }, "Memory on each GPU, by part"));
   [...PARTS, "together", "room on the GPU"].forEach((name, index) => {
-    const number = node("td"), bar = node("span", { class: `lab-bar ${index < PARTS.length ? `lab-part-${index}` : ""}` });
-    const swatch = index < PARTS.length ? [node("span", { class: `lab-swatch lab-part-${index}` })] : [];
-    table.append(node("tr", {}, node("th", { scope: "row" }, ...swatch, name), number, node("td", { class: "lab-bars lab-cluster" }, bar)));
-    cells[name] = { number, bar };
+    const number = node("td"), swatch = index < PARTS.length ? [node("span", { class: `lab-swatch lab-part-${index}` })] : [];
+    table.append(node("tr", { class: index < PARTS.length ? "" : "lab-chosen" }, node("th", { scope: "row" }, ...swatch, name), number));
+    cells[name] = number;
   });
-  view.panels.append(held.root, table, curve.root, wire.root);
-  view.panels.after(node("div", { class: "lab-key" }, node("span", { class: "blue" }, "━ ● what is chosen"),
-    node("span", {}, "thin grey: the other strategies"), node("span", { class: "orange" }, "╍ room on the GPU"), node("span", {}, "○ the other methods")));
+  view.panels.classList.add("lab-cluster");
+  view.panels.append(table, held.root, node("div", { class: "lab-plot" }, curve.root.children[0], wire.root));
+  view.panels.after(node("div", { class: "lab-key" }, node("span", {}, "dashed: held by others"), node("span", {}, "thin lines: other strategies"),
+    node("span", {}, "╍ room on the GPU"), node("span", {}, "small dots: other links")));
   view.on(["model", "method", "strategy", "processes", "rank", "link", "gpu"], () => {
     controls.forEach((control) => control.show());
     const [name, method, strategy, n, rank, link, gpu] = ["model", "method", "strategy", "processes", "rank", "link", "gpu"].map((one) => model.get(one));
     const of = (which) => records[name][which][which === "full" ? 0 : ranks.indexOf(rank)], one = of(method);
     const now = memory(one, strategy, n), room = options.rooms[gpus.indexOf(gpu)], fits = now.total <= room;
     held.draw(one, now, n);
-    const rows = { ...now.parts, together: now.total, "room on the GPU": room }, most = Math.max(now.total, room);
-    for (const [part, { number, bar }] of Object.entries(cells)) {
-      number.textContent = `${gib(rows[part])} GiB`;
-      bar.style.width = `${(180 * rows[part] / most).toFixed(1)}px`;
-    }
-    cells.together.bar.className = `lab-bar ${fits ? "" : "over"}`;
-    cells["room on the GPU"].bar.className = "lab-bar lab-room";
+    for (const [part, bytes] of Object.entries({ ...now.parts, together: now.total, "room on the GPU": room })) cells[part].textContent = `${gib(bytes)} GiB`;
     const all = Object.fromEntries(strategies.map((which) => [which, processes.map((count) => [count, memory(one, which, count).total / 2 ** 30])]));
     const high = 1.15 * Math.max(room / 2 ** 30, ...Object.values(all).flat().map(([, value]) => value));
     curve.draw({
       name: `${gib(now.total)} GiB on each of ${n}`,
-      x: { low: 1, high: 512, ticks: processes.filter((_, index) => index % 2 === 0 || index === 9), log: true },
+      x: { low: 1, high: 512, ticks: processes.filter((_, index) => index % 2 === 1 || index === 0), log: true },
       y: { low: 0, high, ticks: ticksTo(high) },
       lines: [...strategies.filter((which) => which !== strategy).map((which) => ({ points: all[which], kind: "ghost" })),
-        { points: all[strategy], kind: "blue" }, { points: [[1, room / 2 ** 30], [512, room / 2 ** 30]], kind: "orange" }],
-      marks: [{ x: n, y: now.total / 2 ** 30, kind: "blue", text: `${gib(now.total)} GiB` }],
+        { points: [[1, room / 2 ** 30], [512, room / 2 ** 30]], kind: "room" }, { points: all[strategy], kind: "now" }],
+      marks: [{ x: n, y: now.total / 2 ** 30, kind: "now", text: `${gib(now.total)} GiB` }],
     });
     const bytes = Object.fromEntries(methods.map((which) => [which, sent(of(which), strategy, n)])), mine = bytes[method];
     wire.draw(bytes, method, link);

@@ -13,8 +13,7 @@ from .explorer import FOLDER, STYLE, Explorer, script
 from .values import Count, Word, three
 
 QUESTION = (
-    "Llama-2-7B, full fine-tuning: too much for one GPU with 80 GB. You get seven more of them. "
-    "What is the least that you must share out?"
+    "Llama-2-7B in full: too much for one GPU with 80 GB. With eight, what is the least to share out?"
 )
 MODELS = (
     "GPT-2", "SmolLM2-135M", "Qwen2.5-0.5B", "Qwen2.5-1.5B", "Gemma-2B", "Qwen2.5-7B", "Mistral-7B", "Llama-2-7B",
@@ -69,7 +68,7 @@ class ClusterExplorer(Explorer):
     def __init__(
         self, model: str = "Llama-2-7B", method: str = "full", strategy: str = "ddp", processes: int = 8, rank: int = 8,
         link: str = "InfiniBand HDR, 200 Gb/s", gpu: str = "A100, 80 GB", question: str = QUESTION,
-        choices=("nothing: eight will do", "the optimizer's states", "everything"),
+        choices=("nothing", "the optimizer's states", "everything"),
     ):  # fmt: skip
         options = {name: list(values) for name, values in CHOICES.items()}
         super().__init__(

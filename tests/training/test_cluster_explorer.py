@@ -81,3 +81,15 @@ def test_the_browsers_table_adds_up_from_the_librarys_parts():
             )  # fmt: skip
             wanted = [held.parts()[part] for part in PARTS] + [held.total_bytes]
             assert cells[:-1] == pytest.approx([count / 2**30 for count in wanted], rel=0.0051), state
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("dark", [False, True])
+def test_everything_fits_on_a_small_screen_and_every_part_has_a_colour_of_its_own(dark):
+    with alone.shown(ClusterExplorer(method="lora"), dark) as page:
+        page.evaluate("document.querySelector('main').style.width = '856px'")  # JupyterLab's page at 1024 × 768
+        assert page.locator(".lab-explorer").bounding_box()["height"] < 640  # what JupyterLab leaves of 768
+        colours = page.evaluate(
+            "[...document.querySelectorAll('.lab-swatch')].map(one => getComputedStyle(one).backgroundColor)"
+        )
+        assert len(set(colours)) == len(PARTS) and "rgba(0, 0, 0, 0)" not in colours
