@@ -189,7 +189,8 @@ def test_a_step_by_hand():
     assert vars(one) == {
         "weights_bytes": 2 * numbers, "unpacked_bytes": 0, "adapter_bytes": 4 * adapter, "optimizer_bytes": 8 * adapter,
         "gradients_bytes": 4 * adapter, "activations_bytes": kept + final, "begin_bytes": work - final,
-        "end_bytes": work,
+        "end_bytes": work, "layers": 1, "kept_bytes": kept, "gradient_bytes": 4 * adapter, "work_bytes": work,
+        "head_bytes": 0,
     }
     assert work - final > logits and one.total_bytes == 2 * numbers + 12 * adapter + kept + work
     again = estimate(shape, "lora", 2, "qv", 3, 5, supervised_tokens=6, gradient_checkpointing=True)
