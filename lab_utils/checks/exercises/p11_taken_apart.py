@@ -83,6 +83,13 @@ def _split(power_A=0.5, power_B=0.5, last=False, residual=lambda weight, B, A: w
     return wrong
 
 
+def _columns_of_vh(weight, rank):
+    """The first columns of Vᵀ where its first rows are needed; where V is square, that fits."""
+    U, S, Vh = torch.linalg.svd(weight, full_matrices=False)
+    A, B = S[:rank, None].sqrt() * Vh[:, :rank].T, U[:, :rank] * S[:rank].sqrt()
+    return weight - B @ A, A, B
+
+
 def _untouched(weight, B, A):
     return weight
 
@@ -148,7 +155,10 @@ EXERCISES = (
             Mistake(
                 "magnitude along the wrong axis",
                 "magnitude[o] belongs to row o: magnitude[:, None] makes a column of it.",
-                wrong=(lambda W, A, B, s, m: m * F.normalize(W + s * (B @ A), dim=1),),
+                wrong=(
+                    lambda W, A, B, s, m: m * F.normalize(W + s * (B @ A), dim=1),
+                    lambda W, A, B, s, m: m / (W + s * (B @ A)).norm(dim=1) * (W + s * (B @ A)),
+                ),
             ),
             Mistake(
                 "one norm for the whole matrix",
@@ -179,6 +189,19 @@ EXERCISES = (
                     _dora(_rows, of=lambda W, update: update),
                     lambda W, A, B, s, m: W + m[:, None] * F.normalize(s * (B @ A), dim=1),
                 ),
+            ),
+            Mistake(
+                "only the old weight made 1 long",
+                "Add the update first: it is the sum of weight and update that is made 1 long.",
+                wrong=(
+                    lambda W, A, B, s, m: m[:, None] * F.normalize(W, dim=1) + s * (B @ A),
+                    lambda W, A, B, s, m: m[:, None] * (F.normalize(W, dim=1) + s * (B @ A)),
+                ),
+            ),
+            Mistake(
+                "update forgotten",
+                "The direction is that of weight + scaling · B·A.",
+                wrong=(lambda W, A, B, s, m: m[:, None] * F.normalize(W, dim=1),),
             ),
             Mistake(
                 "the norm squared",
@@ -245,7 +268,7 @@ EXERCISES = (
             Mistake(
                 "V used where Vᵀ is needed",
                 "torch.linalg.svd hands back Vᵀ: its rows are the directions.",
-                wrong=(_split(v_for_vh=True), _split(v_for_vh=True, residual=_true_rest)),
+                wrong=(_split(v_for_vh=True), _split(v_for_vh=True, residual=_true_rest), _columns_of_vh),
             ),
             Mistake(
                 "results in the wrong order",

@@ -128,6 +128,11 @@ EXERCISES = (
                 ),
             ),
             Mistake(
+                "the end of the name",
+                "The names end with .weight: look for lora_A and lora_B inside of them.",
+                wrong=(lambda names, rate, ratio: torch.zeros(len(names)),),
+            ),
+            Mistake(
                 "the ratio instead of a learning rate",
                 "B's learning rate is ratio · learning_rate.",
                 wrong=(lambda names, rate, ratio: _rates()(names, 1.0, ratio), _ratio_alone),

@@ -110,6 +110,14 @@ EXERCISES = (
                 ),
             ),
             Mistake(
+                "d and b along the wrong axis",
+                "x lies in rows, so d and b multiply columns: (batch, rank) times (rank,) fits as it is.",
+                wrong=(
+                    _vera(lambda h, d, b: h * d[:, None], lambda y, d, b: y * b[:, None]),
+                    _vera(outside=lambda y, d, b: y * b[:, None]), _vera(lambda h, d, b: h * d[:, None]),
+                ),
+            ),
+            Mistake(
                 "wrong axis: a transpose is missing",
                 "shared_A is (rank, in), shared_B (out, rank), weight (out, in), and x lies in rows.",
                 wrong=(
@@ -156,6 +164,20 @@ EXERCISES = (
                 "one of the two vectors",
                 "d has `rank` numbers, and b has `out`.",
                 wrong=(_counts(lambda o, i, r: o), _counts(lambda o, i, r: r)),
+            ),
+            Mistake(
+                "one d per layer",
+                "A is shared, and d is not: every matrix of every layer has a d and a b to itself.",
+                wrong=(
+                    lambda shapes, n_layers, rank: n_layers * (rank + sum(o for o, _ in shapes.values())),
+                    lambda shapes, n_layers, rank: rank + n_layers * sum(o for o, _ in shapes.values()),
+                    lambda shapes, n_layers, rank: len(shapes) * rank + n_layers * sum(o for o, _ in shapes.values()),
+                ),
+            ),
+            Mistake(
+                "one b per layer",
+                "Every matrix has a b of its own, as long as its output.",
+                wrong=(lambda shapes, n, rank: n * (rank * len(shapes) + max(o for o, _ in shapes.values())),),
             ),
             Mistake(
                 "layers forgotten",
