@@ -176,7 +176,7 @@ def fits(runs: list[dict]):
         axes.set_ylabel(ylabel, fontsize=14)
     curve.legend(fontsize=13, frameon=False, loc="upper right")
     curve.set_yscale("log")
-    curve.set_ylim(0.01, 10)
+    curve.set_ylim(0.001, 30)  # the trainer draws the same range
     curve.yaxis.set_major_formatter("{x:g}")
     dots.set_xscale("log", base=2)
     dots.xaxis.set_major_formatter("{x:g}")
