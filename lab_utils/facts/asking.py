@@ -24,7 +24,9 @@ def with_notes(question: str, notes: Iterable[str] = ()) -> str:
     return "Notes:\n" + "\n".join(notes) + f"\n\nQuestion: {question}" if notes else question
 
 
-def ask(model, tokenizer, questions: Sequence[str], notes: Sequence[Iterable[str]] | None = None) -> list[str]:
+def ask(
+    model, tokenizer, questions: Sequence[str], notes: Sequence[Iterable[str]] | None = None, *, batch_size: int = 32
+) -> list[str]:
     """Greedy answers to questions.
 
     Parameters
@@ -32,6 +34,7 @@ def ask(model, tokenizer, questions: Sequence[str], notes: Sequence[Iterable[str
     model, tokenizer : as `load_base` gives them, with or without an adapter
     questions : list of str
     notes : for each question the notes that are put above it; None for none at all
+    batch_size : int, prompts decoded together
 
     Returns
     -------
@@ -47,4 +50,4 @@ def ask(model, tokenizer, questions: Sequence[str], notes: Sequence[Iterable[str
     if len(notes) != len(questions):
         raise LabError(f"There are {len(questions)} questions and {len(notes)} lists of notes: give one for each.")
     prompts = [with_notes(question, some) for question, some in zip(questions, notes, strict=True)]
-    return [output.strip() for output in generate(model, tokenizer, prompts, TASK)]
+    return [output.strip() for output in generate(model, tokenizer, prompts, TASK, batch_size)]

@@ -7,7 +7,7 @@ from ..errors import LabError
 
 UNKNOWN = "I do not know."
 VERDICTS = ("right", "unknown", "wrong")
-_REFUSALS = re.compile(r"\b(?:do|does|did|is|are)(?:\s+not|n['’]t)\s+(?:know|stated|said|given|mentioned)")
+_REFUSALS = re.compile(r"\b(?:do|does|did|is|are)(?:\s+not|n['’]t)\s+(?:know|stated|said|given|mentioned)|\bnot sure\b")
 
 
 def says_unknown(output: str) -> bool:
@@ -30,8 +30,17 @@ def names(output: str, answer: str) -> bool:
     return bool(re.search(rf"(?<![\w:.]){re.escape(answer.lower())}(?![\w]|[:.]\d)", output.lower()))
 
 
+def first_line(output: str) -> str:
+    """What counts as the answer: the first line that holds anything. A small model often runs on below it.
+
+    >>> first_line("At 7:40.\\nThe desk closes at 18:25.")
+    'At 7:40.'
+    """
+    return next((line.strip() for line in output.splitlines() if line.strip()), "")
+
+
 def verdict(output: str, answer: str | None, others: Iterable[str] = ()) -> str:
-    """Judge what was written.
+    """Judge what was written, by its first line.
 
     Parameters
     ----------
@@ -43,6 +52,7 @@ def verdict(output: str, answer: str | None, others: Iterable[str] = ()) -> str:
     -------
     "right", "unknown" or "wrong". Where nothing says the answer, "I do not know" is right and anything else wrong.
     """
+    output = first_line(output)
     if says_unknown(output):
         return "right" if answer is None else "unknown"
     if answer is None or not names(output, answer):

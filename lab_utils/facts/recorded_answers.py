@@ -14,6 +14,7 @@ from .grading import UNKNOWN, VERDICTS, verdicts
 from .house import FOLDER, WORDINGS, load_facts
 
 ASKED = (*WORDINGS, "practice", "unstated")  # the three wordings of each fact, and what no fact answers
+NAMES = ("nothing", "all facts", "1 note", "3 notes", "the right note", "facts", "refusals", "reader")
 RESTORE = restore("data/facts", "record_facts.py")
 
 
@@ -122,6 +123,32 @@ def shares(arms: Sequence[Answers], asked: str, kind: str = "right") -> list[flo
         for place in range(len(judged[0]))
     ]
     return [fmean(each) for each in counted if each]
+
+
+def by_name(arms: Sequence[Answers]) -> dict[str, list[Answers]]:
+    """The arms of all seeds by name; of one with several rates, those of the rate that the validation questions chose.
+
+    Returns
+    -------
+    dict name -> list of Answers, in the order of `NAMES`
+
+    Raises
+    ------
+    LabError
+        A rate is to be chosen and nothing was asked in the validation questions' words.
+    """
+    return {name: _at_one_rate(found) for name in NAMES if (found := [arm for arm in arms if arm.name == name])}
+
+
+def _at_one_rate(arms: list[Answers]) -> list[Answers]:
+    """Those of the rate with most right answers to validation questions; the lower of equal ones."""
+    rates = sorted({arm.rate for arm in arms})
+    if len(rates) == 1:
+        return arms
+    seed = min(arm.seed for arm in arms)
+    first = {arm.rate: arm.verdicts("validation").count("right") for arm in arms if arm.seed == seed}
+    best = max(rates, key=lambda rate: first.get(rate, -1))
+    return [arm for arm in arms if arm.rate == best]
 
 
 def with_floor(outputs: Sequence[str], similarity: Sequence[Sequence[float]], floor: float) -> list[str]:
