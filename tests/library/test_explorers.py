@@ -31,6 +31,7 @@ from lab_utils.widgets.quantizer_explorer import QuantizerExplorer
 from lab_utils.widgets.rank_alpha_trainer import RankAlphaTrainer
 from lab_utils.widgets.rank_explorer import RankExplorer, stops
 from lab_utils.widgets.reward_explorer import RewardExplorer
+from lab_utils.widgets.sentence_explorer import SentenceExplorer
 
 PNG = b"\x89PNG"
 
@@ -71,7 +72,7 @@ EXPLORERS = {
     "trainer": RankAlphaTrainer, "quantizer": quantizer_explorer, "codes": code_explorer, "budget": BudgetExplorer,
     "sweep": sweep_explorer, "merge": merge_explorer, "variants": variant_explorer,
     "pictures": picture_explorer, "cluster": ClusterExplorer, "conversations": conversation_explorer,
-    "rewards": RewardExplorer,
+    "rewards": RewardExplorer, "sentences": SentenceExplorer,
 }  # fmt: skip
 each = pytest.mark.parametrize("make", EXPLORERS.values(), ids=EXPLORERS)
 
@@ -96,7 +97,7 @@ def test_the_state_is_plain_json_and_the_script_one_module(make):
 def test_reset_goes_back_to_the_start(make):
     explorer = make()
     start = {name: explorer.start[name] for name in explorer._moved}
-    moved = {"rank": 2, "step": 2, "model": "GPT-2", "task": "mirrored", "bits": 7, "code": "FP4", "gpu": "L4, 24 GB"}
+    moved = {"rank": 2, "step": 2, "model": "GPT-2", "task": "mirrored", "bits": 3, "code": "FP4", "gpu": "T4, 16 GB"}
     moved |= {"column": [1.0, 2.0], "into": "int8", "second": 3, "max_length": 9, "compared": True, "rate": 0.064}
     for name, value in moved.items():
         if name in explorer._moved:

@@ -35,6 +35,7 @@ RECORDS = {
     "pictures": ("samples.json", load_samples),
 }
 OTHERS = {
+    "bits": ("sentences.jsonl", lambda folder: recorded.sentences_by_bits(folder / "sentences.jsonl")),
     "update": ("update.safetensors", recorded.weight_update),
     "pictures": ("samples.png", load_samples),
     "sweep": ("sweep.csv", lambda folder: sweep_summary.load_sweep(folder / "sweep.csv")),
