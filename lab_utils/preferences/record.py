@@ -11,9 +11,8 @@ from ..folders import DATA
 from ..recorded_files import number, reading, restore
 
 FOLDER = DATA / "preferences"
-ARMS = (  # as `data/record_preferences.py` names them, in the order shown
-    "rejection", "labels", "own pairs", "right", "near misses", "brief", "right, rank 1", "right, rank 32",
-)  # fmt: skip
+COMPARED = ("rejection", "labels", "own pairs", "near misses", "right")  # methods, as the recorder names their arms
+ARMS = (*COMPARED, "brief", "right, rank 1", "right, rank 32")  # in the order shown
 WAY_OUT = restore("data/preferences", "record_preferences.py")
 
 

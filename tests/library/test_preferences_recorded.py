@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lab_utils.errors import LabError
-from lab_utils.preferences import own_pairs, recorded_runs, recorded_samples, recorded_start
+from lab_utils.preferences import recorded_runs, recorded_samples, recorded_start
 
 SCORES = {"examples": 4, "exact": 0.5, "valid": 1.0, "right": "1010", "characters": 80.5}
 WHERE = {"cpu": "x", "threads": 1, "date": "2026-11-30", "versions": {}, "cpu_seconds": 3}
@@ -50,7 +50,7 @@ def test_a_damaged_table_is_refused_with_the_way_out(rows, reason, tmp_path):
 
 def test_what_is_missing_is_named(tmp_path):
     for read in (recorded_runs, lambda folder: recorded_start(32, folder), lambda folder: recorded_samples(7, folder)):
-        with pytest.raises(LabError, match="cannot be read .*git checkout"):
+        with pytest.raises(LabError, match=r"cannot be read .*git checkout"):
             read(tmp_path)
 
 

@@ -37,7 +37,7 @@ def test_what_is_imitated_is_right_and_each_text_once():
 
 @pytest.mark.parametrize("wrong", [{"prompt": "a", "answer": "b"}, {**row(), "outputs": RIGHT}, "text", row(3)])
 def test_what_is_not_sampled_is_refused_by_its_number(wrong):
-    with pytest.raises(LabError, match="row 2: .*is not a row of own_answers"):
+    with pytest.raises(LabError, match=r"row 2: .*is not a row of own_answers"):
         own_pairs([row(RIGHT), wrong])
     with pytest.raises(LabError, match="most=0"):
         own_pairs([row(RIGHT)], most=0)
