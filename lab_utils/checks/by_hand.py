@@ -196,7 +196,7 @@ def _adapted(model: nn.Module) -> list[str]:
 
 def _loop(
     model: nn.Module, x: Tensor, y: Tensor, *, make=torch.optim.Adam, rate: float = RATE, clear: bool = True,
-    renewed: bool = False,
+    renewed: bool = False, soften: bool = False,
 ) -> list[float]:  # fmt: skip
     """A training loop with one thing wrong."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -204,7 +204,8 @@ def _loop(
     for _ in range(STEPS):
         if renewed:
             optimizer = make(parameters, lr=rate)
-        loss = F.cross_entropy(model(x), y)
+        logits = model(x)
+        loss = F.cross_entropy(logits.softmax(-1) if soften else logits, y)
         if clear:
             optimizer.zero_grad()
         loss.backward()
@@ -220,6 +221,9 @@ WRONG_LOOPS = (
      "Adam remembers earlier gradients. Make it once, before the loop."),
     ("the learning rate ignored", {"rate": 1e-3}, "Hand learning_rate to the optimizer: lr=learning_rate."),
     ("another optimizer", {"make": torch.optim.SGD}, "The page uses torch.optim.Adam."),
+    ("AdamW instead of Adam", {"make": torch.optim.AdamW}, "AdamW also shrinks the weights; the page uses Adam."),
+    ("probabilities instead of logits", {"soften": True},
+     "F.cross_entropy takes the model's outputs as they are: it has the softmax inside."),
 )  # fmt: skip
 
 

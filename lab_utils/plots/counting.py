@@ -2,6 +2,8 @@
 
 from .style import BLUE, GREEN, GREY, ORANGE, new_figure, stack_gib
 
+WEIGHT = "#d1d5db"  # a frozen matrix
+
 
 def parameter_bars(numbers: dict[str, int], title: str):
     """Figure of one horizontal bar a matrix, as long as its adapter has numbers.
@@ -24,12 +26,12 @@ def parameter_bars(numbers: dict[str, int], title: str):
 
 
 def layer_to_scale(shapes: dict[str, tuple[int, int]], rank: int | dict[str, int], title: str):
-    """Figure of a layer's matrices side by side, all on one scale, each with B to its left and A above it.
+    """Figure of a layer's matrices W side by side, all on one scale, each with B to its left and A above it.
 
     Parameters
     ----------
     shapes : dict module -> (out, in)
-    rank : int, the width of B and the height of A on the same scale, drawn as a hairline where thinner than one; or a
+    rank : int, the width of B and the height of A on the same scale, drawn one pixel thick where that is less; or a
         dict module -> int, where the matrices differ: 0 is a matrix without B and A
     title : str
     """
@@ -40,12 +42,13 @@ def layer_to_scale(shapes: dict[str, tuple[int, int]], rank: int | dict[str, int
     gap = 0.13 * tallest  # between matrices
     span = sum(into for _, into in shapes.values()) + gap * len(shapes)
     figure, axes = new_figure(11.0, 0.5 + 11.0 * 1.3 * tallest / span)
-    left = gap / 2
+    pixel, left = span / (11.0 * figure.dpi), gap / 2
     for name, (out, into) in shapes.items():
-        axes.add_patch(Rectangle((left, 0), into, -out, facecolor="#d1d5db", edgecolor="#d1d5db"))
+        axes.add_patch(Rectangle((left, 0), into, -out, color=WEIGHT, linewidth=0))
         if ranks[name]:
-            axes.add_patch(Rectangle((left, 0), -ranks[name], -out, facecolor=BLUE, edgecolor=BLUE, linewidth=1))
-            axes.add_patch(Rectangle((left, 0), into, ranks[name], facecolor=ORANGE, edgecolor=ORANGE, linewidth=1))
+            thick = max(ranks[name], pixel)
+            axes.add_patch(Rectangle((left, 0), -thick, -out, color=BLUE, linewidth=0))
+            axes.add_patch(Rectangle((left, 0), into, thick, color=ORANGE, linewidth=0))
         words = name.replace(".", "\n")
         axes.text(left + into / 2, 0.02 * tallest + ranks[name], words, fontsize=13, ha="center", va="bottom")
         axes.text(left + into / 2, -out - 0.02 * tallest, f"{out}\n× {into}", fontsize=13, ha="center", va="top")
@@ -55,6 +58,9 @@ def layer_to_scale(shapes: dict[str, tuple[int, int]], rank: int | dict[str, int
     axes.set_aspect("equal")
     axes.axis("off")
     axes.set_title(title, fontsize=16, loc="left")
+    key = [Rectangle((0, 0), 1, 1, color=color, label=label) for label, color in zip("WBA", (WEIGHT, BLUE, ORANGE))]
+    axes.legend(handles=key, loc="lower right", bbox_to_anchor=(1, 1), ncols=3, fontsize=13, frameon=False,
+                handlelength=1, handleheight=1, borderpad=0)  # fmt: skip
     return figure
 
 

@@ -183,6 +183,10 @@ def test_parameter_pictures():
     assert sorted((abs(box.get_width()), abs(box.get_height())) for box in layer.patches) == [
         (1, 2), (1, 4), (4, 1), (4, 1), (4, 2), (4, 4),
     ]  # fmt: skip
+    assert not any(box.get_linewidth() for box in layer.patches)  # an edge would be drawn on top of the scale
+    assert [text.get_text() for text in layer.get_legend().get_texts()] == ["W", "B", "A"]
+    thin = plots.layer_to_scale({"q": (4096, 4096)}, 1, "t").axes[0]
+    assert 1 < abs(thin.patches[1].get_width()) < 4096 / 900  # one pixel of some thousand
     some = plots.layer_to_scale({"q": (4, 4), "v": (2, 4), "e": (8, 4)}, {"q": 0, "v": 1, "e": 2}, "t").axes[0]
     assert sorted((abs(box.get_width()), abs(box.get_height())) for box in some.patches) == [
         (1, 2), (2, 8), (4, 1), (4, 2), (4, 2), (4, 4), (4, 8),

@@ -114,7 +114,8 @@ EXERCISES = (
             "A is (rank, in), B is (out, rank). They are stored side by side: add, do not multiply.",
             "rank · in numbers for A, and out · rank for B: take the rank out of the sum.",
         ),
-        reward="You can now size any adapter in your head: rank times the sum of the two sides.",
+        reward="You can now size any adapter in your head: rank times the sum of the two sides. Twice the rank doubles "
+        "it, and so do twice the sides; the weight would be four times as large.",
     ),
     Exercise(
         name="break_even_rank", page=2, title="Up to which rank does an adapter save anything?",
@@ -124,6 +125,15 @@ EXERCISES = (
                 "the smaller side",
                 "min(out, in) is the largest rank there is. The adapter outgrows the matrix well before.",
                 wrong=(lambda out, n: min(out, n), lambda out, n: min(out, n) - 1),
+            ),
+            Mistake(
+                "half a side",
+                "Half the side is where a square matrix breaks even. Here out and in may differ.",
+                wrong=(
+                    lambda out, n: (min(out, n) - 1) // 2, lambda out, n: min(out, n) // 2,
+                    lambda out, n: (max(out, n) - 1) // 2, lambda out, n: max(out, n) // 2,
+                    lambda out, n: (out + n) // 4,
+                ),
             ),
             Mistake(
                 "not strict",
@@ -168,6 +178,19 @@ EXERCISES = (
                 wrong=(lambda shapes, n, r, targets: n * r * sum(map(sum, shapes.values())),),
             ),
             Mistake(
+                "one factor only",
+                "Every adapted matrix has an A (rank, in) and a B (out, rank): count both.",
+                wrong=(
+                    lambda shapes, n, r, targets: n * r * sum(shapes[t][1] for t in targets),
+                    lambda shapes, n, r, targets: n * r * sum(shapes[t][0] for t in targets),
+                ),
+            ),
+            Mistake(
+                "the rank forgotten",
+                "Each of the `rank` directions needs a row of A and a column of B.",
+                wrong=(lambda shapes, n, r, targets: n * sum(sum(shapes[t]) for t in targets),),
+            ),
+            Mistake(
                 "the first target counted for all",
                 "Each target has its own shape: sum over them, do not multiply one of them by how many there are.",
                 wrong=(lambda shapes, n, r, targets: n * r * len(targets) * sum(shapes[targets[0]]),),
@@ -195,6 +218,7 @@ EXERCISES = (
             "Sum over the targets, each with its own shape. All layers are alike.",
             "For each target take rank · (out + in) with out, in = shapes[target]; sum; times n_layers.",
         ),
-        reward="This is the count that papers print: GPT-3 at rank 4 on q and v gives 18,874,368 by your function.",
+        reward="This is the count that papers print: GPT-3 at rank 4 on q and v gives 18,874,368 by your function. And "
+        "k_proj, 192 × 576, is a third of q_proj, but its adapter is two thirds of q_proj's: 768 against 1,152 per rank.",
     ),
 )  # fmt: skip

@@ -150,7 +150,8 @@ EXERCISES = (
             "Follow the shapes: x is (batch, in). Which of A and B can it meet first, and does that need a transpose?",
             "The base is x @ weight.T. The detour is x through lora_A.T, then lora_B.T, times alpha / rank.",
         ),
-        reward="This one line is LoRA. What page 08 trains is this, once for each adapted matrix.",
+        reward="This one line is LoRA. What page 08 trains is this, once for each adapted matrix. x has its inputs in "
+        "rows, so W, A and B all meet it transposed.",
     ),
     STARTING,
     Exercise(
@@ -207,6 +208,7 @@ EXERCISES = (
             "x·Wᵀ + (α/r)·x·Aᵀ·Bᵀ = x·(…)ᵀ. What belongs in the brackets? Check its shape: (out, in).",
             "weight plus alpha / rank times the product of lora_B and lora_A, in this order, as a new tensor.",
         ),
-        reward="After merging there is no adapter left to wait for: the layer is as fast as it was without one.",
+        reward="After merging there is no adapter left to wait for: the layer is as fast as it was without one. With "
+        "`weight += …` the caller's weight would change too, and a second merge would add the update twice.",
     ),
 )  # fmt: skip
