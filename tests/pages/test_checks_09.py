@@ -50,7 +50,7 @@ def test_the_interval_holds_the_truth_in_95_of_100_cases(seeds, t):
 
 
 def test_paired_differences_see_what_unpaired_ones_do_not():
-    first, second, t = checks.EXERCISES["paired_interval"].demo
+    first, second, t = torch.tensor([0.78, 0.83, 0.77]), torch.tensor([0.82, 0.85, 0.80]), STUDENT[3]  # the question's
     low, high = SOLVED["paired_interval"](first, second, t)
     half = t * 0.01 / math.sqrt(3)  # of 0.04, 0.02, 0.03
     assert (low, high) == pytest.approx((0.03 - half, 0.03 + half), abs=1e-6) and low > 0
@@ -86,7 +86,19 @@ def test_the_rank_spends_the_budget_as_the_library_counts():
     rank = SOLVED["rank_for_budget"](qv, model.n_layers, budget)
     assert rank == 42  # the reward says so
     assert lora_parameters(model, rank, "qv") <= budget < lora_parameters(model, rank + 1, "qv")
-    assert {name: tuple(shape) for name, shape in qv.items()} == checks.EXERCISES["rank_for_budget"].demo[0]
+    shown = checks.EXERCISES["rank_for_budget"].demo[0]
+    assert shown == {name: tuple(shapes[name]) for name in shown} and shown.keys() != qv.keys()  # a layer of that model
+
+
+@pytest.mark.parametrize("name", ["paired_interval", "rank_for_budget", "traded_learning_rates"])
+def test_the_worked_example_is_not_the_answer_to_the_question_above_it(name):
+    asked = {
+        "paired_interval": (torch.tensor([0.78, 0.83, 0.77]), torch.tensor([0.82, 0.85, 0.80]), STUDENT[3]),
+        "rank_for_budget": ({"q_proj": (576, 576), "v_proj": (192, 576)}, 30, 2_442_240),
+        "traded_learning_rates": (16, 2e-3, 32),
+    }[name]
+    answers = SOLVED[name](*asked), SOLVED[name](*checks.EXERCISES[name].demo)
+    assert answers[0] != pytest.approx(answers[1], rel=0.01)
 
 
 def test_traded_learning_rates_are_exact_with_adam_at_every_step():

@@ -94,7 +94,7 @@ EXERCISES = (
     Exercise(
         name="rank_for_budget", page=9, title="As many parameters for everyone",
         spec=rank_for_budget_spec, solution=rank_for_budget, inputs=_model(),
-        demo=({name: _SMALL[name] for name in ("q_proj", "v_proj")}, 30, 2_442_240),
+        demo=({name: _SMALL[name] for name in ("k_proj", "o_proj")}, 30, 1_000_000),
         mistakes=(
             Mistake(
                 "layers forgotten",
@@ -165,7 +165,7 @@ EXERCISES = (
             ),
         ),
         hints=(
-            "What does one more rank cost in the whole model? How often can you pay for it?",
+            "What does one more rank cost in the whole model? How many times can you pay for it?",
             "Rank 1 costs out + in a matrix, for all matrices of all layers. Round down, and think of small matrices.",
             "budget // (n_layers · the sum of out + in), but at most the shortest side of any matrix.",
         ),
@@ -173,7 +173,7 @@ EXERCISES = (
     ),
     Exercise(
         name="traded_learning_rates", page=9, title="What alpha and the learning rate have in common",
-        spec=traded_learning_rates_spec, solution=traded_learning_rates, demo=(16, 2e-3, 32),
+        spec=traded_learning_rates_spec, solution=traded_learning_rates, demo=(16, 2e-3, 4),
         inputs=st.tuples(ALPHA, st.sampled_from([1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 1e-2]), ALPHA),
         mistakes=(
             Mistake(

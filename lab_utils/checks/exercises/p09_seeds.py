@@ -178,7 +178,7 @@ EXERCISES = (
     Exercise(
         name="paired_interval", page=9, title="Is one setting better than the other?",
         spec=paired_interval_spec, solution=paired_interval, inputs=_two_settings().filter(_clear),
-        demo=(torch.tensor([0.78, 0.83, 0.77]), torch.tensor([0.82, 0.85, 0.80]), STUDENT[3]),
+        demo=(torch.tensor([0.61, 0.66, 0.60]), torch.tensor([0.63, 0.65, 0.64]), STUDENT[3]),
         mistakes=(
             Mistake(
                 "1.96 instead of t",
@@ -254,6 +254,9 @@ EXERCISES = (
             "to either side.",
             "d = second - first; d.mean() minus, and plus, t times d.std() over the root of len(d).",
         ),
-        reward="If zero lies outside, chance alone does not explain it. Unpaired, the scores could not have shown it.",
+        reward=(
+            "The question's scores: 0.005 to 0.055. Where zero lies outside, chance alone would do that in at most 5 "
+            "of 100 comparisons. Unpaired, these scores could not have shown it."
+        ),
     ),
 )  # fmt: skip
