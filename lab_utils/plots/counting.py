@@ -58,7 +58,8 @@ def layer_to_scale(shapes: dict[str, tuple[int, int]], rank: int | dict[str, int
     axes.set_aspect("equal")
     axes.axis("off")
     axes.set_title(title, fontsize=16, loc="left")
-    key = [Rectangle((0, 0), 1, 1, color=color, label=label) for label, color in zip("WBA", (WEIGHT, BLUE, ORANGE))]
+    colors = {"W": WEIGHT, "B": BLUE, "A": ORANGE}
+    key = [Rectangle((0, 0), 1, 1, color=color, label=label) for label, color in colors.items()]
     axes.legend(handles=key, loc="lower right", bbox_to_anchor=(1, 1), ncols=3, fontsize=13, frameon=False,
                 handlelength=1, handleheight=1, borderpad=0)  # fmt: skip
     return figure

@@ -158,6 +158,6 @@ STARTING = Exercise(
         "torch.zeros(out_features, rank) for B; for A, (rank, in_features) random numbers, such as torch.randn "
         "divided by √in_features.",
     ),
-    reward="A fresh adapter changes nothing and can learn at once. With both factors zero both gradients would be zero: "
-    "each has the other factor in it.",
+    reward="A fresh adapter changes nothing and can learn at once. With both factors zero both gradients would be "
+    "zero: each has the other factor in it.",
 )  # fmt: skip
