@@ -103,4 +103,5 @@ class SweepExplorer(Explorer):
             split: [factor * (b[place] - a[place]) for a, b in zip(one[value], other[value], strict=True)]
             for place, split in enumerate(SPLITS)
         }
-        return plots.differences(rows, f"{self.quality}: {other['name']} minus {one['name']}", seeds)
+        unit = "points of 100" if factor == 100 else "nats per token"
+        return plots.differences(rows, f"{self.quality}: {other['name']} minus {one['name']}, {unit}", seeds)
