@@ -34,7 +34,7 @@ class Tower:
 
 def tower_of(name: str) -> str:
     """The tower that a module or parameter belongs to, by its name: "vision", "merger" or "language"."""
-    if "visual.merger." in name:
+    if "visual.merger." in name or "visual.deepstack_merger_list." in name:  # the second is Qwen3-VL's
         return "merger"
     return "vision" if "visual." in name else "language"
 
@@ -99,7 +99,7 @@ def towers(model, target_modules=LANGUAGE_ONLY, rank: int = 8) -> list[Tower]:
 
     Parameters
     ----------
-    model : Qwen2.5-VL, of `tiny_model`, `load_sighted` or `real_shape`, without adapters
+    model : Qwen2.5-VL or Qwen3-VL, of `tiny_model`, `load_sighted`, `real_shape` or `newer_shape`, without adapters
     target_modules : as in `targeted`
     rank : int >= 1, of the adapters that are counted
 

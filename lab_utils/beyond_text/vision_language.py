@@ -188,3 +188,16 @@ def real_shape():
     )  # fmt: skip
     with torch.device("meta"):
         return Qwen2_5_VLForConditionalGeneration(config)
+
+
+def newer_shape():
+    """Qwen3-VL with two blocks in each tower, on torch's meta device: for its names, which are not Qwen2.5-VL's."""
+    import torch
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+    config = Qwen3VLConfig(
+        vision_config={"depth": 2, "deepstack_visual_indexes": [0, 1], "out_hidden_size": 2048},
+        text_config={"hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 2},
+    )
+    with torch.device("meta"):
+        return Qwen3VLForConditionalGeneration(config)

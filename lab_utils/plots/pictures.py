@@ -4,6 +4,8 @@ import textwrap
 
 from .style import empty_figure, plain
 
+WIDE = 13  # letters of a caption in one line: more would run into the next column's
+
 
 def picture_rows(rows: dict, captions, title: str = ""):
     """Figure of rows of pictures, one below the other, with a caption over each column.
@@ -24,6 +26,6 @@ def picture_rows(rows: dict, captions, title: str = ""):
             one.set_yticks([])
         line[0].set_ylabel(name, fontsize=14)
     for one, caption in zip(axes[0], captions, strict=True):
-        one.set_title(textwrap.fill(caption, 15), fontsize=13)
+        one.set_title(textwrap.fill(caption, WIDE), fontsize=13)
     figure.suptitle(title, fontsize=16)
     return figure

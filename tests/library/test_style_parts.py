@@ -6,6 +6,7 @@ import pytest
 from data_scripts import load
 
 from lab_utils.errors import LabError
+from lab_utils.folders import NOTEBOOKS
 from lab_utils.recorded import at_best_rate, style_parts
 
 recorder = load("record_style_parts")
@@ -42,6 +43,16 @@ def test_rates_are_tried_until_the_best_has_neighbours_then_seeds_follow(tmp_pat
     assert recorder.missing(read(tmp_path, *rising), FIRST) == [(low / 2, 0)]
     valley = [line(low, 0, 0.9), line(middle, 0, 0.5), line(high, 0, 0.9)]
     assert recorder.missing(read(tmp_path, *valley), FIRST) == [(middle, 1), (middle, 2)]
+
+
+def test_the_page_says_what_was_recorded():
+    """Mean square errors on trees and flowers, at the rate that the mushrooms choose of those recorded."""
+    found = {arm: at_best_rate(style_parts(), arm)[0]["test"] for arm in ("base", *recorder.ARMS)}
+    base, eight, sixty_four, convolutions = (f"{loss:.3f}" for loss in found.values())
+    page = (NOTEBOOKS / "12_beyond_text.ipynb").read_text(encoding="utf-8")
+    assert f"({eight} and {sixty_four}, the base {base})" in page and f"come to {convolutions}" in page
+    numbers = {row["arm"]: row["trained_parameters"] for row in style_parts()}
+    assert list(numbers.values()) == [0, 61_440, 491_520, 47_600]
 
 
 def test_a_damaged_line_names_the_way_out(tmp_path):

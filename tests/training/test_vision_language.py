@@ -30,6 +30,7 @@ from lab_utils.beyond_text.vision_language import (
     SIGHTED,
     SPECIAL,
     load_sighted,
+    newer_shape,
     real_shape,
     tiny_model,
 )
@@ -212,6 +213,20 @@ def test_a_step_moves_the_language_towers_adapters_and_not_one_other_bit(sighted
         assert adapter == (not torch.equal(parameter, before[name])), name
         assert adapter == (parameter.grad is not None and bool(parameter.grad.any())), name
         assert not adapter or tower_of(name) == "language"
+
+
+def test_the_newer_family_names_its_vision_blocks_otherwise_and_the_pattern_fits_both(shape):
+    """Two blocks: qkv, proj and two of the MLP each; three mergers of two layers; seven layers a block of language."""
+    newer = newer_shape()
+    assert [(tower.name, tower.layers) for tower in towers(newer)] == [("vision", 8), ("merger", 6), ("language", 15)]
+    for targets, older, hits in (
+        (["gate_proj", "up_proj", "down_proj"], 96, 0), (["q_proj", "v_proj"], 0, 0), (LANGUAGE_ONLY, 0, 0),
+        (["linear_fc1", "linear_fc2"], None, 4),
+    ):  # fmt: skip
+        assert towers(newer, targets)[0].adapted == hits
+        if older is not None:
+            assert towers(shape, targets)[0].adapted == older
+    assert [tower.adapted for tower in towers(newer)] == [0, 0, 14]
 
 
 @torch.no_grad()
