@@ -1,6 +1,6 @@
 """Record what the embedded model writes once its weights are rounded: a grid of bits, blocks and zero-points.
 
-    nice -n 19 python data/record_sentences.py           # five minutes of one idle core
+    nice -n 19 python data/record_sentences.py           # six minutes of one idle core
 
 appends to `data/bits/sentences.jsonl`, one line per setting, and goes on where it stopped. The first line tells of the
 text, the prompts and the machine. `lab_utils.recorded.sentences_by_bits` reads it; data/README.md says what it holds.

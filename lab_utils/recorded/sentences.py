@@ -12,7 +12,7 @@ from ..recorded_files import number, reading, restore
 SENTENCES = DATA / "bits" / "sentences.jsonl"
 TOKENS_TO_WRITE = 48
 PARAGRAPHS = 24  # of data/prose/prose.txt, from its beginning
-BITS, BLOCKS = (2, 3, 4, 6), (32, 64, 256, "row")
+BITS, BLOCKS = (2, 3, 4, 6, 8), (32, 64, 256, "row")
 GRID = tuple(
     {"bits": bits, "blocksize": blocksize, "zero_point": zero_point}
     for bits in BITS for blocksize in BLOCKS for zero_point in (False, True)

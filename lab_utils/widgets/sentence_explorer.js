@@ -1,6 +1,6 @@
 // The quantizer on the whole model: bits, block and zero-point, and the recorded answer and loss at each setting.
 
-const BITS = [2, 3, 4, 6], BLOCKS = ["32", "64", "256", "row"], TICKS = [3, 4, 5, 7, 10, 15, 20];
+const BITS = [2, 3, 4, 6, 8], BLOCKS = ["32", "64", "256", "row"], TICKS = [3, 4, 5, 7, 10, 15, 20];
 
 function render({ model, el }) {
   const view = frame({ model, el, title: "The quantizer, on the whole model" });
@@ -45,9 +45,9 @@ function render({ model, el }) {
     const dots = [...visited.values()].filter((row) => row !== one)
       .map((row) => ({ x: row.bits_per_parameter, y: row.loss, kind: "ghost" }));
     curve.draw({
-      lines: [{ points: [[2, first.loss], [7.5, first.loss]], kind: "ghost" }],
+      lines: [{ points: [[2, first.loss], [9.5, first.loss]], kind: "ghost" }],
       marks: [...dots, { x: one.bits_per_parameter, y: one.loss, kind: "blue", text: `${bits} bits: ${one.loss.toFixed(2)}` }],
-      x: { low: 2, high: 7.5, ticks: [2, 3, 4, 5, 6, 7] },
+      x: { low: 2, high: 9.5, ticks: [2, 3, 4, 5, 6, 7, 8, 9] },
       y: { low: 3, high: 20, ticks: TICKS, log: true },
       name: `loss against bits per weight: ${one.loss.toFixed(2)} at ${one.bits_per_parameter.toFixed(2)} bits, the thin line is 16 bits with ${first.loss.toFixed(2)}`,
     });

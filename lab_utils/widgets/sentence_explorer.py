@@ -50,7 +50,7 @@ class SentenceExplorer(Explorer):
     _moved = ("bits", "blocksize", "zero_point", "asked")
     rows = traitlets.List().tag(sync=True)
     prompts = traitlets.List().tag(sync=True)
-    bits = _OneOf(6).tag(sync=True)
+    bits = _OneOf(8).tag(sync=True)
     blocksize = Word("64", allowed=BLOCK_WORDS).tag(sync=True)
     zero_point = Switch(False).tag(sync=True)
     asked = traitlets.Unicode().tag(sync=True)

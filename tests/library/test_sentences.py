@@ -123,5 +123,5 @@ def test_what_was_stopped_goes_on_where_it_was_and_what_is_not_finished_is_refus
     lines = [json.dumps({"prompts": record.prompts, "text": record.text, "provenance": {}}), json.dumps(record.rows[0])]
     file.write_text("\n".join(lines) + '\n{"bits": 2, "blo', encoding="utf-8")
     assert recorder.finished(file)[1] == record.rows[0] and file.read_text(encoding="utf-8").count("\n") == 2
-    with pytest.raises(LabError, match="lacks 32 of 33 settings"):
+    with pytest.raises(LabError, match="lacks 40 of 41 settings"):
         sentences_by_bits(file)
