@@ -3,10 +3,9 @@
     python data/record_forgetting.py                               # all that is missing; killed, it goes on
     python data/record_forgetting.py --only "LoRA r=8" --seeds 0   # some of it
     python data/record_forgetting.py --list                        # what is recorded, what is missing
-    python data/record_forgetting.py --adapters                    # read the adapters of data/adapters, train nothing
 
-writes a line per run to `data/forgetting/runs.jsonl`, or `data/forgetting/adapters.json`; data/README.md says what they
-hold. Every run takes 32 steps of four messages, and at some of them the fixed texts of `lab_utils.retention` are read.
+writes a line per run to `data/forgetting/runs.jsonl`; data/README.md says what a line holds. Every run takes 32 steps
+of four messages, and at some of them the fixed texts of `lab_utils.retention` are read.
 It takes one thread, about two minutes a run on an idle core, and pauses while `make test` runs.
 """
 
@@ -18,7 +17,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 
 from lab_utils.device import use_threads
 from lab_utils.errors import command_line
@@ -261,34 +259,6 @@ def record(name: str, seed: int, folder: Path, texts: dict, steps: int | None) -
     say(f"{name}, seed {seed}: {said}; {line['cpu_seconds']} CPU seconds")
 
 
-def put_adapter(model, task: str) -> None:
-    """Give the model's adapter, which has that rank already, the weights of a recorded one."""
-    state = load_file(DATA / "adapters" / task / "adapter_model.safetensors")
-    for name, one in adapter_matrices(model).items():
-        one.copy_(state[name.replace(".default.", ".")])
-
-
-def record_adapters(folder: Path, texts: dict) -> None:
-    """Read the texts with the recorded adapter of `bookings` at every strength, with random ones and with `style`."""
-    began, recipe = time.process_time(), Recipe(model=RECIPE.model, rank=4, alpha=8)
-    arm = Arm(recipe)
-    model, tokenizer, _ = build(arm)
-    found: dict = {"strengths": [], "random": []}
-    put_adapter(model, "bookings")
-    for strength in sorted((0.0, 1.0, *STRENGTHS)):
-        with at_strength(model, strength):
-            found["strengths"].append({"strength": strength} | readings(model, tokenizer, arm, texts))
-        say(f"strength {strength}")
-    weights = adapter_matrices(model)
-    for seed in range(3):
-        with swapped(weights, random_like(weights, seed)):
-            found["random"].append(readings(model, tokenizer, arm, texts))
-    put_adapter(model, "style")
-    found["wrong"] = readings(model, tokenizer, arm, texts)
-    found |= {"cpu_seconds": round(time.process_time() - began), **machine(*PACKAGES)}
-    (folder / "adapters.json").write_text(json.dumps(found) + "\n", encoding="utf-8")
-
-
 def recorded(folder: Path) -> set[tuple[str, int]]:
     """(arm, seed) of each line that is there."""
     path = folder / "runs.jsonl"
@@ -304,7 +274,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, help="instead of 32: a quick check of every part")
     parser.add_argument("--examples", type=int, help="read no more than so many texts of a kind: a quick check")
     parser.add_argument("--output", type=user_path, default=FOLDER)
-    parser.add_argument("--adapters", action="store_true", help="read the recorded adapters, and train nothing")
     parser.add_argument("--list", action="store_true", help="say what is missing, and do nothing")
     chosen = parser.parse_args(arguments)
     there = recorded(chosen.output)
@@ -317,9 +286,6 @@ def main(arguments: list[str] | None = None) -> None:
     keep_freed_memory()
     chosen.output.mkdir(parents=True, exist_ok=True)
     texts = {kind: some[: min(TEXTS[kind], chosen.examples or 99)] for kind, some in fixed_texts().items()}
-    if chosen.adapters:
-        record_adapters(chosen.output, texts)
-        return
     for name, seed in missing:
         record(name, seed, chosen.output, texts, chosen.steps)
 

@@ -14,6 +14,8 @@
     scores       08, 10, 14            How sure is a score?                              wilson
     report_card  14                    Was it worth it?                                  report_card
     sweep        03, 09                Which rank, alpha, layers, data type?             load_sweep
+    retention    15                    What did the model pay for its new skill?         read_all, at_strength
+    facts        15                    Is a fact better learned or looked up?            Retriever
     preferences  16                    How do I teach what I can judge, not write?       dpo_loss, prefer, reward
     merging      10, A                 What do I ship?                                   merge
     serving      10, A                 How do many adapters share one base?              AdapterBank

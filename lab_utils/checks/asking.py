@@ -40,6 +40,9 @@ from .exercises import p14_curves as training_curves
 from .exercises import p14_lead as lead
 from .exercises import p14_splits as splits
 from .exercises import p14_turns as turns
+from .exercises import p15_controls as controls
+from .exercises import p15_facts as nearest
+from .exercises import p15_measuring as retention
 from .exercises import p16_preferences as preferences
 from .exercises import p16_rewards as rewards
 from .grading import NotSolved
@@ -50,7 +53,8 @@ MODULES = (
     rank_one, errors_of_fits, counting, from_scratch, rank_and_alpha, quantization, scales, four_bits, packing,
     weight_sizes, memory_budget, labels, batches, answer_training, schedule, answer_fields, share_intervals, seeds,
     choosing, pareto, fair_comparisons, combining, stacking, mixed_batches, changed_codes, rounding, taken_apart, vera,
-    variant_steps, pictures, beyond_text, many_machines, turns, splits, lead, training_curves, preferences, rewards,
+    variant_steps, pictures, beyond_text, many_machines, turns, splits, lead, training_curves, retention, controls,
+    nearest, preferences, rewards,
 )  # fmt: skip
 EXERCISES: dict[str, Exercise] = {exercise.name: exercise for module in MODULES for exercise in module.EXERCISES}
 CHECK_SECONDS, GRADE_SECONDS = 5.0, 10.0
@@ -87,7 +91,7 @@ def check(name: str, function: Callable | None = None, *, seconds: float = CHECK
 def grade(name: str, function: Callable | None = None) -> None:
     """Check a function for nbgrader: all points of the exercise, or none.
 
-    A slow machine is no mistake, so a function gets GRADE_SECONDS, twice the time of `check`.
+    A slow machine is not a mistake, so a function gets GRADE_SECONDS, twice the time of `check`.
 
     Raises
     ------

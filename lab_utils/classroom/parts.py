@@ -24,7 +24,7 @@ PARTS = (
     Part("Four bits", "How a weight becomes four bits, and what fits on your machine then.", ("05", "06", "07")),
     Part("The fine-tune", "Train a language model, choose its settings, ship it.", ("08", "09", "10")),
     Part("The field", "What came after LoRA; pictures; many machines.", ("11", "12", "13")),
-    Part("Your own work", "Your own file, looked at before it is trained on, and judged after.", ("14", "16")),
+    Part("Your own work", "Your own file, looked at before it is trained on, and judged after.", ("14", "15", "16")),
     Part("The museum", "Accidents that raise no error, to be recognized and fixed.", ("A",)),
 )
 OTHERS = "More pages"

@@ -55,6 +55,7 @@ EXPLORERS = (
     Shown("pictures", "12_beyond_text.ipynb", "Pictures", "A style adapter of a diffusion model: rank and strength."),
     Shown("cluster", "13_many_machines.ipynb", "Many machines", "What each of N GPUs holds, and what a step sends."),
     Shown("conversations", "14_your_own_data.ipynb", "Conversations", "What a chat teaches, and what is cut."),
+    Shown("strength", "15_what_it_forgot.ipynb", "Strength", "An adapter turned down: what is kept, what is lost."),
     Shown("rewards", "16_preferences_and_rewards.ipynb", "Rewards", "What a step of GRPO does to each part."),
 )
 

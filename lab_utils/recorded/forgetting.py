@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 
 from ..errors import LabError, choose
-from ..files import read_json, read_text
+from ..files import read_text
 from ..folders import DATA
 from ..recorded_files import number, reading, restore
 
@@ -103,49 +103,6 @@ def load_forgetting(folder: str | Path = FORGETTING) -> dict[str, list[Forgettin
     for run in sorted(runs.values(), key=lambda run: run.seed):
         found.setdefault(run.arm, []).append(run)
     return found
-
-
-@dataclass(frozen=True)
-class AdapterReadings:
-    """What the recorded adapter of `bookings` (data/adapters) does at several strengths, and what it is compared with.
-
-    Attributes
-    ----------
-    strengths : dict strength -> Texts; 0 is the base, 1 the adapter as trained
-    random : tuple of Texts, each with a random adapter whose updates are as large, matrix by matrix
-    wrong : Texts, with the adapter of `style`
-    provenance : dict, "cpu", "threads", "date", "versions", "cpu_seconds"
-    """
-
-    strengths: dict[float, Texts] = field(repr=False)
-    random: tuple[Texts, ...] = field(repr=False)
-    wrong: Texts = field(repr=False)
-    provenance: dict = field(repr=False)
-
-
-def load_adapter_readings(folder: str | Path = FORGETTING) -> AdapterReadings:
-    """What was read with the two recorded adapters.
-
-    Parameters
-    ----------
-    folder : path, holds `adapters.json`
-
-    Raises
-    ------
-    LabError
-        The file is missing or damaged.
-    """
-    path = Path(folder) / "adapters.json"
-    with reading(f"The readings in {path}", restore("data/forgetting", "record_forgetting.py --adapters")):
-        row = read_json(path)
-        shape = row["strengths"][0]["tokens"]
-        strengths = {float(number(point["strength"], least=0)): _texts(point, shape) for point in row["strengths"]}
-        if not {0.0, 1.0} <= set(strengths):
-            raise LabError("Strength 0 or 1 is missing")
-        return AdapterReadings(
-            dict(sorted(strengths.items())), tuple(_texts(one, shape) for one in row["random"]),
-            _texts(row["wrong"], shape), {name: row[name] for name in PROVENANCE},
-        )  # fmt: skip
 
 
 def at_skill(run: ForgettingRun, loss: float) -> dict[str, tuple[float, ...]] | None:

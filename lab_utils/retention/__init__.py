@@ -1,6 +1,6 @@
 """What fine-tuning costs: what is kept and what is forgotten, adapters turned down, and new directions (page 15)."""
 
-from ..recorded.forgetting import at_skill, load_adapter_readings, load_forgetting
+from ..recorded.forgetting import at_skill, load_forgetting
 from .comparing import Change, as_texts, by_strength, change, risen
 from .intruders import Likeness, intruders, left_vectors, likeness
 from .measuring import GENERAL, KINDS, Reading, fixed_texts, forgetting, passages, questions, read_all
@@ -8,7 +8,6 @@ from .strength import adapter_matrices, at_strength, product_norm, random_like, 
 
 __all__ = [
     "GENERAL", "KINDS", "Change", "Likeness", "Reading", "adapter_matrices", "as_texts", "at_skill", "at_strength",
-    "by_strength", "change", "fixed_texts", "forgetting", "intruders", "left_vectors", "likeness",
-    "load_adapter_readings", "load_forgetting", "passages", "product_norm", "questions", "random_like", "read_all",
-    "risen", "swapped",
+    "by_strength", "change", "fixed_texts", "forgetting", "intruders", "left_vectors", "likeness", "load_forgetting",
+    "passages", "product_norm", "questions", "random_like", "read_all", "risen", "swapped",
 ]  # fmt: skip

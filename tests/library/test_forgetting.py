@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lab_utils.errors import LabError
-from lab_utils.recorded.forgetting import FORGETTING, at_skill, load_adapter_readings, load_forgetting
+from lab_utils.recorded.forgetting import FORGETTING, at_skill, load_forgetting
 from lab_utils.retention import change, risen
 
 TOKENS = {"skill": [4, 5], "prose": [90, 80], "questions": [7, 7], "style": [9, 9]}
@@ -61,16 +61,3 @@ def test_what_is_recorded_can_be_read():
     for runs in load_forgetting(FORGETTING).values():
         assert len({run.seed for run in runs}) == len(runs) and len({run.learning_rate for run in runs}) == 1
 
-
-def test_the_adapters_readings_by_strength(tmp_path):
-    points = [reading(3.0 - 2 * one, 3.0 + one / 10, strength=one) for one in (1.0, 0.0, 0.5)]
-    row = {"strengths": points, "random": [reading(3.1, 3.1)] * 2, "wrong": reading(3.5, 3.2), "cpu": "a", "threads": 1}
-    row |= {"date": "2026-01-01", "versions": {}, "cpu_seconds": 1}
-    (tmp_path / "adapters.json").write_text(json.dumps(row))
-    found = load_adapter_readings(tmp_path)
-    assert list(found.strengths) == [0.0, 0.5, 1.0] and found.strengths[0.5].mean("skill") == 2.0
-    assert len(found.random) == 2 and found.wrong.mean("prose") == pytest.approx(3.7)
-    for wrong in ("", json.dumps(row | {"strengths": points[:1]}), json.dumps(row | {"wrong": None})):
-        (tmp_path / "adapters.json").write_text(wrong)
-        with pytest.raises(LabError, match=r"record_forgetting\.py --adapters"):
-            load_adapter_readings(tmp_path)

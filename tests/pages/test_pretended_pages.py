@@ -19,7 +19,7 @@ from lab_utils.notebook.notebook_files import read_notebook
 
 RUNNER = ROOT / "tests" / "support" / "pretended_pages.py"
 PAGES = {
-    "2xT4": ("00", "07", "08", "09", "10", "12", "14", "16", "A", "explorers"),
+    "2xT4": ("00", "07", "08", "09", "10", "12", "14", "15", "16", "A", "explorers"),
     "A100": ("08", "12"),  # those that train in the card's dtype; of 12, what the dtype decides
 }
 NEVER_ASK = {"01", "02", "03", "04", "05", "06", "11", "13"}

@@ -18,7 +18,7 @@ from pathlib import Path
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 WITH_PICTURES = {"2xT4"}  # the tiny painter and Keras' Gemma compute in float32 on every card
-ADAPTED = {"00", "10", "16", "A"}  # pages that load the adapters that come with the course
+ADAPTED = {"00", "10", "15", "16", "A"}  # pages that load the adapters that come with the course
 ABOUT_THE_REAL_MODEL = {"A"}  # its assertions say what the real weights do
 NEW_TOKENS = 3
 LOOKED_AT = {"layers.15": "layers.1"}  # the layer in the middle of the real model, and of the thin stand-in

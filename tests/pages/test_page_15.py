@@ -1,0 +1,59 @@
+"""What page 15 says in prose and does not compute: of the recorded adapter, of rates, of its runs."""
+
+import csv
+import json
+from statistics import fmean
+
+import pytest
+
+from lab_utils import retention
+from lab_utils.folders import DATA, NOTEBOOKS
+from lab_utils.notebook.notebook_files import read_notebook
+from lab_utils.sweep import TABLE
+
+PAGE = read_notebook(NOTEBOOKS / "15_what_it_forgot.ipynb")
+PROSE = "\n".join(cell.source for cell in PAGE.cells if cell.cell_type == "markdown")
+RUNS = retention.load_forgetting()
+
+
+def test_the_recorded_adapter_is_the_one_that_the_page_describes():
+    recipe = json.loads((DATA / "adapters" / "bookings" / "record.json").read_text())["recipe"]
+    assert f"rank {recipe['rank']}, {recipe['steps']} steps of four messages" in PROSE and recipe["batch_size"] == 4
+    assert recipe["steps"] > 5 * RUNS["LoRA r=8"][0].steps  # "more than five times as long"
+
+
+def test_the_rates_are_the_best_of_those_that_were_tried():
+    with open(TABLE, encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["task"] == "bookings" and row["method"] == "adapter"]
+    plain = {"rank": "8", "alpha": "16", "quantization": "nf4", "target_modules": "all-linear", "steps": "32",
+             "batch_size": "4", "train_examples": "128", "dropout": "0"}  # fmt: skip
+    found: dict[float, list[float]] = {}
+    for row in rows:
+        if all(row[name] == value for name, value in plain.items()):
+            found.setdefault(float(row["learning_rate"]), []).append(float(row["validation_loss"]))
+    assert sorted(found) == [5e-4, 2e-3, 8e-3] and min(found, key=lambda rate: fmean(found[rate])) == 2e-3
+    for arm, runs in RUNS.items():
+        changed = "rate" in arm
+        expected = 1e-4 if arm.startswith("full") else 2e-3
+        assert changed or {run.learning_rate for run in runs} == {expected}, arm
+
+
+def test_every_run_is_of_the_same_budget_and_reads_the_same_texts():
+    runs = [run for some in RUNS.values() for run in some]
+    assert {run.steps for run in runs} == {32} and {tuple(run.at) for run in runs} == {(0, 8, 16, 32)}
+    for run in runs:
+        assert run.before.mean("skill") > 2 > run.after.mean("skill")
+        assert run.before.losses == RUNS["full" if run.arm.startswith("full") else "LoRA r=8"][0].before.losses
+
+
+def test_what_the_prose_says_of_the_runs_is_so():
+    """No intruders as trained; a random adapter hardly noticed; half the strength keeps nearly all of the skill."""
+    eight = RUNS["LoRA r=8"]
+    assert all(len(run.strengths) == 7 and run.random for run in eight)
+    for run in eight:
+        assert abs(run.random.mean("skill") - run.before.mean("skill")) < 0.05 < run.before.mean("skill")
+    assert not any(one < 0.5 for runs in RUNS.values() for run in runs for some in run.cosines.values() for one in some)
+    size = {arm: fmean(one for run in runs for one in run.relative_updates.values()) for arm, runs in RUNS.items()}
+    assert size["random labels"] == pytest.approx(size["LoRA r=8"], rel=0.1)
+    cost = {arm: retention.risen(runs, "questions").mean for arm, runs in RUNS.items()}
+    assert size["full"] < size["LoRA r=8"] < size["LoRA r=64"] and cost["full"] < cost["LoRA r=8"] < cost["LoRA r=64"]
