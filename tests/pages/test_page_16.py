@@ -119,6 +119,12 @@ def rates(*arms: str) -> set[float]:
     return {run.recipe["learning_rate"] for arm in arms for run in recorded_runs()[arm]}
 
 
+def gamed():
+    """The only run paid for short JSON."""
+    (run,) = recorded_runs()["brief, rate 0.0005"]
+    return run
+
+
 SFT = "labels", "rejection"
 CLAIMS = {  # a new recording that breaks a sentence fails here; then the sentence is to be rewritten
     "A third of these answers are right":
@@ -141,8 +147,13 @@ CLAIMS = {  # a new recording that breaks a sentence fails here; then the senten
         lambda: all(0.13 < gain(arm).high - gain(arm).low < 0.15 for arm in SFT),
     "DPO on the model's own mistakes ruined it at this rate":
         lambda: gain("own pairs").high < -0.5 and len(rates("own pairs", *SFT)) == 1,
-    'has its arm in `data/record_preferences.py` ("brief"); it is not recorded yet':
-        lambda: not any(arm.startswith("brief") for arm in recorded_runs()),
+    "The right answers on the test messages fell by more than half in eight steps, and nearly all are still "
+    "well-formed":
+        lambda: gamed().exact < recorded_start()[1].exact / 2 and gamed().valid > 0.98 and len(gamed().history) == 8,
+    '"cheers" for a name, a quantity of 1':
+        lambda: sum('" cheers","qty":1' in output for output in gamed().outputs[:4]) == 2,
+    "The reward shows nothing of it":
+        lambda: sum(row["reward"] for row in gamed().history[-3:]) > sum(row["reward"] for row in gamed().history[:3]),
     "arms for rank 1 and rank 32, and nothing of them is recorded yet":
         lambda: not any("rank" in arm for arm in recorded_runs()),
 }  # fmt: skip
