@@ -85,12 +85,14 @@ def use_small_records(data: Path) -> None:
 
     import torch
 
-    from lab_utils import recorded
+    from lab_utils import preferences, recorded
     from lab_utils.serving import adapter_records
 
     update = torch.randn(32, 64, generator=torch.Generator().manual_seed(0))
     recorded.weight_update = lambda: SimpleNamespace(delta={"model.layers.1.self_attn.v_proj": update})
     adapter_records.DATA = data
+    _, scored = preferences.recorded_start()
+    preferences.recorded_start = lambda: (data / "adapters" / "bookings", scored)
 
 
 def draw_small_pictures() -> None:
