@@ -41,7 +41,7 @@ def memory_over_time(
             for share, held in measured.get(phase, ())
         ]
         axes.plot(*zip(*lines, strict=True), color="white", linewidth=4)
-        axes.plot(*zip(*lines, strict=True), color="black", linewidth=1.8, label="measured")
+        axes.plot(*zip(*lines, strict=True), color="#be185d", linewidth=2.2, label="measured")
         top = max(top, 1.05 * max(held for _, held in lines))
     if room_bytes is not None:
         top = _draw_room(axes, room_bytes / scale, totals[peak], top, unit, left=at[peak] > at[-1] / 2)

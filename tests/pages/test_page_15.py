@@ -14,6 +14,7 @@ from lab_utils.sweep import TABLE
 PAGE = read_notebook(NOTEBOOKS / "15_what_it_forgot.ipynb")
 PROSE = "\n".join(cell.source for cell in PAGE.cells if cell.cell_type == "markdown")
 RUNS = retention.load_forgetting()
+CURES = ("a quarter of the rate", "replay", "KL")
 
 
 def test_the_recorded_adapter_is_the_one_that_the_page_describes():
@@ -69,3 +70,45 @@ def test_at_these_rates_full_fine_tuning_forgot_less_than_rank_8_at_equal_skill(
                   for run in RUNS[arm]] for arm in ("LoRA r=8", "full")]  # fmt: skip
         assert retention.change(*rises).high < 0
         assert retention.risen(RUNS["full, twice the rate"], kind).mean > retention.risen(RUNS["full"], kind).mean
+
+
+def less(arm: str, kind: str, target: float):
+    """How far an arm's loss is from plain rank 8's at equal skill, on the seeds that both have."""
+    sides = [{run.seed: run for run in RUNS[name]} for name in ("LoRA r=8", arm)]
+    seeds = sorted(sides[0].keys() & sides[1].keys())
+    return retention.change(*([retention.at_skill(side[seed], target)[kind] for seed in seeds] for side in sides))
+
+
+def test_what_helps_is_what_the_page_says():
+    """At equal skill; half strength and the last step beside the same runs stopped at step 16."""
+    target = max(run.after.mean("skill") for arm in ("LoRA r=8", *CURES) for run in RUNS[arm])
+    clear = {arm: {kind for kind in retention.KINDS[1:] if less(arm, kind, target).high < 0} for arm in CURES}
+    assert clear == {
+        "a quarter of the rate": {"prose", "questions", "style"}, "replay": {"prose", "questions", "style"},
+        "KL": {"prose", "style"},
+    }  # fmt: skip
+    assert len(RUNS["KL"]) == 2 and "KL is on prose and style, with two seeds" in PROSE
+    eight = RUNS["LoRA r=8"]
+
+    def since_step_16(kind: str, losses):
+        return retention.change([run.at[16].losses[kind] for run in eight], [losses(run)[kind] for run in eight])
+
+    half = {kind: since_step_16(kind, lambda run: run.strengths[0.5].losses) for kind in retention.KINDS}
+    assert {kind for kind, one in half.items() if one.high < 0} == {"prose", "style"} and half["skill"].low < 0
+    more = {kind: since_step_16(kind, lambda run: run.after.losses) for kind in retention.KINDS}
+    assert more["skill"].high < 0 and all(one.low < 0 for one in more.values())
+    for sentence in ("clearly below plain rank 8 on all three kinds", "no kind of text got clearly worse"):
+        assert sentence in PROSE
+
+
+def test_rank_1_forgot_less_than_rank_8_and_64_is_not_clear():
+    compared = [run for arm in ("LoRA r=1", "LoRA r=8", "LoRA r=64", "full") for run in RUNS[arm]]
+    target = max(run.after.mean("skill") for run in compared)
+    for kind in retention.KINDS[1:]:
+        assert less("LoRA r=1", kind, target).high < 0
+        assert less("LoRA r=64", kind, target).low < 0 < less("LoRA r=64", kind, target).high
+
+
+def test_about_two_thirds_are_answered_letter_by_letter_at_strength_1():
+    assert "At strength 1 about two thirds of the messages are answered letter by letter" in PROSE
+    assert 0.6 < fmean(run.strengths[1.0].exact for run in RUNS["LoRA r=8"]) < 0.73

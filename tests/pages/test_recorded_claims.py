@@ -322,12 +322,11 @@ def best_standings() -> dict:
 VARIANT_CLAIMS = {
     "Four names come first, depending on the rate, and VeRA is last at the small rates and first at the large ones":
         lambda: len(set(leaders(0))) == 4 and set(leaders(-1)[:5]) == {"vera"} == set(leaders(0)[-3:]),
-    "five of the seven do not differ clearly from LoRA. PiSSA and LoRA-FA do":
-        lambda: {name for name, one in best_standings().items() if one.clear} == {"pissa", "lora-fa"},
-    "both are behind":
-        lambda: min(best_standings()[name].mean for name in ("pissa", "lora-fa")) > best_standings()["lora"].mean,
-    "its five runs are one":
-        lambda: len(set(best_standings()["pissa"].losses.values())) == 1,
+    "LoRA-FA is clearly behind LoRA, on this task, with so few steps and so small a rank. Five do not differ clearly":
+        lambda: {name for name, one in best_standings().items() if one.clear and one.reach > 0} == {"lora-fa"}
+        and best_standings()["lora-fa"].mean > best_standings()["lora"].mean,
+    "its five runs are one run, so ± 0.000":
+        lambda: len(set(best_standings()["pissa"].losses.values())) == 1 and best_standings()["pissa"].reach == 0,
     "and its best rate is half of LoRA's":
         lambda: 2 * best_standings()["rslora"].learning_rate == best_standings()["lora"].learning_rate,
     "LoRA+ takes an eighth of LoRA's rate for A":
@@ -336,7 +335,7 @@ VARIANT_CLAIMS = {
         lambda: set(load_variants()[0].groupby("variant")["seed"].nunique()) == {1},
     "There are one or two rates each":
         lambda: set(load_variants()[0].groupby("variant")["learning_rate"].nunique()) == {1, 2},
-    "so it is with VeRA, the worst of this table, with a twelfth of LoRA's numbers":
+    "VeRA, with a twelfth of LoRA's numbers, is the worst of this table, and its loss was still falling steeply":
         lambda: variants()["test_loss"].idxmax() == "vera" and round(1 / ratio("vera", "trainable_parameters")) == 12
         and variants().loc["vera", "learning_rate"]
         == load_variants()[0].groupby("variant")["learning_rate"].max()["vera"],
