@@ -114,8 +114,8 @@ def test_a_fast_drag_ends_on_the_right_picture(opened, root):
     assert seen["nodes"][1] - first["nodes"][1] <= 40, "the second drag left more behind than the trainer's dots"
     value = browser.kernel_value(page, f"{where.variable}.{where.trait}")
     shown = slider.evaluate("input => input.closest('.lab-control').querySelector('output').textContent")
-    assert shown == str(value), "the slider shows another value than Python has"
-    assert str(value) in sentence(root)
+    assert shown == str(value) or float(shown) == value, "the slider shows another value than Python has"
+    assert shown in sentence(root)
     # drawn again from Python's state, the picture is the same
     picture = signature(root, where)
     for other in (browser.kernel_value(page, f"{where.variable}.start['{where.trait}']"), value):
