@@ -219,7 +219,7 @@ def test_whole_numbers_have_a_width_and_are_not_floats():
 
     for dtype in (torch.float32, torch.int64):
         report = checks.check("quantize_absmax", lambda w, bits, dtype=dtype: quantize(w, bits, dtype))
-        assert not report.passed and report.mistake is None
+        assert not report.passed and report.mistake == "not stored as int8"
         assert f"Result 1: The data type is {dtype}; torch.int8 is expected." in report.text
     nearest = EXERCISES["nearest_code"].solution
     assert checks.check("nearest_code", lambda values, code: nearest(values, code).byte()).passed

@@ -11,7 +11,13 @@ import numpy as np
 from lab_utils.sweep.evidence import Run, packed, packed_bits
 from lab_utils.sweep.rate_search import exponent_of
 from lab_utils.sweep.recording import record
-from lab_utils.sweep.studies import Arm
+from lab_utils.sweep.studies import STUDIES, Arm
+
+
+def find_arm(name: str) -> Arm:
+    """The arm that "study: arm" names."""
+    study, _, arm = name.partition(": ")
+    return next(one for one in STUDIES[study].arms if one.name == arm)
 
 
 def results(run: Run, loss: float | None = None, messages: int = 20, **changes) -> dict:

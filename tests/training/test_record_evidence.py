@@ -7,6 +7,7 @@ import pytest
 import torch
 from data_scripts import load
 from datasets import DatasetDict
+from made_up_runs import find_arm
 
 from lab_utils.errors import LabError
 from lab_utils.evaluate import answer_losses
@@ -23,12 +24,6 @@ from lab_utils.variants import VARIANTS
 
 record = load("record_evidence")
 SHORT = {"steps": 5, "batch_size": 2, "rank": 4, "alpha": 8.0, "train_examples": 12}
-
-
-def find_arm(name: str) -> Arm:
-    """The arm that "study: arm" names."""
-    study, _, arm = name.partition(": ")
-    return next(one for one in STUDIES[study].arms if one.name == arm)
 
 
 @pytest.fixture

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import made_up_runs
 import pytest
+from made_up_runs import find_arm
 
 from lab_utils.folders import ROOT
 from lab_utils.sweep.evidence import Recorded, Run, read_table, table_of
 from lab_utils.sweep.rate_search import rate
 from lab_utils.sweep.recording import overview, progress, record, seconds_left
-from lab_utils.sweep.studies import STUDIES, find_arm
+from lab_utils.sweep.studies import STUDIES
 
 SUPPORT = ROOT / "tests" / "support"
 ALL = tuple(STUDIES)

@@ -7,13 +7,14 @@ from dataclasses import replace
 import made_up_runs
 import numpy as np
 import pytest
+from made_up_runs import find_arm
 
 from lab_utils.errors import LabError
 from lab_utils.sweep.differences import compare
 from lab_utils.sweep.evidence import Recorded, Run, add_row, table_of
 from lab_utils.sweep.rate_search import rate
 from lab_utils.sweep.recording import record
-from lab_utils.sweep.studies import STUDIES, find_arm
+from lab_utils.sweep.studies import STUDIES
 from lab_utils.sweep.study_results import difference, holm, load_study
 
 FULL, EIGHT, SIXTY_FOUR = (f"{name}, 100 steps" for name in ("full", "LoRA r=8", "LoRA r=64"))
