@@ -158,6 +158,9 @@ CLAIMS = {  # a new recording that breaks a sentence fails here; then the senten
         > max(abs(a - b) for a, b in zip(*map(shares, SFT), strict=True)),
     "Neither of them changed the score clearly in twelve steps":
         lambda: all(unclear(gain(arm)) and recorded_runs()[arm][0].recipe["steps"] == 12 for arm in SFT),
+    "Nor did GRPO paid for right answers, at 3e-4 and with one seed: 67.5 % right, from 67":
+        lambda: shares("right, rate 0.0003") == [67.5] and unclear(gain("right, rate 0.0003"))
+        and recorded_start()[1].exact == 0.67,
     "DPO on the model's own mistakes ruined it at 1e-3, with one seed":
         lambda: gain("own pairs").high < -0.5 and rates("own pairs", *SFT) == {1e-3},
     "At 3e-4 it ended at 57 % and 67 %": lambda: shares("own pairs, rate 0.0003") == pytest.approx([57, 67]),
