@@ -140,7 +140,12 @@ def _shared(losses: dict[str, dict[int, float]], name: str) -> list[int]:
 
 
 def _differs(losses: dict[str, dict[int, float]], name: str, comparisons: int) -> bool:
-    """Does the interval of the paired differences leave zero out, at 5 % shared among all comparisons (Bonferroni)?"""
+    """Does the interval of the paired differences leave zero out, at 5 % shared among all comparisons (Bonferroni)?
+
+    Never where the runs are one run, since nothing in them is drawn: only the other side's seeds would be tested.
+    """
+    if len(set(losses[name].values())) == 1:
+        return False
     shared = _shared(losses, name)
     gaps = [losses[name][seed] - losses[REFERENCE][seed] for seed in shared]
     return abs(fmean(gaps)) > _quantile((1 - LEVEL) / comparisons, len(gaps) - 1) * stdev(gaps) / sqrt(len(gaps))

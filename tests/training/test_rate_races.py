@@ -70,6 +70,15 @@ def test_a_difference_is_clear_when_students_interval_says_so_at_its_share_of_5_
     assert found.pop("lora") is False and set(found.values()) == {clear}
 
 
+def test_runs_that_are_one_run_are_not_tested():
+    """Nothing is drawn in them, so five of them know no more than one; a spread as small as you like is one."""
+    rows = [("lora", 0.01, seed, 1 + 0.01 * seed, 1 + 0.01 * seed) for seed in range(5)]
+    same = [("pissa", 0.01, seed, 9.0, 9.0) for seed in range(5)]
+    drawn = [("dora", 0.01, seed, 9 + 1e-6 * seed, 9 + 1e-6 * seed) for seed in range(5)]
+    found = {one.variant: one.clear for one in standings(race(*rows, *same, *drawn), 0.01)}
+    assert found == {"lora": False, "pissa": False, "dora": True}
+
+
 def test_the_recorded_race_is_complete_and_a_run_again_is_the_same():
     runs, recipe = load_race()
     recorder = load("record_variant_race")
