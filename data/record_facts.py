@@ -25,7 +25,7 @@ from lab_utils.facts import Retriever, ask, learned_half, load_facts, load_unsta
 from lab_utils.facts.asking import SYSTEM
 from lab_utils.facts.grading import UNKNOWN
 from lab_utils.facts.house import FOLDER, WORDINGS
-from lab_utils.files import append_text, read_text, user_path, write_text
+from lab_utils.files import append_text, read_json_lines, user_path, write_text
 from lab_utils.finetune import Recipe, finetune, take_off_adapter
 from lab_utils.locks import wait_for_tests
 from lab_utils.models import load_base
@@ -159,7 +159,7 @@ def right(line: dict, split: str) -> int:
 def recorded(folder: Path) -> list[dict]:
     """The lines that are there."""
     path = folder / "answers.jsonl"
-    return [json.loads(line) for line in read_text(path).splitlines() if line.strip()] if path.exists() else []
+    return read_json_lines(path) if path.exists() else []
 
 
 def best_rate(lines: list[dict]) -> float:

@@ -20,7 +20,7 @@ import torch
 
 from lab_utils.device import use_threads
 from lab_utils.errors import command_line
-from lab_utils.files import read_text, user_path
+from lab_utils.files import append_text, read_json_lines, user_path
 from lab_utils.finetune import (
     Encoded,
     Recipe,
@@ -252,8 +252,7 @@ def record(name: str, seed: int, folder: Path, texts: dict, steps: int | None) -
             line["random"] = readings(model, tokenizer, arm, texts)
     line["matrices"] = compared(model, arm)
     line |= {"cpu_seconds": round(time.process_time() - began), **machine(*PACKAGES)}
-    with open(folder / "runs.jsonl", "a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    append_text(folder / "runs.jsonl", json.dumps(line) + "\n")
     means = {kind: sum(some) / len(some) for kind, some in points[-1]["losses"].items()}
     said = ", ".join(f"{kind} {value:.3f}" for kind, value in means.items())
     say(f"{name}, seed {seed}: {said}; {line['cpu_seconds']} CPU seconds")
@@ -262,8 +261,7 @@ def record(name: str, seed: int, folder: Path, texts: dict, steps: int | None) -
 def recorded(folder: Path) -> set[tuple[str, int]]:
     """(arm, seed) of each line that is there."""
     path = folder / "runs.jsonl"
-    lines = read_text(path).splitlines() if path.exists() else []
-    return {(row["arm"], row["seed"]) for row in map(json.loads, filter(str.strip, lines))}
+    return {(row["arm"], row["seed"]) for row in read_json_lines(path)} if path.exists() else set()
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from lab_utils.device import use_threads
 from lab_utils.errors import command_line
 from lab_utils.evaluate import score
-from lab_utils.files import read_json, read_text, replacing_folder, user_path, write_text
+from lab_utils.files import append_text, read_json, read_json_lines, read_text, replacing_folder, user_path, write_text
 from lab_utils.finetune import Recipe, build_optimizer, collate, encode, finetune, plan_batches
 from lab_utils.finetune.conversation import padding_token
 from lab_utils.finetune.optimizer import set_rate
@@ -226,8 +226,7 @@ def record(name: str, seed: int, folder: Path, base: tuple, count: int, steps: i
     line |= {"recipe": {**recipe.as_record(), "start": Path(start).name}}
     line |= {"history": [{key: round(value, 5) for key, value in row.items()} for row in history]}
     line |= measure(model, base[1], count) | where(began)
-    with open(folder / "runs.jsonl", "a", encoding="utf-8") as file:
-        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    append_text(folder / "runs.jsonl", json.dumps(line, ensure_ascii=False) + "\n")
     say(f"{name}, seed {seed}: exact {line['exact']:.1%}, valid {line['valid']:.1%}, {line['characters']:.0f} "
         f"characters, {line['cpu_seconds']} CPU s")  # fmt: skip
 
@@ -235,8 +234,7 @@ def record(name: str, seed: int, folder: Path, base: tuple, count: int, steps: i
 def recorded(folder: Path) -> set[tuple[str, int]]:
     """(arm, seed) of each line that is there."""
     path = folder / "runs.jsonl"
-    lines = read_text(path).splitlines() if path.exists() else []
-    return {(row["arm"], row["seed"]) for row in map(json.loads, filter(str.strip, lines))}
+    return {(row["arm"], row["seed"]) for row in read_json_lines(path)} if path.exists() else set()
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -20,7 +20,7 @@ from lab_utils.beyond_text import painter_training
 from lab_utils.beyond_text.painter import Painter, encode_pictures, load_painter, read
 from lab_utils.device import use_threads
 from lab_utils.errors import command_line
-from lab_utils.files import user_path
+from lab_utils.files import append_text, user_path
 from lab_utils.locks import wait_for_tests
 from lab_utils.quiet import quiet
 from lab_utils.recorded.provenance import machine
@@ -91,8 +91,7 @@ def run(painter: Painter, arm: str, learning_rate: float, seed: int, steps: int,
 
 def add_line(file: Path, **row) -> None:
     """One more line, with where and when it was recorded."""
-    with file.open("a", encoding="utf-8") as lines:
-        lines.write(json.dumps(row | machine("torch", "diffusers", "peft"), ensure_ascii=False) + "\n")
+    append_text(file, json.dumps(row | machine("torch", "diffusers", "peft"), ensure_ascii=False) + "\n")
     print(time.strftime("%H:%M:%S"), row, flush=True)
 
 

@@ -1,12 +1,11 @@
 """Fifty facts about a house that does not exist, and questions that none of them answers; data/README.md says more."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import LabError, choose
-from ..files import read_text
+from ..files import read_json_lines
 from ..folders import DATA
 from ..recorded_files import reading
 
@@ -70,7 +69,7 @@ def load_unstated(split: str = "test", folder: str | Path = FOLDER) -> list[str]
 def _rows(path: Path, columns: tuple[str, ...]) -> list[Mapping[str, str]]:
     """The lines of a file, each with just these columns of text."""
     with reading(f"The facts in {path}", "Restore them with `git checkout -- data/facts`."):
-        rows = [json.loads(line) for line in read_text(path).splitlines() if line.strip()]
+        rows = read_json_lines(path)
         for number, row in enumerate(rows, 1):
             if set(row) != set(columns) or not all(isinstance(one, str) and one for one in row.values()):
                 raise LabError(f"line {number} does not hold the texts {', '.join(columns)} and nothing else")

@@ -1,6 +1,5 @@
 """The recorded answers of page 15; `data/record_facts.py` asked for them, see data/README.md."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -8,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 
 from ..errors import LabError, choose, real
-from ..files import read_json, read_text
+from ..files import read_json, read_json_lines
 from ..recorded_files import number, reading, restore
 from .grading import UNKNOWN, VERDICTS, verdicts
 from .house import FOLDER, WORDINGS, load_facts
@@ -69,7 +68,7 @@ def load_answers(folder: str | Path = FOLDER) -> list[Answers]:
     """
     path = Path(folder) / "answers.jsonl"
     with reading(f"The recorded answers in {path}", RESTORE):
-        return [_answers(json.loads(line)) for line in read_text(path).splitlines() if line.strip()]
+        return [_answers(row) for row in read_json_lines(path)]
 
 
 def _answers(row: dict) -> Answers:

@@ -1,12 +1,10 @@
 """Recorded runs of page 16: what pairs, rewards and imitation make of one half-trained adapter (data/README.md)."""
 
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import whole
-from ..files import read_json, read_text
+from ..files import read_json, read_json_lines
 from ..folders import DATA
 from ..recorded_files import number, reading, restore
 
@@ -76,7 +74,7 @@ def recorded_runs(folder: str | Path = FOLDER) -> dict[str, list[PreferenceRun]]
         The file is missing or damaged, a run is there twice, or two were scored on different numbers of messages.
     """
     with reading(f"The recorded runs in {folder}", WAY_OUT):
-        found = [_run(json.loads(line)) for line in _lines(Path(folder) / "runs.jsonl")]
+        found = [_run(row) for row in read_json_lines(Path(folder) / "runs.jsonl")]
         if len({(run.arm, run.seed) for run in found}) < len(found):
             raise ValueError("a run is there twice")
         if len({len(run.right) for run in found}) > 1:
@@ -119,17 +117,12 @@ def recorded_samples(seed: int = 0, folder: str | Path = FOLDER) -> list[dict]:
     """
     path = Path(folder) / f"samples-{whole('seed', seed, 0)}.jsonl"
     with reading(f"The recorded answers in {path}", WAY_OUT):
-        rows = [json.loads(line) for line in _lines(path)]
+        rows = read_json_lines(path)
         for row in rows:
             texts = [row["prompt"], row["answer"], *row["outputs"]]
             if not row["outputs"] or not all(isinstance(text, str) for text in texts):
                 raise ValueError(f"{str(row)[:60]} has no answers")
         return rows
-
-
-def _lines(path: Path) -> Sequence[str]:
-    """The lines of a file that are not empty."""
-    return [line for line in read_text(path).splitlines() if line.strip()]
 
 
 def _scored(row: dict) -> Scored:

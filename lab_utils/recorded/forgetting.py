@@ -1,6 +1,5 @@
 """The recorded runs of page 15: what the embedded model pays for a skill; `data/record_forgetting.py` measured them."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -8,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 
 from ..errors import LabError, choose
-from ..files import read_text
+from ..files import read_json_lines
 from ..folders import DATA
 from ..recorded_files import number, reading, restore
 
@@ -96,7 +95,7 @@ def load_forgetting(folder: str | Path = FORGETTING) -> dict[str, list[Forgettin
     if not path.exists():
         return {}
     with reading(f"The recorded runs in {path}", restore("data/forgetting", "record_forgetting.py")):
-        lines = [json.loads(line) for line in read_text(path).splitlines() if line.strip()]
+        lines = read_json_lines(path)
         shape = lines[0]["checkpoints"][0]["tokens"] if lines else {}
         runs = {(row["arm"], row["seed"]): _run(row, shape) for row in lines}
     found: dict[str, list[ForgettingRun]] = {}

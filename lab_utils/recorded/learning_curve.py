@@ -1,13 +1,12 @@
 """The recorded learning curve of page 14; `data/record_learning_curve.py` measured it, see data/README.md."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
 from ..errors import choose
-from ..files import read_text
+from ..files import read_json_lines
 from ..folders import DATA
 from ..recorded_files import number, reading, restore
 
@@ -84,7 +83,7 @@ def load_learning_curve(task: str, folder: str | Path = FOLDER) -> list[CurveRun
     if not path.exists():
         return []
     with reading(f"The recorded learning curve in {path}", restore("data/learning_curve", "record_learning_curve.py")):
-        rows = [json.loads(line) for line in read_text(path).splitlines() if line.strip()]
+        rows = read_json_lines(path)
         runs = {row["key"]: _run(task, row) for row in rows}
     return sorted(runs.values(), key=lambda run: (run.examples, run.learning_rate, run.seed))
 

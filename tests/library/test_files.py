@@ -76,6 +76,16 @@ def test_json_that_cannot_be_read_is_refused_with_its_place(tmp_path, content, w
         files.read_json(tmp_path / "file.json")
 
 
+def test_json_lines_end_at_a_newline_alone_and_a_damaged_one_is_named(tmp_path):
+    """A separator of lines that stands unescaped in a text is a part of the text."""
+    path = tmp_path / "a.jsonl"
+    path.write_bytes('{"a": "one\u2028two"}\r\n\n[1]\n'.encode())
+    assert files.read_json_lines(path) == [{"a": "one\u2028two"}, [1]]
+    path.write_text('{"a": 1}\n\n{"a": \n', encoding="utf-8")
+    with pytest.raises(LabError, match=r"a\.jsonl, line 3, column 7: not JSON"):
+        files.read_json_lines(path)
+
+
 def test_what_is_no_file_is_refused_with_its_path(tmp_path):
     for path, what in (
         (tmp_path / "none", r"none cannot be read: .*No such file.*Check the path\.$"),
