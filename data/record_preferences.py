@@ -28,7 +28,7 @@ from lab_utils.evaluate import score
 from lab_utils.files import append_text, read_json, read_json_lines, read_text, replacing_folder, user_path, write_text
 from lab_utils.finetune import Recipe, build_optimizer, collate, encode, finetune, plan_batches
 from lab_utils.finetune.conversation import padding_token
-from lab_utils.finetune.optimizer import set_rate
+from lab_utils.finetune.optimizer import descend, set_rate
 from lab_utils.finetune.resume import load_adapter
 from lab_utils.folders import DATA
 from lab_utils.locks import wait_for_tests
@@ -191,16 +191,13 @@ def imitate(recipe: Recipe, rows: list[dict], base: tuple) -> tuple:
     (model, tokenizer), history = base, []
     model, _ = begin(model, recipe)
     examples = [encode(tokenizer, TASKS[recipe.task], row["prompt"], row["answer"]) for row in rows]
-    trained = [one for one in model.parameters() if one.requires_grad]
-    optimizer = build_optimizer(model, recipe.learning_rate)
+    optimizer, plain = build_optimizer(model, recipe.learning_rate), torch.amp.GradScaler(enabled=False)
     plan = plan_batches([len(one.input_ids) for one in examples], recipe.batch_size, recipe.steps, recipe.seed)
     for step, places in enumerate(plan):
         set_rate(optimizer, recipe.learning_rate_at(step))
         batch = collate([examples[place] for place in places], padding_token(tokenizer))
         loss = -answer_logprobs(model, batch).sum() / answer_mask(batch["labels"]).sum()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, recipe.max_grad_norm)
-        optimizer.step()
+        descend(loss, optimizer, plain, recipe.max_grad_norm)
         optimizer.zero_grad()
         history.append({"step": step + 1, "loss": float(loss.detach())})
     return model, history
