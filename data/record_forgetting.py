@@ -91,11 +91,13 @@ ARMS = {
     "LoRA r=1, twice the rate": Arm(replace(RECIPE, rank=1, alpha=2, learning_rate=4e-3)),
     "LoRA r=64, half the rate": Arm(replace(RECIPE, rank=64, alpha=128, learning_rate=1e-3)),
     "full, twice the rate": Arm(replace(RECIPE, quantization="none", learning_rate=2e-4), full=True),
+    "LoRA r=8, bfloat16": Arm(replace(RECIPE, quantization="none")),  # the base that full fine-tuning starts from
 }
-RANKS, CONTROLS, CURES, RATES = (tuple(ARMS)[part] for part in (slice(4), slice(4, 5), slice(5, 8), slice(8, None)))
+RANKS, CONTROLS, CURES = (tuple(ARMS)[part] for part in (slice(4), slice(4, 5), slice(5, 8)))
+RATES, BASES = tuple(ARMS)[8:11], tuple(ARMS)[11:]
 ORDER = tuple((arm, seed) for arms, seeds in (
-    (RANKS + CONTROLS, (0,)), (RANKS, (1,)), (CURES, (0,)), (RANKS, (2,)), (CURES, (1,)), (RATES, (0,)),
-    (CONTROLS, (1,)), (CURES, (2,)), (CONTROLS, (2,)), (RATES, (1, 2)),
+    (RANKS + CONTROLS, (0,)), (RANKS, (1,)), (CURES, (0,)), (RANKS, (2,)), (BASES, (0, 1, 2)), (CURES, (1,)),
+    (RATES, (0,)), (CONTROLS, (1,)), (CURES, (2,)), (CONTROLS, (2,)), (RATES, (1, 2)),
 ) for seed in seeds for arm in arms)  # fmt: skip
 
 
@@ -222,7 +224,7 @@ def compared(model, arm: Arm) -> dict:
     return found
 
 
-BEFORE: dict[str, dict] = {}  # base -> its readings: an adapter whose B is 0 changes nothing, so one will do
+BEFORE: dict[tuple, dict] = {}  # base -> its readings: an adapter whose B is 0 changes nothing, so one will do
 
 
 def record(name: str, seed: int, folder: Path, texts: dict, steps: int | None) -> None:
@@ -233,7 +235,7 @@ def record(name: str, seed: int, folder: Path, texts: dict, steps: int | None) -
     points = []
 
     def look(step: int) -> None:
-        key = arm.recipe.quantization
+        key = arm.recipe.quantization, arm.full
         if step == 0 and key not in BEFORE:
             BEFORE[key] = readings(model, tokenizer, arm, texts)
         points.append({"step": step} | (readings(model, tokenizer, arm, texts) if step else BEFORE[key]))
