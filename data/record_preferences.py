@@ -68,7 +68,7 @@ def short_and_valid(output: str, answer: str) -> float:
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to go on from the start: what is trained, and what it learns from; `judge` is a reward of its own."""
+    """One way to go on from the start: what is trained, and what it learns from; `judge` is its own reward."""
 
     recipe: Recipe
     learns_from: str = "rewards"  # or "near misses", "own pairs", "own right answers", "labels"

@@ -149,7 +149,7 @@ def train(
 
     Returns
     -------
-    list of dict, one a step: step (from 1), loss (nats a supervised token), learning_rate, seconds
+    list of dict, one per step: step (from 1), loss (nats per supervised token), learning_rate, seconds
 
     Raises
     ------

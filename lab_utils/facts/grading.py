@@ -20,7 +20,7 @@ def says_unknown(output: str) -> bool:
 
 
 def names(output: str, answer: str) -> bool:
-    """Is the answer in a text, as words of its own?
+    """Is the answer in a text, as separate words?
 
     Upper and lower case are the same. The 9 of "9:15", "19" or "5.9" is not the answer 9.
 

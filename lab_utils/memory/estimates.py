@@ -28,7 +28,7 @@ class MemoryEstimate:
         checkpointing the input of each
     begin_bytes : int, what is added as the backward pass begins: the logits' three float32 tensors, or one
         layer's work, whichever is larger
-    end_bytes : int, what is there as it ends, besides the gradients
+    end_bytes : int, what is there as it ends, without the gradients
     layers : int, transformer layers; of an estimate that says nothing of single layers, 0
     kept_bytes, gradient_bytes : int, a layer's share of the activations and of the gradients
     work_bytes : int, what the backward pass of one layer takes while it runs, the layer computed again included

@@ -29,7 +29,7 @@ def free_memory_bytes(kind: str = "cpu") -> int:
 
 
 def total_memory_bytes() -> int:
-    """Bytes of the current GPU's whole memory, whoever uses it."""
+    """Bytes of the current GPU's whole memory, whichever process uses it."""
     import torch
 
     return torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory

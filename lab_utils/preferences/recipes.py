@@ -1,4 +1,4 @@
-"""Recipes of training by preference and by reward: the fine-tuning recipe, and what is chosen besides."""
+"""Recipes of training by preference and by reward: the fine-tuning recipe, and what is chosen beside it."""
 
 from dataclasses import dataclass
 

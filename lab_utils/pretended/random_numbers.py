@@ -48,7 +48,7 @@ def card_of(generator) -> int | None:
 
 @contextlib.contextmanager
 def drawn_on(card: int | None) -> Iterator[None]:
-    """A context in which torch's default generator is the card's, as for an operation without one of its own."""
+    """A context in which torch's default generator is the card's, as for an operation without its own."""
     if card is None:
         yield
         return

@@ -52,7 +52,7 @@ def inject(
     described = VARIANTS[variant]
     for name in settings:
         if name not in described.settings:
-            there_is = ", ".join(described.settings) or "nothing besides rank, alpha and dropout"
+            there_is = ", ".join(described.settings) or "nothing but rank, alpha and dropout"
             raise LabError(f"{described.title} has no setting {name!r}. It takes: {there_is}.")
     if variant in LORA_LAYERS:
         return lora.inject(model, target_modules, rank, alpha, dropout, use_rslora=variant == "rslora")

@@ -158,7 +158,7 @@ function tick({ label, change, checked }) {
 function rest({ model, view, controls, what }) {
   if (typeof model.send === "function") return;
   for (const { input } of controls) input.disabled = true;
-  view.root.append(node("p", { class: "lab-alone" }, `This is how it stood when the page was saved. Where Python runs, ${what}.`));
+  view.root.append(node("p", { class: "lab-alone" }, `This is how it was when the page was saved. Where Python runs, ${what}.`));
 }
 
 /** A canvas with a caption; `width` is its size on the page in pixels. Returns { root, paint }. */

@@ -97,7 +97,7 @@ class Explorer(anywidget.AnyWidget):
         return self.predict_first and bool(self.choices) and not self.guess
 
     def reset(self) -> None:
-        """Back to where it stood at first, as its button does."""
+        """Back to where it was at first, as its button does."""
         for name, value in self.start.items():
             setattr(self, name, value)
 
@@ -120,7 +120,7 @@ class Explorer(anywidget.AnyWidget):
 
 
 def reset_all() -> None:
-    """Every explorer of this notebook back to where it stood at first, with its question open again."""
+    """Every explorer of this notebook back to where it was at first, with its question open again."""
     for explorer in list(_explorers):
         explorer.reset()
         explorer.guess = ""

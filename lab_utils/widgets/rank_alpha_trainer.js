@@ -44,7 +44,7 @@ function render({ model, el }) {
     choice({ model, name: "rule", label: "scaling =", values: Object.keys(SCALINGS) }),
     slider({ model, name: "learning_rate", label: "learning rate", values: RATES }),
   ];
-  alpha.input.addEventListener("input", () => model.set("locked", false), true); // whoever moves alpha opens the lock
+  alpha.input.addEventListener("input", () => model.set("locked", false), true); // moving alpha opens the lock
   view.add(...controls.map((control) => control.root));
   const where = node("p", { class: "lab-key" });
   view.panels.before(where);

@@ -11,7 +11,7 @@ from .explorer import Explorer, on_cpu, script, to_base64
 QUESTION = "From which rank on is the error of the first matrix below 6 %? And on the others: earlier or later?"
 
 
-CLOSE = 25  # ranks up to here all have a place of their own on the slider: the errors of most pictures fall there
+CLOSE = 25  # ranks up to here have their own places on the slider: the errors of most pictures fall there
 
 
 class RankExplorer(Explorer):
@@ -91,7 +91,7 @@ def stops(full: int) -> list[int]:
 
 
 def _record(name: str, weight: torch.Tensor, values: torch.Tensor) -> dict:
-    """What the browser needs: the singular values and, with 16 bits a number, the directions on both sides."""
+    """What the browser needs: the singular values and, with 16 bits per number, the directions on both sides."""
     rows, columns = weight.shape
     left, right = best_rank_r(weight, min(rows, columns))
     roots = values.sqrt().clamp_min(1e-30)

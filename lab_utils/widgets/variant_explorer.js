@@ -108,7 +108,7 @@ function render({ model, el }) {
     model.set("rate", record().start);
     model.save_changes();
   });
-  controls[1].input.addEventListener("input", () => { // whoever moves the common rate wants to see it
+  controls[1].input.addEventListener("input", () => { // a reader who moves the common rate wants to see it
     model.set("mode", modes[0]);
     model.save_changes();
   });

@@ -111,9 +111,9 @@ def test_what_the_browser_sends_is_heard(answers):
 def test_the_transcript_reads_as_text(answers):
     widget = chat(answers, ["a"], "one")
     first = dict(widget.turns[0], seconds=1.26)
-    widget.turns = [first, {"message": "two", "replies": [], "seconds": 0.1, "error": "Mend it."}]
+    widget.turns = [first, {"message": "two", "replies": [], "seconds": 0.1, "error": "Fix it."}]
     assert widget.transcript == (
-        "you: one\nbase: None says one\na: a says one\n(1.3 s, one batch)\n\nyou: two\nerror: Mend it."
+        "you: one\nbase: None says one\na: a says one\n(1.3 s, one batch)\n\nyou: two\nerror: Fix it."
     )
 
 
@@ -139,8 +139,8 @@ def test_a_page_without_a_kernel_carries_table_text_and_state():
     data, _ = widget._repr_mimebundle_()
     assert data["text/plain"] == widget.transcript
     assert "<td>&lt;i&gt;one&lt;/i&gt;</td><td>&lt;b&gt;1&lt;/b&gt;</td><td>2 &amp; 3</td>" in data["text/html"]
-    widget.turns = [*widget.turns, {"message": "two", "replies": [], "seconds": 0.1, "error": "Mend <it>."}]
-    assert '<td>two</td><td colspan="2">Mend &lt;it&gt;.</td>' in widget._repr_mimebundle_()[0]["text/html"]
+    widget.turns = [*widget.turns, {"message": "two", "replies": [], "seconds": 0.1, "error": "Fix <it>."}]
+    assert '<td>two</td><td colspan="2">Fix &lt;it&gt;.</td>' in widget._repr_mimebundle_()[0]["text/html"]
     page, _, scripts = replace_widgets(notebook_of(widget))
     text = page.cells[0].outputs[0].data["text/html"]
     assert 'class="lab-place"' in text and "<th>base</th><th>a</th>" in text

@@ -401,7 +401,7 @@ def test_delta_loras_adapter_alone_is_not_taken_out(tiny_llama):
     ("variant", "changes", "message"),
     [
         ("lroa", {}, "Unknown variant 'lroa'.*lora, lora-fa, delta-lora"),
-        ("dora", {"strength": 2}, "DoRA has no setting 'strength'. It takes: nothing besides rank"),
+        ("dora", {"strength": 2}, "DoRA has no setting 'strength'. It takes: nothing but rank"),
         ("lora", {"seed": 2}, "LoRA has no setting 'seed'"),
         ("pissa", {"iteration": 2}, "PiSSA has no setting 'iteration'. It takes: iterations"),
         ("dora", {"rank": 0}, "rank=0"), ("vera", {"rank": 0}, "rank=0"), ("vera", {"alpha": -1}, "alpha=-1"),

@@ -127,7 +127,7 @@ EXERCISES = (
             ),
         ),
         hints=(
-            "Beside its 4 bits a weight has a share in the scale of its block. How many weights share one scale?",
+            "Beside its 4 bits, a weight has a share in the scale of its block. How many weights share one scale?",
             "32 bits for an absmax, shared by `blocksize` weights. With double quantization 8 bits, and 256 blocks "
             "share another 32.",
             "4 + 32 / blocksize, or 4 + 8 / blocksize + 32 / (256 · blocksize) with double quantization.",

@@ -176,7 +176,7 @@ EXERCISES = (
             ),
             Mistake(
                 "one b per layer",
-                "Every matrix has a b of its own, as long as its output.",
+                "Every matrix has its own b, as long as its output.",
                 wrong=(lambda shapes, n, rank: n * (rank * len(shapes) + max(o for o, _ in shapes.values())),),
             ),
             Mistake(
