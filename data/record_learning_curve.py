@@ -40,13 +40,14 @@ from lab_utils.finetune.conversation import padding_token
 from lab_utils.folders import DATA
 from lab_utils.locks import locked, wait_for_tests
 from lab_utils.memory.free import keep_freed_memory
-from lab_utils.recorded.learning_curve import FOLDER, RATE, SEEDS, TASKS
+from lab_utils.recorded.learning_curve import FOLDER, LIVE, LIVE_RATES, RATE, SEEDS, SIZES, TASKS
 from lab_utils.recorded.provenance import machine
 from lab_utils.sweep.base_weights import compute_fast, plain_base, put_weights, weights_of
 from lab_utils.sweep.evidence import add_row, packed, packed_bits, read_table, table_of
 from lab_utils.tasks import Task
 
-STEPS = {8: 30, 32: 48, 128: 80, 512: 128, 2000: 250}  # examples -> training steps; 2,000 are seen once
+# examples -> training steps; 640 (the run of page 14's section 5) and 2,000 are seen once
+STEPS = {8: 30, 32: 48, 128: 80, 512: 128, LIVE: 80, 2000: 250}
 RATES, AT = (1e-3, 2e-3, 4e-3), 128  # compared with seed 0 at this size, by the loss on the validation examples
 BATCH = 8
 TEST, VALIDATION = 200, 100
@@ -129,10 +130,13 @@ def key_of(task: str, examples: int, learning_rate: float, seed: int) -> str:
 
 
 def planned() -> list[tuple[str, int, float, int]]:
-    """(task, examples, learning rate, seed) of all runs in their order: all sizes once, other rates, other seeds."""
-    runs = [(task, size, RATE, 0) for size in STEPS for task in TASKS]
+    """(task, examples, learning rate, seed) of all runs in their order: those that page 14's live run is compared
+    with, all sizes once, other rates, other seeds.
+    """
+    runs = [("tickets", LIVE, rate, seed) for seed in SEEDS for rate in LIVE_RATES]
+    runs += [(task, size, RATE, 0) for size in SIZES for task in TASKS]
     runs += [(task, AT, rate, 0) for task in TASKS for rate in RATES]
-    runs += [(task, size, RATE, seed) for seed in SEEDS for size in STEPS for task in TASKS]
+    runs += [(task, size, RATE, seed) for seed in SEEDS for size in SIZES for task in TASKS]
     return list(dict.fromkeys(runs))
 
 

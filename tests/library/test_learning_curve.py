@@ -6,7 +6,16 @@ import pytest
 from data_scripts import load
 
 from lab_utils.errors import LabError
-from lab_utils.recorded.learning_curve import FOLDER, SEEDS, SIZES, TASKS, curve_points, load_learning_curve, missing
+from lab_utils.recorded.learning_curve import (
+    FOLDER,
+    LIVE,
+    SEEDS,
+    SIZES,
+    TASKS,
+    curve_points,
+    load_learning_curve,
+    missing,
+)
 
 recorder = load("record_learning_curve")
 
@@ -43,7 +52,7 @@ def test_what_is_recorded_is_of_the_data_that_are_there(task):
     table = FOLDER / f"{task}.jsonl"
     lines = table.read_text().splitlines() if table.exists() else []
     assert all(json.loads(one)["data"] == recorder.digest(task) for one in lines)
-    assert set(recorder.STEPS) == set(SIZES)
+    assert set(recorder.STEPS) == {*SIZES, LIVE}
 
 
 @pytest.mark.parametrize("task", TASKS)
