@@ -2,9 +2,12 @@
 
     python data/record_update.py                          # a quarter of an hour on two idle cores
     python data/record_update.py --steps 2 --output DIR   # a quick check of every part
+    python data/record_update.py --messages 32 --labels right      # an arm of two, half an hour on one core
+    python data/record_update.py --messages 32 --labels shuffled   # the other: each message has another's answer
 
-writes `update.safetensors` and `update.json` to `data/update`, both at the very end: a run that is killed leaves the
-old ones as they were. `lab_utils.recorded.weight_update` reads them; data/README.md says what they hold.
+writes `update.safetensors` and `update.json` to `data/update` (an arm: to `right` or `shuffled` in it), both at the
+very end: a run that is killed leaves the old ones as they were. `lab_utils.recorded.weight_update` reads them;
+data/README.md says what they hold.
 
 The 210 matrices of the 30 layers are trained in float32 (in bfloat16 most steps would be rounded away); embedding and
 norms stay as they are. So the ΔW of these matrices are the whole difference between the two models.
@@ -14,6 +17,7 @@ import argparse
 import hashlib
 import json
 import math
+import random
 import sys
 import time
 from pathlib import Path
@@ -22,7 +26,7 @@ import torch
 from safetensors.torch import save
 
 from lab_utils.device import use_threads
-from lab_utils.errors import command_line
+from lab_utils.errors import command_line, whole
 from lab_utils.evaluate import answer_losses, score
 from lab_utils.files import replacing_files, user_path
 from lab_utils.finetune import Recipe
@@ -35,10 +39,23 @@ from lab_utils.recorded.update import FOLDER
 from lab_utils.tasks import load_task
 
 WHOLE = ("model.layers.15.self_attn.v_proj",)  # whose ΔW is kept entry by entry
+LABELS = ("right", "shuffled")
 USED = (  # of a Recipe's fields; the others are an adapter's
     "model", "task", "learning_rate", "warmup", "steps", "batch_size", "max_length", "max_grad_norm", "weight_decay",
     "seed",
 )  # fmt: skip
+
+
+def with_answers(rows: list[dict], labels: str, seed: int) -> list[dict]:
+    """The rows with their own answers, or each with the answer of another row, which no other row has then.
+
+    The shuffle is one cycle through all rows in random order, so none keeps its answer.
+    """
+    if labels == "right":
+        return rows
+    order = random.Random(seed).sample(range(len(rows)), len(rows))
+    answers = {place: rows[source]["answer"] for place, source in zip(order, order[1:] + order[:1], strict=True)}
+    return [row | {"answer": answers[place]} for place, row in enumerate(rows)]
 
 
 def cut(model, before: dict, parts: dict, rank: int) -> None:
@@ -72,8 +89,41 @@ def write(folder: Path, tensors: dict, record: dict) -> None:
         (new / "update.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def take_apart(model, before: dict) -> tuple[dict, dict]:
+    """ΔW of every matrix, and its singular value decomposition."""
+    deltas = {name: module.weight.detach() - before[name] for name, module in matrices(model).items()}
+    return deltas, {name: torch.linalg.svd(delta, full_matrices=False) for name, delta in deltas.items()}
+
+
+def spectra(deltas: dict, parts: dict, before: dict) -> dict:
+    """The tensors that every update keeps."""
+    tensors = {f"singular_values/{name}": s.contiguous() for name, (_, s, _) in parts.items()}
+    return tensors | {f"relative_norm/{name}": d.norm() / before[name].norm() for name, d in deltas.items()}
+
+
+def described(recipe: Recipe, matrix_count: int) -> dict:
+    """The recipe as the JSON tells it."""
+    return {
+        **{name: getattr(recipe, name) for name in USED},
+        "trained": f"the {matrix_count} linear matrices of the layers; embedding and norms frozen",
+        "precision": "float32 weights, gradients and arithmetic; the base's weights are bfloat16",
+        "optimizer": "AdamW, betas 0.9 and 0.999, epsilon 1e-8",
+        "schedule": "linear warm-up, then half a cosine to 0",
+    }
+
+
+def provenance(began: float, training_seconds: float) -> dict:
+    """Where and how long."""
+    return {
+        "command": " ".join(["python", "data/record_update.py", *sys.argv[1:]]),
+        "training_seconds": round(training_seconds),
+        "seconds": round(time.perf_counter() - began),
+        **machine("torch", "transformers", "datasets", "safetensors"),
+    }
+
+
 def record(recipe: Recipe, test_examples: int, exact_examples: int) -> tuple[dict, dict]:
-    """Train, take ΔW apart, measure; returns the tensors and the JSON record."""
+    """Train on all messages, take ΔW apart, measure on held-out ones; returns the tensors and the JSON record."""
     began = time.perf_counter()
     model, tokenizer = load_full(recipe)
     with quiet():
@@ -90,8 +140,7 @@ def record(recipe: Recipe, test_examples: int, exact_examples: int) -> tuple[dic
     exact["full"] = score(model, tokenizer, asked, recipe.task).exact
     say(f"after: test loss {loss['full']:.4f}, exact match {exact['full']:.3f}")
 
-    deltas = {name: module.weight.detach() - before[name] for name, module in matrices(model).items()}
-    parts = {name: torch.linalg.svd(delta, full_matrices=False) for name, delta in deltas.items()}
+    deltas, parts = take_apart(model, before)
     for rank in (0, *RANKS):
         cut(model, before, parts, rank)
         loss[str(rank)] = answer_losses(model, tokenizer, test, recipe.task).loss
@@ -99,41 +148,67 @@ def record(recipe: Recipe, test_examples: int, exact_examples: int) -> tuple[dic
         if rank in (1, 8):
             exact[str(rank)] = score(model, tokenizer, asked, recipe.task).exact
 
-    update = {name: s for name, (_, s, _) in parts.items()}
     weight = {name: torch.linalg.svdvals(w).half() for name, w in before.items()}
-    random = random_spectra([w.shape for w in before.values()], recipe.seed)
-    tensors = {f"singular_values/{name}": s.contiguous() for name, s in update.items()}
+    noise = random_spectra([w.shape for w in before.values()], recipe.seed)
+    tensors = spectra(deltas, parts, before)
     tensors |= {f"weight_singular_values/{name}": s for name, s in weight.items()}
-    tensors |= {f"relative_norm/{name}": d.norm() / before[name].norm() for name, d in deltas.items()}
     for name in WHOLE:
         tensors[f"delta/{name}"], tensors[f"scale/{name}"] = to_half(deltas[name])
     in_order = ["0", *map(str, RANKS), "full"]
     return tensors, {
-        "recipe": {
-            **{name: getattr(recipe, name) for name in USED},
-            "trained": f"the {len(before)} linear matrices of the layers; embedding and norms frozen",
-            "precision": "float32 weights, gradients and arithmetic; the base's weights are bfloat16",
-            "optimizer": "AdamW, betas 0.9 and 0.999, epsilon 1e-8",
-            "schedule": "linear warm-up, then half a cosine to 0",
-        },
+        "recipe": described(recipe, len(before)),
         "measured": {
             "test_examples": test_examples,
             "loss_by_rank": {rank: round(loss[rank], 5) for rank in in_order},
             "exact_examples": exact_examples,
             "exact_by_rank": {rank: exact[rank] for rank in in_order if rank in exact},
             "energy": {
-                "update": energy_shares(update.values()),
+                "update": energy_shares(s for _, s, _ in parts.values()),
                 "weight": energy_shares(weight.values()),
-                "random": energy_shares(random),
+                "random": energy_shares(noise),
             },
             "training_loss": [round(value, 4) for value in history],
         },
-        "provenance": {
-            "command": " ".join(["python", "data/record_update.py", *sys.argv[1:]]),
-            "training_seconds": round(training_seconds),
-            "seconds": round(time.perf_counter() - began),
-            **machine("torch", "transformers", "datasets", "safetensors"),
+        "provenance": provenance(began, training_seconds),
+    }
+
+
+def record_arm(recipe: Recipe, messages: int, labels: str, test_examples: int) -> tuple[dict, dict]:
+    """Train on the first few messages, cut ΔW, and measure on these messages with the answers that were trained."""
+    began = time.perf_counter()
+    model, tokenizer = load_full(recipe)
+    with quiet():
+        data = load_task(recipe.task)
+    rows = with_answers(list(data["train"].select(range(messages))), labels, recipe.seed)
+    test = data["test"].select(range(test_examples))
+    before = {name: module.weight.detach().clone() for name, module in matrices(model).items()}
+    started = time.perf_counter()
+    history = train_full(model, tokenizer, recipe, rows, on_step=say)
+    training_seconds = time.perf_counter() - started
+    found = {"full": answer_losses(model, tokenizer, rows, recipe.task)}
+    unseen = {"full": answer_losses(model, tokenizer, test, recipe.task).loss}
+    say(f"after: loss {found['full'].loss:.4f}, on unseen messages {unseen['full']:.4f}")
+
+    deltas, parts = take_apart(model, before)
+    for rank in (0, *RANKS):
+        cut(model, before, parts, rank)
+        found[str(rank)] = answer_losses(model, tokenizer, rows, recipe.task)
+        say(f"ΔW cut to rank {rank}: loss {found[str(rank)].loss:.4f}, exact {found[str(rank)].exact:.3f}")
+    in_order = ["0", *map(str, RANKS), "full"]
+    return spectra(deltas, parts, before), {
+        "recipe": described(recipe, len(before)) | {"messages": messages, "labels": labels},
+        "measured": {
+            "on": "the messages that were trained on, with the answers that were trained",
+            "examples": messages,
+            "loss_by_rank": {rank: round(found[rank].loss, 5) for rank in in_order},
+            "losses_by_rank": {rank: [round(one, 5) for one in found[rank].losses] for rank in in_order},
+            "exact_by_rank": {rank: found[rank].exact for rank in in_order},
+            "unseen_examples": test_examples,
+            "unseen_loss": round(unseen["full"], 5),
+            "energy": {"update": energy_shares(s for _, s, _ in parts.values())},
+            "training_loss": [round(value, 4) for value in history],
         },
+        "provenance": provenance(began, training_seconds),
     }
 
 
@@ -145,8 +220,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--test-examples", type=int, default=100, help="test messages that the losses are measured on")
     parser.add_argument("--exact-examples", type=int, default=40, help="test messages that the model answers")
-    parser.add_argument("--output", type=user_path, default=FOLDER)
+    parser.add_argument("--messages", type=int, help="train on the first so many messages only, and measure on these")
+    parser.add_argument("--labels", choices=LABELS, help="with --messages: each message's own answer, or another's")
+    parser.add_argument("--output", type=user_path, help="default: the update's folder in data/update")
     chosen = parser.parse_args(arguments)
+    if (chosen.messages is None) != (chosen.labels is None):
+        parser.error("--messages and --labels go together: --messages 32 --labels shuffled")
+    if chosen.messages is not None:
+        whole("--messages", chosen.messages, least=2)
     recipe = Recipe(
         model="smollm2-135m", quantization="none", batch_size=8, steps=chosen.steps,
         learning_rate=chosen.learning_rate, seed=chosen.seed,
@@ -154,8 +235,13 @@ def main(arguments: list[str] | None = None) -> None:
     use_threads()
     keep_freed_memory()
     torch.manual_seed(recipe.seed)
-    write(chosen.output, *record(recipe, chosen.test_examples, chosen.exact_examples))
-    say(f"written to {chosen.output}")
+    output = chosen.output or FOLDER / (chosen.labels or "")
+    if chosen.messages:
+        made = record_arm(recipe, chosen.messages, chosen.labels, chosen.test_examples)
+    else:
+        made = record(recipe, chosen.test_examples, chosen.exact_examples)
+    write(output, *made)
+    say(f"written to {output}")
 
 
 if __name__ == "__main__":

@@ -160,6 +160,24 @@ def test_half_precision_keeps_eleven_bits(recorder):
     assert ((half.float() / scale - delta).abs() <= 2**-11 * delta.abs()).all()
 
 
+@pytest.mark.parametrize(("count", "seed"), [(2, 0), (3, 1), (32, 0), (32, 7)])
+def test_shuffled_answers_are_the_same_answers_and_nobody_keeps_his(recorder, count, seed):
+    rows = [{"prompt": f"p{place}", "answer": f"a{place}"} for place in range(count)]
+    made = recorder.with_answers(rows, "shuffled", seed)
+    assert [row["prompt"] for row in made] == [row["prompt"] for row in rows]
+    assert sorted(row["answer"] for row in made) == sorted(row["answer"] for row in rows)
+    assert all(new["answer"] != old["answer"] for new, old in zip(made, rows, strict=True))
+    assert recorder.with_answers(rows, "right", seed) == rows
+    assert recorder.with_answers(rows, "shuffled", seed) == made
+
+
+@pytest.mark.parametrize("options", ["--messages 32", "--labels right", "--messages 1 --labels right"])
+def test_half_an_arm_is_refused_before_anything_is_loaded(recorder, monkeypatch, options):
+    monkeypatch.setattr(recorder, "load_full", None)
+    with pytest.raises((SystemExit, LabError)):
+        recorder.main(options.split())
+
+
 def test_cutting_leaves_the_tail_out(recorder, tiny_llama):
     """Eckart and Young: what rank r leaves out has the norm of the singular values after the first r."""
     model = tiny_llama()
