@@ -75,12 +75,10 @@ def verdict(scored: Sequence[Scored]) -> list[str]:
     if others:
         best = max(others, key=lambda one: one.measured.main.value)
         gain = adapter.better_than(best)
-        clear = "not clear"
-        if gain.low > 0 or gain.high < 0:
-            clear = "better" if gain.low > 0 else "worse"
+        side = "better" if gain.value > 0 else "worse"
         said.append(
             f"The best of what costs nothing, {best.name}: {best.measured.main}. The difference on the same examples "
-            f"is {gain.in_points}: {clear}. This is one seed; another run differs too."
+            f"is {gain.in_points}: {side if gain.clear else gain.verdict}. This is one seed; another run differs too."
         )
     return said
 
@@ -155,8 +153,7 @@ def _value(one: Measure) -> str:
 
 def _difference(adapter: Scored, other: Scored) -> str:
     gain = adapter.better_than(other)
-    clear = "not clear" if gain.low <= 0 <= gain.high else "clear"
-    return f"{gain.name}: {gain.in_points}, {clear}"
+    return f"{gain.name}: {gain.in_points}, {gain.verdict}"
 
 
 def worst(scored: Sequence[Scored]) -> Section:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from ..errors import LabError, choose
 from ..recorded.forgetting import ForgettingRun, Texts
+from ..scores import Verdict
 from ..sweep import compare, student
 from .measuring import KINDS, Reading
 
 
 @dataclass(frozen=True)
-class Change:
+class Change(Verdict):
     """A mean change in nats per token, with its 95 % interval.
 
     Attributes
@@ -28,15 +29,9 @@ class Change:
     runs: int
     texts: int
 
-    @property
-    def clear(self) -> bool:
-        """Does the interval leave zero out?"""
-        return self.low > 0 or self.high < 0
-
     def __str__(self) -> str:
         over = f"{self.runs} seeds × {self.texts} texts" if self.runs > 1 else f"1 seed, {self.texts} texts"
-        verdict = "clear" if self.clear else "not clear"
-        return f"{self.mean:+.3f} ({self.low:+.3f} to {self.high:+.3f}; {over}): {verdict}"
+        return f"{self.mean:+.3f} ({self.low:+.3f} to {self.high:+.3f}; {over}): {self.verdict}"
 
 
 def change(before: Sequence, after: Sequence) -> Change:

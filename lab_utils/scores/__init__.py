@@ -5,9 +5,11 @@ from .intervals import Measure, bootstrap_mean, difference, perplexity, wilson
 from .labels import Confusion
 from .measuring import Measured, measure, measure_names
 from .text_overlap import rouge_l, token_f1
+from .verdicts import Verdict
 from .word_counts import nearest, word_classifier
 
 __all__ = [
-    "Confusion", "Measure", "Measured", "bootstrap_mean", "difference", "few_shots", "majority", "majority_outputs",
-    "measure", "measure_names", "nearest", "perplexity", "rouge_l", "token_f1", "wilson", "word_classifier",
+    "Confusion", "Measure", "Measured", "Verdict", "bootstrap_mean", "difference", "few_shots", "majority",
+    "majority_outputs", "measure", "measure_names", "nearest", "perplexity", "rouge_l", "token_f1", "wilson",
+    "word_classifier",
 ]  # fmt: skip

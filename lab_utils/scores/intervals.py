@@ -5,14 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..errors import LabError, shown, whole
+from .verdicts import Verdict
 
 Z = 1.959963984540054  # of a normal variable's middle 95 %
 RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
-class Measure:
-    """A measured value with its 95 % interval.
+class Measure(Verdict):
+    """A measured value with its 95 % interval; of a difference, `clear` and `verdict` say whether that leaves zero out.
 
     Attributes
     ----------

@@ -14,12 +14,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..errors import LabError
+from ..scores import Verdict
 
 LEVEL = 0.95
 
 
 @dataclass(frozen=True)
-class Difference:
+class Difference(Verdict):
     """How much the second of two settings differs from the first.
 
     Attributes
@@ -50,11 +51,6 @@ class Difference:
     def clear(self) -> bool:
         """Does the interval leave zero out, and does the correction for a family allow the claim?"""
         return self.p < 1 - LEVEL
-
-    @property
-    def verdict(self) -> str:
-        """"clear" or "not clear"."""
-        return "clear" if self.clear else "not clear"
 
     def __str__(self) -> str:
         corrected = f", corrected for {self.family} comparisons" if self.family > 1 else ""

@@ -11,6 +11,8 @@ from scipy.stats import binomtest
 
 from lab_utils import scores, tasks
 from lab_utils.errors import LabError
+from lab_utils.folders import ROOT
+from lab_utils.retention import Change
 from lab_utils.scores.labels import OTHER, confusion, macro_f1
 from lab_utils.tasks import TASKS
 
@@ -57,6 +59,22 @@ def test_points_never_hide_on_which_side_of_zero_an_interval_ends():
     assert worse.in_points == "-50 points (-81 to -0.2)"
     assert scores.Measure("lead", 0.0, -0.44, 0.44, 6, "Newcombe").in_points == "0 points (-44 to +44)"
     assert scores.Measure("lead", 0.12, 0.0003, 0.23, 60, "Newcombe").in_points == "+12 points (+0.03 to +23)"
+
+
+@pytest.mark.parametrize(("low", "high", "clear"), [
+    (0.1, 0.3, True), (-0.3, -0.1, True), (-0.1, 0.3, False), (0.0, 0.3, False), (-0.3, 0.0, False),
+])  # fmt: skip
+def test_a_difference_is_clear_where_its_interval_leaves_zero_out(low, high, clear):
+    middle = (low + high) / 2
+    for found in scores.Measure("gain", middle, low, high, 9, "Newcombe"), Change(middle, low, high, 2, 9):
+        assert found.clear is clear and found.verdict == ("clear" if clear else "not clear")
+    assert str(found).endswith(f": {found.verdict}")
+
+
+def test_the_verdict_is_written_in_one_place():
+    """Whatever else says "clear" or "not clear" asks `Verdict`."""
+    found = [path.name for path in (ROOT / "lab_utils").rglob("*.py") if 'else "not clear"' in path.read_text("utf-8")]
+    assert found == ["verdicts.py"]
 
 
 def test_the_bootstrap_is_near_the_normal_interval_where_that_holds():
