@@ -60,7 +60,7 @@ def turns_of(value: object, place: str, roles: dict[str, str] | None = None) -> 
 
 def _turn(turn: object, place: str, roles: dict[str, str]) -> dict:
     if not isinstance(turn, Mapping):
-        raise LabError(f"{place}: expected {{'role': …, 'content': …}}, found {shown(turn)}.")
+        raise LabError(f"{place}: expected {{'role': …, 'content': …}}, found {shown(turn)}. Correct that turn.")
     role = next((turn[key] for key in ROLE_KEYS if turn.get(key) is not None), None)
     if not isinstance(role, str) or role.lower() not in ROLES:
         known = "system, user, assistant and tool (or human and gpt)"

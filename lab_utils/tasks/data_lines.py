@@ -11,6 +11,7 @@ from ..files import explain, user_path
 BOM = "\ufeff"
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # also how UTF-32 begins
 DEEPEST = 100  # levels of nesting: far more than any example has, and few enough for every function that walks them
+LONGEST_NUMBER = 400  # digits: no float is larger
 TOO_DEEP = f"it has more than {DEEPEST} levels of nesting"
 
 
@@ -21,10 +22,11 @@ def strict_json(text: str) -> object:
     ------
     ValueError
         It is not JSON, or holds what JSON has no place for: NaN or an infinity, a number beyond a float's range, half a
-        character, a key that occurs twice, or more than 100 levels of nesting. A JSONDecodeError says where.
+        character, a key that occurs twice, a number of more than 400 digits, or more than 100 levels of nesting.
+        A JSONDecodeError says where.
     """
     try:
-        found = json.loads(text, object_pairs_hook=once_each)
+        found = json.loads(text, object_pairs_hook=once_each, parse_int=whole_number)
         flaw = json_flaw(found)
     except RecursionError as error:
         raise ValueError(TOO_DEEP) from error
@@ -40,6 +42,13 @@ def once_each(pairs: list[tuple[str, object]]) -> dict:
         keys = [key for key, _ in pairs]
         raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!a} occurs twice")
     return found
+
+
+def whole_number(digits: str) -> int:
+    """A whole number of JSON; Python's own reader takes 4,300 digits, and its message is about Python."""
+    if len(digits) > LONGEST_NUMBER:
+        raise ValueError(f"a number of {len(digits):,} digits, and more than {LONGEST_NUMBER} are not read")
+    return int(digits)
 
 
 def json_flaw(value: object) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import LabError, shown
 from ..files import explain
-from .data_lines import once_each
+from .data_lines import once_each, whole_number
 from .memory_sources import SPLIT_NAMES, are_columns, are_splits, column_rows, listed_rows
 from .reading import Source
 from .text_files import (
@@ -46,6 +46,8 @@ def of_file(path: Path, encoding: str) -> dict[str, Source]:
     if kind not in KINDS:
         way_out = WAYS_OUT.get(kind, f"These are: {', '.join(KINDS)}. In Python, a list of dicts is read too.")
         raise LabError(f"{path} is not a kind of file that can be read as data. {way_out}")
+    if not path.stat().st_size:
+        raise LabError(f"{path} holds no row: the file is empty, 0 bytes. Give at least one example.")
     if kind == ".parquet":
         return {"": Source(lambda: _parquet(path), f"{path}, row {{}}", "Parquet", {})}
     encoding, said = actual_encoding(path, encoding)
@@ -60,7 +62,11 @@ def of_file(path: Path, encoding: str) -> dict[str, Source]:
 
 
 def _missing(path: Path) -> str:
-    """That there is no such file, and what was meant, perhaps."""
+    """Why a path is not a file, and what was meant, perhaps."""
+    if path.is_symlink() and not path.exists():
+        return f"{path} is a link that leads to no file. Name the file itself."
+    if path.exists():
+        return f"{path} is a pipe or a device, which can be read once only. Save the data to a file first."
     said = f"There is no file {path}"
     if not path.is_absolute():
         said += f" in {Path.cwd()}"
@@ -113,7 +119,7 @@ def _has_more(path: Path, encoding: str) -> bool:
 def _of_object(path: Path, text: str) -> dict[str, Source]:
     """A JSON file that is one object: splits, rows under a key, columns, or a single example."""
     start = len(text) - len(text.lstrip())
-    found, end = decode_at(json.JSONDecoder(object_pairs_hook=once_each), path, text, start)
+    found, end = decode_at(json.JSONDecoder(object_pairs_hook=once_each, parse_int=whole_number), path, text, start)
     if not isinstance(found, dict):
         raise LabError(f"{where(path, text, start)}: expected rows, found {type(found).__name__}: {shown(found)}.")
     if rest := text[end:].strip():

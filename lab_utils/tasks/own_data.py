@@ -19,6 +19,8 @@ from .registry import Task
 from .sources import open_source
 from .splitting import SPLITS, check_shares, cut
 
+TABLES = ("CSV", "TSV", "TAB", "TXT")  # how the form of a file with a line of columns' names begins
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class OwnTask(Task):
@@ -144,7 +146,8 @@ def own(
     parts = open_source(source, encoding)
     first = next(iter(parts.values()))
     if not (peek := first.peek()):
-        raise LabError(f"{_file(first)} holds no row. Give at least one example.")
+        header = ": no line follows the one with the columns' names" if first.form.startswith(TABLES) else ""
+        raise LabError(f"{_file(first)} holds no row{header}. Give at least one example.")
     layout = choose_layout(peek, _file(first), prompt, answer, messages, first.label_names)
     _check_group(group, peek, first)
     scratch = Scratch()
@@ -202,7 +205,9 @@ def _check_group(group: object, peek: list[dict], source: Source) -> None:
 def _refuse_empty(intakes: dict[str, Intake], layout: Layout) -> None:
     for one in intakes.values():
         if not one.rows:
-            why = ", ".join(f"{tally.count} with {reason}" for reason, tally in one.left_out.items()) or "it is empty"
+            left = one.left_out.items()
+            why = ", ".join(f"{tally.count} with {reason} ({_first(one, tally)})" for reason, tally in left)
+            why = why or "it is empty"
             raise LabError(f"{_file(one)} holds no example that can be learnt from: {why} ({layout.said}).")
 
 

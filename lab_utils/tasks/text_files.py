@@ -12,7 +12,8 @@ from pathlib import Path
 
 from ..errors import LabError
 from ..files import explain
-from .data_lines import BOM, UTF_16, json_flaw, object_in, once_each
+from .data_lines import BOM, UTF_16, json_flaw, object_in, once_each, whole_number
+from .file_heads import HEAD, check_head
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 WIDE = {"utf-32": (b"\xff\xfe\0\0", b"\0\0\xfe\xff"), "utf-16": UTF_16}  # what such files begin with
@@ -31,7 +32,7 @@ def text_lines(path: Path, encoding: str = "utf-8") -> Iterator[str]:
     """
     try:
         with open(path, "rb") as file:
-            _refuse_wide(path, file.read(64), encoding)
+            check_head(path, file.read(HEAD), encoding)
             file.seek(0)
             if encoding.lower().replace("_", "-").startswith(("utf-16", "utf-32")):
                 yield from _decoded(path, file.read(), encoding, 1).splitlines(keepends=True)
@@ -78,15 +79,6 @@ def _decoded(path: Path, line: bytes, encoding: str, number: int) -> str:
         ) from error
     except LookupError as error:
         raise LabError(f"Unknown encoding {encoding!r}. Common ones: utf-8, cp1252, latin-1, utf-16.") from error
-
-
-def _refuse_wide(path: Path, head: bytes, encoding: str) -> None:
-    wide = head.startswith(UTF_16) or b"\0" in head
-    if wide and not encoding.lower().replace("_", "-").startswith(("utf-16", "utf-32")):
-        raise LabError(
-            f"{path}, line 1, column 1: the file is UTF-16, or not text at all. Save it as UTF-8, or pass "
-            "encoding='utf-16'."
-        )
 
 
 # Comma-separated values.
@@ -200,7 +192,7 @@ def read_array(path: Path, text: str, start: int = 0) -> Rows:
     LabError
         It is not JSON, or an element is not an object: line and column are named.
     """
-    decoder = json.JSONDecoder(object_pairs_hook=once_each)
+    decoder = json.JSONDecoder(object_pairs_hook=once_each, parse_int=whole_number)
     place, line, counted = _after_blanks(text, start + 1), 1, 0
     while text[place : place + 1] != "]":
         line, counted = line + text.count("\n", counted, place), place

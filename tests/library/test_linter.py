@@ -294,6 +294,16 @@ def test_what_ends_is_told_from_what_stops():
 # The command.
 
 
+def test_one_zero_byte_in_a_text_is_reported_wherever_it_is(tmp_path):
+    """In the first bytes as in the last ones: the file is not called UTF-16 for it, and the report names the line."""
+    for place in (1, 18):
+        rows = [f"ticket {number},{'ab'[number % 2]}" for number in range(20)]
+        rows[place] = "tick\0et,a"
+        (tmp_path / "a.csv").write_text("message,category\n" + "\n".join(rows) + "\n")
+        found = tasks.own(tmp_path / "a.csv", prompt="message", answer="category").report(Words())
+        assert any("control characters" in str(one) and f"line {place + 2}" in str(one) for one in found.findings)
+
+
 def test_the_command_prints_the_report(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("lab_utils.tasks.linter._embedded_tokenizer", lambda: None)
     path = tmp_path / "tickets.jsonl"

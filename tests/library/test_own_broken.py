@@ -1,6 +1,7 @@
 """own, of broken data: file, line and column are named, and no exception is raw."""
 
 import json
+import os
 import random
 
 import pytest
@@ -21,10 +22,18 @@ BROKEN = {  # file, content, options, what is said
     "a name twice": ("a.csv", "message,message\nx,y\n", "a.csv, line 1, column 2: the name 'message' occurs twice"),
     "cp1252 csv": ("a.csv", HEAD.encode() + "x,y\ncafé,y\n".encode("cp1252"), "a.csv, line 3, column 4: byte 0xe9"),
     "wide, no mark": ("a.csv", (HEAD + "x,y\n").encode("utf-16-le"), "a.csv, line 1, column 1: the file is UTF-16"),
-    "a zip": ("a.csv", b"PK\3\4\0\0\0\0", "a.csv, line 1, column 1: the file is UTF-16, or not text"),
-    "only a header": ("a.csv", HEAD, "a.csv holds no row"),
-    "an empty file": ("a.csv", "", "a.csv holds no row"),
-    "no answers": ("a.csv", HEAD + "x,\ny,\n", "a.csv holds no example that can be learnt from: 2 with no category"),
+    "a zip": ("a.csv", b"PK\3\4\0\0\0\0", "a.csv, line 1, column 1: the file is a ZIP archive; .xlsx"),
+    "gzip": ("a.csv", b"\x1f\x8b\x08\0\0\0\0\0", "a.csv, line 1, column 1: the file is packed with gzip. Unpack"),
+    "other bytes": ("a.csv", b"\1\0\0\0\7", "a.csv, line 1, column 1: the file is UTF-16, or not text at all"),
+    "a web page": ("a.csv", "\n<!DOCTYPE html>\n<p>404, no</p>\n", "the file is a web page. The download went wrong"),
+    "a pointer": ("a.jsonl", "version https://git-lfs.github.com/spec/v1\n", "Fetch the data: `git lfs pull`."),
+    "JSON as a table": ("a.csv", '{"message": "x"}\n', "a.csv, line 1, column 1: the file holds JSON, not a table"),
+    "a long number": ("a.jsonl", '{"message": ' + "9" * 5000 + "}", "line 1: not JSON (a number of 5,000 digits, and"),
+    "only a header": ("a.csv", HEAD, "a.csv holds no row: no line follows the one with the columns' names"),
+    "an empty file": ("a.csv", "", "a.csv holds no row: the file is empty, 0 bytes"),
+    "blank lines": ("a.csv", "\n \n", "a.csv holds no row"),
+    "an empty array": ("a.json", "[]", "a.json holds no row. Give"),
+    "no answers": ("a.csv", HEAD + "x,\ny,\n", "a.csv holds no example that can be learnt from: 2 with no category ("),
     "another column": ("a.csv", "mesage,category\nx,y\n", "'mesage', 'category'. Did you mean 'mesage'?"),
     "a cut line": ("a.jsonl", '{"message": "x"}\n{"message": "x', "a.jsonl, line 2: not JSON (column 13"),
     "a list in a line": ("a.jsonl", '{"message": "x", "category": "y"}\n[1]\n', "a.jsonl, line 2: expected an object"),
@@ -152,6 +161,21 @@ def test_any_damage_is_a_task_or_a_message(tmp_path, name):
             refused += 1
             assert name in str(error)
     assert 0 < refused < 40
+
+
+def test_where_the_rows_without_an_answer_are_is_said(tmp_path):
+    (tmp_path / "a.csv").write_text(HEAD + "x,\ny,\n")
+    with pytest.raises(LabError, match=r"a\.csv holds no example .*2 with no category \(.*a\.csv, line 2, 3\)"):
+        tasks.own(tmp_path / "a.csv", prompt="message", answer="category")
+
+
+def test_a_link_to_nothing_and_a_pipe_are_no_files(tmp_path):
+    loop, pipe = tmp_path / "loop.csv", tmp_path / "pipe.csv"
+    loop.symlink_to(loop)
+    os.mkfifo(pipe)
+    for path, said in ((loop, "is a link that leads to no file"), (pipe, "is a pipe or a device")):
+        with pytest.raises(LabError, match=said):
+            tasks.own(path)
 
 
 def test_a_file_that_was_misspelt_is_named(tmp_path):
