@@ -2,8 +2,8 @@
 
     python data/record_update.py                          # a quarter of an hour on two idle cores
     python data/record_update.py --steps 2 --output DIR   # a quick check of every part
-    python data/record_update.py --messages 32 --labels right      # an arm of two, half an hour on one core
-    python data/record_update.py --messages 32 --labels shuffled   # the other: each message has another's answer
+    python data/record_update.py --messages 24 --batch-size 4 --labels right      # a pair, seven minutes each on
+    python data/record_update.py --messages 24 --batch-size 4 --labels shuffled   # one core: own or another's answers
 
 writes `update.safetensors` and `update.json` to `data/update` (an arm: to `right` or `shuffled` in it), both at the
 very end: a run that is killed leaves the old ones as they were. `lab_utils.recorded.weight_update` reads them;
@@ -217,6 +217,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--learning-rate", type=float, default=2e-4)
+    parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--test-examples", type=int, default=100, help="test messages that the losses are measured on")
     parser.add_argument("--exact-examples", type=int, default=40, help="test messages that the model answers")
@@ -229,7 +230,7 @@ def main(arguments: list[str] | None = None) -> None:
     if chosen.messages is not None:
         whole("--messages", chosen.messages, least=2)
     recipe = Recipe(
-        model="smollm2-135m", quantization="none", batch_size=8, steps=chosen.steps,
+        model="smollm2-135m", quantization="none", batch_size=chosen.batch_size, steps=chosen.steps,
         learning_rate=chosen.learning_rate, seed=chosen.seed,
     )  # fmt: skip
     use_threads()
