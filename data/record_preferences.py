@@ -9,7 +9,6 @@ writes the adapter that all arms start from to `data/preferences/start`, its own
 and pauses while `make test` runs.
 """
 
-import argparse
 import json
 import random
 import sys
@@ -25,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from lab_utils.device import use_threads
 from lab_utils.errors import command_line
 from lab_utils.evaluate import score
-from lab_utils.files import append_text, read_json, read_json_lines, read_text, replacing_folder, user_path, write_text
+from lab_utils.files import append_text, read_json, read_json_lines, replacing_folder, write_text
 from lab_utils.finetune import Recipe, build_optimizer, collate, encode, finetune, plan_batches
 from lab_utils.finetune.conversation import padding_token
 from lab_utils.finetune.optimizer import descend, set_rate
@@ -48,6 +47,7 @@ from lab_utils.preferences import (
     reward,
 )
 from lab_utils.recorded.provenance import machine
+from lab_utils.recorded.recorder import call, runs_there, say
 from lab_utils.tasks import TASKS, load_task
 
 FOLDER = DATA / "preferences"
@@ -101,11 +101,6 @@ ARMS: dict[str, Arm] = {
 ARMS |= {f"right, rank {rank}": ARMS["right"].with_rank(rank) for rank in (1, 32)}
 RATES = {"rejection": 3e-4, "labels": 3e-4, "own pairs": 3e-4, "right": 3e-4, "brief": 5e-4}
 ARMS |= {f"{name}, rate {rate:g}": ARMS[name].at(rate) for name, rate in RATES.items()}
-
-
-def say(text: str) -> None:
-    """A line of progress, at once."""
-    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
 
 def start_folder(folder: Path, recipe: Recipe) -> Path:
@@ -167,7 +162,7 @@ def samples(folder: Path, seed: int, base: tuple) -> list[dict]:
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found)
         write_text(path, lines)
         say(f"answers of the start, seed {seed}: {time.process_time() - began:.0f} CPU s")
-    return [json.loads(line) for line in read_text(path).splitlines()]
+    return read_json_lines(path)
 
 
 def examples_of(arm: Arm, seed: int, folder: Path, base: tuple) -> list[dict]:
@@ -228,24 +223,14 @@ def record(name: str, seed: int, folder: Path, base: tuple, count: int, steps: i
         f"characters, {line['cpu_seconds']} CPU s")  # fmt: skip
 
 
-def recorded(folder: Path) -> set[tuple[str, int]]:
-    """(arm, seed) of each line that is there."""
-    path = folder / "runs.jsonl"
-    return {(row["arm"], row["seed"]) for row in read_json_lines(path)} if path.exists() else set()
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Read the command line; train and score what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=["start", *ARMS], nargs="+", help="which arms; default all, seed by seed")
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser = call(__doc__, ["start", *ARMS], FOLDER, SEEDS)
     parser.add_argument("--steps", type=int, help="instead of the recipes' own: a quick check of every part")
     parser.add_argument("--examples", type=int, default=TEST, help="score the first so many test messages")
-    parser.add_argument("--output", type=user_path, default=FOLDER)
-    parser.add_argument("--list", action="store_true", help="say what is missing, and do nothing")
     chosen = parser.parse_args(arguments)
     arms = [arm for arm in ARMS if chosen.only is None or arm in chosen.only]
-    there = recorded(chosen.output)
+    there = runs_there(chosen.output / "runs.jsonl")
     missing = [(arm, seed) for seed in chosen.seeds for arm in arms if (arm, seed) not in there]
     if chosen.list:
         print(f"recorded: {sorted(there)}\nmissing: {missing}")
