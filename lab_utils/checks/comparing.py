@@ -1,5 +1,6 @@
 """Expected against got: what differs, said in words, whatever was got."""
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -175,16 +176,28 @@ def show(value, most: int = 64) -> str:
 
 
 def _show_tensor(tensor: torch.Tensor, most: int) -> str:
-    """Rows aligned, with the shape behind them."""
+    """Rows aligned, with the shape behind them; of more than two dimensions one matrix after another, each named."""
     note = f"   shape {tuple(tensor.shape)}"
     note += "" if tensor.dtype == torch.float32 else f", {str(tensor.dtype).removeprefix('torch.')}"
-    if tensor.numel() > most or tensor.dim() > 2 or tensor.is_complex() or tensor.numel() == 0:
+    if tensor.numel() > most or tensor.is_complex() or tensor.numel() == 0:
         return "tensor" + note
-    cells = [[show(item) for item in row] for row in torch.atleast_2d(tensor).tolist()]
-    width = max(len(cell) for row in cells for cell in row)
-    rows = ["[" + "  ".join(cell.rjust(width) for cell in row) + "]" for row in cells]
     if tensor.dim() == 0:
-        return cells[0][0]
-    if tensor.dim() == 2:
-        rows = [("[" if i == 0 else " ") + row + ("]" if i == len(rows) - 1 else "") for i, row in enumerate(rows)]
-    return "\n".join(rows) + note
+        return show(tensor.item())
+    while tensor.dim() > 2 and tensor.shape[-1] == 1:
+        tensor = tensor.squeeze(-1)  # (out, rank, 1, 1) is read as a matrix
+    cells = [show(value) for value in tensor.flatten().tolist()]
+    width, row = max(map(len, cells)), tensor.shape[-1]
+    rows = ["[" + "  ".join(cell.rjust(width) for cell in cells[n : n + row]) + "]" for n in range(0, len(cells), row)]
+    if tensor.dim() == 1:
+        return rows[0] + note
+    high = tensor.shape[-2]
+    matrices = [_matrix(rows[n : n + high]) for n in range(0, len(rows), high)]
+    if tensor.dim() > 2:
+        places = itertools.product(*map(range, tensor.shape[:-2]))
+        matrices = [f"{list(place)}\n{matrix}" for place, matrix in zip(places, matrices, strict=True)]
+    return "\n".join(matrices) + note
+
+
+def _matrix(rows: list[str]) -> str:
+    """Rows in brackets, one below the other."""
+    return "[" + "\n ".join(rows) + "]"

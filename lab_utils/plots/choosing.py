@@ -91,6 +91,7 @@ def rate_race(runs: dict, used: dict, ylabel: str, title: str):
             axes.plot([rate] * len(losses), [min(loss, most) for loss in losses], "o", color=_color(name), markersize=7)
         label_axes(axes, "", "", logx=10, logy=True)
         axes.xaxis.set_major_formatter("{x:g}")
+        axes.tick_params(axis="x", labelsize=11)  # side by side at 13 they touch
     panels[0, 0].set_ylim(0.8 * least, 1.25 * most)
     for axes in panels.flat[len(runs):]:
         axes.set_visible(False)

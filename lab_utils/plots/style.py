@@ -9,6 +9,8 @@ BLUE, ORANGE, GREEN, GREY = "#0b5fa5", "#d1540a", "#1d7a46", "#6b7280"
 STACKED = (  # colour and hatching of the parts of a stacked bar
     (GREY, ""), (BLUE, "//"), (ORANGE, ".."), (GREEN, "xx"), ("#7c3aed", "\\\\"), ("#111111", "--"), ("#be185d", "++"),
 )  # fmt: skip
+PARTS = ("weights", "adapter", "optimizer", "gradients", "activations", "gathered", "transients")
+LOOKS = dict(zip(PARTS, STACKED, strict=True))  # each part of a step's memory has one look on all pages
 
 
 def stack_gib(axes, rows: dict[str, dict[str, int]], unit: str = "") -> None:
@@ -17,12 +19,14 @@ def stack_gib(axes, rows: dict[str, dict[str, int]], unit: str = "") -> None:
     Parameters
     ----------
     axes : matplotlib axes, empty
-    rows : dict label -> dict part -> bytes; the same parts in every row, at most seven
+    rows : dict label -> dict part -> bytes; the same parts in every row, at most seven. Those of a step's memory have
+        their own look, others one after the other
     unit : str after each sum
     """
     labels = list(rows)[::-1]
     starts = [0.0] * len(labels)
-    for part, (color, hatch) in zip(rows[labels[0]], STACKED, strict=False):
+    for part, look in zip(rows[labels[0]], STACKED, strict=False):
+        color, hatch = LOOKS.get(part, look)
         widths = [rows[label][part] / 2**30 for label in labels]
         axes.barh(labels, widths, left=starts, color=color, hatch=hatch, edgecolor="white", linewidth=0, label=part)
         starts = [start + width for start, width in zip(starts, widths, strict=True)]
@@ -138,6 +142,34 @@ def style_axes(axes) -> None:
         axes.spines[side].set_visible(False)
 
 
+@cache
+def _plain_locator():
+    """A matplotlib Locator for logarithmic axes that has ticks with plain numbers whatever the axis spans."""
+    from matplotlib.ticker import LogLocator, MaxNLocator
+
+    class PlainLocator(LogLocator):
+        """Powers of ten; on less than three of them 1, 2, 5; where that gives fewer than three, evenly spaced ticks."""
+
+        def tick_values(self, vmin, vmax):
+            low, high = sorted((vmin, vmax))
+            found = []
+            if 0 < low < high < 1000 * low:
+                found = [one for one in LogLocator(subs=(1, 2, 5)).tick_values(low, high) if low <= one <= high]
+                if len(found) < 3:
+                    found = MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(low, high)
+                    found = [one for one in found if low <= one <= high]
+            return found or super().tick_values(vmin, vmax)
+
+    return PlainLocator
+
+
+def log_ticks(axis) -> None:
+    """Ticks with plain numbers on one logarithmic axis of an Axes, two or more at least wherever it begins and ends."""
+    axis.set_major_locator(_plain_locator()())
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter("")
+
+
 def label_axes(axes, xlabel: str, ylabel: str, *, title: str = "", logx: int = 0, logy: bool = False) -> None:
     """Labels and title in the course's sizes; logarithmic scales, x to the base `logx`, with plain numbers as ticks."""
     if logx:
@@ -146,8 +178,7 @@ def label_axes(axes, xlabel: str, ylabel: str, *, title: str = "", logx: int = 0
             axes.xaxis.set_major_formatter("{x:g}")
     if logy:
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("")
+        log_ticks(axes.yaxis)
     axes.set_xlabel(xlabel, fontsize=15)
     axes.set_ylabel(ylabel, fontsize=15)
     axes.set_title(title, fontsize=16, loc="left")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from .style import BLUE, GREEN, GREY, ORANGE, empty_figure, label_axes, new_figure, style_axes
+from .style import BLUE, GREEN, GREY, ORANGE, empty_figure, label_axes, log_ticks, new_figure, style_axes
 
 
 def smooth(values: Sequence[float], weight: float = 0.8) -> list[float]:
@@ -35,8 +35,7 @@ def draw_loss(axes, history: list[dict], steps: int, unit: str = "nats per token
     axes.set_xlabel("step", fontsize=15)
     axes.set_ylabel(f"loss, {unit}", fontsize=15)
     axes.set_yscale("log")
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter("")
+    log_ticks(axes.yaxis)
     if not history:
         return
     x = [row["step"] for row in history]
@@ -79,16 +78,8 @@ def compare_losses(histories: dict[str, list[dict]]):
         )
     label_axes(axes, "step", "loss, nats per token", logy=True)
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.yaxis.set_minor_formatter("{x:g}" if _narrow(axes) else "")
-    axes.tick_params(which="both", labelsize=13)
     axes.legend(fontsize=14, frameon=False)
     return figure
-
-
-def _narrow(axes) -> bool:
-    """Does the scale span less than a power of ten, so that its main ticks are one or none?"""
-    low, high = axes.get_ylim()
-    return high < 10 * low
 
 
 def before_after(panels: dict[str, dict[str, dict]]):

@@ -72,6 +72,18 @@ def test_compare_losses_has_a_line_each():
     assert axes.get_yscale() == "log"  # 0.14 beside 0.10 is one line on another scale
 
 
+@pytest.mark.parametrize("ends", [(1.2, 1.9), (0.3, 3), (0.1, 0.14), (1.6, 1.61), (0.17, 6), (0.01, 10), (1e-4, 1e3)])
+def test_a_logarithmic_axis_has_two_plain_numbers_or_more_whatever_it_spans(ends):
+    for figure in (plots.lines({"a": ([1, 2], ends)}, "x", "y", logy=True), plots.loss_curve(history(ends))):
+        figure.draw_without_rendering()
+        axes = figure.axes[0]
+        low, high = axes.get_ylim()
+        ticks = zip(axes.get_yticklabels(), axes.get_yticks(), strict=True)
+        seen = {label.get_text(): place for label, place in ticks if low <= place <= high}
+        assert 2 <= len(seen) <= 9 and all(float(text) == pytest.approx(place) for text, place in seen.items())
+        assert not any(label.get_text() for label in axes.get_yticklabels(minor=True))
+
+
 def test_validation_curves_have_one_colour_for_each_kind_and_circle_the_lowest():
     rows = history([9, 8, 7, 6, 4, 3, 2, 1])
     rows[3]["validation_loss"], rows[5]["validation_loss"], rows[7]["validation_loss"] = 3.0, 0.5, 0.75

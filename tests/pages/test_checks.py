@@ -63,6 +63,16 @@ def test_a_stub_shows_a_worked_example_and_no_code_to_paste(name, only_the_verdi
     assert len(report._example().splitlines()) <= 40
 
 
+def test_a_tensor_of_any_shape_is_shown_with_its_numbers():
+    """Each matrix of the last two axes after its place; axes of one at the end add nothing to read."""
+    assert show(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0], [7.0, 80.0]]]])) == (
+        "[0, 0]\n[[ 1   2]\n [ 3   4]]\n[0, 1]\n[[ 5   6]\n [ 7  80]]   shape (1, 2, 2, 2)"
+    )
+    assert show(torch.arange(4).view(2, 2, 1, 1)) == "[[0  1]\n [2  3]]   shape (2, 2, 1, 1), int64"
+    assert show(torch.arange(3.0)) == "[0  1  2]   shape (3,)" and show(torch.tensor(2.5)) == "2.5"
+    assert show(torch.zeros(5, 5, 5)) == "tensor   shape (5, 5, 5)"
+
+
 @each_exercise
 def test_the_solution_passes(name):
     exercise = EXERCISES[name]
