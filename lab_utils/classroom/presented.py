@@ -34,6 +34,7 @@ class Shown:
     notebook : str, the file that it is in
     title, line : str, what the index says
     whole_cells : bool, take all of the cells that it needs, where single statements would miss what functions change
+    variable : str, its name in the notebook; default is the first explorer there
     """
 
     name: str
@@ -41,12 +42,14 @@ class Shown:
     title: str
     line: str
     whole_cells: bool = False
+    variable: str = ""
 EXPLORERS = (
     Shown("rank", "01_rank_one.ipynb", "Rank", "A picture, noise and a real update from their first r directions."),
     Shown("parameters", "02_counting_parameters.ipynb", "Parameters", "How many numbers LoRA trains, in real models."),
     Shown("lora", "03_lora_from_scratch.ipynb", "What LoRA adds", "W, B · A and their sum while it trains.", True),
     Shown("trainer", "04_rank_and_alpha.ipynb", "Rank and alpha", "Every move of a slider trains a small model again."),
     Shown("quantizer", "05_quantization.ipynb", "Quantizer", "Weights in 2 to 8 bits, and what an outlier does."),
+    Shown("sentences", "05_quantization.ipynb", "Whole model", "What it writes in 2 to 8 bits.", variable="reader"),
     Shown("codes", "06_nf4.ipynb", "Codes", "Sixteen levels to drag, beside NF4, AF4 and FP4."),
     Shown("budget", "07_memory_budget.ipynb", "Memory budget", "Does this fine-tune fit on that GPU?"),
     Shown("sweep", "09_choosing_hyperparameters.ipynb", "Sweep", "Recorded fine-tunes: any two settings compared."),
@@ -81,7 +84,7 @@ def page_notebook(shown: Shown, folder: Path = NOTEBOOKS):
 
     notebook = read_notebook(folder / shown.notebook)
     sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    at = next((index for index, source in enumerate(sources) if _shows(source)), None)
+    at = next((index for index, source in enumerate(sources) if _shows(source, shown.variable)), None)
     if at is None:
         raise LabError(f"No cell of {shown.notebook} shows an explorer: `name = …Explorer(…)`, and `name` at its end.")
     before, last = sources[:at], sources[at]
@@ -93,10 +96,11 @@ def page_notebook(shown: Shown, folder: Path = NOTEBOOKS):
     return made
 
 
-def _shows(source: str) -> bool:
-    """Whether a cell creates an explorer and shows it in its last line."""
+def _shows(source: str, variable: str = "") -> bool:
+    """Whether a cell creates an explorer, under this name if one is given, and shows it in its last line."""
     names = re.findall(r"^(\w+) = \w+\.\w+(?:Explorer|Trainer)\(", source, flags=re.MULTILINE)
-    return bool(names) and source.rstrip().splitlines()[-1] in names
+    wanted = [one for one in names if not variable or one == variable]
+    return bool(wanted) and source.rstrip().splitlines()[-1] in wanted
 
 
 def _statements(source: str) -> list[str]:

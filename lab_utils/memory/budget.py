@@ -12,20 +12,22 @@ from .step import MemoryEstimate, checked_settings, estimate
 GIB = 2**30
 GPUS = MappingProxyType(
     {
-        "laptop GPU, 8 GB": 8,
-        "T4, 16 GB": 16,
-        "L4, 24 GB": 24,
-        "RTX 3090, 24 GB": 24,
-        "RTX 4090, 24 GB": 24,
-        "RTX 5090, 32 GB": 32,
-        "A100, 40 GB": 40,
-        "A100, 80 GB": 80,
-        "H100, 80 GB": 80,
-        "H200, 141 GB": 139,
-        "B200, 180 GB": 178,
+        "laptop GPU, 8 GB": 7.6,
+        "T4, 16 GB": 14.5,
+        "L4, 24 GB": 22.0,
+        "RTX 3090, 24 GB": 23.5,
+        "RTX 4090, 24 GB": 23.5,
+        "RTX 5090, 32 GB": 31.3,
+        "A100, 40 GB": 39.3,
+        "L40S, 48 GB": 44.4,
+        "A100, 80 GB": 79.1,
+        "H100, 80 GB": 79.1,
+        "H200, 141 GB": 139.7,
+        "B200, 180 GB": 178.3,
     }
-)  # nominal GiB, of the last two what CUDA reports; the driver keeps some of it
-HEADROOM = 0.1  # share left to the driver, CUDA's own code, and gaps between tensors
+)  # usable GiB: the "total capacity" in torch's out-of-memory message, the least that was seen in public reports of
+# 2024 to 2026, rounded down. `nvidia-smi` shows up to half a GiB more, of which the driver keeps that
+HEADROOM = 0.1  # share of it left to CUDA's own code, other libraries, and gaps between tensors
 LARGEST = 1e12  # GiB, an upper limit for `gpu`: no machine has more
 SHORTEST = 128  # tokens: the advice never goes below this
 
@@ -71,7 +73,7 @@ def room_bytes(gpu: str | float, headroom: float = HEADROOM) -> int:
 
     Parameters
     ----------
-    gpu : str, a name in `GPUS`; or a number, GiB
+    gpu : str, a name in `GPUS`; or a number, usable GiB
     headroom : float in [0, 1), share that stays free
 
     Raises

@@ -33,6 +33,7 @@ class MemoryEstimate:
     kept_bytes, gradient_bytes : int, a layer's share of the activations and of the gradients
     work_bytes : int, what the backward pass of one layer takes while it runs, the layer computed again included
     head_bytes : int, the gradient of the output matrix, which is there before those of the layers; 0 where frozen
+    update_bytes : int, what the optimizer's step takes while it runs; 0 for one that goes tensor by tensor
     """
 
     weights_bytes: int
@@ -48,6 +49,7 @@ class MemoryEstimate:
     gradient_bytes: int = 0
     work_bytes: int = 0
     head_bytes: int = 0
+    update_bytes: int = 0
 
     @property
     def resident_bytes(self) -> int:
@@ -57,8 +59,7 @@ class MemoryEstimate:
     @property
     def total_bytes(self) -> int:
         """The peak: the larger of the two moments."""
-        begin, end = self.activations_bytes + self.begin_bytes, self.gradients_bytes + self.end_bytes
-        return self.resident_bytes + max(begin, end)
+        return max(sum(parts.values()) for parts in self.both_moments().values())
 
     def parts(self) -> dict[str, int]:
         """What the peak is made of; adds up to `total_bytes`. Gradients and activations are never both in it."""
@@ -68,7 +69,8 @@ class MemoryEstimate:
     def both_moments(self) -> dict[str, dict[str, int]]:
         """What is in memory as the backward pass begins, and as it ends: each a dict part -> bytes.
 
-        In between activations go and gradients come, layer by layer; the peak is the larger of the two.
+        In between activations go and gradients come, layer by layer; the peak is the larger of the two. An optimizer
+        whose step takes more than what is there as the pass ends counts as its end.
         """
         always = {
             "weights": self.weights_bytes + self.unpacked_bytes,
@@ -76,7 +78,8 @@ class MemoryEstimate:
             "optimizer": self.optimizer_bytes,
         }
         begins = {"gradients": 0, "activations": self.activations_bytes, "transients": self.begin_bytes}
-        ends = {"gradients": self.gradients_bytes, "activations": 0, "transients": self.end_bytes}
+        ends = {"gradients": self.gradients_bytes, "activations": 0}
+        ends["transients"] = max(self.end_bytes, self.update_bytes)
         return {"backward begins": always | begins, "backward ends": always | ends}
 
 
@@ -98,6 +101,7 @@ def step_estimate(
     record: dict, targets: list[dict], tensors: Iterable[tuple[int, int]], *, tokens: int, length: int,
     supervised: int, method: str, rank: int, size: int, inner_size: int, trained_size: int, moments: str,
     checkpointing: bool, lab: bool, weights_bytes: int = 0, unpacked_bytes: int = 0, adapter_bytes: int = 0,
+    foreach: bool = False,
 ) -> MemoryEstimate:
     """The bytes of a step of a model whose sizes are known.
 
@@ -117,6 +121,7 @@ def step_estimate(
     lab : bool, eager attention and the lab's 4-bit layers; else attention that stores no weights, and peft's layers
     weights_bytes, unpacked_bytes, adapter_bytes : int, what is handed on. 0 leaves an estimate of what comes on top of
         a model that is there already.
+    foreach : bool, as in `memory.estimate`
 
     Returns
     -------
@@ -133,11 +138,13 @@ def step_estimate(
     again = kept + work if checkpointing else work
     gradients = trained_size * sum(numbers * count for numbers, count in tensors)
     outside = full * head * (1 if record["tied"] else 2)  # gradients of the output matrix and of the embedding
+    optimizer = sum(count * moments_bytes(numbers, moments) for numbers, count in tensors)
+    update = optimizer // 2 if foreach and moments != "8bit" else 0  # the roots of all second moments, side by side
     return MemoryEstimate(
         weights_bytes=weights_bytes,
         unpacked_bytes=unpacked_bytes,
         adapter_bytes=adapter_bytes,
-        optimizer_bytes=sum(count * moments_bytes(numbers, moments) for numbers, count in tensors),
+        optimizer_bytes=optimizer,
         gradients_bytes=gradients,
         activations_bytes=record["layers"] * (given if checkpointing else kept) + final,
         begin_bytes=max(logits_bytes(supervised, record["vocabulary"]), full * (head + logits),
@@ -148,4 +155,5 @@ def step_estimate(
         gradient_bytes=max(gradients - outside, 0) // record["layers"],
         work_bytes=again,
         head_bytes=full * head,
+        update_bytes=update,
     )  # fmt: skip

@@ -93,6 +93,7 @@ def estimate(
     double_quant: bool = True,
     rest_dtype: str | None = None,
     device: str = "cpu",
+    foreach: bool = False,
 ) -> MemoryEstimate:
     """Bytes that a training step takes at its peak, as tensors; the allocator and the libraries come on top.
 
@@ -123,6 +124,9 @@ def estimate(
         trains. "float32" is what peft's `prepare_model_for_kbit_training` makes of them, without autocast
     device : "cpu", the lab's own 4-bit layers and eager attention; or "cuda", peft's layers and attention without
         stored weights
+    foreach : bool, the optimizer updates all tensors together, as `torch.optim.AdamW` does on CUDA unless it is told
+        fused=True: it then holds the roots of all second moments at once, in their dtype. Without effect on
+        moments in 8 bits, which are another optimizer's
 
     Returns
     -------
@@ -147,6 +151,7 @@ def estimate(
     supervised = whole("supervised_tokens", supervised, 1, tokens, "the tokens of the batch")
     gradient_checkpointing = flag("gradient_checkpointing", gradient_checkpointing)
     double_quant = flag("double_quant", double_quant)
+    foreach = flag("foreach", foreach)
 
     chosen = architecture.select(target_modules)
     record, full, lab, packed = as_record(architecture), method == "full", device == "cpu", method == "qlora"
@@ -160,7 +165,7 @@ def estimate(
         record, targets, tensors, tokens=tokens, length=sequence_length, supervised=supervised, method=method,
         rank=rank, size=size, inner_size=DTYPE_BYTES[dtype], trained_size=trained_size, moments=moments,
         checkpointing=gradient_checkpointing, lab=lab, weights_bytes=weights, unpacked_bytes=unpacked,
-        adapter_bytes=0 if full else trained_size * trained,
+        adapter_bytes=0 if full else trained_size * trained, foreach=foreach,
     )  # fmt: skip
 
 

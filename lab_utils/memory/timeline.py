@@ -74,8 +74,8 @@ def timeline(one: MemoryEstimate, method: str, checkpointing: bool = False) -> l
         left = (layers - done) * one.kept_bytes
         add(layers + 2 + width * done, "backward", one.head_bytes + done * one.gradient_bytes, left, one.work_bytes)
     end = layers + 2 + width * layers
-    found.append(Moment(end, "backward", ends))
-    add(end + 1, "optimizer", one.gradients_bytes, 0, 0)
-    add(end + 1 + OPTIMIZER_SHARE * layers, "optimizer", one.gradients_bytes, 0, 0)
+    found.append(Moment(end, "backward", ends | {"transients": one.end_bytes}))
+    add(end + 1, "optimizer", one.gradients_bytes, 0, one.update_bytes)
+    add(end + 1 + OPTIMIZER_SHARE * layers, "optimizer", one.gradients_bytes, 0, one.update_bytes)
     add(end + 2 + OPTIMIZER_SHARE * layers, "optimizer", 0, 0, 0)
     return found

@@ -6,8 +6,8 @@ from .conversations import lengths
 from .counting import layer_to_scale, parameter_bars, shares_by_size, stacked_gigabytes
 from .curves import code_use, histograms, lines, rounding
 from .exercises import target_and_yours
-from .formats import labelled_dots
-from .intervals import dots
+from .formats import labelled_dots, loss_at_bits
+from .intervals import changes, dots
 from .machines import many_machines
 from .matrices import approximations, grid, matrices, moved
 from .memory import memory_over_time
@@ -18,10 +18,10 @@ from .training import before_after, compare_losses, draw_loss, fits, loss_curve,
 from .validation import validation_curves
 
 __all__ = [
-    "BLUE", "GREEN", "GREY", "ORANGE", "approximations", "before_after", "capacity", "code_use",
+    "BLUE", "GREEN", "GREY", "ORANGE", "approximations", "before_after", "capacity", "changes", "code_use",
     "compare_losses", "differences", "dots", "draw_loss", "fits", "grid", "histograms", "labelled_dots",
-    "layer_to_scale", "lengths", "lines", "loss_curve", "many_machines", "matrices", "memory_bars",
-    "memory_over_time", "merge_survival", "moved", "new_figure", "parameter_bars", "picture_rows", "png",
-    "rate_race", "rounding", "shares_by_size", "smooth", "stacked_gigabytes", "strips", "style_axes",
-    "target_and_yours", "timeline", "validation_curves", "with_errors",
+    "layer_to_scale", "lengths", "lines", "loss_at_bits", "loss_curve", "many_machines", "matrices",
+    "memory_bars", "memory_over_time", "merge_survival", "moved", "new_figure", "parameter_bars",
+    "picture_rows", "png", "rate_race", "rounding", "shares_by_size", "smooth", "stacked_gigabytes",
+    "strips", "style_axes", "target_and_yours", "timeline", "validation_curves", "with_errors",
 ]  # fmt: skip

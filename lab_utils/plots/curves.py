@@ -1,6 +1,8 @@
 """Lines and histograms."""
 
-from .style import BLUE, GREEN, GREY, ORANGE, empty_figure, label_axes, new_figure, plain
+import textwrap
+
+from .style import BLUE, GREEN, GREY, ORANGE, empty_figure, label_axes, new_figure, plain, style_axes
 
 
 def lines(
@@ -27,7 +29,7 @@ def lines(
     return figure
 
 
-def histograms(named: dict, xlabel: str, limit: float):
+def histograms(named: dict, xlabel: str, limit: float, marked: dict[str, float] | None = None):
     """Figure of outlined histograms with the same 80 bins from -limit to limit, one a set of values.
 
     Parameters
@@ -35,6 +37,7 @@ def histograms(named: dict, xlabel: str, limit: float):
     named : dict label -> Tensor of any shape, up to four
     xlabel : str
     limit : float > 0; values beyond it are not drawn
+    marked : dict word -> value up to limit, each with an arrow to its place on the axis
     """
     figure, axes = new_figure()
     edges = [limit * (i / 40 - 1) for i in range(81)]
@@ -45,13 +48,18 @@ def histograms(named: dict, xlabel: str, limit: float):
             linewidth=3, label=label,
         )
     axes.axvline(0, color=GREY, linewidth=1)
+    for word, value in (marked or {}).items():
+        axes.annotate(
+            word, (value, 0), (0, 46), textcoords="offset points", ha="center", fontsize=14,
+            arrowprops={"arrowstyle": "->", "linewidth": 2},
+        )  # fmt: skip
     axes.set_xlabel(xlabel, fontsize=15)
     axes.set_ylabel("density", fontsize=15)
     axes.legend(fontsize=14, frameon=False)
     return figure
 
 
-def rounding(values, rounded, title: str, first: int, group: int = 64):
+def rounding(values, rounded, title: str, first: int, group: int = 64, *, counted=None):
     """Figure of weights with the levels that the first block uses, and the error of each group of weights below.
 
     Parameters
@@ -60,18 +68,23 @@ def rounding(values, rounded, title: str, first: int, group: int = 64):
     title : str
     first : int, weights in the first block
     group : int, weights in a group
+    counted : bool Tensor (n,), which weights the errors are of; default all
     """
     figure = empty_figure(11, 6)
     upper, lower = figure.add_subplot(2, 1, 1), figure.add_subplot(2, 1, 2)
+    for axes in (upper, lower):
+        style_axes(axes)
     upper.hist(values.tolist(), bins=[i / 10 for i in range(-42, 43)], color=GREY, alpha=0.7)
     levels = rounded[:first].unique()
     for level in levels[levels.abs() <= 4.2].tolist():
-        upper.axvline(level, color=ORANGE, linewidth=1)
+        upper.axvline(level, color=ORANGE, linewidth=2)
     upper.set_xlim(-4.2, 4.2)
     upper.set_xlabel("weight, in σ; orange: the levels that the first block uses", fontsize=14)
     upper.set_ylabel("weights", fontsize=14)
-    upper.set_title(title, fontsize=14, loc="left")
-    errors = (values - rounded).reshape(-1, group).square().mean(1).sqrt()
+    upper.set_title(textwrap.fill(title, 95), fontsize=14, loc="left")
+    weights = (values == values if counted is None else counted).reshape(-1, group)
+    squares = (values - rounded).reshape(-1, group).square() * weights
+    errors = (squares.sum(1) / weights.sum(1)).sqrt()
     lower.bar(range(len(errors)), errors.tolist(), color=BLUE)
     lower.set_xlabel(f"group of {group} weights", fontsize=14)
     lower.set_ylabel("error, in σ", fontsize=14)

@@ -1,11 +1,14 @@
 """Pictures of number formats: one dot each, with its name beside it."""
 
 import math
+import textwrap
 
-from .style import BLUE, label_axes, new_figure
+from .style import BLUE, GREY, label_axes, new_figure
 
-SIDES = ((9, -4, "left"), (9, 9, "left"), (9, -17, "left"), (-9, 9, "right"), (-9, -17, "right"), (-9, -4, "right"))
-LETTER, LINE = 7.2, 15  # points that a letter and a line of a name take, about
+SIDES = ((9, -4, "left"), (9, 9, "left"), (9, -17, "left"), (-9, 9, "right"), (-9, -17, "right"), (-9, -4, "right"),
+         (0, 11, "center"), (0, -22, "center"))  # fmt: skip
+LINE = 15  # points that a line of a name takes
+DOT = 6  # points from a dot's middle to where a name may begin
 NEAR = 0.012  # share of the picture's width and height within which dots share one name
 
 
@@ -29,15 +32,43 @@ def labelled_dots(
     axes.margins(x=0.12, y=0.12)
     figure.draw_without_rendering()  # now the dots have their places in the picture
     sheet = axes.get_window_extent()
-    taken = [_box(*axes.transData.transform(spot), -6, -6, 12, 12, figure.dpi) for spot in named.values()]
+    dots = [axes.transData.transform(spot) for spot in named.values()]
+    taken = [_box(*dot, -DOT, -DOT, 2 * DOT, 2 * DOT, figure.dpi) for dot in dots]
     for names, spot in _together(named, axes):
         text = ", ".join(names)
         x, y = axes.transData.transform(spot)
-        places = [(one, _box_of(text, x, y, one, figure.dpi)) for one in SIDES]
+        note = axes.annotate(text, spot, (0, 0), textcoords="offset points", fontsize=13)
+        note.set_in_layout(False)  # the dots keep their places
+        width = note.get_window_extent(figure.canvas.get_renderer()).width * 72 / figure.dpi
+        places = [(one, _box_of(width, x, y, one, figure.dpi)) for one in SIDES]
         (dx, dy, side), box = min(places, key=lambda place: _cost(place[1], taken, sheet.extents))
         taken.append(box)
-        note = axes.annotate(text, spot, (dx, dy), textcoords="offset points", ha=side, fontsize=13)
-        note.set_in_layout(False)  # the dots keep their places
+        note.set(position=(dx, dy), horizontalalignment=side)
+    return figure
+
+
+def loss_at_bits(bits: float, loss: float, unrounded: float, title: str):
+    """Figure of a rounded model's loss as one dot, with a line for the loss of the same model in 16 bits.
+
+    Parameters
+    ----------
+    bits : float from 2 to 9.5, per weight
+    loss, unrounded : float from 3 to 20, nats per token; the axes are the same at every setting
+    title : str, of any length: it is broken into lines
+    """
+    figure, axes = new_figure(9.4, 5.4)
+    label_axes(axes, "bits per weight, constants included", "loss, nats per token", logy=True)
+    axes.set(xlim=(2, 9.5), ylim=(3, 20))
+    ticks = (3, 4, 5, 7, 10, 15, 20)
+    axes.set_yticks(ticks, [str(one) for one in ticks])
+    axes.set_yticks([], minor=True)
+    axes.axhline(unrounded, color=GREY, linewidth=2)
+    axes.text(2.06, unrounded * 1.02, f"16 bits: {unrounded:.2f}", fontsize=13, va="bottom")
+    axes.plot(bits, loss, "o", color=BLUE, markersize=11)
+    words = f"{bits:.2f} bits: {loss:.2f}"
+    axes.annotate(words, (bits, loss), (0, 13), textcoords="offset points", ha="center", fontsize=14)
+    lines = [part for line in title.split("\n") for part in textwrap.wrap(line, 92)]
+    axes.set_title("\n".join(lines), fontsize=13, loc="left")
     return figure
 
 
@@ -61,11 +92,10 @@ def _box(x: float, y: float, dx: float, dy: float, width: float, height: float, 
     return x + dx * scale, y + dy * scale, x + (dx + width) * scale, y + (dy + height) * scale
 
 
-def _box_of(text: str, x: float, y: float, side: tuple, dpi: float) -> tuple:
-    """The box of a name at one of `SIDES` of its dot."""
+def _box_of(width: float, x: float, y: float, side: tuple, dpi: float) -> tuple:
+    """The box of a name, `width` points wide, at one of `SIDES` of its dot."""
     dx, dy, anchor = side
-    width = LETTER * len(text)
-    return _box(x, y, dx - (width if anchor == "right" else 0), dy, width, LINE, dpi)
+    return _box(x, y, dx - width * {"left": 0, "center": 0.5, "right": 1}[anchor], dy, width, LINE, dpi)
 
 
 def _cost(box: tuple, taken: list[tuple], sheet: tuple) -> float:

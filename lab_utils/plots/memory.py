@@ -1,11 +1,10 @@
 """Pictures of memory over the time of a training step."""
 
-from .style import BLUE, STACKED, new_figure
+from .style import LOOKS, new_figure
 
 WORDS = {"forward": "forward pass", "backward": "backward pass", "optimizer": "optimizer"}
 UNITS = {"GiB": 2**30, "MB": 10**6}
-PARTS = ("weights", "adapter", "optimizer", "gradients", "activations", "transients")  # each has one look everywhere
-LOOKS = dict(zip(PARTS, STACKED, strict=False))
+INK = "#111111"  # the measured line; no part that is drawn here has its colour
 
 
 def memory_over_time(
@@ -41,7 +40,7 @@ def memory_over_time(
             for share, held in measured.get(phase, ())
         ]
         axes.plot(*zip(*lines, strict=True), color="white", linewidth=4)
-        axes.plot(*zip(*lines, strict=True), color="#be185d", linewidth=2.2, label="measured")
+        axes.plot(*zip(*lines, strict=True), color=INK, linewidth=2.2, label="measured")
         top = max(top, 1.05 * max(held for _, held in lines))
     if room_bytes is not None:
         top = _draw_room(axes, room_bytes / scale, totals[peak], top, unit, left=at[peak] > at[-1] / 2)
@@ -52,7 +51,7 @@ def memory_over_time(
         (10 if side == "left" else -10, 9), textcoords="offset points", fontsize=14, ha=side,
     )  # fmt: skip
     for start, _ in list(spans.values())[1:]:
-        axes.axvline(start, color=BLUE, linewidth=1, linestyle=":")
+        axes.axvline(start, color=INK, linewidth=1, linestyle=":")
     axes.set_xticks([(start + end) / 2 for start, end in spans.values()], [WORDS[one] for one in spans], fontsize=13)
     axes.tick_params(axis="x", length=0)
     axes.set_xlim(at[0], at[-1])

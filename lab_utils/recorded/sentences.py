@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import NormalDist
 
 from ..errors import LabError
 from ..files import read_text
@@ -12,6 +13,7 @@ from ..recorded_files import number, reading, restore
 SENTENCES = DATA / "bits" / "sentences.jsonl"
 TOKENS_TO_WRITE = 48
 PARAGRAPHS = 24  # of data/prose/prose.txt, from its beginning
+HALF = NormalDist().inv_cdf(0.975)  # standard errors to either side of a mean, for 95 %
 BITS, BLOCKS = (2, 3, 4, 6, 8), (32, 64, 256, "row")
 GRID = tuple(
     {"bits": bits, "blocksize": blocksize, "zero_point": zero_point}
@@ -31,6 +33,7 @@ class SentencesRecord:
         bits_per_parameter : float, constants included
         loss, loss_change, loss_change_error : float, nats per token on the text; change over 16 bits, and the
             standard error of its mean
+        loss_change_half : float, half the width of the change's 95 % interval
         answers : list of str, one per prompt
     text : dict of "sha256", "paragraphs", "tokens"
     provenance : dict
@@ -75,4 +78,4 @@ def _row(row: dict, prompts: int) -> dict:
         number(row[name])
     if len(row["answers"]) != prompts or not all(isinstance(one, str) for one in row["answers"]):
         raise ValueError(f"answers: {prompts} texts are needed")
-    return row
+    return {**row, "loss_change_half": HALF * row["loss_change_error"]}

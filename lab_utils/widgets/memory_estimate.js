@@ -61,7 +61,7 @@ function layerBytes(record, targets, { tokens, length, size, adapterSize, method
 function estimate(record, settings) {
   const { method, rank = 8, batch_size: batch = 1, sequence_length: length = 512, supervised_tokens = null,
     dtype = "bfloat16", adapter_dtype: adapterDtype = "float32", moments = "float32", double_quant: doubleQuant = true,
-    gradient_checkpointing: checkpointing = false, rest_dtype: restDtype = null, device = "cpu" } = settings;
+    gradient_checkpointing: checkpointing = false, rest_dtype: restDtype = null, device = "cpu", foreach = false } = settings;
   const full = method === "full", lab = device === "cpu", qlora = method === "qlora", tokens = batch * length;
   const innerSize = DTYPE_BYTES[dtype], size = qlora && restDtype !== null ? DTYPE_BYTES[restDtype] : innerSize;
   const trainedSize = full ? size : DTYPE_BYTES[adapterDtype], supervised = supervised_tokens ?? tokens;
@@ -73,15 +73,18 @@ function estimate(record, settings) {
   const given = tokens * record.hidden * size, final = tokens * record.hidden * (4 + (full ? size : 0));
   const logits = size * supervised * record.vocabulary, head = full ? size * record.vocabulary * record.hidden : 0;
   const again = checkpointing ? kept + work : work, left = checkpointing ? given : kept;
+  const optimizer = sum(tensors.map(([numbers, count]) => count * momentsBytes(numbers, moments)));
+  const update = foreach && moments !== "8bit" ? Math.floor(optimizer / 2) : 0;
   return {
     weights_bytes: weights, unpacked_bytes: unpacked, adapter_bytes: full ? 0 : gradients,
-    optimizer_bytes: sum(tensors.map(([numbers, count]) => count * momentsBytes(numbers, moments))),
+    optimizer_bytes: optimizer,
     gradients_bytes: gradients,
     activations_bytes: record.layers * left + final,
     begin_bytes: Math.max(12 * supervised * record.vocabulary, full ? head + logits : 0, head + again - final),
     end_bytes: Math.max(record.tied ? 2 * head : 0, again),
     layers: record.layers, kept_bytes: left, work_bytes: again, head_bytes: head,
     gradient_bytes: Math.floor(Math.max(gradients - head * (record.tied ? 1 : 2), 0) / record.layers),
+    update_bytes: update,
   };
 }
 
@@ -90,7 +93,7 @@ function bothMoments(one) {
   const always = { weights: one.weights_bytes + one.unpacked_bytes, adapter: one.adapter_bytes, optimizer: one.optimizer_bytes };
   return [
     { ...always, gradients: 0, activations: one.activations_bytes, transients: one.begin_bytes },
-    { ...always, gradients: one.gradients_bytes, activations: 0, transients: one.end_bytes },
+    { ...always, gradients: one.gradients_bytes, activations: 0, transients: Math.max(one.end_bytes, one.update_bytes) },
   ];
 }
 const together = (parts) => sum(Object.values(parts));
@@ -113,9 +116,9 @@ function timeline(one, method, checkpointing) {
     add(layers + 2 + width * done, "backward", one.head_bytes + done * one.gradient_bytes, left, one.work_bytes);
   }
   const end = layers + 2 + width * layers;
-  found.push({ at: end, phase: "backward", parts: ends });
-  add(end + 1, "optimizer", one.gradients_bytes, 0, 0);
-  add(end + 1 + OPTIMIZER_SHARE * layers, "optimizer", one.gradients_bytes, 0, 0);
+  found.push({ at: end, phase: "backward", parts: { ...ends, transients: one.end_bytes } });
+  add(end + 1, "optimizer", one.gradients_bytes, 0, one.update_bytes);
+  add(end + 1 + OPTIMIZER_SHARE * layers, "optimizer", one.gradients_bytes, 0, one.update_bytes);
   add(end + 2 + OPTIMIZER_SHARE * layers, "optimizer", 0, 0, 0);
   return found;
 }

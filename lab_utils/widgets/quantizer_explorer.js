@@ -54,13 +54,15 @@ function render({ model, el }) {
       block.forEach((value, index) => { rounded[from + index] = snap(value); });
     }
     let missing = 0, all = 0, largest = 0;
-    const groups = [];
+    const groups = [], members = [], outlier = model.get("outlier") ? model.get("outlier_at") : -1;
     values.forEach((value, index) => {
+      if (index === outlier) return; // what counts are the weights that were there before
       const error = value - rounded[index], group = Math.floor(index / GROUP);
       missing += error * error;
       all += value * value;
       largest = Math.max(largest, Math.abs(error));
       groups[group] = (groups[group] ?? 0) + error * error;
+      members[group] = (members[group] ?? 0) + 1;
     });
     const reach = 4.2, bins = 84, counts = new Array(bins).fill(0);
     for (const value of values) {
@@ -74,14 +76,14 @@ function render({ model, el }) {
       bars: counts.map((count, bin) => ({ from: -reach + bin * width, to: -reach + (bin + 0.9) * width, y: count, kind: "ghost" })),
       rules: seen.map((level) => level / sigma),
     });
-    const rms = groups.map((sum) => Math.sqrt(sum / GROUP) / sigma), worst = Math.max(0.02, ...rms);
+    const rms = groups.map((sum, group) => Math.sqrt(sum / members[group]) / sigma), worst = Math.max(0.02, ...rms);
     errors.draw({
       name: `error of each group: from ${Math.min(...rms).toFixed(3)} to ${Math.max(...rms).toFixed(3)} σ`,
       x: { low: 0, high: rms.length, ticks: [0, rms.length / 2, rms.length] },
       y: { low: 0, high: worst, ticks: [0, worst / 2, worst], text: (tick) => tick.toFixed(2) },
       bars: rms.map((error, group) => ({ from: group + 0.1, to: group + 0.9, y: error, kind: "blue" })),
     });
-    view.say(`${bits} bits, ${method}, blocks of ${size}: relative error ${percent(Math.sqrt(missing / all), 2)}, `
+    view.say(`${bits} bits, ${method}, blocks of ${size}: relative error ${outlier < 0 ? "" : "of the others "}${percent(Math.sqrt(missing / all), 2)}, `
       + `signal to noise ${(10 * Math.log10(all / missing)).toFixed(1)} dB, largest error ${(largest / sigma).toFixed(3)} σ; `
       + `${seen.length} of ${first.length} levels of the first block lie within ±${reach} σ.`);
   });

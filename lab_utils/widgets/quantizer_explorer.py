@@ -1,4 +1,7 @@
-"""The quantizer: weights, the levels they are rounded to, and what that costs each group of them."""
+"""The quantizer: weights, the levels they are rounded to, and what that costs each group of them.
+
+What is shown is the error of the other weights: an outlier that was put among them is rounded and not counted.
+"""
 
 import torch
 import traitlets
@@ -9,8 +12,8 @@ from ..lowrank import relative_error
 from .explorer import Explorer, on_cpu, script, to_base64
 
 QUESTION = (
-    "4 bits, one block for all weights. One single weight becomes 32 times as large as usual. "
-    "What happens to the others?"
+    "With an outlier of 32 σ and one block for all weights: how many bits does absmax need until the other weights are "
+    "kept as well as in 4 bits and blocks of 64?"
 )
 METHODS = {
     "absmax": (quantize.quantize_absmax, quantize.dequantize_absmax),
@@ -54,7 +57,7 @@ class QuantizerExplorer(Explorer):
 
     def __init__(
         self, weights: dict, bits: int = 4, blocksize: int = 2048, method: str = "absmax", outlier: float = 0.0,
-        question: str = QUESTION, choices=("nothing", "it doubles", "nearly all become 0"),
+        question: str = QUESTION, choices=("5", "6", "7", "8"),
     ):  # fmt: skip
         shown = {name: on_cpu(weight, name, first=COUNT) for name, weight in weights.items()}
         if not weights or any(len(values) < COUNT for values in shown.values()):
@@ -91,15 +94,23 @@ class QuantizerExplorer(Explorer):
         to, back = METHODS[self.method]
         return values, back(to(values, self.bits, blocksize=self.blocksize))
 
+    def _counted(self) -> torch.Tensor:
+        """Which of the weights count: all but the outlier; bool (2048,)."""
+        counted = torch.ones(COUNT, dtype=torch.bool)
+        counted[OUTLIER_AT] = not self.outlier
+        return counted
+
     def summary(self) -> str:
-        values, rounded = self._values()
+        values, rounded = (one[self._counted()] for one in self._values())
         error = relative_error(values[None], rounded[None])
         return (
             f"Quantizer, {self.weight}, {self.bits} bits, {self.method}, blocks of {self.blocksize}, outlier "
-            f"{f'{self.outlier:g} σ' if self.outlier else 'none'}: relative error {error:.2%}, signal to noise "
+            f"{f'{self.outlier:g} σ' if self.outlier else 'none'}: relative error "
+            f"{'of the others ' if self.outlier else ''}{error:.2%}, signal to noise "
             f"{quantize.sqnr_db(values, rounded):.1f} dB."
         )
 
     def figure(self):
         values, rounded = self._values()
-        return plots.rounding(values, rounded, self.summary().partition(", ")[2], self.blocksize)
+        title = self.summary().partition(", ")[2]
+        return plots.rounding(values, rounded, title, self.blocksize, counted=self._counted())

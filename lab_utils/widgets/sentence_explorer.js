@@ -53,7 +53,7 @@ function render({ model, el }) {
     });
     const where = blocksize === "row" ? "whole rows" : `blocks of ${blocksize}`;
     view.say(`${bits} bits in ${where}, ${shifted ? "zero-point" : "absmax"}: ${one.bits_per_parameter.toFixed(2)} bits per weight with the constants, `
-      + `loss ${one.loss.toFixed(2)} nats per token, ${one.loss_change.toFixed(2)} ± ${(1.96 * one.loss_change_error).toFixed(2)} above 16 bits.`);
+      + `loss ${one.loss.toFixed(2)} nats per token, ${one.loss_change.toFixed(2)} ± ${one.loss_change_half.toFixed(2)} above 16 bits.`);
   });
   return view.end;
 }

@@ -50,7 +50,7 @@ class SentenceExplorer(Explorer):
     _moved = ("bits", "blocksize", "zero_point", "asked")
     rows = traitlets.List().tag(sync=True)
     prompts = traitlets.List().tag(sync=True)
-    bits = _OneOf(8).tag(sync=True)
+    bits = _OneOf(6).tag(sync=True)
     blocksize = Word("64", allowed=BLOCK_WORDS).tag(sync=True)
     zero_point = Switch(False).tag(sync=True)
     asked = traitlets.Unicode().tag(sync=True)
@@ -60,7 +60,7 @@ class SentenceExplorer(Explorer):
             choose("setting", name, self._moved)
         record = sentences_by_bits() if record is None else record
         self._prompts = list(record.prompts)
-        kept = ("bits", "zero_point", "bits_per_parameter", "loss", "loss_change", "loss_change_error", "answers")
+        kept = ("bits", "zero_point", "bits_per_parameter", "loss", "loss_change", "loss_change_half", "answers")
         rows = [{**{name: row[name] for name in kept}, "blocksize": str(row["blocksize"])} for row in record.rows]
         settings = {"asked": self._prompts[0], **settings}
         super().__init__(question=question, choices=list(choices), rows=rows, prompts=self._prompts, **settings)
@@ -72,7 +72,7 @@ class SentenceExplorer(Explorer):
         return proposal["value"]
 
     def row(self) -> dict:
-        """The record of what is chosen: bits_per_parameter, loss, its change over 16 bits with its error, answers."""
+        """The record of what is chosen: bits_per_parameter, loss, its change over 16 bits, answers."""
         wanted = (self.bits, self.blocksize, self.zero_point)
         return next(one for one in self.rows if (one["bits"], one["blocksize"], one["zero_point"]) == wanted)
 
@@ -86,13 +86,10 @@ class SentenceExplorer(Explorer):
         return (
             f"{self.bits} bits in {where}, {'zero-point' if self.zero_point else 'absmax'}: "
             f"{one['bits_per_parameter']:.2f} bits per weight with the constants, loss {one['loss']:.2f} nats per "
-            f"token, {one['loss_change']:.2f} ± {1.96 * one['loss_change_error']:.2f} above 16 bits."
+            f"token, {one['loss_change']:.2f} ± {one['loss_change_half']:.2f} above 16 bits."
         )
 
     def figure(self):
-        chosen = self.row()
-        first = self.rows[0]
-        return plots.labelled_dots(
-            {"16 bits": (16, first["loss"]), f"{self.bits} bits": (chosen["bits_per_parameter"], chosen["loss"])},
-            "bits per weight, constants included", "loss, nats per token", title=f"“{self.answer()[:80]}”",
-        )  # fmt: skip
+        one = self.row()
+        title = f"{self.asked}  At {self.summary().partition(':')[0]}:\n“{self.answer() or '(nothing)'}”"
+        return plots.loss_at_bits(one["bits_per_parameter"], one["loss"], self.rows[0]["loss"], title)

@@ -164,7 +164,7 @@ def test_axe_finds_no_serious_fault(opened, root, theme):
     where, page = opened
     browser.set_theme(page, theme)
     SCREENSHOTS.mkdir(exist_ok=True)
-    root.screenshot(path=SCREENSHOTS / f"{where.notebook[:2]}-explorer-{theme.split()[1].lower()}.png")
+    root.screenshot(path=SCREENSHOTS / f"{where.notebook[:2]}-{where.variable}-{theme.split()[1].lower()}.png")
     found = Axe().run(page, context=".lab-explorer").response["violations"]
     browser.set_theme(page, "JupyterLab Light")
     serious = [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")]

@@ -304,6 +304,49 @@ def test_the_quantizer_rounds_as_the_library_and_its_outlier_spoils_one_block():
     assert torch.equal(rounded, quantize.dequantize_zeropoint(quantize.quantize_zeropoint(values, 4, blocksize=64)))
 
 
+def of_the_others(explorer) -> float:
+    """The relative error in a summary, in percent."""
+    return float(re.search(r"relative error (?:of the others )?([\d.]+)", explorer.summary())[1])
+
+
+@pytest.mark.parametrize("method", ["absmax", "zero-point"])
+def test_an_outlier_counts_in_no_error_and_those_of_the_others_never_fall_as_it_grows(method):
+    explorer = quantizer_explorer()
+    explorer.method, seen = method, []
+    for explorer.outlier in (0.0, 8.0, 16.0, 32.0, 64.0):
+        values, rounded = (torch.cat([one[:100], one[101:]]) for one in explorer._values())
+        values, rounded = (one if explorer.outlier else whole for one, whole in
+                           zip((values, rounded), explorer._values(), strict=True))  # fmt: skip
+        seen.append(of_the_others(explorer))
+        assert seen[-1] == pytest.approx(100 * float((values - rounded).norm() / values.norm()), abs=0.006)
+        [errors] = explorer.figure().axes[1].containers
+        groups = (values - rounded).split([64, 63 if explorer.outlier else 64, *[64] * 30])
+        wanted = [float(group.square().mean().sqrt()) for group in groups]
+        assert [bar.get_height() for bar in errors] == pytest.approx(wanted)
+    assert seen == sorted(seen) and seen[-1] > 5 * seen[0]
+
+
+def test_the_question_over_the_quantizer_has_the_answer_seven():
+    explorer = quantizer_explorer()
+    explorer.outlier, explorer.blocksize = 32.0, 64
+    wanted, explorer.blocksize, found = of_the_others(explorer), 2048, {}
+    for explorer.bits in (5, 6, 7, 8):
+        found[str(explorer.bits)] = of_the_others(explorer)
+    assert list(found) == explorer.choices and next(one for one in found if found[one] <= wanted) == "7"
+
+
+@pytest.mark.skipif(node() is None, reason="no node and no Playwright")
+def test_the_browser_counts_the_same_weights():
+    one, moves = quantizer_explorer(), [{}, {"outlier": 32.0}, {"blocksize": 256, "bits": 6}, {"method": "zero-point"}]
+    for move, seen in zip(moves, shown(quantizer_explorer(), moves), strict=True):
+        for name, value in move.items():
+            setattr(one, name, value)
+        found = re.search(r"relative error (of the others )?([\d.]+) %", seen["sentence"])
+        assert bool(found[1]) == bool(one.outlier) and float(found[2]) == pytest.approx(of_the_others(one), abs=0.02)
+        high = max(bar.get_height() for bar in one.figure().axes[1].containers[0])
+        assert any(f"to {high:.3f} σ" in name for name in seen["named"])
+
+
 def test_the_codes_errors_on_gaussian_weights_are_the_known_ones():
     explorer = CodeExplorer({"gaussian": torch.randn(16384, generator=torch.Generator().manual_seed(0))})
     # relative error of normal weights in blocks of 64, measured once over many millions of them

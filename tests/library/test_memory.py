@@ -12,8 +12,10 @@ from memory_models import TINY, cases, tiny
 
 from lab_utils.counts.architectures import ARCHITECTURES, Architecture
 from lab_utils.errors import LabError
+from lab_utils.memory.peak import tensor_peak
 from lab_utils.memory.saved import quantized_state, storage_bytes
 from lab_utils.memory.step import _trained_tensors, as_record, estimate, moments_bytes, nf4_bytes
+from lab_utils.memory.timeline import timeline
 from lab_utils.recorded.memory import memory_measurements
 
 PEAK = 0.1  # what the model promises
@@ -164,6 +166,33 @@ def test_every_number_of_a_model_is_in_one_trained_tensor(name):
     assert sum(numbers * count for numbers, count in _trained_tensors(record, [], None)) == record["total"]
 
 
+@pytest.mark.parametrize(("foreach", "share"), [(True, 1), (False, 0)])
+def test_torchs_foreach_step_takes_the_roots_of_all_second_moments(foreach, share):
+    """Measured on 50 equal tensors: one that goes tensor by tensor holds a few of one tensor."""
+    parameters = [torch.nn.Parameter(torch.ones(64, 64)) for _ in range(50)]
+    optimizer = torch.optim.AdamW(parameters, foreach=foreach)
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    assert tensor_peak(optimizer.step) == pytest.approx(share * nbytes(parameters), abs=4 * nbytes(parameters[:1]))
+
+
+@pytest.mark.parametrize(("dtype", "method"), [("bfloat16", "full"), ("float32", "full"), ("bfloat16", "lora")])
+def test_foreach_is_counted_where_the_optimizer_steps(dtype, method):
+    """It adds one copy of what is trained, and nothing where the backward pass takes more."""
+    settings = {"method": method, "dtype": dtype, "moments": "bfloat16" if (dtype, method) == ("bfloat16", "full")
+                else "float32", "sequence_length": 1, "gradient_checkpointing": True, "device": "cuda"}  # fmt: skip
+    plain, one = estimate("Llama-2-7B", **settings), estimate("Llama-2-7B", foreach=True, **settings)
+    trained = one.adapter_bytes if method == "lora" else one.weights_bytes
+    assert one.update_bytes == trained and plain.update_bytes == 0
+    assert one.both_moments()["backward ends"]["transients"] == max(plain.end_bytes, trained)
+    moments = timeline(one, method, True)
+    assert max(each.total_bytes for each in moments) == one.total_bytes
+    steps = [each.parts["transients"] for each in moments if each.phase == "optimizer"]
+    assert steps[:-1] == [trained] * (len(steps) - 1) and steps[-1] == 0
+    assert estimate("GPT-2", "full", foreach=True, moments="8bit").update_bytes == 0
+
+
 def test_small_tensors_keep_their_moments_in_float32():
     assert moments_bytes(4095, "8bit") == 8 * 4095
     assert moments_bytes(4097, "8bit") == 2 * 4097 + 2 * 17 * 4
@@ -190,7 +219,7 @@ def test_a_step_by_hand():
         "weights_bytes": 2 * numbers, "unpacked_bytes": 0, "adapter_bytes": 4 * adapter, "optimizer_bytes": 8 * adapter,
         "gradients_bytes": 4 * adapter, "activations_bytes": kept + final, "begin_bytes": work - final,
         "end_bytes": work, "layers": 1, "kept_bytes": kept, "gradient_bytes": 4 * adapter, "work_bytes": work,
-        "head_bytes": 0,
+        "head_bytes": 0, "update_bytes": 0,
     }
     assert work - final > logits and one.total_bytes == 2 * numbers + 12 * adapter + kept + work
     again = estimate(shape, "lora", 2, "qv", 3, 5, supervised_tokens=6, gradient_checkpointing=True)

@@ -44,3 +44,22 @@ def test_a_measured_phase_is_stretched_to_its_own_span():
     assert list(line.get_xdata()) == [0, spans["forward"][1], sum(spans["optimizer"]) / 2]
     assert list(line.get_ydata()) == [0, 1, 2]
     assert spans["forward"][1] == spans["backward"][0] and spans["backward"][1] == spans["optimizer"][0]
+
+
+def test_a_part_has_one_look_beside_any_others():
+    """Also in bars that leave a part out, and on the page that has one part more; no part has the measured line's."""
+    from matplotlib.colors import to_hex
+
+    def looks(parts):
+        figure = plots.stacked_gigabytes({"a step": dict.fromkeys(parts, GIB)}, "bars")
+        return {bars.get_label(): to_hex(bars[0].get_facecolor()) for bars in figure.axes[0].containers}
+
+    moments, figure = drawn(measured={"forward": [(0.0, 0), (1.0, GIB)]})
+    areas = {area.get_label(): to_hex(area.get_facecolor()[0]) for area in figure.axes[0].collections}
+    assert areas == looks(moments[0][2]) and len(set(areas.values())) == 6
+    more = looks([*moments[0][2], "gathered"])
+    assert more | areas == more and len(set(more.values())) == 7
+    fewer = looks(["weights", "gradients", "transients"])
+    assert areas | fewer == areas
+    [line] = [one for one in figure.axes[0].lines if one.get_label() == "measured"]
+    assert line.get_color() not in areas.values()

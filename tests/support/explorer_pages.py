@@ -12,7 +12,7 @@ class ExplorerPage:
 
     Attributes
     ----------
-    notebook : name of the notebook's file
+    notebook : name of the file that `lay_out` makes of its notebook; no two are the same
     variable : the explorer's name in it
     label : of the slider that is moved
     trait : what that slider sets
@@ -48,6 +48,9 @@ PAGES = {
     "quantizer": ExplorerPage(
         "05_quantization.ipynb", "explorer", "bits", "bits", ".lab-plot:nth-of-type(2) svg", 30,
         r"relative error ([\d.]+)",
+    ),
+    "sentences": ExplorerPage(
+        "05_whole_model.ipynb", "reader", "bits", "bits", ".lab-plot svg", 30, r"loss ([\d.]+) nats"
     ),
     "codes": ExplorerPage(
         "06_nf4.ipynb", "explorer", "block", "blocksize", ".lab-levels svg", 30, r"relative error ([\d.]+)"
