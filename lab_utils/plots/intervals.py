@@ -1,8 +1,8 @@
-"""Several ways measured on several sets: one dot for each, with its interval."""
+"""Several ways measured on several sets: one dot for each, with its interval; shares together, changes side by side."""
 
 from collections.abc import Mapping
 
-from .style import GREEN, GREY, new_figure
+from .style import GREEN, GREY, empty_figure, new_figure, style_axes
 
 LOOKS = ((GREY, "o"), (GREEN, "^"), ("#7c3aed", "D"))
 APART = 0.26  # between the sets of one way, in rows
@@ -32,4 +32,32 @@ def dots(named: Mapping[str, Mapping[str, tuple[float, float, float]]], xlabel: 
     axes.set_xticks(range(0, 101, 20))
     axes.set_xlabel(xlabel, fontsize=15)
     figure.legend(fontsize=13, frameon=False, loc="outside upper right", ncols=len(named))
+    return figure
+
+
+def changes(named: Mapping[str, Mapping[str, tuple[float, float, float]]], xlabel: str):
+    """Figure of a panel per set, in each a row per way: a change with its interval around zero, the first row on top.
+
+    A disc is filled where the interval leaves zero out. All panels have one scale and one order of rows.
+
+    Parameters
+    ----------
+    named : dict set -> dict way -> (mean, low, high); up to four sets of the same ways
+    xlabel : str, below the whole
+    """
+    ways = list(next(iter(named.values())))
+    figure = empty_figure(12, 1.9 + 0.5 * len(ways))
+    drawn = figure.subplots(1, len(named), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, (label, found) in zip(drawn, named.items(), strict=True):
+        style_axes(axes)
+        axes.set_title(label, fontsize=16)
+        axes.axvline(0, color="#111111", linestyle=":", linewidth=2)
+        for row, (mean, low, high) in enumerate(found[way] for way in ways):
+            axes.plot([low, high], [row, row], color="#111111", linewidth=3, solid_capstyle="butt")
+            axes.plot(mean, row, "o", color="#111111", markersize=10, markeredgewidth=3,
+                      markerfacecolor="#111111" if low > 0 or high < 0 else "white")  # fmt: skip
+        axes.tick_params(labelsize=14)
+    drawn[0].set_yticks(range(len(ways)), ways, fontsize=15)
+    drawn[0].set_ylim(len(ways) - 0.5, -0.5)
+    figure.supxlabel(xlabel, fontsize=15)
     return figure

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import LabError, choose
@@ -11,6 +11,7 @@ from ..scores import Verdict
 from ..sweep import compare, student
 from .measuring import KINDS, Reading
 
+Losses = Mapping[str, Sequence[float]]  # kind -> loss of each text
 
 @dataclass(frozen=True)
 class Change(Verdict):
@@ -75,6 +76,76 @@ def risen(runs: Sequence[ForgettingRun], kind: str) -> Change:
     """By how much training raised the loss of a kind of text, over all runs of an arm."""
     kind = choose("kind", kind, KINDS)
     return change([run.before.losses[kind] for run in runs], [run.after.losses[kind] for run in runs])
+
+
+def rises(runs: Sequence[ForgettingRun], losses: Callable[[ForgettingRun], Losses]) -> dict[str, Change]:
+    """By how much the loss on each kind of text is above the base's, over all runs of an arm.
+
+    Parameters
+    ----------
+    runs : of one arm
+    losses : function of a run, gives kind -> losses of the texts; such as those at the end, or at equal skill
+    """
+    found = [losses(run) for run in runs]
+    return {kind: change([run.before.losses[kind] for run in runs], [one[kind] for one in found]) for kind in KINDS}
+
+
+def apart(
+    first: Sequence[ForgettingRun], second: Sequence[ForgettingRun], losses: Callable[[ForgettingRun], Losses],
+    other: Callable[[ForgettingRun], Losses] | None = None,
+) -> dict[str, Change]:  # fmt: skip
+    """How much further the second arm's losses rose than the first's, each from its own base, on the seeds of both.
+
+    Parameters
+    ----------
+    first, second : runs of two arms; or the same runs twice, read at two moments
+    losses : function of a run, as for `rises`
+    other : the function for `second`; default the same
+
+    Raises
+    ------
+    LabError
+        No seed is in both.
+    """
+    by_seed = {run.seed: run for run in second}
+    pairs = [(run, by_seed[run.seed]) for run in first if run.seed in by_seed]
+    if not pairs:
+        raise LabError("The two arms have no seed in common: record a seed of the one for the other too.")
+    sides = ([_risen(run, losses(run)) for run, _ in pairs], [_risen(run, (other or losses)(run)) for _, run in pairs])
+    return {kind: change(*([one[kind] for one in side] for side in sides)) for kind in KINDS}
+
+
+def _risen(run: ForgettingRun, losses: Losses) -> dict[str, list[float]]:
+    """Every text's loss less the base's."""
+    return {kind: [b - a for a, b in zip(run.before.losses[kind], losses[kind], strict=True)] for kind in KINDS}
+
+
+def table(rows: Mapping[str, Mapping[str, Change]], kinds: Sequence[str] = KINDS[1:]) -> str:
+    """Lines of text: a row per arm, a column per kind, each a mean with the half width of its interval and a disc.
+
+    Parameters
+    ----------
+    rows : dict arm -> dict kind -> Change
+    kinds : the columns
+
+    Returns
+    -------
+    str; ● is clear of zero and ○ is not
+    """
+    width = max(map(len, rows), default=0)
+    lines = [f"{'':{width}}  seeds" + "".join(f"  {kind:<16}" for kind in kinds).rstrip()]
+    for label, found in rows.items():
+        cells = [f"{one.mean:+.2f} ± {(one.high - one.low) / 2:.2f} {'●' if one.clear else '○'}"
+                 for one in (found[kind] for kind in kinds)]  # fmt: skip
+        seeds = found[kinds[0]].runs
+        lines.append(f"{label:{width}}  {seeds:5}" + "".join(f"  {cell:<16}" for cell in cells).rstrip())
+    return "\n".join(lines)
+
+
+def panels(rows: Mapping[str, Mapping[str, Change]], kinds: Sequence[str] = KINDS[1:]) -> dict[str, dict[str, tuple]]:
+    """The same for a figure: kind -> arm -> (mean, low, high)."""
+    return {kind: {label: (found[kind].mean, found[kind].low, found[kind].high) for label, found in rows.items()}
+            for kind in kinds}  # fmt: skip
 
 
 def as_texts(readings: Mapping[str, Reading]) -> Texts:

@@ -6,7 +6,7 @@ import pytest
 
 from lab_utils.errors import LabError
 from lab_utils.recorded.forgetting import FORGETTING, at_skill, load_forgetting
-from lab_utils.retention import change, risen
+from lab_utils.retention import Change, apart, change, panels, risen, rises, table
 
 TOKENS = {"skill": [4, 5], "prose": [90, 80], "questions": [7, 7], "style": [9, 9]}
 
@@ -45,6 +45,42 @@ def test_equal_skill_is_on_the_line_between_two_checkpoints(tmp_path):
     assert at_skill(run, 3.0)["prose"] == (3.0, 4.0) and at_skill(run, 0.5)["prose"] == pytest.approx((3.6, 4.6))
     assert at_skill(run, 0.4) is None and at_skill(run, 3.1) is None
     assert change(run.before.losses["prose"], at_skill(run, 2.0)["prose"]).mean == pytest.approx(0.1)
+
+
+def arm(tmp_path, name: str, before: float, after: dict[int, float]):
+    """Runs whose prose costs `before` at first and `after[seed]` in the end."""
+    lines = [line(name, seed, checkpoints=[reading(3, before, step=0), reading(1, last, step=8)])
+             for seed, last in after.items()]  # fmt: skip
+    (tmp_path / "runs.jsonl").write_text("".join(lines))
+    return load_forgetting(tmp_path)[name]
+
+
+def at_end(run):
+    return run.after.losses
+
+
+def test_two_arms_are_compared_by_how_far_each_rose_on_the_seeds_that_both_have(tmp_path):
+    """Prose rose from 3 to 3.2 and 3.4, and from 2 to 2.5 and 2.9: with the same seeds 0.3 and 0.5 more."""
+    first = arm(tmp_path, "one", 3.0, {0: 3.2, 1: 3.4, 2: 9.0})
+    second = arm(tmp_path, "two", 2.0, {1: 2.9, 0: 2.5})
+    found = apart(first, second, at_end)
+    assert found["prose"].mean == pytest.approx(0.4) and (found["prose"].runs, found["prose"].texts) == (2, 2)
+    assert found["prose"].low < 0.4 < found["prose"].high and set(found) == {"skill", "prose", "questions", "style"}
+    assert rises(second, at_end) == {kind: risen(second, kind) for kind in found}
+    assert apart(first, first, lambda run: run.before.losses, at_end)["prose"] == risen(first, "prose")
+    with pytest.raises(LabError, match="no seed in common"):
+        apart(first[:1], second[1:], at_end)
+
+
+def test_a_table_says_mean_half_width_and_whether_that_is_clear():
+    rows = {"plain": {"prose": Change(0.3, 0.1, 0.5, 3, 16)}}
+    rows |= {"longer name": {"prose": Change(-0.25, -0.75, 0.25, 2, 16)}}
+    assert table(rows, ["prose"]).splitlines() == [
+        "             seeds  prose",
+        "plain            3  +0.30 ± 0.20 ●",
+        "longer name      2  -0.25 ± 0.50 ○",
+    ]
+    assert panels(rows, ["prose"]) == {"prose": {"plain": (0.3, 0.1, 0.5), "longer name": (-0.25, -0.75, 0.25)}}
 
 
 @pytest.mark.parametrize("wrong", [

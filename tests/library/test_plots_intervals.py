@@ -31,3 +31,20 @@ def test_each_way_has_a_row_and_in_it_each_set_its_dot_and_interval():
 def test_colours_that_mean_something_else_are_passed_over():
     one = plots.with_errors({"a": ([1], [0.5], [0.1])}, "x", "y", skip=2).axes[0].containers[0]
     assert one[0].get_color() == plots.GREEN
+
+
+def test_changes_have_a_panel_each_and_an_open_disc_where_the_interval_holds_zero():
+    named = {"prose": {"a": (0.2, 0.1, 0.3), "b": (-0.1, -0.4, 0.2)}}
+    named |= {"style": {"b": (1.0, -1.0, 3.0), "a": (-1, -2, -0.5)}}
+    figure = plots.changes(named, "nats")
+    assert [axes.get_title() for axes in figure.axes] == list(named) and figure.get_supxlabel() == "nats"
+    first, second = figure.axes
+    assert [text.get_text() for text in first.get_yticklabels()] == ["a", "b"] and first.get_xlim() == second.get_xlim()
+    low, high = first.get_ylim()
+    assert low > high  # the first row is the top one
+    for axes, found in zip(figure.axes, named.values(), strict=True):
+        _, *drawn = axes.lines  # zero, then an interval and a disc for each row
+        for row, way in enumerate("ab"):
+            interval, disc = drawn[2 * row : 2 * row + 2]
+            assert interval.get_xdata().tolist() == list(found[way][1:]) and disc.get_xdata()[0] == found[way][0]
+            assert disc.get_ydata()[0] == row and (disc.get_markerfacecolor() == "white") == (way == "b")
