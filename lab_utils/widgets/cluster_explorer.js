@@ -1,4 +1,4 @@
-// What each of many processes holds and sends. The arithmetic of lab_utils/machines/sharding.py, from bytes that Python counted.
+// What each of many processes holds and sends. The arithmetic of lab_utils/machines, from bytes that Python counted.
 
 const PARTS = ["weights", "adapter", "optimizer", "gradients", "activations", "gathered", "transients"];
 const SHOWN = 8; // processes that are drawn
@@ -12,8 +12,9 @@ const unit = (value, units, step, below) => {
 const bytesText = (bytes) => unit(bytes, ["B", "kB", "MB", "GB", "TB"], 1 / 1000, (value) => value >= 999.5);
 const timeText = (seconds) => unit(seconds, ["s", "ms", "µs"], 1000, (value) => value < 0.9995);
 
-/** Bytes on one of `n` processes, part by part, and what all processes hold together of what lasts. */
-function memory(one, strategy, n) {
+/** Bytes on one of `n` processes, part by part, and what is shared out; with hsdp among the `machine` of one machine. */
+function memory(one, strategy, n, machine) {
+  if (strategy === "hsdp") return memory(one, "fsdp", Math.min(n, machine), machine);
   const stage = n === 1 ? 0 : ["ddp", "zero1", "zero2", "fsdp"].indexOf(strategy), all = stage === 3;
   const share = (bytes, from) => (stage >= from ? Math.ceil(bytes / n) : bytes);
   const kept = all ? one.kept : 0, gathered = all ? one.gathered : 0;
@@ -27,8 +28,10 @@ function memory(one, strategy, n) {
   return { parts, total: Object.values(parts).reduce((sum, bytes) => sum + bytes, 0), shared: { weights: all, adapter: all, optimizer: stage > 0, gradients: stage > 1 } };
 }
 
-/** Bytes that each of `n` processes sends in a step, by the ring. */
-function sent(one, strategy, n) {
+/** Bytes that each of `n` processes sends in a step, by the ring; with hsdp on several machines, between these. */
+function sent(one, strategy, n, machine) {
+  if (strategy === "hsdp" && n > machine) return sent({ gradients: Math.ceil(one.gradients / machine) }, "ddp", n / machine, machine);
+  if (strategy === "hsdp") return sent(one, "fsdp", n, machine);
   const travels = strategy === "fsdp" ? one.travels + one.gradients : 2 * one.gradients;
   return Math.ceil(travels * (n - 1) / n);
 }
@@ -37,7 +40,7 @@ function sent(one, strategy, n) {
 function holders() {
   const width = 220, height = 290, top = 6, bottom = 28, high = height - top - bottom;
   const root = shape("svg", { class: "lab-chart", viewBox: `0 0 ${width} ${height}`, role: "img" });
-  const draw = (one, { shared }, n) => {
+  const draw = (one, { shared }, n, group) => {
     const lasting = PARTS.slice(0, 4), whole = lasting.reduce((sum, part) => sum + one[part], 0), shown = Math.min(n, SHOWN);
     const step = width / SHOWN, wide = step - 5, drawn = [];
     let base = height - bottom;
@@ -46,7 +49,7 @@ function holders() {
       if (!tall) return;
       base -= tall;
       for (let column = 0; column < shown; column++) {
-        const x = step * column, own = shared[part] ? Math.max(tall / n, Math.min(tall, 3)) : tall;
+        const x = step * column, own = shared[part] ? Math.max(tall / group, Math.min(tall, 3)) : tall;
         const at = shared[part] && shown > 1 ? base + (tall - own) * (1 - column / (shown - 1)) : base;
         if (shared[part]) drawn.push(shape("rect", { class: "elsewhere", x, y: base, width: wide, height: tall }));
         drawn.push(shape("rect", { class: `${own > 6 ? "held " : ""}lab-part-${index}`, x, y: at, width: wide, height: own }));
@@ -70,7 +73,7 @@ function wires(methods, links, speeds) {
   const root = shape("svg", { class: "lab-chart", viewBox: `0 0 ${width} ${height}`, role: "img" }, band,
     ...ticks.flatMap((tick, index) => [shape("line", { class: "grid", x1: px(tick), x2: px(tick), y1: top, y2: floor }),
       shape("text", { x: px(tick), y: floor + 17, "text-anchor": "middle" }, words[index])]),
-    ...names, dots, shape("text", { x: (left + width - right) / 2, y: height - 4, "text-anchor": "middle" }, "a step's sending"));
+    ...names, dots, shape("text", { x: (left + width - right) / 2, y: height - 4, "text-anchor": "middle" }, "time to send, per step"));
   const draw = (bytes, method, link) => {
     const chosen = links.indexOf(link), at = methods.indexOf(method);
     band.setAttribute("y", top + row * at);
@@ -91,7 +94,7 @@ function ticksTo(high) {
 
 function render({ model, el }) {
   const view = frame({ model, el, title: "From one GPU to many" });
-  const records = model.get("records"), { gpu: gpus, link: links, rank: ranks, processes, strategy: strategies, method: methods, ...options } = model.get("options");
+  const records = model.get("records"), { gpu: gpus, link: links, rank: ranks, processes, strategy: strategies, method: methods, machine, ...options } = model.get("options");
   const controls = [
     choice({ model, name: "model", label: "model", values: options.model }),
     choice({ model, name: "method", label: "method", values: methods }),
@@ -113,16 +116,16 @@ function render({ model, el }) {
   });
   view.panels.classList.add("lab-cluster");
   view.panels.append(table, held.root, node("div", { class: "lab-plot" }, curve.root.children[0], wire.root));
-  view.panels.after(node("div", { class: "lab-key" }, node("span", {}, "dashed: held by others"), node("span", {}, "thin lines: other strategies"),
-    node("span", {}, "╍ room on the GPU"), node("span", {}, "small dots: other links")));
+  view.panels.after(node("div", { class: "lab-key" }, node("span", {}, "dashed: held by others"), node("span", {}, "thin: other strategies"),
+    node("span", {}, "╍ room on the GPU"), node("span", {}, "small: other links"), node("span", {}, `hsdp: machines of ${machine}`)));
   view.on(["model", "method", "strategy", "processes", "rank", "link", "gpu"], () => {
     controls.forEach((control) => control.show());
     const [name, method, strategy, n, rank, link, gpu] = ["model", "method", "strategy", "processes", "rank", "link", "gpu"].map((one) => model.get(one));
     const of = (which) => records[name][which][which === "full" ? 0 : ranks.indexOf(rank)], one = of(method);
-    const now = memory(one, strategy, n), room = options.rooms[gpus.indexOf(gpu)], fits = now.total <= room;
-    held.draw(one, now, n);
+    const now = memory(one, strategy, n, machine), room = options.rooms[gpus.indexOf(gpu)], fits = now.total <= room;
+    held.draw(one, now, n, strategy === "hsdp" ? Math.min(n, machine) : n);
     for (const [part, bytes] of Object.entries({ ...now.parts, together: now.total, "room on the GPU": room })) cells[part].textContent = `${gib(bytes)} GiB`;
-    const all = Object.fromEntries(strategies.map((which) => [which, processes.map((count) => [count, memory(one, which, count).total / 2 ** 30])]));
+    const all = Object.fromEntries(strategies.map((which) => [which, processes.map((count) => [count, memory(one, which, count, machine).total / 2 ** 30])]));
     const high = 1.15 * Math.max(room / 2 ** 30, ...Object.values(all).flat().map(([, value]) => value));
     curve.draw({
       name: `${gib(now.total)} GiB on each of ${n}`,
@@ -132,11 +135,12 @@ function render({ model, el }) {
         { points: [[1, room / 2 ** 30], [512, room / 2 ** 30]], kind: "room" }, { points: all[strategy], kind: "now" }],
       marks: [{ x: n, y: now.total / 2 ** 30, kind: "now", text: `${gib(now.total)} GiB` }],
     });
-    const bytes = Object.fromEntries(methods.map((which) => [which, sent(of(which), strategy, n)])), mine = bytes[method];
+    const bytes = Object.fromEntries(methods.map((which) => [which, sent(of(which), strategy, n, machine)])), mine = bytes[method];
+    const inside = strategy === "hsdp" && n > machine ? `${bytesText(sent(one, "fsdp", machine, machine))} inside its machine and, between machines, ` : "";
     wire.draw(bytes, method, link);
     view.say(`${name}, ${method}${method === "full" ? "" : ` of rank ${rank}`}, ${strategy} on ${n === 1 ? "1 process" : `${n} processes`}: `
       + `${gib(now.total)} GiB on each; there is room for ${gib(room)} (${gpu}): it ${fits ? "fits" : "does not fit"}. `
-      + (mine ? `Each sends ${bytesText(mine)} per step: ${timeText(mine / options.speeds[links.indexOf(link)])} over ${link}.` : "Nothing is sent."));
+      + (mine ? `Each sends ${inside}${bytesText(mine)} per step: ${timeText(mine / options.speeds[links.indexOf(link)])} over ${link}.` : "Nothing is sent."));
   });
   return view.end;
 }

@@ -6,6 +6,7 @@ import traitlets
 
 from .. import plots
 from ..errors import choose
+from ..machines.hybrid import PER_MACHINE, hybrid_communication, hybrid_sharded
 from ..machines.sharding import LINKS, STRATEGIES, Communication, ShardedEstimate, communication, sharded
 from ..memory import METHODS, estimate
 from ..memory.budget import GIB, GPUS, room_bytes
@@ -13,7 +14,7 @@ from .explorer import FOLDER, STYLE, Explorer, script
 from .values import Count, Word, three
 
 QUESTION = (
-    "Llama-2-7B in full: too much for one GPU with 80 GB. With eight, what is the least to share out?"
+    "LLaMA-65B with QLoRA takes 35.6 GiB on one process, and an L4 has room for 19.8. How many L4 does fsdp need?"
 )
 MODELS = (
     "GPT-2", "SmolLM2-135M", "Qwen2.5-0.5B", "Qwen2.5-1.5B", "Gemma-2B", "Qwen2.5-7B", "Mistral-7B", "Llama-2-7B",
@@ -23,8 +24,9 @@ PROCESSES = tuple(2**power for power in range(10))
 RANKS = (1, 2, 4, 8, 16, 32, 64)
 TOKENS = 1024  # of the one example that each process computes
 STEP = {"batch_size": 1, "sequence_length": TOKENS, "gradient_checkpointing": True, "device": "cuda"}
+WAYS = (*STRATEGIES, "hsdp")
 CHOICES = {
-    "model": MODELS, "method": METHODS, "strategy": STRATEGIES, "processes": PROCESSES, "rank": RANKS, "link": LINKS,
+    "model": MODELS, "method": METHODS, "strategy": WAYS, "processes": PROCESSES, "rank": RANKS, "link": LINKS,
     "gpu": GPUS,
 }  # fmt: skip
 
@@ -33,13 +35,14 @@ class ClusterExplorer(Explorer):
     """Choices of model, method, strategy, GPU and link, and sliders for the number of processes and the rank.
 
     A step is one example of 1,024 tokens a process, with gradient checkpointing, on CUDA; adapters on all linear
-    layers. The bytes are those of `lab_utils.machines.sharding`.
+    layers. The bytes are those of `lab_utils.machines`. With "hsdp" a machine has eight GPUs, and the link is the one
+    between machines.
 
     Parameters
     ----------
     model : str, a name in `MODELS`
     method : "full", "lora" or "qlora"
-    strategy : "ddp", "zero1", "zero2" or "fsdp"
+    strategy : "ddp", "zero1", "zero2", "fsdp" or "hsdp"
     processes : int, one of `PROCESSES`, each with its own GPU
     rank : int, one of `RANKS`
     link : str, a name in `lab_utils.machines.sharding.LINKS`
@@ -68,12 +71,13 @@ class ClusterExplorer(Explorer):
     def __init__(
         self, model: str = "Llama-2-7B", method: str = "full", strategy: str = "ddp", processes: int = 8, rank: int = 8,
         link: str = "InfiniBand HDR, 200 Gb/s", gpu: str = "A100, 80 GB", question: str = QUESTION,
-        choices=("nothing", "the optimizer's states", "everything"),
+        choices=("2", "4", "8"),
     ):  # fmt: skip
         options = {name: list(values) for name, values in CHOICES.items()}
         super().__init__(
             records=_records(),
-            options=options | {"rooms": [room_bytes(name) for name in GPUS], "speeds": list(LINKS.values())},
+            options=options | {"rooms": [room_bytes(name) for name in GPUS], "speeds": list(LINKS.values()),
+                               "machine": PER_MACHINE},
             model=model, method=method, strategy=strategy, processes=processes, rank=rank, link=link, gpu=gpu,
             question=question, choices=list(choices),
         )  # fmt: skip
@@ -85,30 +89,45 @@ class ClusterExplorer(Explorer):
         return proposal["value"]
 
     def _memory(self, strategy: str) -> ShardedEstimate:
+        if strategy == "hsdp":
+            return hybrid_sharded(self.model, self.method, self.processes, rank=self.rank, **STEP)
         return sharded(self.model, self.method, self.processes, strategy, rank=self.rank, **STEP)
 
     def _exchange(self, method: str) -> Communication:
-        return communication(self.model, method, self.processes, self.strategy, rank=self.rank)
+        """What goes over the chosen link."""
+        if self.strategy != "hsdp":
+            return communication(self.model, method, self.processes, self.strategy, rank=self.rank)
+        inside, between = hybrid_communication(self.model, method, self.processes, rank=self.rank)
+        return between if self.processes > PER_MACHINE else inside
+
+    def _wire(self) -> str:
+        """What is sent, in words."""
+        sent = self._exchange(self.method).sent_bytes
+        if not sent:
+            return "Nothing is sent."
+        text = f"{_size(sent)} per step: {_time(sent / LINKS[self.link])} over {self.link}."
+        if self.strategy != "hsdp" or self.processes <= PER_MACHINE:
+            return f"Each sends {text}"
+        inside, _ = hybrid_communication(self.model, self.method, self.processes, rank=self.rank)
+        return f"Each sends {_size(inside.sent_bytes)} inside its machine and, between machines, {text}"
 
     def summary(self) -> str:
-        total, room, sent = self._memory(self.strategy).total_bytes, room_bytes(self.gpu), self._exchange(self.method)
+        total, room = self._memory(self.strategy).total_bytes, room_bytes(self.gpu)
         rank = "" if self.method == "full" else f" of rank {self.rank}"
         many = "1 process" if self.processes == 1 else f"{self.processes} processes"
-        wire = "Nothing is sent."
-        if sent.sent_bytes:
-            seconds = sent.seconds(LINKS[self.link])
-            wire = f"Each sends {_size(sent.sent_bytes)} per step: {_time(seconds)} over {self.link}."
         return (
             f"{self.model}, {self.method}{rank}, {self.strategy} on {many}: {three(total / GIB)} GiB on each; there "
-            f"is room for {three(room / GIB)} ({self.gpu}): it {'fits' if total <= room else 'does not fit'}. {wire}"
+            f"is room for {three(room / GIB)} ({self.gpu}): it {'fits' if total <= room else 'does not fit'}. "
+            f"{self._wire()}"
         )
 
     def figure(self):
-        rows = {name: self._memory(name).parts() for name in STRATEGIES}
+        ways = WAYS if self.processes > PER_MACHINE else STRATEGIES  # on one machine hsdp is fsdp
+        rows = {name: self._memory(name).parts() for name in ways}
         seconds = {name: [self._exchange(name).seconds(speed) for speed in LINKS.values()] for name in METHODS}
         return plots.many_machines(
             rows, room_bytes(self.gpu), f"{self.model}, {self.method}, {self.processes} processes: on each GPU",
-            seconds, list(LINKS), self.method, f"a step's sending, {self.strategy}",
+            seconds, list(LINKS), self.method, f"time to send, {self.strategy}",
         )  # fmt: skip
 
 
