@@ -16,7 +16,7 @@ MEASUREMENTS = (
     "highest gradient norm",
     "change of the second example's loss in a pack when the first is another",
     "largest difference of the served model's logits from those after training",
-    "how often ΔW is in a served weight",
+    "how many times ΔW is in a served weight",
     "ids of a prompt: served against training's",
     "parameters that the count finds",
 )

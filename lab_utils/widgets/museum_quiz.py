@@ -116,10 +116,12 @@ class MuseumQuiz(Explorer):
 
     def figure(self):
         """The symptoms and what can be measured, as text: a picture for places where nothing can be clicked."""
-        figure, axes = plots.new_figure(10, 6)
+        figure, axes = plots.new_figure(10, 6.7)
         axes.set_axis_off()
         axes.set_title("Ten symptoms: what would you measure first?", loc="left", fontsize=16)
         lines = [f"{number}. {record['symptom']}" for number, record in enumerate(self.records, 1)]
+        lines += ["", "Nine measurements, each beside that of a run without a fault:"]
+        lines += [f"•  {name}" for name in self.measurements]
         text = "\n".join(textwrap.fill(line, 96, subsequent_indent="    ") for line in lines)
         axes.text(0, 1, text, va="top", fontsize=14, transform=axes.transAxes)
         return figure
