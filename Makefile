@@ -9,6 +9,8 @@
 #   make gpu-check GPU_CHECK="--only memory"      flags for the check of a GPU: --only, --budget, --output, --pretend
 
 SHELL := /bin/bash
+# Compiled files are kept: some five hundred processes import the library in one `make test`.
+unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
 TORCH_INDEX ?=
 LAB_FLAGS ?=
