@@ -7,7 +7,7 @@ LOOKS = ((BLUE, "o", "-"), (ORANGE, "s", "--"), (GREEN, "^", "-."), ("#7c3aed", 
 
 def with_errors(
     named: dict, xlabel: str, ylabel: str, *,
-    marks: dict | None = None, title: str = "", logx: int = 0, logy: bool = False, skip: int = 0,
+    marks: dict | None = None, title: str = "", logx: int = 0, logy: bool = False, skip: int = 0, apart: bool = False,
 ):  # fmt: skip
     """Figure of means with their errors as bars, one line per series, and single marks.
 
@@ -20,12 +20,16 @@ def with_errors(
     logx : int, base of a logarithmic x axis; 0 is a linear one
     logy : bool
     skip : int, colours to pass over, since they have another meaning on the page
+    apart : bool, draw the series a little beside each other, so that no bar hides another at the same x; on a
+        logarithmic x axis only
     """
     figure, axes = new_figure(9, 4.8)
-    for (label, (x, mean, error)), (color, marker, dashes) in zip(named.items(), LOOKS[skip:], strict=False):
+    looks = zip(named.items(), LOOKS[skip:], strict=False)
+    for place, ((label, (x, mean, error)), (color, marker, dashes)) in enumerate(looks):
+        beside = logx ** (0.06 * (place - (len(named) - 1) / 2)) if apart and logx else 1.0
         axes.errorbar(
-            list(x), list(mean), list(error), color=color, marker=marker, linestyle=dashes, linewidth=2.5,
-            markersize=9, capsize=5, label=label,
+            [one * beside for one in x], list(mean), list(error), color=color, marker=marker, linestyle=dashes,
+            linewidth=2.5, markersize=9, capsize=5, label=label,
         )  # fmt: skip
     for label, (x, mean, error) in (marks or {}).items():
         axes.errorbar(x, mean, error, color="#111111", marker="*", markersize=17, capsize=5, linestyle="none")

@@ -20,6 +20,15 @@ def test_means_stand_where_they_belong_with_their_errors_as_bars():
     assert "full" in [text.get_text() for text in axes.texts]
 
 
+def test_series_drawn_apart_keep_their_places_around_the_true_one():
+    series = {name: ([1, 4], [0.1, 0.2], [0.05, 0.05]) for name in ("left", "middle", "right")}
+    drawn = plots.with_errors(series, "factor", "loss", logx=2, apart=True).axes[0].containers
+    left, middle, right = (one[0].get_xdata() for one in drawn)
+    assert middle.tolist() == [1, 4] and (left < middle).all() and (middle < right).all()
+    assert left * right == pytest.approx(middle**2) and right / middle == pytest.approx(2**0.06)
+    assert drawn[2][0].get_ydata().tolist() == [0.1, 0.2]
+
+
 def test_a_strip_has_its_runs_their_mean_and_its_interval():
     axes = plots.strips({"bf16": [1.0, 2.0, 6.0], "alone": [4.0]}, "loss").axes[0]
     dots = [line for line in axes.lines if line.get_marker() == "o"]

@@ -71,7 +71,7 @@ TUNED = "full, 100 steps", "LoRA r=8, 100 steps"
 CLAIMS = {
     "On validation three seeds cannot tell; on test they can":
         lambda: clear_over_seeds(RATE[1]) == [False, True] and not differ({}, RATE[1]).clear,
-    "on validation it costs more than twice the loss of r = 8, and the difference is clear over seeds and messages":
+    "On validation it has more than twice the loss of r = 8, and the difference is clear over seeds and messages":
         lambda: loss(rank=1) > 2 * loss(rank=8) and differ({}, {"rank": 1}).clear,
     "No other rank is clear of r = 8":
         lambda: not any(differ({}, {"rank": rank}).clear for rank in (2, 4, 16, 32, 64)),
@@ -79,29 +79,29 @@ CLAIMS = {
     "and clearly so on validation alone":
         lambda: clear_over_seeds({"rank": 2}) == [True, True] and clear_over_seeds({"rank": 64}) == [True, False]
         and all(differ({"rank": 64}, {"rank": 2}, f"{split}_loss").mean > 0 for split in ("validation", "test")),
-    "The means on validation gain less from r = 8 to r = 64 than from r = 1 to r = 2":
+    "The means on validation fall less from r = 8 to r = 64 than from r = 1 to r = 2":
         lambda: loss(rank=8) - loss(rank=64) < loss(rank=1) - loss(rank=2),
     "one falling line with 95 % bars over seeds, steep from r = 1 to r = 8 and much flatter from there to r = 64":
         lambda: loss(rank=1) - loss(rank=8) > 3 * (loss(rank=8) - loss(rank=64)) > 0,
-    "At the same rank q and v alone are clearly worse, and q, k, v, o are not clearly worse":
+    "**At the same rank** q and v alone are clearly worse, and q, k, v, o are not clearly worse":
         lambda: differ({}, QV).clear and loss(**QV) > loss() and not differ({}, ATTENTION).clear,
-    "At about the same number of parameters no difference is clear, and the means on validation are within a tenth of "
-    "the line of all linear layers":
+    "**At about the same number of parameters** no difference is clear, and the means on validation are within a "
+    "tenth of the line of all linear layers":
         lambda: not any(differ(*pair).clear for pair in EQUAL)
         and all(abs(own / line - 1) < 0.1 for own, line in at_equal_parameters()),
     "each would also hold a difference of half the loss":
         lambda: all(max(differ(*pair).high, -differ(*pair).low) > loss(**pair[0]) / 2 for pair in EQUAL),
-    "q and v at r = 1, the cheapest choice of all, has hardly begun to learn: not one right answer in 80":
+    "**q and v at r = 1**, the cheapest choice of all, have hardly begun to learn: not one right answer in 80":
         lambda: pick(runs(), target_modules="qv", rank=1)["validation_exact"].max() == 0,
-    "Full fine-tuning, with 43 times as many numbers as r = 8, has the lowest mean of all on validation, and is not "
-    "clear of r = 8 or r = 64":
+    "**Full fine-tuning**, with 43 times as many numbers as r = 8, has the lowest mean of all on validation, and is "
+    "not clear of r = 8 or r = 64":
         lambda: round(106_168_320 / trained()) == 43 and loss(**FULL) < min(adapter_means())
         and not differ({}, FULL).clear and not differ({"rank": 64}, FULL).clear,
-    "Against r = 8 on the bfloat16 base the mean difference is 0.003 instead of 0.016":
+    "against r = 8 on the bfloat16 base the mean difference is 0.003 instead of 0.016":
         lambda: [round(differ(base, FULL).mean, 3) for base in (BF16, {})] == [-0.003, -0.016],
     "It also had one learning rate":
         lambda: pick(runs(), method="full", learning_rate=...)["learning_rate"].nunique() == 1,
-    "One of six is: the learning rate four times too small":
+    "One of the first six is: the learning rate a quarter of the centre's":
         lambda: [differ({}, one).clear for one in (*ALPHA, *RATE, *PRODUCT)] == [False, False, True] + 3 * [False],
     "Over the whole range these means move least with the product kept":
         lambda: 2 * spread(PRODUCT) < min(spread(ALPHA), spread(RATE)),
@@ -116,7 +116,7 @@ CLAIMS = {
     "LoRA's best rate is 32 times that of full fine-tuning":
         lambda: round(study().best_rate(TUNED[1]) / study().best_rate(TUNED[0])) == 32
         and all(study().inside(arm) for arm in TUNED),
-    "each best has a neighbour within a tenth of its loss, and those two are 8 times apart":
+    "each best has a neighbour within a tenth of its loss, and those two neighbours are 8 times apart":
         lambda: round(near_best(TUNED[1])[0] / near_best(TUNED[0])[-1]) == 8,
     "Here the mean goes the same way, from 0.059 to 0.071, but not as far, and not clearly":
         lambda: [round(loss(), 3), round(loss(**PRODUCT[0]), 3)] == [0.059, 0.071]
@@ -126,13 +126,13 @@ CLAIMS = {
         lambda: [round(value, 2) for value in (tuned().mean, tuned().low, tuned().high)] == [0.01, -0.01, 0.03]
         and not tuned().clear and tuned().high > np.mean([one.loss("test") for one in study().at(TUNED[0])]),
     "These runs kept the loss of all 200 test messages": lambda: tuned().messages == 200,
-    "What is left comes mostly from three seeds":
+    "What uncertainty is left comes mostly from having three seeds":
         lambda: tuned().seeds == 3 and tuned().seed_error > 2 * tuned().message_error,
     "only the last, α = 2r, lies clearly left of the first":
         lambda: clear_over_seeds({"rank": 64})[0] and not any(clear_over_seeds(one)[0] for one in RULES),
     "over both sets no rule is clear of r = 8":
         lambda: not any(differ({}, one).clear for one in ({"rank": 64}, *RULES)),
-    "The means are in the order of the scalings, 0.25, 0.71, 2":
+    "On validation the means fall as the scaling grows, 0.25, 0.71, 2":
         lambda: loss(**RULES[0]) > loss(**RULES[1]) > loss(rank=64),
     "NF4 is clear of bfloat16. Int8 costs about a third of that on the mean, and is not clear":
         lambda: differ(BF16, {}).clear and not differ(BF16, {"quantization": "int8"}).clear
@@ -142,16 +142,17 @@ CLAIMS = {
     "it is about a quarter, against 6.6 % on running text":
         lambda: 0.22 < differ(BF16, {}).mean / np.mean(pick(runs(), **BF16)[LOSSES]) < 0.28
         and round(nf4_on_text(), 3) == 0.066,
-    "its mean on validation lies below NF4's; its runs scatter, and nothing about it is clear":
+    "its mean on validation is below NF4's; its runs scatter, and nothing about it is clear":
         lambda: loss(quantization="fp4") < loss() and not differ({}, {"quantization": "fp4"}).clear
         and not differ(BF16, {"quantization": "fp4"}).clear,
     "bfloat16 lies lowest": lambda: loss(**BF16) < min(loss(quantization=base) for base in ("int8", "nf4", "fp4")),
-    "Sixteen messages, seen eight times each, are learned by heart: twice the validation loss, clearly worse than 128":
+    "Sixteen messages, seen eight times each, are learned by heart: twice the validation loss, and over both sets "
+    "clearly worse than 128":
         lambda: loss(train_examples=16) > 2 * loss() and differ({}, {"train_examples": 16}).clear
         and pick(runs(), train_examples=16)["training_loss"].mean() < 0.005,
     "With 48 these runs cannot tell the difference from 128":
         lambda: not differ({}, {"train_examples": 48}).clear,
-    "No difference to be seen. Each of 128 messages was shown once":
+    "No clear difference. Each of 128 messages was shown once":
         lambda: not differ({}, {"dropout": 0.1}).clear and pick(runs())["train_examples"].tolist() == [128] * 3,
     "The adapters take 58 to 78 processor seconds, full fine-tuning 118":
         lambda: [round(found) for found in (min(timed()), max(timed()), seconds(**FULL))] == [58, 78, 118],
@@ -174,9 +175,9 @@ CLAIMS = {
         lambda: sum(one.clear for one in family().values()) == 8 and 1 < len(family()) / 20 < 2,
     "even q and v at r = 1, with 18 times the loss":
         lambda: round(loss(**QV, rank=1) / loss()) == 18,
-    "With three seeds and two sets of messages no difference on this page is strong enough to survive 27 looks":
+    "with three seeds and two sets of messages no difference on this page is strong enough to survive 27 looks":
         lambda: len(family()) == 27 and not any(one.clear for one in holm(family()).values()),
-    "this page has asked 30 different questions over seeds and both sets, and six answers were clear":
+    "it has asked 30 different questions over seeds and both sets, and six answers were clear":
         lambda: len(ASKED) == 30 and sum(differ(*pair).clear for pair in ASKED) == 6,
     "a rate four times too small costs clearly more here than rank 1":
         lambda: differ({"rank": 1}, RATE[0]).clear and differ({"rank": 1}, RATE[0]).mean > 0,
