@@ -46,6 +46,11 @@ def _wald(p, n, z=Z):
     return z * math.sqrt(p * (1 - p) / n)
 
 
+def _adjusted(p, n):
+    """Agresti and Coull's half width: Wald's, of Wilson's middle."""
+    return _wald(_middle(p, n), n + Z**2)
+
+
 def _times_n_squared(p, n):
     return Z / (1 + Z**2 / n) * math.sqrt(p * (1 - p) / n + Z**2 / 4 * n**2)
 
@@ -58,9 +63,14 @@ def _at(z):
     return _with(lambda p, n: _middle(p, n, z), lambda p, n: _half(p, n, z))
 
 
-def _clipped(right, n):
-    low, high = _with(_share, _wald)(right, n)
-    return max(low, 0.0), min(high, 1.0)
+def _cut_off(wrong):
+    """The same interval, cut off at 0 and 1."""
+
+    def cut(right, n):
+        low, high = wrong(right, n)
+        return max(low, 0.0), min(high, 1.0)
+
+    return cut
 
 
 @st.composite
@@ -84,7 +94,7 @@ EXERCISES = (
             Mistake(
                 "no width at 0 of n",
                 "Cutting Wald's interval off hides the trouble: 0 of 20 gives 0 to 0. Take Wilson's formula.",
-                wrong=(_clipped,),
+                wrong=(_cut_off(_with(_share, _wald)),),
             ),
             Mistake(
                 "another z than 1.96",
@@ -94,7 +104,7 @@ EXERCISES = (
             Mistake(
                 "around p",
                 "Wilson's interval is not symmetric about p: its middle is moved toward one half.",
-                wrong=(_with(_share, _half),),
+                wrong=(_with(_share, _half), _cut_off(_with(_share, _half))),
             ),
             Mistake(
                 "the half width of p",
@@ -102,7 +112,7 @@ EXERCISES = (
                 "1 + z²/n.",
                 wrong=(
                     _with(_middle, _wald),
-                    _with(_middle, lambda p, n: _wald(_middle(p, n), n + Z**2)),
+                    _with(_middle, _adjusted), _cut_off(_with(_middle, _adjusted)),
                 ),
             ),
             Mistake(

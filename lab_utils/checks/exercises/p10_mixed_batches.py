@@ -119,7 +119,7 @@ EXERCISES = (
             Mistake(
                 "the first adapter for the second's rows too",
                 "`which >= 1` is true for 2 as well: compare with ==.",
-                wrong=(_served(lambda which: which >= 1),),
+                wrong=(_served(lambda which: which >= 1), _served(lambda which: which >= 1, _none)),
             ),
             Mistake(
                 "rows in another order",

@@ -106,7 +106,10 @@ EXERCISES = (
             Mistake(
                 "another order in B than in A",
                 "Column k of B belongs to row k of A: put the adapters in the same order in both.",
-                wrong=(_stacked(turned=True), _stacked(lambda f: f, _one, turned=True)),
+                wrong=(
+                    _stacked(turned=True), _stacked(lambda f: f, _one, turned=True),
+                    lambda A1, B1, A2, B2, f: (torch.cat([A2, A1]), torch.cat([f[0] * B1, f[1] * B2], dim=1)),
+                ),
             ),
             Mistake(
                 "divided by the factor",
