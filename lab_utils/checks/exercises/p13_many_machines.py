@@ -10,7 +10,7 @@ STRATEGIES = ("ddp", "zero1", "zero2", "fsdp")
 
 
 def global_loss_spec(sums: Tensor, counts: Tensor) -> Tensor:
-    """Every token of the whole batch counts the same, whichever process it lies on."""
+    """Every token of the whole batch counts the same, whichever process it is on."""
     total, tokens = sums.new_zeros(()), 0
     for rank in range(len(sums)):
         total = total + sums[rank]
@@ -23,7 +23,7 @@ def global_loss(sums: Tensor, counts: Tensor) -> Tensor:
 
 
 def ring_bytes_spec(size_bytes: int, processes: int) -> int:
-    """N − 1 turns until every piece is added up somewhere, N − 1 more until it is everywhere; one piece a turn."""
+    """N − 1 turns until every piece is added up somewhere, N − 1 more until it is everywhere; one piece per turn."""
     piece, sent = size_bytes // processes, 0
     for _turn in range(processes - 1):  # reduce-scatter
         sent += piece
@@ -95,7 +95,7 @@ EXERCISES = (
     Exercise(
         name="global_loss", page=13, title="The loss of the whole batch",
         spec=global_loss_spec, solution=global_loss, inputs=_shares(),
-        demo=(torch.tensor([6.0, 30.0]), torch.tensor([2, 30])),
+        demo=(torch.tensor([4.0, 9.0, 5.0]), torch.tensor([2, 6, 2])),
         mistakes=(
             Mistake(
                 "the mean of means",
@@ -133,11 +133,12 @@ EXERCISES = (
             "The sum of all token losses and the number of all tokens: each is a sum over the processes.",
             "sums.sum(), divided by counts.sum().",
         ),
-        reward="In the first example the mean of means is 2, not 1.125. A process may even have no token at all.",
+        reward="Of sums 6 and 30 over 2 and 30 tokens the mean of means is 2, and the loss 1.125. A process may even "
+        "have no token at all.",
     ),
     Exercise(
         name="ring_bytes", page=13, title="What a process sends in a ring",
-        spec=ring_bytes_spec, solution=ring_bytes, inputs=_ring(), demo=(1_000_000_000, 8),
+        spec=ring_bytes_spec, solution=ring_bytes, inputs=_ring(), demo=(600, 3),
         mistakes=(
             Mistake(
                 "one of the two rounds",
@@ -146,7 +147,7 @@ EXERCISES = (
             ),
             Mistake(
                 "everything to everybody",
-                "In a ring each sends one piece a turn, an N-th of it all, to its neighbour alone.",
+                "In a ring each sends one piece per turn, an N-th of it all, to its neighbour alone.",
                 wrong=(
                     _sent(lambda n: n - 1, lambda size, n: size), _sent(lambda n: 2 * (n - 1), lambda size, n: size),
                 ),
@@ -179,15 +180,15 @@ EXERCISES = (
         ),
         hints=(
             "Into how many pieces is the tensor cut? How many of them does a process send in one turn?",
-            "A piece has size_bytes / N bytes. N − 1 turns add the pieces up, N − 1 more hand them round.",
+            "A piece has size_bytes / N bytes. N − 1 turns add the pieces up, N − 1 more bring the sums to all.",
             "2 · (processes − 1) pieces of size_bytes // processes.",
         ),
-        reward="It never reaches twice the size, however many join. That is why a ring scales.",
+        reward="1 GB on 8 processes: 1.75 GB. It never reaches twice the size, however many join: a ring scales.",
     ),
     Exercise(
         name="per_process_bytes", page=13, title="What each process keeps",
         spec=per_process_bytes_spec, solution=per_process_bytes, inputs=_node(),
-        demo=(14_000_000_000, 14_000_000_000, 56_000_000_000, 8, "zero1"),
+        demo=(60, 90, 300, 3, "zero2"),
         mistakes=(
             Mistake(
                 "everything split, whatever the strategy",
@@ -245,6 +246,6 @@ EXERCISES = (
             "zero1 splits the optimizer's states, zero2 the gradients as well, fsdp the weights as well. ddp nothing.",
             "Divide optimizer unless ddp, gradients with zero2 and fsdp, weights with fsdp; then add.",
         ),
-        reward="84 GB become 35 GB with zero1 and 10.5 GB with fsdp: what did not fit on one GPU of eight now does.",
+        reward="84 GB become 35 GB with zero1, which fits in 40, and 10.5 GB with fsdp.",
     ),
 )  # fmt: skip
