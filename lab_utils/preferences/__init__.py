@@ -8,7 +8,7 @@ from .grpo import group_advantages, grpo_loss, token_distances, token_losses, to
 from .logprobs import adapter_state, answer_logprobs, answer_mask, reference, sequence_logprobs, token_logprobs
 from .pairs import MISTAKES, booking_pairs, near_miss, pair_logprobs
 from .recipes import PreferenceRecipe, RewardRecipe
-from .record import COMPARED, PreferenceRun, recorded_runs, recorded_samples, recorded_start
+from .record import PreferenceRun, recorded_runs, recorded_samples, recorded_start
 from .rewards import REWARDS, rewarder
 from .run import prefer, reward
 from .sampling import sample_groups
@@ -17,7 +17,7 @@ from .starts import begin
 from .verified import own_answers, own_pairs, own_right
 
 __all__ = [
-    "COMPARED", "MISTAKES", "REWARDS", "SMALL_REWARDS", "Answer", "PreferenceRecipe", "PreferenceRun", "Preferred",
+    "MISTAKES", "REWARDS", "SMALL_REWARDS", "Answer", "PreferenceRecipe", "PreferenceRun", "Preferred",
     "RewardRecipe", "SmallStep", "adapter_state", "answer_logprobs", "answer_mask", "begin", "booking_pairs",
     "dpo_loss", "group_advantages", "grpo_loss", "near_miss", "own_answers", "own_pairs", "own_right", "pair_logprobs",
     "prefer", "recorded_runs", "recorded_samples", "recorded_start", "reference", "reward", "rewarder", "sample_groups",

@@ -9,8 +9,9 @@ from ..folders import DATA
 from ..recorded_files import number, reading, restore
 
 FOLDER = DATA / "preferences"
-COMPARED = ("rejection", "labels", "own pairs", "near misses", "right")  # methods, as the recorder names their arms
-ARMS = (*COMPARED, "brief", "right, rank 1", "right, rank 32")  # in the order shown
+ARMS = (  # in the order shown
+    "rejection", "labels", "own pairs", "near misses", "right", "brief", "right, rank 1", "right, rank 32",
+)  # fmt: skip
 WAY_OUT = restore("data/preferences", "record_preferences.py")
 
 
