@@ -1,9 +1,12 @@
 """The recorded learning curve of page 14; `data/record_learning_curve.py` measured it, see data/README.md."""
 
-from collections.abc import Sequence
+import base64
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+
+import numpy as np
 
 from ..errors import choose
 from ..files import read_json_lines
@@ -15,6 +18,7 @@ TASKS = ("tickets", "chats")
 RATE = 2e-3  # of the curve; the others were tried with 128 examples
 SIZES, SEEDS = (8, 32, 128, 512, 2000), (0, 1, 2)  # what is to be recorded
 LIVE, LIVE_RATES = 640, (2e-3, 4e-3, 8e-3)  # examples and learning rates of the runs that page 14's own is one of
+MESSAGES = {"test": 200, "next_month": 60}  # that are answered
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class CurveRun:
     validation_loss, test_loss : float, mean over the examples, in nats per answer token
     test_exact : float in [0, 1], share of the 200 test examples whose (last) answer would be written as it should be
     next_month_exact : float or None, the same share of the 60 tickets written by hand; None for chats
+    right : dict, "test" (and for tickets "next_month") -> tuple of bool, is each of its examples answered right
     provenance : dict, "cpu", "threads", "date", "versions", "cpu_seconds"
     """
 
@@ -41,6 +46,7 @@ class CurveRun:
     test_loss: float
     test_exact: float
     next_month_exact: float | None
+    right: Mapping[str, tuple[bool, ...]]
     provenance: dict
 
 
@@ -96,8 +102,18 @@ def _run(task: str, row: dict) -> CurveRun:
         **{name: choices[name] for name in ("examples", "steps", "seed")},
         **{name: number(row[name], 0) for name in measured},
         next_month_exact=number(row["next_month_exact"], 0) if task == "tickets" else None,
+        right={split: _right(row, split) for split in MESSAGES if split == "test" or task == "tickets"},
         provenance={name: row[name] for name in ("cpu", "threads", "date", "versions", "cpu_seconds")},
     )
+
+
+def _right(row: dict, split: str) -> tuple[bool, ...]:
+    """Which examples of a split are answered right, eight to a byte in the file."""
+    packed = np.frombuffer(base64.b64decode(row[f"{split}_right"]), dtype=np.uint8)
+    found = tuple(np.unpackbits(packed)[: MESSAGES[split]].astype(bool).tolist())
+    if len(found) != MESSAGES[split] or round(fmean(found), 4) != row[f"{split}_exact"]:
+        raise ValueError(f"{split}_right holds {sum(found)} right answers of {len(found)}, not {row[f'{split}_exact']}")
+    return found
 
 
 def curve_points(runs: Sequence[CurveRun], learning_rate: float = RATE) -> list[CurvePoint]:

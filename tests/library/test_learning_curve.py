@@ -16,12 +16,18 @@ from lab_utils.recorded.learning_curve import (
     load_learning_curve,
     missing,
 )
+from lab_utils.sweep.evidence import packed_bits
 
 recorder = load("record_learning_curve")
 
 
+def packed(share: float, messages: int) -> str:
+    return packed_bits(place < share * messages for place in range(messages))
+
+
 def line(examples: int, seed: int, exact: float, rate: float = 2e-3) -> str:
-    row = {"key": f"{examples} {seed} {rate}", "validation_loss": 0.2, "test_loss": 0.3, "test_exact": exact}
+    rights = {"test_right": packed(exact, 200), "next_month_right": packed(0.5, 60)}
+    row = rights | {"key": f"{examples} {seed} {rate}", "validation_loss": 0.2, "test_loss": 0.3, "test_exact": exact}
     row["choices"] = {"examples": examples, "seed": seed, "learning_rate": rate, "steps": 3, "batch_size": 8}
     row |= {"next_month_exact": 0.5, "cpu": "a", "threads": 1, "date": "2026-01-01", "versions": {}, "cpu_seconds": 1.0}
     return json.dumps(row) + "\n"
@@ -36,6 +42,15 @@ def test_sizes_in_order_with_the_seeds_that_are_there(tmp_path):
     assert points[1].error == pytest.approx(0.375) and missing(runs) == 12
     assert curve_points(runs, 4e-3)[0].exact == (0.1,)
     assert load_learning_curve("tickets", tmp_path) == [] and missing([]) == len(SIZES) * len(SEEDS) == 15
+
+
+def test_each_example_is_unpacked_and_agrees_with_the_share(tmp_path):
+    (tmp_path / "tickets.jsonl").write_text(line(8, 0, 0.25))
+    right = load_learning_curve("tickets", tmp_path)[0].right
+    assert right == {"test": (True,) * 50 + (False,) * 150, "next_month": (True,) * 30 + (False,) * 30}
+    (tmp_path / "tickets.jsonl").write_text(line(8, 0, 0.25).replace('"test_exact": 0.25', '"test_exact": 0.3'))
+    with pytest.raises(LabError, match="test_right holds 50 right answers of 200, not 0"):
+        load_learning_curve("tickets", tmp_path)
 
 
 def test_a_damaged_line_and_an_unknown_task_are_refused(tmp_path):
