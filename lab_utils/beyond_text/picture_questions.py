@@ -11,6 +11,7 @@ from ..errors import LabError, at_least
 from ..finetune import Encoded, Recipe, build_optimizer, collate, plan_batches
 from ..finetune.greedy import greedy
 from ..finetune.optimizer import descend, set_rate
+from ..scores import Measure, wilson
 from .drawings import THINGS, draw
 from .vision_language import PictureReader
 
@@ -215,9 +216,9 @@ def ask(model, reader: PictureReader, picture, question: str = QUESTION, *, max_
     return reader.tokenizer.decode(tokens[0, batch["input_ids"].shape[1] :], skip_special_tokens=True).strip()
 
 
-def accuracy(model, reader: PictureReader, examples: Sequence[Example]) -> float:
-    """Share of examples that the model answers exactly. A LabError if there are none."""
+def accuracy(model, reader: PictureReader, examples: Sequence[Example]) -> Measure:
+    """Share of examples that the model answers exactly, with Wilson's interval. A LabError if there are none."""
     if not examples:
         raise LabError("There are no examples to ask about.")
-    right = [ask(model, reader, one.picture, one.question) == one.answer for one in examples]
-    return sum(right) / len(right)
+    right = sum(ask(model, reader, one.picture, one.question) == one.answer for one in examples)
+    return wilson(right, len(examples), "right")
