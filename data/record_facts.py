@@ -70,12 +70,12 @@ class Arm:
 
 def arms(rate: float) -> list[Arm]:
     """All arms, with the learning rate that the validation questions chose."""
-    tried = [Arm("facts", "none", "facts", one, splits=ASKED) for one in RATES]
+    tried = [Arm("adapter", "none", "facts", one, splits=ASKED) for one in RATES]
     prompted = [
         Arm("3 notes", 3, splits=ASKED[1:]), Arm("1 note", 1, splits=ASKED[1:]), Arm("nothing", splits=REPORTED),
         Arm("all facts", "all", splits=REPORTED),
     ]  # fmt: skip
-    again = [Arm("facts", "none", "facts", rate, seed, ("question", *REPORTED)) for seed in SEEDS[1:]]
+    again = [Arm("adapter", "none", "facts", rate, seed, ("question", *REPORTED)) for seed in SEEDS[1:]]
     readers = [Arm("reader", 1, "reader", rate, seed, REPORTED) for seed in SEEDS]
     refusals = [Arm("refusals", "none", "refusals", rate, seed, REPORTED) for seed in SEEDS]
     return [*tried, *prompted, *again, *readers, *refusals, Arm("the right note", "right", splits=REPORTED[:1])]

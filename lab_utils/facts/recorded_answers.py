@@ -13,7 +13,7 @@ from .grading import UNKNOWN, VERDICTS, verdicts
 from .house import FOLDER, WORDINGS, load_facts
 
 ASKED = (*WORDINGS, "practice", "unstated")  # the three wordings of each fact, and what no fact answers
-NAMES = ("nothing", "all facts", "1 note", "3 notes", "the right note", "facts", "refusals", "reader")
+NAMES = ("nothing", "all facts", "1 note", "3 notes", "the right note", "adapter", "refusals", "reader")
 RESTORE = restore("data/facts", "record_facts.py")
 
 
@@ -23,7 +23,7 @@ class Answers:
 
     Attributes
     ----------
-    name : str, "nothing", "1 note", "3 notes", "all facts", "the right note", "facts", "refusals" or "reader"
+    name : str, "nothing", "1 note", "3 notes", "all facts", "the right note", "adapter", "refusals" or "reader"
     notes : "none", "all", "right", or how many retrieved notes were above each question
     trained : "", or what the adapter learned: "facts", "refusals" or "reader"
     rate : float, the learning rate; 0 without training

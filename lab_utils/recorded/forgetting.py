@@ -80,7 +80,7 @@ class ForgettingRun:
 
 
 def load_forgetting(folder: str | Path = FORGETTING) -> dict[str, list[ForgettingRun]]:
-    """The recorded runs of each arm, by seed; an empty dict where nothing is recorded yet.
+    """The recorded runs of each arm, by seed.
 
     Parameters
     ----------
@@ -89,11 +89,9 @@ def load_forgetting(folder: str | Path = FORGETTING) -> dict[str, list[Forgettin
     Raises
     ------
     LabError
-        A line is damaged, or a run read other texts than the first one.
+        The file is missing, a line is damaged, or a run read other texts than the first one.
     """
     path = Path(folder) / "runs.jsonl"
-    if not path.exists():
-        return {}
     with reading(f"The recorded runs in {path}", restore("data/forgetting", "record_forgetting.py")):
         lines = read_json_lines(path)
         shape = lines[0]["checkpoints"][0]["tokens"] if lines else {}

@@ -135,7 +135,7 @@ def table(rows: Mapping[str, Mapping[str, Change]], kinds: Sequence[str] = KINDS
     width = max(map(len, rows), default=0)
     lines = [f"{'':{width}}  seeds" + "".join(f"  {kind:<16}" for kind in kinds).rstrip()]
     for label, found in rows.items():
-        cells = [f"{one.mean:+.2f} ± {(one.high - one.low) / 2:.2f} {'●' if one.clear else '○'}"
+        cells = [f"{one.mean:+z.2f} ± {(one.high - one.low) / 2:.2f} {'●' if one.clear else '○'}"
                  for one in (found[kind] for kind in kinds)]  # fmt: skip
         seeds = found[kinds[0]].runs
         lines.append(f"{label:{width}}  {seeds:5}" + "".join(f"  {cell:<16}" for cell in cells).rstrip())

@@ -131,12 +131,12 @@ def test_a_search_that_cannot_be_is_refused(retriever):
 def test_the_recorded_arms_are_complete_and_asked_the_same():
     assert len({(arm.name, arm.rate, arm.seed) for arm in ARMS}) == len(ARMS)
     assert all({"test", "unstated"} <= set(arm.outputs) for arm in ARMS if arm.name != "the right note")
-    assert {"nothing", "1 note", "3 notes", "facts"} <= set(facts.by_name(ARMS))
+    assert {"nothing", "1 note", "3 notes", "adapter"} <= set(facts.by_name(ARMS))
     assert all(set(arm.outputs) <= set(ASKED) and bool(arm.trained) == (arm.rate > 0) for arm in ARMS)
-    assert len({arm.rate for arm in ARMS if arm.name == "facts"}) == 2
+    assert len({arm.rate for arm in ARMS if arm.name == "adapter"}) == 2
 
 
-def made_up(name="facts", trained="facts", seed=0, rate=1e-3, **outputs):
+def made_up(name="adapter", trained="facts", seed=0, rate=1e-3, **outputs):
     return facts.Answers(name, "none", trained, rate, seed, outputs, 1.0, 1.0)
 
 
@@ -146,8 +146,8 @@ def test_of_several_rates_the_one_that_the_validation_questions_chose_is_taken()
     low = made_up(rate=1e-4, validation=wrong, test=right)
     high = [made_up(rate=1e-3, seed=seed, validation=right, test=wrong) for seed in (0, 1)]
     alone = made_up("nothing", "", rate=0.0, test=wrong)
-    assert facts.by_name([low, *high, alone]) == {"nothing": [alone], "facts": high}
-    assert list(facts.by_name([low, *high, alone])) == ["nothing", "facts"]
+    assert facts.by_name([low, *high, alone]) == {"nothing": [alone], "adapter": high}
+    assert list(facts.by_name([low, *high, alone])) == ["nothing", "adapter"]
 
 
 def test_shares_are_means_over_seeds_question_by_question():
@@ -193,13 +193,13 @@ def test_the_recorder_goes_on_where_it_was_and_takes_the_rate_that_validation_ch
     script = load("record_facts")
     right = [fact.answer for fact in HOUSE]
     for rate, hits in ((5e-4, 30), (2e-3, 20)):
-        line = {"name": "facts", "trained": "facts", "rate": rate, "seed": 0}
+        line = {"name": "adapter", "trained": "facts", "rate": rate, "seed": 0}
         line["outputs"] = {"validation": right[:hits] + ["no"] * (50 - hits)}
         with open(tmp_path / "answers.jsonl", "a") as file:
             file.write(json.dumps(line) + "\n")
     left = script.missing(tmp_path, lambda arm: bool(arm.trained))
     assert [(arm.name, arm.rate, arm.seed) for arm in left] == [
-        ("facts", 5e-4, 1), ("reader", 5e-4, 0), ("reader", 5e-4, 1), ("refusals", 5e-4, 0), ("refusals", 5e-4, 1),
+        ("adapter", 5e-4, 1), ("reader", 5e-4, 0), ("reader", 5e-4, 1), ("refusals", 5e-4, 0), ("refusals", 5e-4, 1),
     ]  # fmt: skip
 
 

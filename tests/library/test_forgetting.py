@@ -25,7 +25,8 @@ def line(arm: str = "LoRA r=8", seed: int = 0, **changes) -> str:
 
 
 def test_runs_by_arm_and_seed(tmp_path):
-    assert load_forgetting(tmp_path) == {}
+    with pytest.raises(LabError, match=r"record_forgetting\.py"):
+        load_forgetting(tmp_path)
     (tmp_path / "runs.jsonl").write_text(line(seed=1) + line("full", random=None, strengths=[]) + line(seed=0))
     runs = load_forgetting(tmp_path)
     assert {arm: [run.seed for run in some] for arm, some in runs.items()} == {"full": [0], "LoRA r=8": [0, 1]}

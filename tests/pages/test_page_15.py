@@ -10,6 +10,7 @@ from lab_utils import retention
 from lab_utils.folders import DATA, NOTEBOOKS
 from lab_utils.notebook.notebook_files import read_notebook
 from lab_utils.sweep import TABLE
+from lab_utils.tasks import load_task
 
 PAGE = read_notebook(NOTEBOOKS / "15_what_it_forgot.ipynb")
 PROSE = "\n".join(cell.source for cell in PAGE.cells if cell.cell_type == "markdown")
@@ -107,6 +108,28 @@ def test_rank_1_forgot_less_than_rank_8_and_64_is_not_clear():
     for kind in retention.KINDS[1:]:
         assert less("LoRA r=1", kind, target).high < 0
         assert less("LoRA r=64", kind, target).low < 0 < less("LoRA r=64", kind, target).high
+
+
+def test_forgetting_here_is_not_overfitting():
+    """No message is seen twice, by the recorded adapter nor, with fewer steps, by the short runs."""
+    recipe = json.loads((DATA / "adapters" / "bookings" / "record.json").read_text())["recipe"]
+    rows = len(load_task("bookings")["train"])
+    seen = recipe["steps"] * recipe["batch_size"]
+    assert f"Each of its {seen} messages was seen once" in PROSE and seen <= rows and recipe["train_examples"] is None
+
+
+def test_what_is_said_of_the_controls_and_of_rank_64_at_equal_steps_is_so():
+    eight, labels = RUNS["LoRA r=8"], RUNS["random labels"]
+    for kind in retention.KINDS:
+        before, after = ([one.losses[kind] for one in some] for some in
+                         ((run.before for run in eight), (run.random for run in eight)))  # fmt: skip
+        assert not retention.change(before, after).clear
+    part = retention.risen(labels, "skill")
+    whole = retention.risen(eight, "skill").mean
+    assert "between a fifth and all of it" in PROSE and 0.18 < part.high / whole < 0.25 and part.low / whole > 1
+    assert retention.risen(labels, "questions").low > 0 and retention.risen(labels, "style").low > 0
+    assert "at equal steps rank 64 forgot clearly on all three kinds" in PROSE
+    assert all(retention.risen(RUNS["LoRA r=64"], kind).low > 0 for kind in retention.KINDS[1:])
 
 
 def test_about_two_thirds_are_answered_letter_by_letter_at_strength_1():
