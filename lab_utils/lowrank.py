@@ -186,6 +186,25 @@ def energy_shares(spectra: Iterable[Tensor]) -> dict[int, float]:
     }  # fmt: skip
 
 
+def rank_of_energy(values: Tensor, share: float = 0.9) -> int:
+    """The smallest rank whose best fit holds this share of a matrix's energy.
+
+    Parameters
+    ----------
+    values : 1-d Tensor, its singular values, descending, not all zero
+    share : float in (0, 1]
+
+    Returns
+    -------
+    int, 1 to the number of values
+
+    >>> rank_of_energy(torch.tensor([4.0, 3.0]), 0.64), rank_of_energy(torch.tensor([4.0, 3.0]), 0.65)
+    (1, 2)
+    """
+    held = values.double().square().cumsum(dim=0)
+    return min(int((held < share * held[-1]).sum()) + 1, len(values))
+
+
 def random_spectra(shapes: Iterable[tuple[int, int]], seed: int) -> list[Tensor]:
     """The singular values of a Gaussian matrix of each shape; equal shapes share one matrix.
 

@@ -34,10 +34,6 @@ class MyLoRALinear(nn.Module):
         update = F.linear(low, self.lora_B) * self.scaling  # (…, out)
         return self.base_layer(x) + update
 
-    def delta_weight(self):
-        return self.lora_B @ self.lora_A * self.scaling
-
-
 def inject(model: nn.Module, names: list[str], rank: int, alpha: float) -> nn.Module:
     """Freeze the model and put a MyLoRALinear around each layer that is named."""
     model.requires_grad_(False)

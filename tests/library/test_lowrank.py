@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab_utils.errors import LabError
-from lab_utils.lowrank import best_rank_r, energy, relative_error, singular_values
+from lab_utils.lowrank import best_rank_r, energy, rank_of_energy, relative_error, singular_values
 
 DOUBLE, SINGLE = torch.float64, torch.float32
 EPS = {DOUBLE: 1e-12, SINGLE: 2e-6}
@@ -201,6 +201,16 @@ def test_energy_rises_to_one(weight):
     held = energy(weight)
     assert held.dtype == DOUBLE and held.shape == (min(weight.shape),)
     assert (held.diff() >= 0).all() and held[-1] == 1 and held[0] > 0
+
+
+def test_the_rank_of_an_energy_is_the_first_that_holds_it():
+    """Squares 16, 4, 4, 1 of 25: the shares are 0.64, 0.8, 0.96 and 1."""
+    values = torch.tensor([4.0, 2.0, 2.0, 1.0])
+    asked = {0.01: 1, 0.63: 1, 0.65: 2, 0.79: 2, 0.81: 3, 0.95: 3, 0.97: 4, 1.0: 4}
+    assert {share: rank_of_energy(values, share) for share in asked} == asked
+    weight = torch.randn(20, 30, generator=torch.Generator().manual_seed(0))
+    rank, shares = rank_of_energy(singular_values(weight)), energy(weight)
+    assert shares[rank - 2] < 0.9 <= shares[rank - 1]
 
 
 @LAW
