@@ -3,17 +3,16 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import NormalDist
 
 from ..errors import LabError
 from ..files import read_text
 from ..folders import DATA
 from ..recorded_files import number, reading, restore
+from .bits import HALF
 
 SENTENCES = DATA / "bits" / "sentences.jsonl"
 TOKENS_TO_WRITE = 48
 PARAGRAPHS = 24  # of data/prose/prose.txt, from its beginning
-HALF = NormalDist().inv_cdf(0.975)  # standard errors to either side of a mean, for 95 %
 BITS, BLOCKS = (2, 3, 4, 6, 8), (32, 64, 256, "row")
 GRID = tuple(
     {"bits": bits, "blocksize": blocksize, "zero_point": zero_point}
