@@ -328,6 +328,9 @@ VARIANT_CLAIMS = {
         and best_standings()["lora-fa"].mean > best_standings()["lora"].mean,
     "its five runs are one run, so ± 0.000":
         lambda: len(set(best_standings()["pissa"].losses.values())) == 1 and best_standings()["pissa"].reach == 0,
+    "LoRA+ has a smaller test loss at 0.008 than at the rate that the images kept aside choose":
+        lambda: best_standings()["lora+"].learning_rate != 0.008 and best_standings()["lora+"].mean
+        > next(one.mean for one in standings(race()[0], 0.008) if one.variant == "lora+"),
     "and its best rate is half of LoRA's":
         lambda: 2 * best_standings()["rslora"].learning_rate == best_standings()["lora"].learning_rate,
     "LoRA+ takes an eighth of LoRA's rate for A":
