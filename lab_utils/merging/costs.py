@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -36,7 +37,7 @@ def probe_batch(tokenizer, rows, task: str | Task = "bookings", max_length: int 
     return collate(encode_split(tokenizer, find_task(task), list(rows), max_length), padding_token(tokenizer))
 
 
-def compare_merges(model, batch: dict, original=None) -> list[dict]:
+def compare_merges(model, batch: dict, original=None, *, skip: Collection[str] = ()) -> list[dict]:
     """Merge in every way, and measure each on the same answers; nothing is generated, `model` is left as it is.
 
     Everything is measured on the answers' tokens, with the right tokens before them. The adapter's logits, which `kl`,
@@ -47,6 +48,7 @@ def compare_merges(model, batch: dict, original=None) -> list[dict]:
     model : peft model with an active adapter
     batch : dict, as `probe_batch` returns it
     original : transformers model, optional, the base without quantization; without it that way is left out
+    skip : names of ways to merge that are left out too, to save their time
 
     Returns
     -------
@@ -63,8 +65,8 @@ def compare_merges(model, batch: dict, original=None) -> list[dict]:
     Raises
     ------
     LabError
-        The model has no active adapter, it cannot be merged here, adapter or base hold NaN or infinity, or the batch
-        holds no answers.
+        The model has no active adapter, it cannot be merged here, adapter or base hold NaN or infinity, the batch holds
+        no answers, or `skip` names something that is not a way here.
     """
     places.check_adapter(model)
     refuse_nonfinite(model)
@@ -82,7 +84,12 @@ def compare_merges(model, batch: dict, original=None) -> list[dict]:
         ways[f"into original, {_name(dtype)}"] = lambda: places.into_original(model, original, dtype)
     if any(is_four_bit(layer) for layer in base_model(model).modules()):
         ways["back onto its own 4 bits"] = lambda: places.into_four_bits(model)
-        ways["repacked, then merged"] = _repacked_merge(model, dtype)
+        ways[REPACKED] = None
+    for way in skip:
+        choose("way to skip", way, ways)
+        del ways[way]
+    if REPACKED in ways:
+        ways[REPACKED] = _repacked_merge(model, dtype)
     for way, merge in ways.items():
         if merge is None:
             rows.append(dict.fromkeys(rows[0]) | {"way": way, "note": UNPACKED})
@@ -101,6 +108,7 @@ def _timed(merge, device: torch.device) -> tuple:
     return merged, time.perf_counter() - began
 
 
+REPACKED = "repacked, then merged"
 UNPACKED = (
     "skipped: bitsandbytes repacks 4-bit weights on CPUs with AVX512-BF16 only. There, a merge after one unguarded "
     "forward reads scrambled weights, and the model knows nothing any more."

@@ -66,6 +66,18 @@ def test_the_rows_hold_what_they_say(model, tiny_llama, batch):
     assert rows["base, no adapter"]["seconds"] == 0 < rows["back onto its own 4 bits"]["seconds"]
 
 
+def test_what_is_skipped_is_left_out_and_costs_nothing(model, batch, monkeypatch):
+    whole = compare_merges(model, batch)
+    monkeypatch.setattr(places, "into_four_bits", None)
+    monkeypatch.setattr(places, "repacked", None)
+    ways = ("back onto its own 4 bits", "repacked, then merged")
+    rows = compare_merges(model, batch, skip=ways)
+    assert [(row["way"], row["loss"]) for row in rows] == [(row["way"], row["loss"]) for row in whole[: len(rows)]]
+    assert tuple(row["way"] for row in whole[len(rows) :]) == ways
+    with pytest.raises(LabError, match=r"'into original, float32'.*back onto its own 4 bits"):
+        compare_merges(model, batch, skip=["into original, float32"])
+
+
 def test_the_sizes_are_those_of_the_tensors(model, batch):
     rows = {row["way"]: row["size_bytes"] for row in compare_merges(model, batch)}
     norms, embedding, matrices = 5 * 64, 61 * 64, 2 * (64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 128)
