@@ -2,12 +2,12 @@
 
 import textwrap
 
-from .style import BLUE, GREEN, GREY, ORANGE, empty_figure, label_axes, new_figure, plain, style_axes
+from .style import BLUE, GREEN, GREY, ORANGE, empty_figure, label_axes, log_ticks, new_figure, plain, style_axes
 
 
 def lines(
     named: dict, xlabel: str, ylabel: str, *,
-    title: str = "", logx: bool = False, logy: bool = False, marks: bool = False,
+    title: str = "", logx: bool | int = False, logy: bool = False, marks: bool = False,
 ):  # fmt: skip
     """Figure of up to six lines, told apart by colour, dashes and a legend.
 
@@ -15,7 +15,7 @@ def lines(
     ----------
     named : dict label -> (x, y), two sequences of numbers as long as each other
     xlabel, ylabel, title : str
-    logx, logy : bool, logarithmic scales; x to base 2, as ranks are chosen
+    logx, logy : bool, logarithmic scales; x to base 2, as ranks are chosen, or with logx=10 as learning rates are
     marks : bool, a dot at every point
     """
     figure, axes = new_figure()
@@ -23,7 +23,9 @@ def lines(
     for (label, (x, y)), (color, dashes) in zip(named.items(), looks, strict=False):
         look = {"color": color, "linewidth": 3, "marker": "o" if marks else None, "markersize": 8}
         axes.plot(plain(x), plain(y), dashes, label=label, **look)
-    label_axes(axes, xlabel, ylabel, title=title, logx=2 if logx else 0, logy=logy)
+    label_axes(axes, xlabel, ylabel, title=title, logx=2 if logx is True else int(logx), logy=logy)
+    if logx == 10:
+        log_ticks(axes.xaxis)
     if len(named) > 1:
         axes.legend(fontsize=14, frameon=False)
     return figure

@@ -72,6 +72,14 @@ def test_compare_losses_has_a_line_each():
     assert axes.get_yscale() == "log"  # 0.14 beside 0.10 is one line on another scale
 
 
+def test_learning_rates_have_plain_numbers_on_their_axis():
+    figure = plots.lines({"a": ([6e-4, 1e-2], [1, 2])}, "learning rate", "loss", logx=10)
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    seen = [tick.get_text() for tick in axes.get_xticklabels()]
+    assert axes.get_xscale() == "log" and {"0.001", "0.002", "0.005", "0.01"} <= set(seen)
+
+
 @pytest.mark.parametrize("ends", [(1.2, 1.9), (0.3, 3), (0.1, 0.14), (1.6, 1.61), (0.17, 6), (0.01, 10), (1e-4, 1e3)])
 def test_a_logarithmic_axis_has_two_plain_numbers_or_more_whatever_it_spans(ends):
     for figure in (plots.lines({"a": ([1, 2], ends)}, "x", "y", logy=True), plots.loss_curve(history(ends))):
