@@ -12,7 +12,8 @@ from lab_utils.checks.engine import examples
 from lab_utils.classroom.editions import CAPSTONE, CAPSTONE_POINTS, instructor_edition, student_edition
 from lab_utils.folders import DATA, NOTEBOOKS
 from lab_utils.notebook.notebook_files import read_notebook
-from lab_utils.recorded.learning_curve import curve_points, load_learning_curve
+from lab_utils.recorded.learning_curve import LIVE, curve_points, load_learning_curve
+from lab_utils.scores import difference
 
 EXERCISES = {name: exercise for name, exercise in checks.EXERCISES.items() if exercise.page == 14}
 
@@ -102,6 +103,25 @@ def test_what_the_page_says_of_the_learning_curve_is_so():
     sooner, more = (wrong[n] / wrong[n + 1] * later[n + 1] / later[n] for n in (0, 1))
     spreads = [math.exp(1.96 * math.sqrt(sum(off[n : n + 2] + off_later[n : n + 2]))) for n in (0, 1)]
     assert sooner / spreads[0] < 1 < sooner * spreads[0] and more / spreads[1] > 1
+
+
+def test_what_the_page_says_of_the_rates_is_so():
+    """Of the recorded runs that the live one is like: the rate is chosen by a loss, and no share differs clearly."""
+    runs = {run.learning_rate: run for run in load_learning_curve("tickets") if run.examples == LIVE}
+    slow, fast, wild = (runs[rate] for rate in (2e-3, 4e-3, 8e-3))  # the last seed's: one run each, so far
+    assert fast.validation_loss < slow.validation_loss < wild.validation_loss
+    assert not any(run.seed for run in runs.values())
+    assert 0.5 < fast.validation_loss / slow.validation_loss < 0.6  # "a little over half"
+    said = [difference(slow.right[split], fast.right[split]) for split in ("test", "next_month")]
+    assert not any(one.clear for one in said)
+    behind = [difference(wild.right[split], slow.right[split]) for split in ("test", "next_month")]
+    ends = [tuple(round(100 * end) for end in (one.value, one.low, one.high)) for one in behind]
+    page = read_notebook(NOTEBOOKS / "14_your_own_data.ipynb")
+    last = "by {} points on the test messages ({} to {}) and {} next month ({} to {})".format(*ends[0], *ends[1])
+    text = f"clear: {said[0].in_points} and {said[1].in_points.replace(' points', '')}, one training run each"
+    got = [sum(run.right["next_month"]) for run in (slow, fast)]
+    for part in (text, last, f"get {got[0]} (at 2e-3) and {got[1]} (at 4e-3) of the same sixty"):
+        assert sum(part in cell.source for cell in page.cells) == 1, part
 
 
 def test_what_the_page_says_of_the_chats_parts_is_so():
