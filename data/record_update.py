@@ -2,7 +2,7 @@
 
     python data/record_update.py                          # a quarter of an hour on two idle cores
     python data/record_update.py --steps 2 --output DIR   # a quick check of every part
-    python data/record_update.py --messages 24 --batch-size 4 --labels right      # a pair, seven minutes each on
+    python data/record_update.py --messages 24 --batch-size 4 --labels right      # a pair, ten minutes each on
     python data/record_update.py --messages 24 --batch-size 4 --labels shuffled   # one core: own or another's answers
 
 writes `update.safetensors` and `update.json` to `data/update` (an arm: to `right` or `shuffled` in it), both at the

@@ -15,6 +15,7 @@ from lab_utils.lowrank import RANKS, energy_shares, random_spectra
 from lab_utils.recorded.update import FOLDER, weight_update
 from lab_utils.tasks.registry import load_task
 
+PAIR = ("right", "shuffled")
 V_PROJ = "model.layers.15.self_attn.v_proj"
 
 
@@ -121,6 +122,37 @@ def test_the_model_has_learnt_the_task_and_a_small_rank_keeps_it(update):
         assert update.energy["update"][rank] > 2 * update.energy["random"][rank]
 
 
+@pytest.mark.parametrize("labels", PAIR)
+def test_an_arm_of_the_pair_agrees_with_itself(labels, update):
+    """Every matrix is there, the energy is that of the stored spectra, and a loss lies between its messages' losses."""
+    arm = weight_update(labels)
+    assert {n: s.shape for n, s in arm.singular_values.items()} == {
+        n: s.shape for n, s in update.singular_values.items()
+    }
+    assert all(bool(s.isfinite().all() and (s[:-1] >= s[1:]).all()) for s in arm.singular_values.values())
+    assert arm.energy == {"update": energy_shares(arm.singular_values.values())}
+    for name, ratio in arm.relative_norm.items():
+        expected = arm.singular_values[name].norm() / update.weight_singular_values[name].norm()
+        assert ratio == pytest.approx(expected.item(), rel=1e-3)
+    assert list(arm.losses_by_rank) == list(arm.loss_by_rank) == list(arm.exact_by_rank) == [0, *RANKS, None]
+    for rank, losses in arm.losses_by_rank.items():
+        assert len(losses) == arm.recipe["examples"] and min(losses) < arm.loss_by_rank[rank] < max(losses)
+    assert arm.recipe["labels"] == labels and f"--labels {labels}" in arm.provenance["command"]
+    assert sum(path.stat().st_size for path in (FOLDER / labels).iterdir()) <= 500_000
+
+
+def test_the_pair_differs_in_its_labels_alone():
+    one, other = (weight_update(labels) for labels in PAIR)
+    assert {key for key in one.recipe if one.recipe[key] != other.recipe[key]} == {"labels"}
+    assert one.provenance["versions"] == other.provenance["versions"]
+    assert len(one.training_loss) == len(other.training_loss) == one.recipe["steps"]
+
+
+def test_an_update_that_is_not_there_is_named():
+    with pytest.raises(LabError, match=r"'wrong'.*bookings, right, shuffled"):
+        weight_update("wrong")
+
+
 def test_provenance_is_complete(update):
     assert update.provenance["command"].startswith("python data/record_update.py")
     assert {"torch", "transformers", "python"} <= update.provenance["versions"].keys()
@@ -139,17 +171,17 @@ def test_a_missing_or_damaged_file_is_refused_with_the_fix(tmp_path):
         shutil.copytree(FOLDER, folder)
         (folder / name).unlink()
         with pytest.raises(LabError, match=r"git checkout -- data/update.*record_update\.py"):
-            weight_update(folder)
+            weight_update(folder=folder)
     folder = tmp_path / "damaged"
     shutil.copytree(FOLDER, folder)
     packed = bytearray((folder / "update.safetensors").read_bytes())
     packed[-1] ^= 1
     (folder / "update.safetensors").write_bytes(packed)
     with pytest.raises(LabError, match=r"is not the file that update\.json describes"):
-        weight_update(folder)
+        weight_update(folder=folder)
     (folder / "update.json").write_text("{")
     with pytest.raises(LabError, match="cannot be read"):
-        weight_update(folder)
+        weight_update(folder=folder)
 
 
 def test_half_precision_keeps_eleven_bits(recorder):
@@ -202,6 +234,22 @@ def test_a_failed_write_leaves_the_old_files(recorder, tmp_path):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == old
 
 
+def test_an_arm_is_measured_on_what_it_was_trained_on(recorder, tiny_llama, tokenizer, tmp_path, monkeypatch):
+    """Where the sides are 64, rank 64 is the whole update; each arm has losses of its own before it is trained."""
+    monkeypatch.setattr(recorder, "load_full", lambda recipe: (tiny_llama(len(tokenizer)), tokenizer))
+    monkeypatch.setattr(recorder, "use_threads", lambda: None)
+    made = {}
+    for labels in PAIR:
+        options = f"--messages 6 --labels {labels} --steps 2 --batch-size 3 --learning-rate 1e-2 --test-examples 2"
+        recorder.main([*options.split(), "--output", str(tmp_path / labels)])
+        made[labels] = arm = weight_update(labels, folder=tmp_path)
+        assert arm.recipe["examples"] == 6 and len(arm.singular_values) == 14
+        assert arm.losses_by_rank[64] == pytest.approx(arm.losses_by_rank[None], abs=1e-3)
+        assert abs(arm.loss_by_rank[0] - arm.loss_by_rank[None]) > 0.02
+    right, shuffled = (sorted(made[labels].losses_by_rank[0]) for labels in PAIR)
+    assert right != shuffled and made["right"].unseen_loss != made["shuffled"].unseen_loss
+
+
 @pytest.mark.training
 def test_the_command_runs_end_to_end(recorder, tmp_path, monkeypatch):
     """Two steps on two layers (50 s on one core); rank 0 has transformers' own loss of the untouched base."""
@@ -212,7 +260,7 @@ def test_the_command_runs_end_to_end(recorder, tmp_path, monkeypatch):
             module, "matrices", lambda model: {n: m for n, m in every(model).items() if any(two in n for two in layers)}
         )
     recorder.main(f"--steps 2 --test-examples 3 --exact-examples 1 --output {tmp_path / 'new'}".split())
-    made = weight_update(tmp_path / "new")
+    made = weight_update(folder=tmp_path / "new")
     assert {path.name for path in Path(tmp_path / "new").iterdir()} == {"update.json", "update.safetensors"}
     assert len(made.singular_values) == 14 and V_PROJ in made.delta
     assert made.recipe["steps"] == 2 and list(made.loss_by_rank) == [0, *RANKS, None]

@@ -28,7 +28,7 @@ def of_digits(file):
 
 # the folder in data/ -> (the file in it, how it is read from a copy of the folder)
 RECORDS = {
-    "update": ("update.json", recorded.weight_update),
+    "update": ("update.json", lambda folder: recorded.weight_update(folder=folder)),
     "memory": ("measurements.json", lambda folder: recorded.memory_measurements(folder / "measurements.json")),
     "bits": ("bits.json", recorded.perplexity_by_bits),
     "variants": ("variants.json", lambda folder: variants_record.load_variants(folder / "variants.json")),
@@ -36,7 +36,7 @@ RECORDS = {
 }
 OTHERS = {
     "bits": ("sentences.jsonl", lambda folder: recorded.sentences_by_bits(folder / "sentences.jsonl")),
-    "update": ("update.safetensors", recorded.weight_update),
+    "update": ("update.safetensors", lambda folder: recorded.weight_update(folder=folder)),
     "pictures": ("samples.png", load_samples),
     "sweep": ("sweep.csv", lambda folder: sweep_summary.load_sweep(folder / "sweep.csv")),
     "digits": ("digits.csv.gz", of_digits),
