@@ -31,6 +31,30 @@ def even_code() -> Tensor:
     return torch.arange(16, dtype=torch.float64) * 2 / 15 - 1
 
 
+def round_to_levels(weight: Tensor, levels: Tensor, blocksize: int = 64) -> Tensor:
+    """A weight whose blocks are rounded to the nearest of levels · absmax.
+
+    Parameters
+    ----------
+    weight, levels, blocksize
+        As for `levels_error`.
+
+    Returns
+    -------
+    float64 Tensor of the weight's shape
+
+    Raises
+    ------
+    LabError
+        As `levels_error`.
+
+    >>> round_to_levels(torch.tensor([3.0, 4.0]), torch.tensor([-1.0, 0.0, 1.0]), 2).tolist()
+    [4.0, 4.0]
+    """
+    shares, largest = divided(weight, blocksize)
+    return (_nearest(shares, levels.to(shares)) * largest).reshape(weight.shape)
+
+
 def levels_error(weight: Tensor, levels: Tensor, blocksize: int = 64) -> float:
     """Relative error (root mean square) of a weight whose blocks are rounded to levels · absmax.
 
@@ -53,9 +77,7 @@ def levels_error(weight: Tensor, levels: Tensor, blocksize: int = 64) -> float:
     0.2
     """
     shares, largest = divided(weight, blocksize)
-    levels = levels.to(shares)
-    missed = (shares - levels[torch.bucketize(shares, (levels[1:] + levels[:-1]) / 2)]) * largest
-    return _relative(missed, shares * largest)
+    return _relative((shares - _nearest(shares, levels.to(shares))) * largest, shares * largest)
 
 
 def zeropoint_error(weight: Tensor, blocksize: int = 64) -> float:
@@ -133,6 +155,11 @@ def divided(weight: Tensor, blocksize: int) -> tuple[Tensor, Tensor]:
     blocks = F.pad(values, (0, -len(values) % blocksize)).reshape(-1, blocksize)
     largest = blocks.abs().amax(1, keepdim=True).expand_as(blocks).flatten()[: len(values)]
     return torch.where(largest == 0, 0.0, values / torch.where(largest == 0, 1.0, largest)), largest
+
+
+def _nearest(shares: Tensor, levels: Tensor) -> Tensor:
+    """For each share the level that is nearest to it."""
+    return levels[torch.bucketize(shares, (levels[1:] + levels[:-1]) / 2)]
 
 
 def _arrive(levels: Tensor, shares: Tensor, counts: Tensor, moments: Tensor) -> Tensor:

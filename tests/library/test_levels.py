@@ -103,3 +103,27 @@ def test_zeros_have_no_error_and_a_bad_weight_is_named():
             function(weights(), 0)
         with pytest.raises(LabError, match="NaN"):
             function(torch.tensor([1.0, float("nan")]), 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_rounded_weight_has_the_level_with_the_least_distance_in_each_block(dtype):
+    """Found by trying all levels; the last of three blocks is zeros, which stay. Its error is `levels_error`'s."""
+    weight = torch.cat([weights(64), torch.zeros(32)]).to(dtype).reshape(12, 8)
+    levels = torch.tensor([-1.0, -0.4, 0.1, 0.7, 1.0], dtype=torch.float64)
+    blocks = weight.double().reshape(3, 32)
+    tried = levels * blocks[:2].abs().amax(1)[:, None, None]  # (blocks, 1, levels)
+    wanted = torch.cat([tried.expand(2, 32, 5).gather(2, (blocks[:2, :, None] - tried).abs().argmin(2, True))[..., 0],
+                        torch.zeros(1, 32)])  # fmt: skip
+    rounded = nf4.round_to_levels(weight, levels, 32)
+    assert torch.equal(rounded, wanted.reshape(12, 8))
+    assert nf4.levels_error(weight, levels, 32) == pytest.approx(relative_error(weight.double(), rounded), rel=1e-9)
+
+
+def test_sixteen_even_levels_of_a_block_are_found_again_in_that_block_alone():
+    """Q4_1's case: each block of 32 has sixteen levels from its own smallest to its largest weight."""
+    index = torch.randint(0, 16, (64, 32), generator=torch.Generator().manual_seed(1))
+    index[:, 0], index[:, 1] = 0, 15  # both ends are used
+    low, step = -0.05 - weights(64, seed=2).abs().half().float(), 0.01 + weights(64, seed=3).abs().half().float() / 8
+    weight = low[:, None] + step.half().float()[:, None] * index
+    assert nf4.zeropoint_error(weight, 32) < 1e-3
+    assert nf4.zeropoint_error(weight, 64) > 0.05 and nf4.zeropoint_error(weight, 16) > 0.01
