@@ -12,7 +12,7 @@ function readingsTable(measurements, measure) {
     const here = node("td", {}, button), there = node("td", {});
     return { root: node("tr", {}, node("th", { scope: "row" }, name), here, there), here, there, button, shown: null };
   });
-  const head = ["measurement", "this case", "a run without a fault"].map((text) => node("th", { scope: "col" }, text));
+  const head = ["measurement", "this case", "without a fault"].map((text) => node("th", { scope: "col" }, text));
   const root = node("table", { class: "lab-table" }, node("thead", {}, node("tr", {}, ...head)), node("tbody", {}, ...rows.map((row) => row.root)));
   const draw = ({ readings, healthy }, taken, over) => rows.forEach((row, place) => {
     const text = taken.includes(place) || over ? readings[place] : null;

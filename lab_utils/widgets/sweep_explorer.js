@@ -33,7 +33,7 @@ function roundTicks(low, high) {
 
 /** All settings as points, A a blue square and B an orange disc. `pick(index)` is called with the point that was clicked. */
 function atlas(settings, pick) {
-  const width = 400, height = 290, left = 72, right = 10, top = 12, bottom = 48;
+  const width = 400, height = 266, left = 72, right = 10, top = 12, bottom = 48;
   const root = shape("svg", { class: "lab-chart lab-atlas", viewBox: `0 0 ${width} ${height}`, role: "img" });
   const fixed = shape("g"), moving = shape("g");
   root.append(fixed, moving);
@@ -73,7 +73,7 @@ function atlas(settings, pick) {
 
 /** Three intervals around zero, with the seeds' own differences as dots. */
 function intervals() {
-  const width = 400, height = 290, left = 14, right = 14, bottom = 48;
+  const width = 400, height = 266, left = 14, right = 14, bottom = 48;
   const root = shape("svg", { class: "lab-chart", viewBox: `0 0 ${width} ${height}`, role: "img" });
   const draw = ({ rows, xlabel, digits }) => {
     const ends = [0, ...rows.flatMap(({ low, high, seeds }) => [low, high, ...seeds])], pad = (Math.max(...ends) - Math.min(...ends)) / 14 || 0.01;

@@ -89,6 +89,8 @@ def test_cases_without_the_healthy_run_and_a_case_out_of_range_are_refused():
 def test_the_browser_measures_names_and_scores_by_keyboard_as_python_does():
     quiz = MuseumQuiz()
     with alone.shown(quiz) as page:
+        page.evaluate("document.querySelector('main').style.width = '856px'")  # JupyterLab's page at 1024 × 768
+        assert page.locator(".lab-explorer").bounding_box()["height"] < 640  # what JupyterLab leaves of 768
         assert page.locator(".lab-naming button").is_disabled()  # nothing is measured yet
         page.locator("td button").nth(6).focus()
         page.keyboard.press("Enter")

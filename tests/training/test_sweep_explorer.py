@@ -96,6 +96,8 @@ def test_two_sets_of_messages_are_two_draws_for_the_interval():
 @pytest.mark.browser
 def test_a_click_on_a_point_chooses_it_and_looks_are_counted():
     with alone.shown(sweep_explorer()) as page:
+        page.evaluate("document.querySelector('main').style.width = '856px'")  # JupyterLab's page at 1024 × 768
+        assert page.locator(".lab-explorer").bounding_box()["height"] < 640  # what JupyterLab leaves of 768
         alone.sentences(page, [{"second": 6}])
         place = page.locator(".lab-atlas .orange").bounding_box()
         alone.sentences(page, [{"second": 1}])
