@@ -5,7 +5,7 @@ import json
 import math
 import re
 import sys
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +16,9 @@ from lab_utils import counts, memory, scores
 from lab_utils.classroom.course import NOTEBOOKS
 from lab_utils.finetune import Recipe
 from lab_utils.finetune.command import read_command
+from lab_utils.finetune.training_rows import training_rows
+from lab_utils.models import MODELS
+from lab_utils.sweep import load_study
 
 CELLS = nbformat.read(NOTEBOOKS / "08_qlora_finetune.ipynb", as_version=4).cells
 
@@ -48,6 +51,14 @@ def test_the_command_that_is_killed_trains_the_pages_recipe(changes, tmp_path):
     recipe, options = read_command(names["command"][3:])
     assert recipe == names["short"] == Recipe(**changes | {"model": "smollm2-135m", "steps": 8, "checkpoint_every": 2})
     assert Path(options["output_dir"]) == tmp_path / "run"
+
+
+@pytest.mark.parametrize("limit", [None, 2, 9])
+def test_the_loop_by_hand_learns_from_the_rows_that_the_library_takes(limit):
+    (line,) = [line for line in cell_with("train_examples = ").splitlines() if line.startswith("learned_from = ")]
+    data = {"train": [{"prompt": f"prompt {number}", "answer": "{}"} for number in range(5)]}
+    exec(line, names := {"data": data, "recipe": Recipe(train_examples=limit)})
+    assert names["learned_from"] == list(training_rows(data, limit))
 
 
 @pytest.mark.parametrize("steps", [2, 12])
@@ -110,6 +121,28 @@ def test_the_differences_that_the_prose_reports_are_newcombes():
         numbers = [int(number.replace("−", "-")) for number in re.findall(r"−?\d+", text.replace("95 %", ""))]
         assert [round(100 * value, 9) for value in (gap, low, high)] == pytest.approx(numbers, abs=0.51)
         assert text.replace("\n", " ") in said.replace("\n", " ")
+
+
+def test_seeds_differ_by_what_the_prose_says():
+    """Page 09's record of nearly this recipe, counted by hand."""
+    said = next(cell.source for cell in CELLS if "one pair of three is called clear" in cell.source)
+    near = load_study("rates").at("LoRA r=8, 100 steps")
+    assert [one.run.recipe.seed for one in near] == [0, 1, 2]
+    page = Recipe(model="smollm2-135m", learning_rate=MODELS["smollm2-135m"].learning_rate)
+    differs = {
+        field.name for field in dataclasses.fields(page)
+        if getattr(page, field.name) != getattr(near[0].run.recipe, field.name)
+    }  # fmt: skip
+    assert differs == {"steps", "learning_rate"}
+    assert (page.steps, near[0].run.recipe.steps) == (175, 100) and "100 steps instead of 175, and a higher" in said
+    rows = list(zip(*(one.right["test"] for one in near), strict=True))
+    counts_of = [sum(sum(row) == right for row in rows) for right in range(4)]
+    assert len(rows) == 200 and (counts_of[3], counts_of[0], counts_of[1] + counts_of[2]) == (129, 24, 47)
+    assert "129 of 200 are right with every seed, 24 with none, and 47, almost one in\nfour" in said
+    shares = [sum(column) / 2 for column in zip(*rows, strict=True)]
+    assert max(shares) - min(shares) == 5 and "within five points" in said
+    found = [scores.difference(*pair) for pair in combinations(zip(*rows, strict=True), 2)]
+    assert [one.clear for one in found] == [False, False, True] and 0 < found[2].low < 0.005
 
 
 def test_form_and_content_of_an_answer():
