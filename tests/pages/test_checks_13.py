@@ -23,11 +23,20 @@ def test_the_loss_is_that_of_all_tokens_on_one_process():
     assert float(EXERCISES["global_loss"].solution(torch.tensor([6.0, 30.0]), torch.tensor([2, 30]))) == 1.125  # reward
 
 
-def test_a_ring_sends_what_the_library_counts():
-    for size, processes in examples(EXERCISES["ring_bytes"]):
+def test_a_ring_takes_what_the_library_counts_and_its_turns_on_top():
+    ring = EXERCISES["ring_seconds"].solution
+    for size, processes, speed, wait in examples(EXERCISES["ring_seconds"]):
         exchange = Communication(processes, {"all_reduce": size, "all_gather": 0, "reduce_scatter": 0})
-        assert EXERCISES["ring_bytes"].solution(size, processes) == exchange.sent_bytes < 2 * size
-    assert EXERCISES["ring_bytes"].solution(1_000_000_000, 8) == 1_750_000_000  # the reward says so
+        assert ring(size, processes, speed, 0.0) == pytest.approx(exchange.seconds(speed))
+        turns = 2 * (processes - 1)
+        assert ring(size, processes, speed, wait) - ring(size, processes, speed, 0.0) == pytest.approx(turns * wait)
+
+
+def test_the_ring_of_the_reward_by_hand():
+    long, short = ([EXERCISES["ring_seconds"].solution(size, n, 1e9, 50e-6) for n in (8, 512)] for size in (80e6, 4e3))
+    assert [round(seconds, 2) for seconds in long] == [0.14, 0.21] and round(long[1] / long[0], 1) == 1.5
+    assert [round(seconds * 1e3, 1) for seconds in short] == [0.7, 51.1] and round(short[1] / short[0]) == 72
+    assert 1022 * 50e-6 / short[1] > 0.99  # nearly all of it is waiting
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -47,6 +56,6 @@ def test_eight_gpus_of_40_gb_by_hand():
 
 
 def test_the_example_that_is_shown_first_does_not_answer_what_the_page_asks_to_predict():
-    asked = {"global_loss": "6.0, 30.0", "ring_bytes": "1000000000, 8", "per_process_bytes": "14000000000"}
+    asked = {"global_loss": "6.0, 30.0", "ring_seconds": "80000000", "per_process_bytes": "14000000000"}
     for name, numbers in asked.items():
         assert numbers not in str([getattr(one, "tolist", lambda one=one: one)() for one in EXERCISES[name].demo])

@@ -1,4 +1,4 @@
-"""Exercises of page 13: one loss over many processes, what a ring sends, what each process keeps."""
+"""Exercises of page 13: one loss over many processes, how long a ring takes, what each process keeps."""
 
 import torch
 from hypothesis import strategies as st
@@ -22,18 +22,18 @@ def global_loss(sums: Tensor, counts: Tensor) -> Tensor:
     return sums.sum() / counts.sum()
 
 
-def ring_bytes_spec(size_bytes: int, processes: int) -> int:
-    """N − 1 turns until every piece is added up somewhere, N − 1 more until it is everywhere; one piece per turn."""
-    piece, sent = size_bytes // processes, 0
+def ring_seconds_spec(size_bytes: int, processes: int, bytes_per_second: float, turn_seconds: float) -> float:
+    """N − 1 turns until every piece is added up somewhere, N − 1 more until it is everywhere; each waits and sends."""
+    piece, seconds = size_bytes / processes, 0.0
     for _turn in range(processes - 1):  # reduce-scatter
-        sent += piece
+        seconds += turn_seconds + piece / bytes_per_second
     for _turn in range(processes - 1):  # all-gather
-        sent += piece
-    return sent
+        seconds += turn_seconds + piece / bytes_per_second
+    return seconds
 
 
-def ring_bytes(size_bytes: int, processes: int) -> int:
-    return 2 * (processes - 1) * size_bytes // processes
+def ring_seconds(size_bytes: int, processes: int, bytes_per_second: float, turn_seconds: float) -> float:
+    return 2 * (processes - 1) * (turn_seconds + size_bytes / processes / bytes_per_second)
 
 
 def per_process_bytes_spec(weights: int, gradients: int, optimizer: int, processes: int, strategy: str) -> int:
@@ -53,9 +53,14 @@ def per_process_bytes(weights: int, gradients: int, optimizer: int, processes: i
     return sum(part // processes if number < stage else part for number, part in enumerate(parts))
 
 
-def _sent(turns, piece=lambda size, n: size // n):
-    """ring_bytes with other turns, or another piece."""
-    return lambda size, n: turns(n) * piece(size, n)
+def _ring_of(turns, waits=None, piece=lambda size, n: size / n):
+    """ring_seconds with other turns, other waits (as many as the turns unless told), or another piece."""
+    return lambda size, n, speed, wait: (waits or turns)(n) * wait + turns(n) * piece(size, n) / speed
+
+
+def _both_rounds(n):
+    """The turns of a ring."""
+    return 2 * (n - 1)
 
 
 def _split(**parts):
@@ -81,7 +86,8 @@ def _shares(draw):
 @st.composite
 def _ring(draw):
     processes = draw(st.integers(1, 9))
-    return draw(st.integers(1, 50)) * processes, processes
+    size = draw(st.integers(1, 50)) * 20 * processes
+    return size, processes, draw(st.sampled_from([50.0, 80.0, 200.0])), draw(st.sampled_from([0.25, 0.5, 1.5]))
 
 
 @st.composite
@@ -137,53 +143,65 @@ EXERCISES = (
         "have no token at all.",
     ),
     Exercise(
-        name="ring_bytes", page=13, title="What a process sends in a ring",
-        spec=ring_bytes_spec, solution=ring_bytes, inputs=_ring(), demo=(600, 3),
+        name="ring_seconds", page=13, title="How long a ring takes",
+        spec=ring_seconds_spec, solution=ring_seconds, inputs=_ring(), demo=(600, 3, 100.0, 0.5),
         mistakes=(
             Mistake(
                 "one of the two rounds",
                 "After N − 1 turns each piece is added up on one process. It takes N − 1 more to bring it to all.",
-                wrong=(_sent(lambda n: n - 1),),
+                wrong=(_ring_of(lambda n: n - 1),),
             ),
             Mistake(
-                "everything to everybody",
-                "In a ring each sends one piece per turn, an N-th of it all, to its neighbour alone.",
+                "the whole tensor in every turn",
+                "In a turn each process sends one piece, an N-th of it all, to its neighbour alone.",
                 wrong=(
-                    _sent(lambda n: n - 1, lambda size, n: size), _sent(lambda n: 2 * (n - 1), lambda size, n: size),
+                    _ring_of(lambda n: n - 1, piece=lambda size, n: size),
+                    _ring_of(_both_rounds, piece=lambda size, n: size),
                 ),
             ),
             Mistake(
                 "N turns instead of N − 1",
                 "Your own share you need not send to yourself: N − 1 turns, and N − 1 again.",
-                wrong=(_sent(lambda n: 2 * n), lambda size, n: 2 * size, lambda size, n: 2 * size if n > 1 else 0),
+                wrong=(_ring_of(lambda n: 2 * n), _ring_of(lambda n: n)),
+            ),
+            Mistake(
+                "the waiting is forgotten",
+                "A turn takes `turn_seconds` before the piece's bytes are counted, however few they are.",
+                wrong=(_ring_of(_both_rounds, lambda n: 0),),
+            ),
+            Mistake(
+                "waited for once",
+                "Each turn starts when the one before has ended, and each has its own `turn_seconds`.",
+                wrong=(_ring_of(_both_rounds, lambda n: 1), _ring_of(_both_rounds, lambda n: 2)),
+            ),
+            Mistake(
+                "one turn after the other process",
+                "All processes send in the same turn, at the same time: do not add up over them.",
+                wrong=(lambda *given: given[1] * ring_seconds(*given),),
             ),
             Mistake(
                 "sent and received",
-                "A process receives as much as it sends, at the same time and over another wire. Count what it sends.",
-                wrong=(_sent(lambda n: 4 * (n - 1)),),
+                "A process receives its piece while it sends one, in the same turn. Count each turn once.",
+                wrong=(_ring_of(lambda n: 4 * (n - 1)),),
             ),
             Mistake(
-                "once, whatever the number",
-                "With one process nothing is sent, and with many almost twice the size: count the turns.",
-                wrong=(lambda size, n: size, lambda size, n: size if n > 1 else 0),
-            ),
-            Mistake(
-                "one piece alone",
+                "one turn alone",
                 "A piece is an N-th of it all, and one is sent in each turn: count the turns of both rounds.",
-                wrong=(_sent(lambda n: 1), _sent(lambda n: 2)),
+                wrong=(_ring_of(lambda n: 1), _ring_of(lambda n: 2)),
             ),
             Mistake(
-                "a fraction",
-                "Bytes are whole numbers: divide with // instead of /.",
-                wrong=(lambda size, n: 2 * (n - 1) / n * size, lambda size, n: 2 * (n - 1) * size / n),
+                "multiplied by the speed",
+                "Bytes over bytes per second are seconds: divide.",
+                wrong=(lambda size, n, speed, wait: 2 * (n - 1) * (wait + size / n * speed),),
             ),
         ),
         hints=(
-            "Into how many pieces is the tensor cut? How many of them does a process send in one turn?",
-            "A piece has size_bytes / N bytes. N − 1 turns add the pieces up, N − 1 more bring the sums to all.",
-            "2 · (processes − 1) pieces of size_bytes // processes.",
+            "How many turns are there, in both rounds together? How long does one take, from its start to its end?",
+            "A turn takes turn_seconds, and then its piece of size_bytes / N bytes flows at bytes_per_second.",
+            "2 · (processes − 1) turns, each of turn_seconds plus the piece over bytes_per_second.",
         ),
-        reward="1 GB on 8 processes: 1.75 GB. It never reaches twice the size, however many join: a ring scales.",
+        reward="80 MB: 0.14 s on 8 processes and 0.21 s on 512, half as long again. 4 kB: 0.7 and 51 thousandths of a "
+        "second, 72 times as long, and nearly all of it waiting. Short messages on many machines take a tree.",
     ),
     Exercise(
         name="per_process_bytes", page=13, title="What each process keeps",

@@ -10,11 +10,15 @@ def mean_of_means(sums, counts):
     return statistics.fmean(losses)
 
 
-def reduce_scatter_alone(size_bytes, processes):
-    sent = 0
+def reduce_scatter_alone(size_bytes, processes, bytes_per_second, turn_seconds):
+    seconds = 0.0
     for _ in range(1, processes):
-        sent += size_bytes // processes
-    return sent
+        seconds += turn_seconds + size_bytes / processes / bytes_per_second
+    return seconds
+
+
+def bandwidth_alone(size_bytes, processes, bytes_per_second, turn_seconds):
+    return 2 * (processes - 1) / processes * size_bytes / bytes_per_second
 
 
 def all_that_is_there(weights, gradients, optimizer, processes, strategy):
@@ -43,12 +47,12 @@ LEARNERS = {
         ("divided by the number of processes, too", lambda sums, counts: sums.sum() / counts.sum() / counts.numel()),
         ("not divided", lambda sums, counts: float(sums.sum())),
     ],
-    "ring_bytes": [
+    "ring_seconds": [
         ("one of the two rounds", reduce_scatter_alone),
-        ("everything to everybody", lambda size, n: sum(size for _ in range(n - 1))),
-        ("N turns instead of N − 1", lambda size, n: 2 * n * (size // n)),
-        ("a fraction", lambda size, n: size * 2 * (n - 1) / n),
-        ("once, whatever the number", lambda size, n: size),
+        ("the waiting is forgotten", bandwidth_alone),
+        ("waited for once", lambda *given: given[3] + bandwidth_alone(*given)),
+        ("the whole tensor in every turn", lambda size, n, speed, wait: sum(wait + size / speed for _ in range(n - 1))),
+        ("N turns instead of N − 1", lambda size, n, speed, wait: 2 * (n * wait + size / speed)),
     ],
     "per_process_bytes": [
         ("everything split, whatever the strategy", all_that_is_there),
