@@ -81,9 +81,9 @@ def pretend_gpu(monkeypatch, name, gib, has_bf16, hub):
 @pytest.mark.parametrize(
     ("name", "gib", "has_bf16", "dtype"),
     [
-        ("Tesla T4", 14.7, False, "float16"),
-        ("NVIDIA L4", 22.2, True, "bfloat16"),
-        ("NVIDIA A100-SXM4-40GB", 39.4, True, "bfloat16"),
+        ("Tesla T4", 14.5, False, "float16"),
+        ("NVIDIA L4", 22.0, True, "bfloat16"),
+        ("NVIDIA A100-SXM4-40GB", 39.3, True, "bfloat16"),
     ],
 )
 def test_a_gpus_row_names_what_fits_and_no_less(monkeypatch, name, gib, has_bf16, dtype):
@@ -109,7 +109,7 @@ def test_a_gpus_row_names_what_fits_and_no_less(monkeypatch, name, gib, has_bf16
 
 
 def test_a_gpu_without_the_hub_is_advised_on_the_embedded_model(monkeypatch):
-    pretend_gpu(monkeypatch, "Tesla T4", 14.7, False, hub=False)
+    pretend_gpu(monkeypatch, "Tesla T4", 14.5, False, hub=False)
     assert "smollm2-135m takes batches of up to" in capabilities._processor()[3]
 
 
