@@ -31,6 +31,7 @@ from lab_utils.folders import DATA
 from lab_utils.models import load_base
 from lab_utils.quiet import quiet
 from lab_utils.recorded.provenance import machine
+from lab_utils.recorded.recorder import say
 from lab_utils.tasks import TASKS, load_task
 
 FOLDER = DATA / "adapters"
@@ -40,11 +41,6 @@ RECIPES = {
 }
 FILES = ("adapter_model.safetensors", "adapter_config.json", "record.json")
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "safetensors")
-
-
-def say(text: str) -> None:
-    """A line of progress, at once."""
-    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
 
 def in_bfloat16(run: Run, folder: Path) -> None:

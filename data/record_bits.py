@@ -38,6 +38,7 @@ from lab_utils.quantize import dequantize_absmax, dequantize_zeropoint, quantize
 from lab_utils.quiet import quiet
 from lab_utils.recorded.bits import BITS
 from lab_utils.recorded.provenance import machine
+from lab_utils.recorded.recorder import say
 
 TEXT = DATA / "prose" / "prose.txt"
 WINDOWS = {"window": 512, "stride": 256}
@@ -211,11 +212,6 @@ def embed(model, tokenizer, sentences: list[str]) -> Tensor:
 def nearest(vectors: Tensor) -> Tensor:
     """For each unit vector the index of the nearest other one."""
     return (vectors @ vectors.T).fill_diagonal_(-2).argmax(1)
-
-
-def say(text: str) -> None:
-    """A line of progress, at once."""
-    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
 
 def record(methods: dict, text: str, encoder=None, llm_int8: bool = True) -> dict:

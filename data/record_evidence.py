@@ -34,6 +34,7 @@ from lab_utils.memory.free import keep_freed_memory
 from lab_utils.models import load_base
 from lab_utils.quiet import quiet
 from lab_utils.recorded.provenance import machine
+from lab_utils.recorded.recorder import say
 from lab_utils.sweep.base_weights import compute_fast, plain_base, put_weights, weights_of
 from lab_utils.sweep.evidence import FOLDER, Run, merge_tables, packed, packed_bits
 from lab_utils.sweep.recorded_training import Checkpoint, train
@@ -273,9 +274,6 @@ def main(arguments: list[str] | None = None) -> None:
     if chosen.merge or chosen.list:
         print(overview(progress(chosen.output, chosen.only)))
         return
-
-    def say(line: str) -> None:
-        print(time.strftime("%H:%M:%S"), line, flush=True)
 
     take_little()
     count = record(chosen.output, partial(measure, chosen.output), studies=chosen.only, runs=chosen.runs, say=say)

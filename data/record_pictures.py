@@ -11,7 +11,6 @@ import argparse
 import json
 import sys
 import tempfile
-import time
 from pathlib import Path
 from statistics import fmean
 
@@ -29,6 +28,7 @@ from lab_utils.errors import command_line
 from lab_utils.files import replacing_files, user_path
 from lab_utils.folders import DATA
 from lab_utils.recorded.provenance import machine
+from lab_utils.recorded.recorder import say
 
 RANKS = (1, 2, 4, 8, 16)
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
@@ -38,11 +38,6 @@ PROMPTS = (  # two things that the adapter has seen in its style, then three tha
 )  # fmt: skip
 SEED = 1
 PACKAGES = ("torch", "diffusers", "peft", "transformers")
-
-
-def say(text: str) -> None:
-    """A line of progress, at once."""
-    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
 
 def record_rank(painter: Painter, rank: int, steps: int, folder: Path) -> tuple[list[list], dict]:

@@ -35,7 +35,8 @@ from lab_utils.lowrank import RANKS, energy_shares, random_spectra
 from lab_utils.memory.free import keep_freed_memory
 from lab_utils.quiet import quiet
 from lab_utils.recorded.provenance import machine
-from lab_utils.recorded.update import FOLDER
+from lab_utils.recorded.recorder import say
+from lab_utils.recorded.update import FOLDER, folder_of
 from lab_utils.tasks import load_task
 
 WHOLE = ("model.layers.15.self_attn.v_proj",)  # whose ΔW is kept entry by entry
@@ -73,11 +74,6 @@ def to_half(delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """
     scale = 2.0 ** (14 - math.floor(math.log2(delta.abs().max().item())))
     return (delta * scale).half(), torch.tensor(scale)
-
-
-def say(text: str) -> None:
-    """A line of progress, at once."""
-    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
 
 def write(folder: Path, tensors: dict, record: dict) -> None:
@@ -236,7 +232,7 @@ def main(arguments: list[str] | None = None) -> None:
     use_threads()
     keep_freed_memory()
     torch.manual_seed(recipe.seed)
-    output = chosen.output or FOLDER / (chosen.labels or "")
+    output = chosen.output or FOLDER / folder_of(chosen.labels or "bookings", recipe.seed)
     if chosen.messages:
         made = record_arm(recipe, chosen.messages, chosen.labels, chosen.test_examples)
     else:
