@@ -169,10 +169,24 @@ def show(value, most: int = 64) -> str:
             return "\n".join(show(item, most) for item in value[:4])
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return short(value)
-        text = repr(value)
+        text = _brief(value)
     except Exception:
         text = f"({type(value).__name__})"
     return text if len(text) <= 300 else text[:300] + " …"
+
+
+def _brief(value) -> str:
+    """As `repr`, but long floats in four significant digits, inside too, and each dict of a list has a line."""
+    kind = type(value)  # a class that merely looks like one of these shows itself
+    if kind is float:
+        return repr(value) if len(repr(value)) <= 7 else f"{value:.4g}"
+    if kind is dict:
+        return "{" + ", ".join(f"{_brief(name)}: {_brief(item)}" for name, item in value.items()) + "}"
+    if kind not in (list, tuple):
+        return repr(value)
+    between = ",\n " if len(value) > 1 and all(type(item) is dict for item in value) else ", "
+    inside = between.join(map(_brief, value))
+    return f"[{inside}]" if kind is list else f"({inside}{',' if len(value) == 1 else ''})"
 
 
 def _show_tensor(tensor: torch.Tensor, most: int) -> str:

@@ -73,6 +73,17 @@ def test_a_tensor_of_any_shape_is_shown_with_its_numbers():
     assert show(torch.zeros(5, 5, 5)) == "tensor   shape (5, 5, 5)"
 
 
+def test_numbers_in_containers_are_shown_as_short_as_numbers_alone():
+    """Floats alone are shortened: a whole number, such as a token's id, is read digit by digit."""
+    assert show((-0.04585452876013697, 0.5, 20_000, 2.0)) == "(-0.04585, 0.5, 20000, 2.0)"
+    assert show([1 / 3, (2 / 3,), None, "a", True]) == "[0.3333, (0.6667,), None, 'a', True]"
+    assert show({"q": (192, 576), "x": 1e-9 / 3}) == "{'q': (192, 576), 'x': 3.333e-10}"
+    assert show([{"loss": 1 / 3}, {"loss": 0.3}]) == "[{'loss': 0.3333},\n {'loss': 0.3}]"
+    endless: list = []
+    endless.append(endless)
+    assert show(endless) == "(list)" and show((float("nan"), float("inf"))) == "(nan, inf)"
+
+
 @each_exercise
 def test_the_solution_passes(name):
     exercise = EXERCISES[name]

@@ -15,7 +15,7 @@ from lab_utils.recorded.bits import perplexity_by_bits
 from lab_utils.recorded.update import weight_update
 from lab_utils.recorded.variants import load_variants
 from lab_utils.sweep import standings, variant_races
-from lab_utils.sweep.differences import holm
+from lab_utils.sweep.differences import compare, holm
 from lab_utils.sweep.naming import by_name
 from lab_utils.sweep.study_results import load_study
 from lab_utils.sweep.summary import cheapest_within_one_error, difference, load_sweep, pick, summarize
@@ -121,6 +121,8 @@ CLAIMS = {
         and all(study().inside(arm) for arm in TUNED),
     "each best has a neighbour within a tenth of its loss, and those two neighbours are 8 times apart":
         lambda: round(near_best(TUNED[1])[0] / near_best(TUNED[0])[-1]) == 8,
+    "on validation the three seeds of either arm, all at its best rate, are about as far apart as its five rates are":
+        lambda: all(0.75 < seeds_over_rates(arm) < 1.25 for arm in TUNED),
     "Here the mean goes the same way, from 0.059 to 0.071, but not as far, and not clearly":
         lambda: [round(loss(), 3), round(loss(**PRODUCT[0]), 3)] == [0.059, 0.071]
         and not differ({}, PRODUCT[0]).clear,
@@ -226,6 +228,13 @@ def nf4_on_text() -> float:
 
 
 @cache
+def seeds_over_rates(arm) -> float:
+    """How far an arm's seeds at its best rate are apart on validation, over how far its rates are with one seed."""
+    seeds, rates = [one.loss("validation") for one in study().at(arm)], study().rates(arm).values()
+    assert [len(seeds), len(rates)] == [3, 5]
+    return (max(seeds) - min(seeds)) / (max(rates) - min(rates))
+
+
 def study():
     """The recorded study of learning rates."""
     return load_study("rates")
@@ -364,14 +373,22 @@ VARIANT_CLAIMS = {
 
 
 @cache
-def arms():
+def arms(seed: int = 0):
     """The updates of right and of shuffled answers."""
-    return weight_update("right"), weight_update("shuffled")
+    return weight_update("right", seed=seed), weight_update("shuffled", seed=seed)
 
 
-def answered(rank: int | None) -> list[int]:
+def answered(rank: int | None, seed: int = 0) -> list[int]:
     """How many of the 24 answers right and shuffled give when they are cut to a rank."""
-    return [round(arm.recipe["examples"] * arm.exact_by_rank[rank]) for arm in arms()]
+    return [round(arm.recipe["examples"] * arm.exact_by_rank[rank]) for arm in arms(seed)]
+
+
+def lost(rank: int):
+    """Shuffled minus right, over both seeds and the messages: the share of a message's first loss that a cut leaves."""
+    def left(arm):
+        return np.minimum(1, np.divide(arm.losses_by_rank[rank], arm.losses_by_rank[0]))
+
+    return compare(*([left(arms(seed)[side]) for seed in (0, 1)] for side in (0, 1)))
 
 
 def enough(least: int) -> list[int]:
@@ -401,7 +418,7 @@ UPDATE_CLAIMS = {
     "11 %":
         lambda: [round(100 * share[8]) for share in weight_update().energy.values()] == [50, 11, 6],
     "half of the 210 updates need rank 73 or more": lambda: middle("bookings") == 73,
-    "100 steps of four messages, the learning rate of the first run, one seed":
+    "100 steps of four messages, the learning rate of the first run, the same seed":
         lambda: all(
             arm.recipe[key] == value for arm in arms()
             for key, value in {"steps": 100, "batch_size": 4, "learning_rate": 2e-4, "messages": 24, "seed": 0}.items()
@@ -429,6 +446,14 @@ UPDATE_CLAIMS = {
     "at rank 4 *right* is left with 40 % of its energy, at rank 32 *shuffled* with 75 %, and at that rank it gives "
     "only 16 answers":
         lambda: [held(arms()[0], 4), held(arms()[1], 32), answered(32)[1]] == [40, 75, 16],
+    "cut to rank 8, *right* gives all 24 answers and *shuffled* gives none": lambda: answered(8, seed=1) == [24, 0],
+    "The difference in loss is clear at ranks 4, 8 and 16; at rank 32, where little loss is left on either side, it is "
+    "not":
+        lambda: [lost(rank).clear for rank in (4, 8, 16, 32)] == [True, True, True, False]
+        and lost(16).low > 0 and 0 < lost(32).mean < 0.02,
+    "at rank 4 *right* gives 23 answers or 19, at rank 16 *shuffled* gives 7 or 1":
+        lambda: [answered(4, seed)[0] for seed in (0, 1)] == [23, 19]
+        and [answered(16, seed)[1] for seed in (0, 1)] == [7, 1],
     "by the yardstick of 90 % *right* has rank 57 and *shuffled* 75, and yet one keeps its answers at rank 4 and the "
     "other loses most of them at rank 16":
         lambda: [middle("right"), middle("shuffled")] == [57, 75] and answered(4)[0] == 23 and answered(16)[1] < 12,
