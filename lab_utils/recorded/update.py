@@ -15,7 +15,7 @@ from ..lowrank import RANKS
 from ..recorded_files import number, reading, restore
 
 FOLDER = DATA / "update"
-UPDATES = {"bookings": "", "right": "right", "shuffled": "shuffled"}  # name -> its folder in FOLDER
+SEEDS = {"bookings": (0,), "right": (0, 1), "shuffled": (0, 1)}  # of each update, those that were recorded
 ENERGIES = ("update", "weight", "random")
 COUNTS, ARM_COUNTS = ("test_examples", "exact_examples"), ("examples", "unseen_examples")
 
@@ -63,21 +63,28 @@ class WeightUpdate:
     provenance: dict = field(repr=False)
 
 
-def weight_update(name: str = "bookings", *, folder: str | Path = FOLDER) -> WeightUpdate:
+def folder_of(name: str, seed: int = 0) -> str:
+    """Where an update is in `FOLDER`: bookings in the folder itself, each of the pair in a folder per seed."""
+    return "" if name == "bookings" else f"{name}_{seed}" if seed else name
+
+
+def weight_update(name: str = "bookings", *, seed: int = 0, folder: str | Path = FOLDER) -> WeightUpdate:
     """A recorded update. It is read once per process: change only copies of its tensors.
 
     Parameters
     ----------
     name : "bookings", the job of the pages; or "right" or "shuffled", a few of its messages with their own answers, or
         each with another's
+    seed : int, of the order of the messages and of the shuffle; the pair has 0 and 1, bookings has 0
     folder : path, holds `update.safetensors` and `update.json` of bookings, and a folder with both for each of the pair
 
     Raises
     ------
     LabError
-        There is no update of that name; a file is missing or damaged, or the two do not belong together.
+        There is no update of that name or seed; a file is missing or damaged, or the two do not belong together.
     """
-    return _read(Path(folder) / UPDATES[choose("recorded update", name, UPDATES)])
+    name = choose("recorded update", name, SEEDS)
+    return _read(Path(folder) / folder_of(name, choose(f"seed of the update {name}", seed, SEEDS[name])))
 
 
 @cache

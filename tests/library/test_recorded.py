@@ -12,7 +12,7 @@ import torch
 from lab_utils.errors import LabError
 from lab_utils.finetune import full as full_finetune
 from lab_utils.lowrank import RANKS, energy_shares, random_spectra
-from lab_utils.recorded.update import FOLDER, weight_update
+from lab_utils.recorded.update import FOLDER, SEEDS, folder_of, weight_update
 from lab_utils.tasks.registry import load_task
 
 PAIR = ("right", "shuffled")
@@ -122,10 +122,11 @@ def test_the_model_has_learnt_the_task_and_a_small_rank_keeps_it(update):
         assert update.energy["update"][rank] > 2 * update.energy["random"][rank]
 
 
+@pytest.mark.parametrize("seed", SEEDS["right"])
 @pytest.mark.parametrize("labels", PAIR)
-def test_an_arm_of_the_pair_agrees_with_itself(labels, update):
+def test_an_arm_of_the_pair_agrees_with_itself(labels, seed, update):
     """Every matrix is there, the energy is that of the stored spectra, and a loss lies between its messages' losses."""
-    arm = weight_update(labels)
+    arm = weight_update(labels, seed=seed)
     assert {n: s.shape for n, s in arm.singular_values.items()} == {
         n: s.shape for n, s in update.singular_values.items()
     }
@@ -138,11 +139,13 @@ def test_an_arm_of_the_pair_agrees_with_itself(labels, update):
     for rank, losses in arm.losses_by_rank.items():
         assert len(losses) == arm.recipe["examples"] and min(losses) < arm.loss_by_rank[rank] < max(losses)
     assert arm.recipe["labels"] == labels and f"--labels {labels}" in arm.provenance["command"]
-    assert sum(path.stat().st_size for path in (FOLDER / labels).iterdir()) <= 500_000
+    assert arm.recipe["seed"] == seed
+    assert sum(path.stat().st_size for path in (FOLDER / folder_of(labels, seed)).iterdir()) <= 500_000
 
 
-def test_the_pair_differs_in_its_labels_alone():
-    one, other = (weight_update(labels) for labels in PAIR)
+@pytest.mark.parametrize("seed", SEEDS["right"])
+def test_the_pair_differs_in_its_labels_alone(seed):
+    one, other = (weight_update(labels, seed=seed) for labels in PAIR)
     assert {key for key in one.recipe if one.recipe[key] != other.recipe[key]} == {"labels"}
     assert one.provenance["versions"] == other.provenance["versions"]
     assert len(one.training_loss) == len(other.training_loss) == one.recipe["steps"]
@@ -151,6 +154,8 @@ def test_the_pair_differs_in_its_labels_alone():
 def test_an_update_that_is_not_there_is_named():
     with pytest.raises(LabError, match=r"'wrong'.*bookings, right, shuffled"):
         weight_update("wrong")
+    with pytest.raises(LabError, match=r"Unknown seed of the update bookings 1\. Choose one of: 0"):
+        weight_update(seed=1)
 
 
 def test_provenance_is_complete(update):
