@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 
@@ -12,7 +13,7 @@ from ..recorded_files import number, reading, restore
 
 STYLE_PARTS = DATA / "pictures" / "style_parts.jsonl"
 CHOOSING = ("mushroom",)  # unseen things whose loss chooses a learning rate; the others give the result
-NUMBERS = ("rank", "learning_rate", "seed", "steps", "trained_parameters")
+NUMBERS = ("rank", "alpha", "learning_rate", "seed", "steps", "trained_parameters")
 
 
 def style_parts(file: str | Path = STYLE_PARTS) -> list[dict]:
@@ -20,10 +21,10 @@ def style_parts(file: str | Path = STYLE_PARTS) -> list[dict]:
 
     Returns
     -------
-    list of dict: "arm", "rank", "learning_rate", "seed", "steps", "trained_parameters", "losses" (thing -> mean square
-    error of the guessed picture, on neon pictures of things that the adapter never saw in neon), and where it was
-    recorded. Two more are computed: "choosing", the mean loss of the things that choose the rate, and "test", of the
-    others. data/README.md says more.
+    list of dict: "arm", "rank", "alpha", "learning_rate", "seed", "steps", "trained_parameters", "losses" (thing ->
+    list of the mean square errors of the guessed picture, one per neon drawing of a thing that the adapter never saw in
+    neon), and where it was recorded. Three more are computed: "choosing", the mean loss of the things that choose the
+    rate, "tested", the losses of all drawings of the others, and "test", their mean. data/README.md says more.
 
     Raises
     ------
@@ -33,11 +34,13 @@ def style_parts(file: str | Path = STYLE_PARTS) -> list[dict]:
     with reading(f"The recorded adapters in {file}", restore("data/pictures", "record_style_parts.py")):
         rows = [json.loads(line) for line in read_text(Path(file)).splitlines()]
         for row in rows:
-            for value in (*(row[name] for name in NUMBERS), *row["losses"].values()):
+            losses = row["losses"]
+            for value in (*(row[name] for name in NUMBERS), *chain.from_iterable(losses.values())):
                 number(value, 0)
             str(row["arm"])
-            row["choosing"] = fmean(row["losses"][thing] for thing in CHOOSING)
-            row["test"] = fmean(loss for thing, loss in row["losses"].items() if thing not in CHOOSING)
+            row["choosing"] = fmean(chain.from_iterable(losses[thing] for thing in CHOOSING))
+            row["tested"] = list(chain.from_iterable(losses[thing] for thing in losses if thing not in CHOOSING))
+            row["test"] = fmean(row["tested"])
         return rows
 
 

@@ -1,6 +1,8 @@
 """Where a style is learned: which rate counts as an arm's best, and that a line holds what its names say."""
 
 import json
+from functools import partial
+from statistics import fmean
 
 import pytest
 from data_scripts import load
@@ -15,8 +17,8 @@ FIRST = next(iter(recorder.ARMS))
 
 def line(rate: float, seed: int, mushroom: float, other: float = 1.0, arm: str = FIRST) -> dict:
     return {
-        "arm": arm, "rank": 8, "learning_rate": rate, "seed": seed, "steps": 150, "trained_parameters": 1,
-        "losses": {"tree": other, "flower": 3 * other, "mushroom": mushroom},
+        "arm": arm, "rank": 8, "alpha": 8, "learning_rate": rate, "seed": seed, "steps": 150, "trained_parameters": 1,
+        "losses": {"tree": [other, other], "flower": [2 * other, 4 * other], "mushroom": [mushroom]},
     }  # fmt: skip
 
 
@@ -30,6 +32,7 @@ def test_the_mushrooms_choose_the_rate_and_have_no_say_in_the_result(tmp_path):
     rows = read(tmp_path, line(0.01, 0, 0.3, 1.0), line(0.005, 0, 0.2, 5.0), line(0.005, 1, 0.9, 2.0))
     best = at_best_rate(rows, FIRST)
     assert [row["seed"] for row in best] == [0, 1] and [row["test"] for row in best] == [10.0, 4.0]
+    assert best[1]["tested"] == [2.0, 2.0, 4.0, 8.0]
     with pytest.raises(LabError, match=f"'trees'.*{FIRST}"):
         at_best_rate(rows, "trees")
 
@@ -43,16 +46,20 @@ def test_rates_are_tried_until_the_best_has_neighbours_then_seeds_follow(tmp_pat
     assert recorder.missing(read(tmp_path, *rising), FIRST) == [(low / 2, 0)]
     valley = [line(low, 0, 0.9), line(middle, 0, 0.5), line(high, 0, 0.9)]
     assert recorder.missing(read(tmp_path, *valley), FIRST) == [(middle, 1), (middle, 2)]
+    more = [low / 2**step for step in range(1, recorder.MOST_RATES - 2)]  # each smaller rate is better: it ends
+    endless = [line(rate, 0, rate) for rate in (low, middle, high, *more)]
+    assert recorder.missing(read(tmp_path, *endless), FIRST) == [(more[-1], 1), (more[-1], 2)]
 
 
 def test_the_page_says_what_was_recorded():
-    """Mean square errors on trees and flowers, at the rate that the mushrooms choose of those recorded."""
-    found = {arm: at_best_rate(style_parts(), arm)[0]["test"] for arm in ("base", *recorder.ARMS)}
-    base, eight, sixty_four, convolutions = (f"{loss:.3f}" for loss in found.values())
+    """Mean square errors on trees and flowers, over the seeds at the rate that the mushrooms choose."""
+    rows, names = style_parts(), ("base", "attention, r = 6", "convolutions, r = 2")
+    found = (fmean(row["test"] for row in at_best_rate(rows, name)) for name in names)
+    base, attention, convolutions = (f"{error:.3f}" for error in found)
     page = (NOTEBOOKS / "12_beyond_text.ipynb").read_text(encoding="utf-8")
-    assert f"({eight} and {sixty_four}, the base {base})" in page and f"come to {convolutions}" in page
-    numbers = {row["arm"]: row["trained_parameters"] for row in style_parts()}
-    assert list(numbers.values()) == [0, 61_440, 491_520, 47_600]
+    assert f"from {base} without an adapter to {convolutions}" in page and f"comes to {attention}:" in page
+    numbers = {row["arm"]: (row["trained_parameters"], row["alpha"]) for row in rows}
+    assert numbers == dict(zip(names, [(0, 0), (46_080, 8), (47_600, 8)], strict=True))  # "neither has been run"
 
 
 def test_a_damaged_line_names_the_way_out(tmp_path):
@@ -63,11 +70,11 @@ def test_a_damaged_line_names_the_way_out(tmp_path):
 def test_a_run_trains_what_its_arm_names_and_gives_the_painter_back(tmp_path, monkeypatch):
     """For a rank r, A and B of a layer have r · (in · window + out) numbers together."""
     pytest.importorskip("diffusers")
-    monkeypatch.setattr(recorder, "MOMENTS", (500,))
-    monkeypatch.setattr(recorder, "COPIES", 1)
+    one_moment = partial(recorder.guess_errors, copies=1, moments=(500,))
+    monkeypatch.setattr(recorder, "guess_errors", one_moment)
     painter = recorder.load_painter("tiny")
     before = recorder.style_losses(painter)
-    assert set(before) == {"tree", "flower", "mushroom"} and min(before.values()) > 0
+    assert set(before) == {"tree", "flower", "mushroom"} and min(map(min, before.values())) > 0
     found = recorder.run(painter, "convolutions, r = 2", 1e-2, 0, 1, tmp_path)
     kernels = [
         layer.weight for name, layer in painter.unet.named_modules()
