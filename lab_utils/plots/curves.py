@@ -105,6 +105,8 @@ def code_use(shares, code, used, title: str):
     """
     figure = empty_figure(11, 6)
     upper, lower = figure.add_subplot(2, 1, 1), figure.add_subplot(2, 1, 2)
+    for axes in (upper, lower):
+        style_axes(axes)
     upper.hist(shares.tolist(), bins=80, range=(-1, 1), color=GREY, alpha=0.7)
     for value in code:
         upper.axvline(value, color=ORANGE, linewidth=2)
@@ -114,6 +116,7 @@ def code_use(shares, code, used, title: str):
     lower.bar(range(len(used)), [100 * share for share in used], color=BLUE)
     lower.axhline(100 / len(used), color=GREY, linestyle=":", linewidth=2)
     lower.set_ylim(0, max(20, 105 * max(used)))  # figures of a page can be compared
+    lower.set_xticks(range(len(used)))
     lower.set_xlabel("index of the value; dotted: an equal share", fontsize=14)
     lower.set_ylabel("used, %", fontsize=14)
     return figure
