@@ -6,6 +6,7 @@ import re
 import pandas as pd
 import pytest
 import torch
+from data_scripts import load
 
 from lab_utils import checks, tasks
 from lab_utils.checks.engine import examples
@@ -216,3 +217,15 @@ def test_what_the_page_says_of_the_chats_parts_is_so():
     few = names["by_parts"](train[:200])(test)
     right = sum(one == other for one, other in zip(few[:40], ends[1], strict=False))
     assert sum(f"they get {right} of the forty letter by letter" in cell.source for cell in page.cells) == 1
+
+
+def test_next_months_messages_share_no_phrase_with_the_templates():
+    """No template's longest piece of fixed words, of twelve characters or more, is in a message of next month."""
+    maker = load("make_tickets")
+    templates = [*maker.BROKEN_RETURNS, *(template for some in maker.CORES.values() for template in some)]
+    page = read_notebook(NOTEBOOKS / "14_your_own_data.ipynb")
+    assert sum(f"the same {len(templates)} phrases as the training" in cell.source for cell in page.cells) == 1
+    pieces = [max(re.split(r"{\w+}", template.lower()), key=len).strip(" .,?") for template in templates]
+    said = " | ".join(pd.read_csv(DATA / "tickets" / "next_month.csv")["message"]).lower()
+    assert not [piece for piece in pieces if len(piece) >= 12 and piece in said]
+    assert sum(len(piece) >= 12 for piece in pieces) > 80
