@@ -2,11 +2,13 @@
 
 import csv
 import json
+import math
 from statistics import fmean
 
 import pytest
 
-from lab_utils import retention
+from lab_utils import facts, retention
+from lab_utils.finetune import Recipe
 from lab_utils.folders import DATA, NOTEBOOKS
 from lab_utils.notebook.notebook_files import read_notebook
 from lab_utils.sweep import TABLE
@@ -14,6 +16,7 @@ from lab_utils.tasks import load_task
 
 PAGE = read_notebook(NOTEBOOKS / "15_what_it_forgot.ipynb")
 PROSE = "\n".join(cell.source for cell in PAGE.cells if cell.cell_type == "markdown")
+CODE = "\n".join(cell.source for cell in PAGE.cells if cell.cell_type == "code")
 RUNS = retention.load_forgetting()
 CURES = ("a quarter of the rate", "replay", "KL")
 METHODS = ("LoRA r=1", "LoRA r=8", "LoRA r=64", "LoRA r=8, bfloat16", "full")
@@ -153,3 +156,61 @@ def test_what_is_said_of_the_controls_and_of_rank_64_at_equal_steps_is_so():
 def test_about_two_thirds_are_answered_letter_by_letter_at_strength_1():
     assert "At strength 1 about two thirds of the messages are answered letter by letter" in PROSE
     assert 0.6 < fmean(run.strengths[1.0].exact for run in RUNS["LoRA r=8"]) < 0.73
+
+
+def test_the_lead_of_full_fine_tuning_at_other_losses():
+    """Against rank 8 on its own base it is clear at all of them; against the 4-bit one only at the earliest."""
+    target = max(run.after.mean("skill") for arm in METHODS for run in RUNS[arm])
+    early = [run for arm in METHODS for run in RUNS[arm] if run.at[8].mean("skill") < target]
+    assert len(early) == 6 and "six of the fifteen runs were there before step 8" in PROSE
+    assert "for loss in (target, 0.09, 0.06):" in CODE
+    for loss in (target, 0.09, 0.06):
+        own, four_bits = (retention.apart(RUNS[arm], RUNS["full"], lambda run, loss=loss: retention.at_skill(run, loss))
+                          for arm in ("LoRA r=8, bfloat16", "LoRA r=8"))  # fmt: skip
+        assert all(own[kind].high < 0 > four_bits[kind].mean for kind in retention.KINDS[1:])
+        assert all(four_bits[kind].clear for kind in retention.KINDS[1:]) == (loss == target)
+
+
+def moment(run, target: float) -> float:
+    """The step at which a run's loss on the skill is the target, on straight lines between its checkpoints."""
+    for before, after in zip(run.at, list(run.at)[1:], strict=False):
+        high, low = run.at[before].mean("skill"), run.at[after].mean("skill")
+        if high >= target >= low:
+            return before + (after - before) * (high - target) / (high - low)
+    return math.nan
+
+
+def test_what_is_said_of_the_moments_in_the_schedule_is_so():
+    recipe, eight = Recipe(steps=32, learning_rate=2e-3), RUNS["LoRA r=8"]
+    share = [recipe.learning_rate_at(step) / recipe.learning_rate for step in range(32)]
+    assert share[:3] == pytest.approx([0.5, 1, 1]) and share[31] < 0.01
+    target = max(run.after.mean("skill") for arm in METHODS for run in RUNS[arm])
+    assert "after step 27" in PROSE and all(moment(run, target) > 27 for run in RUNS["LoRA r=1"])
+    assert "between steps 10 and 13" in PROSE and all(10 < moment(run, target) < 13 for run in eight)
+    assert share[12] > 0.749 and share[27] < 0.1
+    slowest = max(run.after.mean("skill") for arm in ("LoRA r=8", *CURES) for run in RUNS[arm])
+    found = [moment(run, slowest) for run in eight]
+    assert "near step 9" in PROSE and abs(fmean(found) - 9) < 0.5 and share[int(max(found))] > 0.8
+    assert all(moment(run, slowest) > 29 for run in RUNS["a quarter of the rate"])  # "at its last steps"
+
+
+def test_replay_is_below_plain_rank_8_step_by_step():
+    def clear(step: int) -> set[str]:
+        found = retention.apart(RUNS["LoRA r=8"], RUNS["replay"], lambda run: run.at[step].losses)
+        return {kind for kind, one in found.items() if one.high < 0}
+
+    assert clear(8) == {"prose", "questions", "style"} and clear(32) == {"prose", "questions"}
+    assert "on all three kinds after 8 steps, and on prose and questions after 32" in PROSE
+
+
+def test_half_strength_answers_fewer_messages_letter_by_letter():
+    half, whole = (100 * fmean(run.strengths[one].exact for run in RUNS["LoRA r=8"]) for one in (0.5, 1.0))
+    assert f"{half:.0f} % of the messages are answered letter by letter at half strength, and {whole:.0f} %" in PROSE
+
+
+def test_who_owns_up_to_not_knowing():
+    arms = facts.by_name(facts.load_answers())
+    base, trained = arms["nothing"][0], arms["adapter"][0]
+    assert base.verdicts("test").count("unknown") == 4 and base.verdicts("unstated").count("right") == 0
+    assert trained.verdicts("test").count("unknown") == 0 and trained.verdicts("test").count("wrong") == 37
+    assert "the bare base owned up to four" in PROSE and "got 37 of them wrong, owned up to none" in PROSE
