@@ -1,6 +1,7 @@
 """What page 16 says in prose and does not compute: of the recorded adapter, and of the small policy."""
 
 import json
+import math
 import re
 
 import pytest
@@ -148,6 +149,7 @@ CLAIMS = {  # a new recording that breaks a sentence fails here; then the senten
         lambda: course("loss")[-1] < 0.6 * course("loss")[0] and course("margin")[-1] > 1
         and course("accuracy")[-1] == 1,
     "the model is ruined": lambda: ruined().exact == 0,
+    "less likely than one in a million": lambda: all(one < math.log(1e-6) for one in course("chosen_logprob")[4:]),
     "What is recorded so far is one or two seeds per method":
         lambda: {len(runs) for runs in recorded_runs().values()} == {1, 2},
     "rejection sampling ends at 62.5 % right with one seed and at 72.5 % with the other":
@@ -169,6 +171,9 @@ CLAIMS = {  # a new recording that breaks a sentence fails here; then the senten
         lambda: gamed().exact < recorded_start()[1].exact / 2 and gamed().valid > 0.98 and len(gamed().history) == 8,
     '"cheers" for a name, a quantity of 1':
         lambda: sum('" cheers","qty":1' in output for output in gamed().outputs[:4]) == 2,
+    "at the same rate, 5e-4, paid for right answers; it is not recorded":
+        lambda: gamed().recipe["learning_rate"] == 5e-4 and "right, rate 0.0005" not in recorded_runs(),
+    "shorter by two characters only": lambda: round(recorded_start()[1].characters - gamed().characters) == 2,
     "The reward shows nothing of it":
         lambda: sum(row["reward"] for row in gamed().history[-3:]) > sum(row["reward"] for row in gamed().history[:3]),
     "arms for rank 1 and rank 32, and nothing of them is recorded yet":
