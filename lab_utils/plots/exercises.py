@@ -6,6 +6,7 @@ from .matrices import paint
 from .style import BLUE, GREY, ORANGE, empty_figure, plain, style_axes
 
 MOST_WITH_NUMBERS = 8  # rows and columns of a matrix whose entries are written out
+MOST_WITH_LARGE = 6  # as above, in large type and with three digits
 
 
 def target_and_yours(target, yours=None, title: str = ""):
@@ -18,7 +19,8 @@ def target_and_yours(target, yours=None, title: str = ""):
     title : str
     """
     target, yours = plain(target), plain(yours)
-    figure = empty_figure(9.0, 3.8)
+    crowded = any(np.ndim(one) == 2 and len(one) > MOST_WITH_LARGE for one in (target, yours))
+    figure = empty_figure(9.0, 4.6 if crowded else 3.8)
     limit = float(np.nanmax(np.abs(np.asarray(target, dtype=float)), initial=0)) or 1.0
     for place, name, values in zip(figure.subplots(1, 2), ("target", "yours"), (target, yours), strict=True):
         style_axes(place)
@@ -38,7 +40,7 @@ def _bars(axes, values, color: str) -> None:
     """A vector as bars, with the numbers above them where there are few."""
     bars = axes.bar(range(1, len(values) + 1), values, color=color)
     if len(values) <= MOST_WITH_NUMBERS:
-        axes.bar_label(bars, fmt="%.3g", fontsize=13)
+        axes.bar_label(bars, fmt="%.3g", fontsize=13 if len(values) <= MOST_WITH_LARGE else 11)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(False, axis="x")
     axes.margins(y=0.15)
@@ -49,7 +51,9 @@ def _fields(axes, values: np.ndarray, limit: float) -> None:
     paint(axes, values, limit, "")
     if max(values.shape) > MOST_WITH_NUMBERS:
         return
+    large = max(values.shape) <= MOST_WITH_LARGE
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
             color = "white" if abs(value) > 0.7 * limit else "#111111"
-            axes.text(column, row, f"{value:.3g}", ha="center", va="center", fontsize=13, color=color)
+            text = f"{value + 0.0:.3g}" if large or abs(value) >= 10 else f"{value + 0.0:.2g}"  # + 0.0: no -0
+            axes.text(column, row, text, ha="center", va="center", fontsize=13 if large else 11, color=color)
