@@ -3,6 +3,7 @@
 import base64
 import html
 import inspect
+import re
 import textwrap
 from dataclasses import dataclass, field
 
@@ -23,6 +24,7 @@ RIGHT = {
     "inputs": "It leaves its inputs as they were.",
 }
 LEAST_SHOWN, MOST_SHOWN = 12, 60  # size of a worked example: one number says little, a hundred are not read
+EXAMPLE_WIDTH = 80  # characters of a worked example beside each other, in a card on a screen of 1024 pixels
 THEMES = ('[data-jp-theme-light="false"]', "html[theme=dark]", ".vscode-dark")  # dark: JupyterLab, Colab, VS Code
 MARKS = {"right": "✓", "wrong": "✗", "open": "○"}
 # JupyterLab's own colours where it defines them, so that a card follows any theme; else ours, for light and for dark.
@@ -119,13 +121,13 @@ class Report:
         parts = [f'<p class="lab-verdict">{mark}{e(self.verdict)}</p>']
         if self.lines:
             items = "".join(
-                f'<li><b class="lab-mark lab-{status}">{MARKS[status]}</b>{e(text)}</li>' for status, text in self.lines
+                f'<li><b class="lab-mark lab-{status}">{MARKS[status]}</b>{prose(sentence)}</li>'
+                for status, sentence in self.lines
             )
             parts.append(f'<ul class="lab-lines">{items}</ul>')
         if self.mistake:
-            parts.append(
-                f'<p class="lab-mistake">This looks like a common mistake: <b>{e(self.mistake)}</b>. {e(self.fix)}</p>'
-            )
+            named = f"<b>{prose(self.mistake)}</b>. {prose(self.fix)}"
+            parts.append(f'<p class="lab-mistake">This looks like a common mistake: {named}</p>')
         if self.example:
             parts.append(f"<div><b>{e(self.example_title)}</b><pre>{e(self._example())}</pre></div>")
         if self.printed:
@@ -137,18 +139,22 @@ class Report:
             image = f'<img class="lab-figure" src="data:image/png;base64,{source}" alt="{e(self.alt, quote=True)}">'
             parts.append(plots.style.DARK + image)
         if self.note:
-            parts.append(f"<p>{e(self.note)}</p>")
+            parts.append(f"<p>{prose(self.note)}</p>")
         for summary, kind, body in self.folded:
-            body = f"<pre>{e(body)}</pre>" if kind == "code" else f"<p>{e(body)}</p>"
+            body = f"<pre>{e(body)}</pre>" if kind == "code" else f"<p>{prose(body)}</p>"
             parts.append(f"<details><summary>{e(summary)}</summary>{body}</details>")
         return f'{STYLE}<div class="lab-check lab-check-{self.status}">{"".join(parts)}</div>'
 
     def _example(self) -> str:
-        """The example, values in one column."""
+        """The example, values in one column; a long one goes on below, so that no card scrolls sideways."""
         width = max(len(label) for label, _ in self.example)
+        fold = textwrap.TextWrapper(
+            max(48, EXAMPLE_WIDTH - width), subsequent_indent=" ", replace_whitespace=False, break_long_words=False,
+            break_on_hyphens=False,
+        )  # fmt: skip
         rows = []
         for label, value in self.example:
-            first, *rest = value.splitlines() or [""]
+            first, *rest = [part for line in value.splitlines() for part in fold.wrap(line) or [""]] or [""]
             rows += [f"{label:<{width}} = {first}", *(" " * (width + 3) + line for line in rest)]
         return "\n".join(rows)
 
@@ -158,6 +164,11 @@ class Report:
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
         """What Jupyter shows."""
         return {"text/plain": self.text, "text/html": self.html}
+
+
+def prose(text: str) -> str:
+    """A sentence as HTML: what stands between backticks is set as code."""
+    return re.sub(r"`([^`\n]+)`", r"<code>\1</code>", html.escape(text))
 
 
 def write_report(exercise: Exercise, function, outcome: Attempt) -> Report:
