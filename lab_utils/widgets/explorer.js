@@ -174,6 +174,7 @@ function picture({ caption, width }) {
       canvas.height = rows;
       image = canvas.getContext("2d").createImageData(columns, rows);
     }
+    canvas.dataset.kind = kind; // a signed matrix has dark paper on a dark page, as the figures have
     canvas.style.width = `${size}px`;
     canvas.style.aspectRatio = `${columns} / ${rows}`;
     const data = image.data;
