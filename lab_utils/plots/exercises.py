@@ -46,6 +46,11 @@ def _bars(axes, values, color: str) -> None:
     axes.margins(y=0.15)
 
 
+def _decimals(value: float, limit: float) -> str:
+    """A number in at most five characters beside others of at most `limit`, where these are 0.1 or more."""
+    return f"{value:.3g}" if limit < 0.1 else f"{value:.{2 if limit < 10 else 1 if limit < 100 else 0}f}"
+
+
 def _fields(axes, values: np.ndarray, limit: float) -> None:
     """A matrix as coloured fields from -`limit` to `limit`, with its numbers where there are few."""
     paint(axes, values, limit, "")
@@ -56,5 +61,5 @@ def _fields(axes, values: np.ndarray, limit: float) -> None:
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
             color = "white" if abs(value) > 0.7 * limit else "#111111"
-            text = f"{value + 0.0:.3g}" if large or abs(value) >= 10 else f"{value + 0.0:.2g}"  # + 0.0: no -0
+            text = f"{value + 0.0:.3g}" if large or value == round(value) else _decimals(value, limit)  # + 0.0: no -0
             axes.text(column, row, text, ha="center", va="center", fontsize=13 if large else 11, color=color)

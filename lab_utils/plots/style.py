@@ -55,6 +55,8 @@ NIGHT = (  # a photograph is never inverted: a dark page shows a second print of
     "{display: inline !important}</style>"
 )
 LIGHT_LETTERS = "#f3f4f6"
+GRID = "#e5e7eb"
+LINES_AT_NIGHT = {BLUE: "#6bb5f0", ORANGE: "#ff9a5c", GRID: "#48505c"}  # the explorers' colours on a dark page
 
 
 @cache
@@ -89,21 +91,25 @@ def _print(figure, paper: str) -> str:
 
 
 def _print_at_night(figure) -> str:
-    """A Figure on clear paper, with its letters and edges light; afterwards it is as it was."""
+    """A Figure on clear paper, with light letters and edges and lines as on a dark page; afterwards it is as it was."""
+    from matplotlib.lines import Line2D
     from matplotlib.spines import Spine
     from matplotlib.text import Text
 
     was = [(one.set_color, one.get_color()) for one in figure.findobj(Text)]
     was += [(one.set_edgecolor, one.get_edgecolor()) for one in figure.findobj(Spine)]
+    lines = [(one.set_color, one.get_color()) for one in figure.findobj(Line2D) if one.get_color() in LINES_AT_NIGHT]
     sheets = [(axes.patch.set_visible, axes.patch.get_visible()) for axes in figure.axes]
     try:
         for change, _ in was:
             change(LIGHT_LETTERS)
+        for change, color in lines:
+            change(LINES_AT_NIGHT[color])
         for change, _ in sheets:
             change(False)
         return _print(figure, "none")
     finally:
-        for change, value in [*was, *sheets]:
+        for change, value in [*was, *lines, *sheets]:
             change(value)
 
 
@@ -135,7 +141,7 @@ def new_figure(width: float = 9.0, height: float = 4.2):
 
 def style_axes(axes) -> None:
     """Large type, a light grid behind the data, no box."""
-    axes.grid(True, color="#e5e7eb", linewidth=1)
+    axes.grid(True, color=GRID, linewidth=1)
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=13)
     for side in ("top", "right"):
