@@ -99,8 +99,8 @@ ARMS: dict[str, Arm] = {
     "brief": Arm(replace(GRPO, reward="own"), judge=short_and_valid),
 }
 ARMS |= {f"right, rank {rank}": ARMS["right"].with_rank(rank) for rank in (1, 32)}
-RATES = {"rejection": 3e-4, "labels": 3e-4, "own pairs": 3e-4, "right": 3e-4, "brief": 5e-4}
-ARMS |= {f"{name}, rate {rate:g}": ARMS[name].at(rate) for name, rate in RATES.items()}
+LOWER = [(name, 3e-4) for name in ("rejection", "labels", "own pairs", "right")] + [("right", 5e-4), ("brief", 5e-4)]
+ARMS |= {f"{name}, rate {rate:g}": ARMS[name].at(rate) for name, rate in LOWER}
 
 
 def start_folder(folder: Path, recipe: Recipe) -> Path:
