@@ -3,8 +3,10 @@
 import html
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from textwrap import TextWrapper
 
 LEVELS = {"problem": "✗", "look": "?", "hint": "·"}  # to be corrected, to be looked at, to be known
+FOLD = TextWrapper(100, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 WORDS = {"problem": "correct", "look": "look at", "hint": "know"}
 
 
@@ -98,8 +100,8 @@ class Report:
 
     def __str__(self) -> str:
         parts = [f"{self.name}: " + ", ".join(f"{count:,} {split}" for split, count in self.rows.items())]
-        parts += [f"{LEVELS[one.level]} {one}" for one in self.findings]
-        parts += [f"Nothing found: {', '.join(self.clean)}."] if self.clean else []
+        parts += [FOLD.fill(f"{LEVELS[one.level]} {one}") for one in self.findings]
+        parts += [FOLD.fill(f"Nothing found: {', '.join(self.clean)}.")] if self.clean else []
         parts += [label_lines(self.labels)] if self.labels else []
         return "\n".join([*parts, str(self.lengths), "Nothing was changed."])
 
