@@ -12,7 +12,7 @@ from contrast import brightness, contrast
 
 from lab_utils import checks
 from lab_utils.checks import engine
-from lab_utils.checks.report import STYLE
+from lab_utils.checks.report import EXAMPLE_WIDTH, STYLE, Report, prose
 from lab_utils.plots import target_and_yours
 
 EXERCISES = checks.EXERCISES
@@ -308,3 +308,23 @@ def test_target_and_yours_draws_both():
     bars, empty = target_and_yours([0.5, 1.0]).axes
     assert [bar.get_height() for bar in bars.patches] == [0.5, 1.0]
     assert [text.get_text() for text in empty.texts] == ["nothing yet"] and not empty.patches
+
+
+def test_what_stands_between_backticks_is_set_as_code_and_nothing_else():
+    assert prose("end with a `return` <b>") == "end with a <code>return</code> &lt;b&gt;"
+    assert prose("a ` alone") == "a ` alone"
+
+
+def test_a_long_example_goes_on_below_and_loses_nothing():
+    numbers = "[" + "  ".join(map(str, range(60))) + "]   shape (60,)"
+    shown = Report("verdict", "open", [], example=[("k", "2"), ("gives", numbers)])._example()
+    assert max(map(len, shown.splitlines())) <= EXAMPLE_WIDTH + 3
+    assert shown.split() == ["k", "=", "2", "gives", "=", *numbers.split()]
+
+
+def test_crowded_pictures_have_short_numbers_and_no_negative_zero():
+    target = torch.linspace(-2.4567, 2.4567, 64).reshape(8, 8)
+    target[0] = -0.0
+    texts = [text.get_text() for text in target_and_yours(target).axes[0].texts]
+    assert max(map(len, texts)) <= 5 and texts[:8] == ["0"] * 8
+    assert [text.get_text() for text in target_and_yours([[-0.123, 2.0]]).axes[0].texts] == ["-0.123", "2"]
