@@ -391,6 +391,17 @@ def lost(rank: int):
     return compare(*([left(arms(seed)[side]) for seed in (0, 1)] for side in (0, 1)))
 
 
+def learned(arm) -> int:
+    """The first step, from 1, whose batch had a loss below 0.1."""
+    return 1 + next(step for step, value in enumerate(arm.training_loss) if value < 0.1)
+
+
+def times(rank: int, seed: int = 0) -> float:
+    """How many times as large as that of right the loss of shuffled is when both are cut to a rank."""
+    right, shuffled = (arm.loss_by_rank[rank] for arm in arms(seed))
+    return shuffled / right
+
+
 def enough(least: int) -> list[int]:
     """The smallest recorded rank at which so many of the answers are left, of right and of shuffled."""
     return [min(rank for rank in RANKS if answered(rank)[side] >= least) for side in (0, 1)]
@@ -402,9 +413,9 @@ def held(update, rank: int) -> int:
 
 
 @cache
-def directions(name: str) -> np.ndarray:
+def directions(name: str, seed: int = 0) -> np.ndarray:
     """The rank that holds 90 % of the energy, of every matrix."""
-    found = weight_update(name).singular_values
+    found = weight_update(name, seed=seed).singular_values
     return np.array([rank_of_energy(found[module]) for module in sorted(found)])
 
 
@@ -423,24 +434,33 @@ UPDATE_CLAIMS = {
             arm.recipe[key] == value for arm in arms()
             for key, value in {"steps": 100, "batch_size": 4, "learning_rate": 2e-4, "messages": 24, "seed": 0}.items()
         ) and weight_update().recipe["learning_rate"] == 2e-4,
-    "Both models answer all of their 24 messages exactly. Only *right* has learned something that helps with other "
-    "messages":
-        lambda: answered(None) == [24, 24] and arms()[0].unseen_loss < 0.05
-        and arms()[1].unseen_loss > 2,
+    "Both models answer all of their 24 messages exactly. On ten other messages *right* is nearly as good. *Shuffled* "
+    "is not: 2.30 nats, where the model before any training had 2.77":
+        lambda: answered(None) == [24, 24] and [arm.recipe["unseen_examples"] for arm in arms()] == [10, 10]
+        and arms()[0].unseen_loss < 0.05 and round(arms()[1].unseen_loss, 2) == 2.30
+        and round(weight_update().loss_by_rank[0], 2) == 2.77,
+    "*right* had a batch with a loss below 0.1 at step 7, *shuffled* only at step 43":
+        lambda: [learned(arm) for seed in (0, 1) for arm in arms(seed)] == [7, 43, 7, 43],
     "Right is the highest; shuffled and bookings lie close below it and nearly on each other":
         lambda: all(
             held(arms()[0], rank) > max(held(weight_update(), rank), held(arms()[1], rank))
             and abs(held(weight_update(), rank) - held(arms()[1], rank)) <= 2 for rank in RANKS
         ),
-    "what must be learned by heart takes more directions in 205 of the 210 matrices":
-        lambda: int((directions("shuffled") > directions("right")).sum()) == 205 and len(directions("right")) == 210,
-    "But it is small, 28 % more in the middle":
-        lambda: round(100 * np.median(directions("shuffled") / directions("right"))) == 128,
+    "*shuffled* takes more directions in 205 of the 210 matrices, with the other seed in 199":
+        lambda: [int((directions("shuffled", seed) > directions("right", seed)).sum()) for seed in (0, 1)] == [205, 199]
+        and len(directions("right")) == 210,
+    "It is more than another seed makes of *right* (3 % in the middle). But it is small, 28 % more in the middle (30 % "
+    "with the other seed)":
+        lambda: [
+            round(100 * np.median(directions(*one) / directions(*other))) for one, other in (
+                (("right", 1), ("right", 0)), (("shuffled", 0), ("right", 0)), (("shuffled", 1), ("right", 1)),
+            )
+        ] == [97, 128, 130],
     "for 90 % of its energy than that of bookings (75 and 73)":
         lambda: [middle("shuffled"), middle("bookings")] == [75, 73],
-    "The loss of shuffled is nine times that of right at rank 1 and more than a hundred times at rank 8":
-        lambda: round(arms()[1].loss_by_rank[1] / arms()[0].loss_by_rank[1]) == 9
-        and arms()[1].loss_by_rank[8] > 100 * arms()[0].loss_by_rank[8],
+    "The loss of shuffled is nine times that of right at rank 1 and more than a hundred times at rank 8; with the "
+    "other seed it is eight times and 45 times":
+        lambda: [round(times(1, seed)) for seed in (0, 1)] == [9, 8] and times(8) > 100 and round(times(8, 1)) == 45,
     "Cut to rank 8, *right* gives 23 of its 24 answers and *shuffled* gives one": lambda: answered(8) == [23, 1],
     "For 23 of 24, *right* needs rank 4 of those that we tried, and *shuffled* rank 64": lambda: enough(23) == [4, 64],
     "at rank 4 *right* is left with 40 % of its energy, at rank 32 *shuffled* with 75 %, and at that rank it gives "
@@ -454,9 +474,12 @@ UPDATE_CLAIMS = {
     "at rank 4 *right* gives 23 answers or 19, at rank 16 *shuffled* gives 7 or 1":
         lambda: [answered(4, seed)[0] for seed in (0, 1)] == [23, 19]
         and [answered(16, seed)[1] for seed in (0, 1)] == [7, 1],
-    "by the yardstick of 90 % *right* has rank 57 and *shuffled* 75, and yet one keeps its answers at rank 4 and the "
-    "other loses most of them at rank 16":
-        lambda: [middle("right"), middle("shuffled")] == [57, 75] and answered(4)[0] == 23 and answered(16)[1] < 12,
+    "the steps after it took the loss down to 0.0002; *shuffled* got there at step 43 and ended at 0.0013":
+        lambda: [round(arm.loss_by_rank[None], 4) for arm in arms()] == [0.0002, 0.0013],
+    "by the yardstick of 90 % *right* has rank 57 and *shuffled* 75, and yet one keeps most of its answers at rank 4 "
+    "(23 of 24, and 19 with the other seed) and the other loses most at rank 16 (7 left, and 1)":
+        lambda: [middle("right"), middle("shuffled")] == [57, 75]
+        and [(answered(4, seed)[0], answered(16, seed)[1]) for seed in (0, 1)] == [(23, 7), (19, 1)],
 }  # fmt: skip
 ALL = [
     (page, *claim)
