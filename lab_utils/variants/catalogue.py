@@ -101,7 +101,7 @@ VARIANTS = MappingProxyType(
             title="rsLoRA",
             rule="W' = W + (α/√r)·B·A",
             trains=A_AND_B,
-            saves="nothing: with plain gradient descent the first step no longer shrinks with the rank",
+            saves="nothing: another rule for how the size of the update depends on the rank",
             paper="https://arxiv.org/abs/2312.03732",
             published="2023-12",
             factory=rslora_layer,

@@ -135,7 +135,7 @@ EXERCISES = (
         reward="A and B stay random and are the same for all layers: only d and b are trained, and stored.",
     ),
     Exercise(
-        name="vera_parameters", page=11, title="How few parameters has VeRA?",
+        name="vera_parameters", page=11, title="How few parameters does VeRA train?",
         spec=vera_parameters_spec, solution=vera_parameters,
         demo=({"q_proj": (576, 576), "v_proj": (192, 576)}, 30, 256),
         inputs=st.tuples(_SHAPES, st.integers(1, 5), st.integers(1, 9)),
