@@ -42,6 +42,11 @@ def test_a_check_takes_little_time(name, monkeypatch):
     assert time.process_time() - began < 1.5
 
 
+def test_an_adapter_with_its_zeros_in_a_is_not_told_that_it_changes_the_model_or_never_learns():
+    text = checks.check("initial_adapter", lambda o, i, r: (torch.zeros(r, i), torch.rand(o, r))).text
+    assert "changes the model" not in text and "forever" not in text and "the same on every call" in text
+
+
 CASES = [
     pytest.param(name, mistake, wrong, id=f"{name}: {mistake} ({number})")
     for name, wrongs in LEARNERS.items()

@@ -99,6 +99,18 @@ EXERCISES = (
                 ),
             ),
             Mistake(
+                "the rank on one factor only",
+                "Both factors have it: A has rank rows of in numbers, and B has out rows of rank numbers.",
+                wrong=(lambda out, n, r: r * out + n, lambda out, n, r: out + r * n),
+            ),
+            Mistake(
+                "the weight taken as square",
+                "out and in may differ: A is as wide as in, B as high as out.",
+                wrong=(
+                    lambda out, n, r: 2 * r * out, lambda out, n, r: 2 * r * n, lambda out, n, r: 2 * r * max(out, n),
+                ),
+            ),
+            Mistake(
                 "the frozen matrix counted",
                 "The weight itself is not part of the adapter: it stays as it is.",
                 wrong=(lambda out, n, r: out * n, lambda out, n, r: out * n + r * (out + n)),
@@ -147,6 +159,16 @@ EXERCISES = (
                     lambda out, n: -(-out * n // (out + n)), lambda out, n: round(out * n / (out + n)),
                     lambda out, n: out * n // (out + n) + 1,
                 ),
+            ),
+            Mistake(
+                "always one less",
+                "Take one off only where the division comes out even: elsewhere the rounded number is already below.",
+                wrong=(lambda out, n: out * n // (out + n) - 1, lambda out, n: max(0, out * n // (out + n) - 1)),
+            ),
+            Mistake(
+                "never 0",
+                "Where even rank 1 saves nothing, as on a weight of 1 × 5, the answer is 0.",
+                wrong=(lambda out, n: max(1, (out * n - 1) // (out + n)),),
             ),
             Mistake(
                 "a fraction",

@@ -125,6 +125,7 @@ EXERCISES = (
                 wrong=(
                     _other(lambda x, A, B: x @ B.T @ A.T), _other(lambda x, A, B: x @ (A @ B).T),
                     _other(lambda x, A, B: x @ B @ A), _other(lambda x, A, B: F.linear(F.linear(x, B), A)),
+                    lambda x, W, A, B, alpha: x @ (W + alpha / len(A) * (A @ B)).T,
                 ),
             ),
             Mistake(

@@ -49,8 +49,7 @@ def _judge_start(inputs, results) -> dict[str, str | None]:
     found["dtype"] = None if exact else f"The data types are {A.dtype} and {B.dtype}; floats can be trained."
     finite = bool(A.isfinite().all() and B.isfinite().all())
     found["values"] = None if finite else "There are numbers that are not finite (inf or nan)."
-    found["B"] = "B is not zero, so the adapter changes the model before it has learned anything." if B.any() else None
-    found["A"] = None if A.any() else "A is all zero. With B zero too, both gradients are zero, forever."
+    found["B"], found["A"] = _zeros(A, B)
     if A.any() and exact and finite:
         found["random"] = "A is the same on every call." if torch.equal(A, again) else None
         size = float(A.double().square().mean().sqrt())
@@ -60,6 +59,17 @@ def _judge_start(inputs, results) -> dict[str, str | None]:
         if rank > 1 and in_features >= 4:  # a smaller A of few different numbers may repeat a row by chance
             found["rank"] = f"A has rank {_rank(A)}, not {rank}: rows repeat each other." if _repeats(results) else None
     return found
+
+
+def _zeros(A: Tensor, B: Tensor) -> tuple[str | None, str | None]:
+    """What is wrong with B and with A as to which of the two is zero."""
+    if A.any() and B.any():
+        return "B is not zero, so the adapter changes the model before it has learned anything.", None
+    if A.any():
+        return None, None
+    if B.any():
+        return "B is random and A is zero: LoRA has it the other way round.", "A is all zero, the same on every call."
+    return None, "A is all zero. With B zero too, both gradients are zero, forever."
 
 
 def _rank(A: Tensor) -> int:
@@ -103,7 +113,8 @@ STARTING = Exercise(
     mistakes=(
         Mistake(
             "A zero and B random",
-            "One of them must be zero, and in LoRA that is B. A is drawn at random.",
+            "It starts harmless and could learn, A first. But A is then the same on every call. In LoRA B is the zero "
+            "one, and A is drawn at random.",
             when=_start(lambda A, B, again: B.any() and not A.any()),
         ),
         Mistake(
