@@ -90,7 +90,7 @@ def nf4_code() -> Tensor:
 
 @cache
 def af4_code() -> Tensor:
-    """The sixteen values of AF4: those with the smallest expected |error| on normal weights in blocks of 64.
+    """The sixteen values of AF4, derived from the expected |error| on normal weights in blocks of 64.
 
     Returns
     -------

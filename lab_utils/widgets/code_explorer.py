@@ -174,7 +174,7 @@ class CodeExplorer(Explorer):
 
     def figure(self):
         divided, used, _ = self._shares()
-        title = f"{self.weight}, blocks of {self._size()}, your sixteen levels: relative error {self._yours():.2%}"
+        title = f"{self.weight}, blocks of {self._size()}, sixteen levels: relative error {self._yours():.2%}"
         return plots.code_use(divided, self.levels, used.tolist(), title)
 
 
