@@ -1,6 +1,7 @@
 """What a rank can hold beside what training made of it."""
 
 from .style import BLUE, GREEN, GREY, empty_figure, label_axes, style_axes
+from .sweeps import reaches
 
 LOOKS = ((GREY, "s", "--"), (BLUE, "o", "-"), (GREEN, "D", ":"))
 
@@ -11,7 +12,8 @@ def capacity(jobs: dict, ylabel: str = "correct, % (bars: 95 %)"):
     Parameters
     ----------
     jobs : dict name -> (singular values, curves). The values are a sequence in descending order; curves is a dict
-        label -> (ranks, means, errors) of up to three, with errors None for one that has none, the same labels in all
+        label -> (ranks, means, errors) of up to three, the same labels in all; an error is a number or a pair (down,
+        up), and errors are None for a curve that has none
     ylabel : str, of the lower row
     """
     figure = empty_figure(5.6 * len(jobs), 6.8)
@@ -26,7 +28,7 @@ def capacity(jobs: dict, ylabel: str = "correct, % (bars: 95 %)"):
         style_axes(lower)
         for (label, (ranks, means, errors)), (color, marker, dashes) in zip(curves.items(), LOOKS, strict=False):
             lower.errorbar(
-                list(ranks), list(means), None if errors is None else list(errors), color=color, marker=marker,
+                list(ranks), list(means), None if errors is None else reaches(errors), color=color, marker=marker,
                 linestyle=dashes, linewidth=2.5, markersize=8, capsize=5, label=label,
             )  # fmt: skip
         label_axes(lower, "rank", ylabel if column == 0 else "", logx=2)

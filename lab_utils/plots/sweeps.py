@@ -1,5 +1,7 @@
 """Results of many runs: means with error bars, and single runs as dots."""
 
+import numpy as np
+
 from .style import BLUE, GREEN, GREY, ORANGE, label_axes, new_figure
 
 LOOKS = ((BLUE, "o", "-"), (ORANGE, "s", "--"), (GREEN, "^", "-."), ("#7c3aed", "D", ":"), (GREY, "v", "-"))
@@ -13,8 +15,8 @@ def with_errors(
 
     Parameters
     ----------
-    named : dict label -> (x, mean, error), three sequences of numbers as long as each other, up to five series; a bar
-        reaches so far to each side, so say beside the figure what the error is
+    named : dict label -> (x, mean, error), three sequences as long as each other, up to five series; a bar reaches
+        so far to each side, or by a pair (down, up), so say beside the figure what the error is
     xlabel, ylabel, title : str
     marks : dict label -> (x, mean, error) of one number each, drawn as stars with the label beside them
     logx : int, base of a logarithmic x axis; 0 is a linear one
@@ -28,7 +30,7 @@ def with_errors(
     for place, ((label, (x, mean, error)), (color, marker, dashes)) in enumerate(looks):
         beside = logx ** (0.06 * (place - (len(named) - 1) / 2)) if apart and logx else 1.0
         axes.errorbar(
-            [one * beside for one in x], list(mean), list(error), color=color, marker=marker, linestyle=dashes,
+            [one * beside for one in x], list(mean), reaches(error), color=color, marker=marker, linestyle=dashes,
             linewidth=2.5, markersize=9, capsize=5, label=label,
         )  # fmt: skip
     for label, (x, mean, error) in (marks or {}).items():
@@ -39,6 +41,11 @@ def with_errors(
     if len(named) > 1:
         axes.legend(fontsize=13, frameon=False)
     return figure
+
+
+def reaches(errors) -> np.ndarray:
+    """(2, n), how far each bar reaches down and up: of n numbers, which count for both sides, or pairs (down, up)."""
+    return np.array([np.broadcast_to(np.asarray(one, dtype=float), 2) for one in errors]).reshape(-1, 2).T
 
 
 def strips(named: dict, xlabel: str, title: str = ""):

@@ -20,6 +20,14 @@ def test_means_stand_where_they_belong_with_their_errors_as_bars():
     assert "full" in [text.get_text() for text in axes.texts]
 
 
+def test_a_bar_may_reach_further_down_than_up():
+    shares = ([1, 2], [91.0, 50.0], [(15.0, 9.0), (20.0, 20.0)])
+    plain, with_values = plots.with_errors({"a": shares}, "rank", "%"), plots.capacity({"job": ([1.0], {"a": shares})})
+    for axes in (plain.axes[0], with_values.axes[1]):
+        ends = [segment[:, 1].tolist() for segment in axes.containers[0][2][0].get_segments()]
+        assert ends == [[76, 100], [30, 70]]
+
+
 def test_series_drawn_apart_keep_their_places_around_the_true_one():
     series = {name: ([1, 4], [0.1, 0.2], [0.05, 0.05]) for name in ("left", "middle", "right")}
     drawn = plots.with_errors(series, "factor", "loss", logx=2, apart=True).axes[0].containers

@@ -9,6 +9,7 @@ from lab_utils import lora
 from lab_utils.folders import NOTEBOOKS
 from lab_utils.lora import digits
 from lab_utils.notebook.notebook_files import read_notebook
+from lab_utils.recorded import best_rate, reader_runs
 
 PROSE = "\n".join(
     cell.source for cell in read_notebook(NOTEBOOKS / "04_rank_and_alpha.ipynb").cells if cell.cell_type == "markdown"
@@ -36,3 +37,11 @@ def test_alpha_changes_how_soon_a_loss_is_reached_and_hardly_the_update_that_rea
     (slow, small), (fast, large) = (steps_to(0.5, alpha, seed) for alpha in (1, 128))
     assert 1.3 < large / small < 1.7
     assert 8 < slow / fast < 10 < sqrt(128)
+
+
+def test_at_the_two_lowest_ranks_the_seeds_are_far_apart():
+    assert "At rank 1 the seeds are more than ten points apart after 800 steps, at rank 2 after 400" in PROSE
+    for rank, steps in ((1, 800), (2, 400)):
+        runs = best_rate(reader_runs("ranks", layers="first", task="turned", rank=rank, steps=steps))
+        shares = [float(run.test.mean()) for run in runs]
+        assert len(shares) == 3 and max(shares) - min(shares) > 0.1
