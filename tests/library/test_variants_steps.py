@@ -59,3 +59,25 @@ def test_the_first_step_of_adam_moves_b_alone():
 def test_lora_fa_keeps_the_directions_of_a():
     assert torch.linalg.matrix_rank(torch.cat(list(updates("lora-fa"))), atol=1e-4) == 4
     assert torch.linalg.matrix_rank(torch.cat(list(updates("lora"))), atol=1e-4) > 4
+
+
+@pytest.mark.parametrize("optimizer_class, rate, alpha", [(torch.optim.AdamW, 1e-3, 128), (torch.optim.SGD, 1e-2, 32)])
+def test_lora_plus_is_lora_with_another_alpha(optimizer_class, rate, alpha):
+    """λ = 16: λ times alpha where a step ignores the gradient's size, √λ times where it is in proportion to it."""
+    generator = torch.Generator().manual_seed(1)
+    x, wanted = torch.randn(5, IN, generator=generator), torch.randn(5, OUT, generator=generator)
+
+    def losses(name: str, alpha: float) -> list[float]:
+        torch.manual_seed(0)
+        model, found = inject(torch.nn.Sequential(torch.nn.Linear(IN, OUT)), name, ["0"], 4, alpha), []
+        optimizer = optimizer_class(optimizer_groups(model, name, rate), lr=rate, weight_decay=0.0)
+        for _ in range(10):
+            loss = (model(x) - wanted).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            found.append(loss.item())
+        return found
+
+    assert losses("lora+", 8) == pytest.approx(losses("lora", alpha), rel=1e-4)
+    assert losses("lora+", 8) != pytest.approx(losses("lora", 8), rel=1e-2)
