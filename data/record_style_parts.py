@@ -38,7 +38,7 @@ ARMS = {  # name -> (target_modules, rank); three of nearly as many numbers, and
 ALPHA = 8  # page 12's
 UNSEEN = ("tree", "flower", *CHOOSING)
 RATES = (2.5e-3, 1.25e-3, 5e-3)  # the last is page 12's
-MOST_RATES = 4
+MOST_RATES = 6
 SEEDS, STEPS = (0, 1, 2), 150
 
 

@@ -53,13 +53,21 @@ def test_rates_are_tried_until_the_best_has_neighbours_then_seeds_follow(tmp_pat
 
 def test_the_page_says_what_was_recorded():
     """Mean square errors on trees and flowers, over the seeds at the rate that the mushrooms choose."""
-    rows, names = style_parts(), ("base", "attention, r = 6", "convolutions, r = 2")
-    found = (fmean(row["test"] for row in at_best_rate(rows, name)) for name in names)
-    base, attention, convolutions = (f"{error:.3f}" for error in found)
+    rows = style_parts()
+    best = {name: at_best_rate(rows, name) for name in ("base", *recorder.ARMS)}
+    base, attention, convolutions, more, everything = (
+        f"{fmean(row['test'] for row in runs):.3f}" for runs in best.values()
+    )
     page = (NOTEBOOKS / "12_beyond_text.ipynb").read_text(encoding="utf-8")
-    assert f"from {base} without an adapter to {convolutions}" in page and f"comes to {attention}:" in page
+    assert f"from {base} without an adapter to {convolutions}" in page and f"comes to {attention}" in page
+    assert f"ten times the numbers to {more}" in page and f"everything together to {everything}" in page
     numbers = {row["arm"]: (row["trained_parameters"], row["alpha"]) for row in rows}
-    assert numbers == dict(zip(names, [(0, 0), (46_080, 8), (47_600, 8)], strict=True))  # "neither has been run"
+    counts = ((0, 0), (46_080, 8), (47_600, 8), (460_800, 8), (43_032, 8))
+    assert numbers == dict(zip(best, counts, strict=True))
+    for runs in list(best.values())[1:]:
+        assert [row["seed"] for row in runs] == list(recorder.SEEDS)
+        tried = sorted(row["learning_rate"] for row in rows if row["arm"] == runs[0]["arm"] and row["seed"] == 0)
+        assert runs[0]["learning_rate"] not in (tried[0], tried[-1])  # "every best one between two others"
 
 
 def test_a_damaged_line_names_the_way_out(tmp_path):
