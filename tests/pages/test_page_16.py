@@ -95,9 +95,9 @@ def test_paid_for_form_alone_the_other_parts_drift():
     assert min(drifted) < share(start_logits(), "right") < max(drifted)  # up with one seed and down with another
 
 
-def gain(arm: str):
-    """Exact match of an arm's runs less that of the start, on the same messages; over seeds too where there are two."""
-    runs, start = recorded_runs()[arm], recorded_start()[1]
+def gain(arm: str, seeds: int | None = None):
+    """Exact match of an arm's first runs less that of the start, on the same messages; over seeds too from two on."""
+    runs, start = recorded_runs()[arm][:seeds], recorded_start()[1]
     if len(runs) == 1:
         return difference(start.right, runs[0].right)
     return compare([start.right] * len(runs), [run.right for run in runs])
@@ -106,10 +106,6 @@ def gain(arm: str):
 def shares(arm: str) -> list[float]:
     """Exact match of an arm's runs, seed by seed, in per cent."""
     return [100 * run.exact for run in recorded_runs()[arm]]
-
-
-def unclear(found) -> bool:
-    return found.low < 0 < found.high
 
 
 def ruined():
@@ -134,7 +130,54 @@ def gamed():
     return run
 
 
+def control():
+    """The same paid for right answers."""
+    (run,) = recorded_runs()["right, rate 0.0005"]
+    return run
+
+
+def paid_slowly():
+    """The control's seed at a lower rate."""
+    return next(run for run in recorded_runs()["right, rate 0.0003"] if run.seed == control().seed)
+
+
+def below_control():
+    """The gamed run less its control, on the same messages."""
+    return difference(control().right, gamed().right)
+
+
+def alike() -> bool:
+    """Do the two differ in their reward and the number of steps, and in nothing else?"""
+    one, other = gamed().recipe, control().recipe
+    return {key for key in one | other if one.get(key) != other.get(key)} == {"reward", "steps"}
+
+
+def sampled_right(run) -> list[float]:
+    """Per cent right among the sampled answers of its first eight steps."""
+    return [100 * row["right"] for row in run.history[:8]]
+
+
+def smooth(values: list[float]) -> list[int]:
+    """Each with the two before it, as the figure has them, in whole per cent."""
+    return [round(mean(values[place : place + 3])) for place in range(len(values) - 2)]
+
+
+def informative(run) -> float:
+    """The share of its groups with unequal rewards."""
+    return mean([row["informative"] for row in run.history])
+
+
+def beside_sft(arm: str):
+    """An arm's runs less those of more SFT, seed by seed."""
+    return compare([run.right for run in recorded_runs()["labels"]], [run.right for run in recorded_runs()[arm]])
+
+
+def spread(values: list[float]) -> float:
+    return max(values) - min(values)
+
+
 SFT = "labels", "rejection"
+OFTEN = "rejection", "labels", "own pairs, rate 0.0003"
 CLAIMS = {  # a new recording that breaks a sentence fails here; then the sentence is to be rewritten
     "A third of these answers are right":
         lambda: 0.3 < mean([is_right(one, row["answer"]) for row in recorded_samples() for one in row["outputs"]])
@@ -150,29 +193,60 @@ CLAIMS = {  # a new recording that breaks a sentence fails here; then the senten
         and course("accuracy")[-1] == 1,
     "the model is ruined": lambda: ruined().exact == 0,
     "less likely than one in a million": lambda: all(one < math.log(1e-6) for one in course("chosen_logprob")[4:]),
-    "What is recorded so far is one or two seeds per method":
-        lambda: {len(runs) for runs in recorded_runs().values()} == {1, 2},
-    "rejection sampling ends at 62.5 % right with one seed and at 72.5 % with the other":
-        lambda: shares("rejection") == pytest.approx([62.5, 72.5]),
-    "its interval is more than a hundred points wide": lambda: gain("rejection").high - gain("rejection").low > 1,
-    "it moves a result more than the choice between more SFT and rejection sampling does":
-        lambda: abs(shares("rejection")[0] - shares("rejection")[1])
-        > max(abs(a - b) for a, b in zip(*map(shares, SFT), strict=True)),
-    "Neither of them changed the score clearly in twelve steps":
-        lambda: all(unclear(gain(arm)) and recorded_runs()[arm][0].recipe["steps"] == 12 for arm in SFT),
-    "Nor did GRPO paid for right answers, at 3e-4 and with one seed: 67.5 % right, from 67":
-        lambda: shares("right, rate 0.0003") == [67.5] and unclear(gain("right, rate 0.0003"))
-        and recorded_start()[1].exact == 0.67,
-    "DPO on the model's own mistakes ruined it at 1e-3, with one seed":
+    "Three methods are recorded with three seeds each":
+        lambda: {arm for arm, runs in recorded_runs().items() if len(runs) == 3} == set(OFTEN)
+        and all([run.seed for run in recorded_runs()[arm]] == [0, 1, 2] for arm in OFTEN),
+    "DPO on the model's own mistakes at 3e-4. None of the three is clearly above or below the start":
+        lambda: not any(gain(arm).clear for arm in OFTEN) and rates(OFTEN[2]) == {3e-4} and rates(*SFT) == {1e-3},
+    "neither of the other two is clearly above or below more SFT":
+        lambda: not any(beside_sft(arm).clear for arm in OFTEN if arm != "labels"),
+    "from twelve points or more below the start to six or more above it":
+        lambda: all(gain(arm).low < -0.12 and gain(arm).high > 0.06 for arm in OFTEN),
+    "Of the first two seeds of rejection sampling alone, the interval was more than a hundred points wide":
+        lambda: gain("rejection", 2).high - gain("rejection", 2).low > 1,
+    "rejection sampling ends between 62.5 and 72.5 % right, more SFT between 59.5 and 66 %":
+        lambda: [(min(shares(arm)), max(shares(arm))) for arm in OFTEN[:2]]
+        == [pytest.approx((62.5, 72.5)), pytest.approx((59.5, 66))],
+    "here it moves a result more than the method does":
+        lambda: spread([mean(shares(arm)) for arm in OFTEN]) < min(spread(shares(arm)) for arm in OFTEN),
+    "the means of the three methods lie within six points":
+        lambda: spread([mean(shares(arm)) for arm in OFTEN]) < 6,
+    "DPO on the model's own mistakes ruined the model at 1e-3, with one seed":
         lambda: gain("own pairs").high < -0.5 and rates("own pairs", *SFT) == {1e-3},
-    "At 3e-4 it ended at 57 % and 67 %": lambda: shares("own pairs, rate 0.0003") == pytest.approx([57, 67]),
+    "at 3e-4 it ended at 57, 67 and 62.5 %": lambda: shares(OFTEN[2]) == pytest.approx([57, 67, 62.5]),
+    "ended at 65.5 and 67.5 % at 3e-4, from 67, and with the first of these seeds at 57 % at 5e-4":
+        lambda: shares("right, rate 0.0003") == pytest.approx([65.5, 67.5]) and recorded_start()[1].exact == 0.67
+        and shares("right, rate 0.0005") == pytest.approx([57]) and shares("right, rate 0.0003")[0] == 65.5
+        and recorded_runs()["right, rate 0.0003"][0].seed == control().seed,
+    "8.5 points lower on the same messages, and that is clear":
+        lambda: difference(paid_slowly().right, control().right).clear
+        and round(100 * (paid_slowly().exact - control().exact), 1) == 8.5,
     "The right answers on the test messages fell by more than half in eight steps, and nearly all are still "
     "well-formed":
         lambda: gamed().exact < recorded_start()[1].exact / 2 and gamed().valid > 0.98 and len(gamed().history) == 8,
     '"cheers" for a name, a quantity of 1':
         lambda: sum('" cheers","qty":1' in output for output in gamed().outputs[:4]) == 2,
-    "at the same rate, 5e-4, paid for right answers; it is not recorded":
-        lambda: gamed().recipe["learning_rate"] == 5e-4 and "right, rate 0.0005" not in recorded_runs(),
+    "The control starts from the same adapter, with the same messages in the same order, at the same rate, 5e-4":
+        lambda: alike() and control().seed == gamed().seed and gamed().recipe["learning_rate"] == 5e-4,
+    "The control ends 10 points below the start, and that is clear":
+        lambda: gain("right, rate 0.0005").clear and gain("right, rate 0.0005").value == pytest.approx(-0.1),
+    "ends another 30.5 points below its control, so most of its fall came with the wrong reward":
+        lambda: below_control().clear and below_control().value == pytest.approx(-0.305)
+        and below_control().value < gain("brief, rate 0.0005").value / 2,
+    "with the same seed and steps at 3e-4 the model stayed at 65.5 %":
+        lambda: paid_slowly().exact == 0.655 and len(paid_slowly().history) == len(control().history)
+        and not difference(recorded_start()[1].right, paid_slowly().right).clear,
+    "87.5 % of the control's answers are well-formed, and 99.5 % of the gamed run's":
+        lambda: (control().valid, gamed().valid) == (0.875, 0.995),
+    "the control took twelve steps where the gamed run took eight":
+        lambda: (len(control().history), len(gamed().history)) == (12, 8),
+    "12 % were right in the gamed run and 43 % in its control":
+        lambda: [round(mean(sampled_right(run)[1:])) for run in (gamed(), control())] == [12, 43],
+    "It stays between 10 and 21 % in the gamed run and between 35 and 44 % in its control":
+        lambda: [(min(line), max(line)) for line in map(smooth, map(sampled_right, (gamed(), control())))]
+        == [(10, 21), (35, 44)],
+    "every group of the gamed run had something to learn from, and in the control 58 % of the groups":
+        lambda: informative(gamed()) == 1 and round(100 * informative(control())) == 58,
     "shorter by two characters only": lambda: round(recorded_start()[1].characters - gamed().characters) == 2,
     "The reward shows nothing of it":
         lambda: sum(row["reward"] for row in gamed().history[-3:]) > sum(row["reward"] for row in gamed().history[:3]),
