@@ -51,8 +51,8 @@ def rounded(bits: int, blocksize, zero_point: bool) -> dict:
 
 
 CLAIMS = {
-    "grows by about a quarter at nine percent, and is six times as large at 26":
-        lambda: 1.2 < times("nf4") < 1.3 and 6 <= times("int3 block 64") < 7 and error("int3 block 64") < 0.265,
+    "grows by about a quarter at nine percent, and is 6.5 times as large at 26":
+        lambda: 1.2 < times("nf4") < 1.3 and 6.45 <= times("int3 block 64") < 6.55 and error("int3 block 64") < 0.265,
     "8 bits cost next to nothing, if each row has its own absmax: the interval holds zero":
         lambda: interval(perplexity_by_bits().formats["int8 by channel"])[0] < 0
         < interval(perplexity_by_bits().formats["int8 by tensor"])[0],
@@ -66,8 +66,8 @@ CLAIMS = {
         lambda: all(error(name, "gaussian") < error(name) < error(name, "minilm") for name in IN_64),
     "there a row is a block of 64":
         lambda: error("int4 by channel", "digits") == pytest.approx(error("int4 block 64", "digits"), rel=1e-3),
-    "in blocks of every size, and at 4 and 3 bits blocks cost less than rows: in none of these pairs do the two "
-    "intervals meet":
+    "in blocks of every size, and at 4 and 3 bits blocks cost less than rows: in none of these 24 pairs do the "
+    "two intervals meet (the closest pair is 4 bits in blocks of 32, where 0.01 nats lie between them)":
         lambda: all(
             below(rounded(bits, size, True), rounded(bits, size, False)) for bits in (4, 3, 2) for size in BLOCKS
         )

@@ -52,8 +52,8 @@ def in_step(method: str, **settings):
 
 
 CLAIMS = {
-    "It stays below 48 GB, and 4,096 tokens do so only with averages in 8 bits. 6,144 tokens are above with both, and "
-    "without checkpointing so are 512.":
+    "Counted with 16 bits from layer to layer it stays below 48 GB, and 4,096 tokens do so only with averages in 8 "
+    "bits. 6,144 tokens are above with both, and without checkpointing so are 512.":
         lambda: [below_48(528, 4), below_48(4096), below_48(6144), below_48(512, checkpointing=False)]
         == [[True, True], [False, True], [False, False], [False, False]],
     "Smaller: 14 % at 7B, 3 % at 65B.": lambda: [larger(model) for model in LLAMAS] == [14, 3],
