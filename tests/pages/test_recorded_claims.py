@@ -434,10 +434,12 @@ UPDATE_CLAIMS = {
             arm.recipe[key] == value for arm in arms()
             for key, value in {"steps": 100, "batch_size": 4, "learning_rate": 2e-4, "messages": 24, "seed": 0}.items()
         ) and weight_update().recipe["learning_rate"] == 2e-4,
-    "Both models answer all of their 24 messages exactly. On ten other messages *right* is nearly as good. *Shuffled* "
-    "is not: 2.30 nats, where the model before any training had 2.77":
+    "Both models answer all of their 24 messages exactly. On ten other messages *right* has 0.02 nats: a hundred "
+    "times its loss on the 24, and still a probability of 98 % for a typical token. *Shuffled* has 2.30 nats, where "
+    "the model before any training had 2.77":
         lambda: answered(None) == [24, 24] and [arm.recipe["unseen_examples"] for arm in arms()] == [10, 10]
-        and arms()[0].unseen_loss < 0.05 and round(arms()[1].unseen_loss, 2) == 2.30
+        and round(arms()[0].unseen_loss, 2) == 0.02 and 80 < arms()[0].unseen_loss / arms()[0].loss_by_rank[None] < 130
+        and round(arms()[1].unseen_loss, 2) == 2.30
         and round(weight_update().loss_by_rank[0], 2) == 2.77,
     "*right* had a batch with a loss below 0.1 at step 7, *shuffled* only at step 43":
         lambda: [learned(arm) for seed in (0, 1) for arm in arms(seed)] == [7, 43, 7, 43],
