@@ -27,7 +27,7 @@ function render({ model, el }) {
   ];
   view.add(...controls.map((control) => control.root));
   const curve = chart({ label: "loss", xlabel: "bits per weight, constants included", ylabel: "loss, nats per token" });
-  const before = node("blockquote", { class: "lab-said" }), now = node("blockquote", { class: "lab-said lab-now" });
+  const before = node("blockquote", { class: "lab-said", tabindex: "0" }), now = node("blockquote", { class: "lab-said lab-now", tabindex: "0" });
   view.panels.append(
     node("div", { class: "lab-answers" },
       node("div", { class: "lab-who" }, "16 bits answers"), before,
