@@ -207,9 +207,9 @@ CLAIMS = {  # a new recording that breaks a sentence fails here; then the senten
     "rejection sampling ends between 62.5 and 72.5 % right, more SFT between 59.5 and 66 %":
         lambda: [(min(shares(arm)), max(shares(arm))) for arm in OFTEN[:2]]
         == [pytest.approx((62.5, 72.5)), pytest.approx((59.5, 66))],
-    "here it moves a result more than the method does":
-        lambda: spread([mean(shares(arm)) for arm in OFTEN]) < min(spread(shares(arm)) for arm in OFTEN),
-    "the means of the three methods lie within six points":
+    "DPO at 3e-4 between 57 and 67 %":
+        lambda: (min(shares(OFTEN[2])), max(shares(OFTEN[2]))) == pytest.approx((57, 67)),
+    "The means of the three methods lie within six points, about as far apart as means of three such seeds would be":
         lambda: spread([mean(shares(arm)) for arm in OFTEN]) < 6,
     "DPO on the model's own mistakes ruined the model at 1e-3, with one seed":
         lambda: gain("own pairs").high < -0.5 and rates("own pairs", *SFT) == {1e-3},
@@ -226,7 +226,7 @@ CLAIMS = {  # a new recording that breaks a sentence fails here; then the senten
         lambda: gamed().exact < recorded_start()[1].exact / 2 and gamed().valid > 0.98 and len(gamed().history) == 8,
     '"cheers" for a name, a quantity of 1':
         lambda: sum('" cheers","qty":1' in output for output in gamed().outputs[:4]) == 2,
-    "The control starts from the same adapter, with the same messages in the same order, at the same rate, 5e-4":
+    "The control starts from the same adapter, with the same messages in the same order, at the same peak rate, 5e-4":
         lambda: alike() and control().seed == gamed().seed and gamed().recipe["learning_rate"] == 5e-4,
     "The control ends 10 points below the start, and that is clear":
         lambda: gain("right, rate 0.0005").clear and gain("right, rate 0.0005").value == pytest.approx(-0.1),
@@ -242,7 +242,13 @@ CLAIMS = {  # a new recording that breaks a sentence fails here; then the senten
         lambda: (len(control().history), len(gamed().history)) == (12, 8),
     "12 % were right in the gamed run and 43 % in its control":
         lambda: [round(mean(sampled_right(run)[1:])) for run in (gamed(), control())] == [12, 43],
-    "It stays between 10 and 21 % in the gamed run and between 35 and 44 % in its control":
+    "over the first eight steps the control's rates add up to 0.0032 and the gamed run's to 0.0025":
+        lambda: [round(sum(row["learning_rate"] for row in run.history[:8]), 4) for run in (control(), gamed())]
+        == [0.0032, 0.0025],
+    "single steps of sixteen answers range from 0 to 31 % and from 0 to 75 %":
+        lambda: [(min(line), round(max(line))) for line in map(sampled_right, (gamed(), control()))]
+        == [(0, 31), (0, 75)],
+    "The average stays between 10 and 21 % in the gamed run and between 35 and 44 % in its control":
         lambda: [(min(line), max(line)) for line in map(smooth, map(sampled_right, (gamed(), control())))]
         == [(10, 21), (35, 44)],
     "every group of the gamed run had something to learn from, and in the control 58 % of the groups":
