@@ -251,8 +251,8 @@ CLAIMS = {  # a new recording that breaks a sentence fails here; then the senten
     "The average stays between 10 and 21 % in the gamed run and between 35 and 44 % in its control":
         lambda: [(min(line), max(line)) for line in map(smooth, map(sampled_right, (gamed(), control())))]
         == [(10, 21), (35, 44)],
-    "every group of the gamed run had something to learn from, and in the control 58 % of the groups":
-        lambda: informative(gamed()) == 1 and round(100 * informative(control())) == 58,
+    "every group of the gamed run had something to learn from, and in the control, over the same eight steps, half of":
+        lambda: informative(gamed()) == 1 and mean([row["informative"] for row in control().history[:8]]) == 0.5,
     "shorter by two characters only": lambda: round(recorded_start()[1].characters - gamed().characters) == 2,
     "The reward shows nothing of it":
         lambda: sum(row["reward"] for row in gamed().history[-3:]) > sum(row["reward"] for row in gamed().history[:3]),

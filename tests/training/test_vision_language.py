@@ -267,9 +267,9 @@ def test_adapters_learn_to_name_colours_on_drawings_that_they_have_not_seen(sigh
     unseen = colour_questions(("red", "green"), range(100, 102))
     swap = {"red": "green", "green": "red"}
     turned = [dataclasses.replace(example, answer=swap[example.answer]) for example in unseen]
-    assert accuracy(model, reader, unseen) >= 0.9 and accuracy(model, reader, turned) <= 0.1
+    assert accuracy(model, reader, unseen).value >= 0.9 and accuracy(model, reader, turned).value <= 0.1
     with model.disable_adapter():
-        assert accuracy(model, reader, unseen) < 0.3
+        assert accuracy(model, reader, unseen).value < 0.3
 
 
 def test_an_answer_is_what_the_likeliest_tokens_say(plain, sighted):
