@@ -52,9 +52,15 @@ def energy(weight: Float[Tensor, "out in"]) -> Float[Tensor, "{min(weight.shape)
     return lowrank.energy(weight)
 
 
+@shaped
+def rank_of_energy(values: Float[Tensor, " count"], share: float) -> int:
+    return lowrank.rank_of_energy(values, share)
+
+
 @given(sizes=SIZES, seed=SEEDS)
 def test_low_rank(sizes, seed):
     weight = matrix(sizes, seed)
+    assert 1 <= rank_of_energy(singular_values(weight), 0.9) <= min(sizes)
     for rank in range(1, min(sizes) + 1):
         B, A = best_rank_r(weight, rank)
         relative_error(weight, B @ A)
