@@ -191,6 +191,13 @@ def levels_error(weight: Float[Tensor, "*shape"], levels: Float[Tensor, "k"], bl
 
 
 @shaped
+def round_to_levels(
+    weight: Float[Tensor, "*shape"], levels: Float[Tensor, "k"], blocksize: int
+) -> Float64[Tensor, "*shape"]:
+    return nf4.round_to_levels(weight, levels, blocksize)
+
+
+@shaped
 def zeropoint_error(weight: Float[Tensor, "*shape"], blocksize: int) -> float:
     return nf4.zeropoint_error(weight, blocksize)
 
@@ -205,6 +212,7 @@ def test_levels_of_ones_own(sizes, seed, blocksize):
     weight = matrix(sizes, seed)
     divided(weight, blocksize, weight.numel())
     levels_error(weight, even_code(), blocksize)
+    round_to_levels(weight, even_code(), blocksize)
     zeropoint_error(weight, blocksize)
     if seed % 10 == 0:
         lloyd_max(weight, blocksize)
