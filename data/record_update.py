@@ -37,6 +37,7 @@ from lab_utils.quiet import quiet
 from lab_utils.recorded.provenance import machine
 from lab_utils.recorded.recorder import say
 from lab_utils.recorded.update import FOLDER, folder_of
+from lab_utils.retention.arms import with_next_answers
 from lab_utils.tasks import load_task
 
 WHOLE = ("model.layers.15.self_attn.v_proj",)  # whose ΔW is kept entry by entry
@@ -54,9 +55,7 @@ def with_answers(rows: list[dict], labels: str, seed: int) -> list[dict]:
     """
     if labels == "right":
         return rows
-    order = random.Random(seed).sample(range(len(rows)), len(rows))
-    answers = {place: rows[source]["answer"] for place, source in zip(order, order[1:] + order[:1], strict=True)}
-    return [row | {"answer": answers[place]} for place, row in enumerate(rows)]
+    return with_next_answers(rows, random.Random(seed).sample(range(len(rows)), len(rows)))
 
 
 def cut(model, before: dict, parts: dict, rank: int) -> None:

@@ -1,6 +1,6 @@
 """The ways to train that page 15 compares: LoRA or all weights, random labels, replayed text, a KL term."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -70,9 +70,17 @@ def training_rows(arm: Arm) -> list[dict]:
     rows = list(load_task(arm.recipe.task)["train"])
     if arm.shuffled:
         turn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(arm.recipe.seed)).tolist()
-        following = dict(zip(turn, turn[1:] + turn[:1], strict=True))
-        rows = [row | {"answer": rows[following[place]]["answer"]} for place, row in enumerate(rows)]
+        rows = with_next_answers(rows, turn)
     return rows
+
+
+def with_next_answers(rows: Sequence[dict], order: list[int]) -> list[dict]:
+    """The rows, each with the answer of the one that is next in `order`, and the last with the first one's.
+
+    So every answer is there once, and with two rows or more none is where it was.
+    """
+    following = dict(zip(order, order[1:] + order[:1], strict=True))
+    return [row | {"answer": rows[following[place]]["answer"]} for place, row in enumerate(rows)]
 
 
 def general_text(tokenizer) -> list[Encoded]:
