@@ -26,7 +26,7 @@ def strict_json(text: str) -> object:
         A JSONDecodeError says where.
     """
     try:
-        found = json.loads(text, object_pairs_hook=once_each, parse_int=whole_number)
+        found = json.loads(text, **STRICT)
         flaw = json_flaw(found)
     except RecursionError as error:
         raise ValueError(TOO_DEEP) from error
@@ -49,6 +49,9 @@ def whole_number(digits: str) -> int:
     if len(digits) > LONGEST_NUMBER:
         raise ValueError(f"a number of {len(digits):,} digits, and more than {LONGEST_NUMBER} are not read")
     return int(digits)
+
+
+STRICT = {"object_pairs_hook": once_each, "parse_int": whole_number}  # what Python's reader of JSON is told
 
 
 def json_flaw(value: object) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ..errors import LabError, shown
 from ..files import explain
-from .data_lines import once_each, whole_number
+from .data_lines import STRICT
+from .file_heads import TABLES
 from .memory_sources import SPLIT_NAMES, are_columns, are_splits, column_rows, listed_rows
 from .reading import Source
 from .text_files import (
@@ -24,7 +25,7 @@ from .text_files import (
     where,
 )
 
-KINDS = (".csv", ".tsv", ".tab", ".txt", ".json", ".jsonl", ".ndjson", ".parquet")
+KINDS = (*TABLES, ".json", ".jsonl", ".ndjson", ".parquet")
 WAYS_OUT = {
     ".xlsx": "Save it as CSV (UTF-8) in your spreadsheet program.", ".xls": "Save it as CSV (UTF-8).",
     ".ods": "Save it as CSV (UTF-8).", ".gz": "Unpack it first.", ".zip": "Unpack it first.",
@@ -51,7 +52,7 @@ def of_file(path: Path, encoding: str) -> dict[str, Source]:
     if kind == ".parquet":
         return {"": Source(lambda: _parquet(path), f"{path}, row {{}}", "Parquet", {})}
     encoding, said = actual_encoding(path, encoding)
-    if kind in (".csv", ".tsv", ".tab", ".txt"):
+    if kind in TABLES:
         between = separator(path, encoding)
         if kind == ".txt" and between != "\t":
             raise LabError(NO_TABLE.format(path))
@@ -119,7 +120,7 @@ def _has_more(path: Path, encoding: str) -> bool:
 def _of_object(path: Path, text: str) -> dict[str, Source]:
     """A JSON file that is one object: splits, rows under a key, columns, or a single example."""
     start = len(text) - len(text.lstrip())
-    found, end = decode_at(json.JSONDecoder(object_pairs_hook=once_each, parse_int=whole_number), path, text, start)
+    found, end = decode_at(json.JSONDecoder(**STRICT), path, text, start)
     if not isinstance(found, dict):
         raise LabError(f"{where(path, text, start)}: expected rows, found {type(found).__name__}: {shown(found)}.")
     if rest := text[end:].strip():

@@ -11,6 +11,7 @@ from ..errors import LabError, choose, shown, whole
 from ..files import user_path
 from .answer_kinds import answer_kind, metric_name, score_by
 from .conversations import last_turn
+from .file_heads import TABLES
 from .findings import counted
 from .intake import Intake, Scratch, Tally, take_in
 from .layouts import Layout, choose_layout
@@ -18,8 +19,6 @@ from .reading import Source
 from .registry import Task
 from .sources import open_source
 from .splitting import SPLITS, check_shares, cut
-
-TABLES = ("CSV", "TSV", "TAB", "TXT")  # how the form of a file with a line of columns' names begins
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -146,7 +145,7 @@ def own(
     parts = open_source(source, encoding)
     first = next(iter(parts.values()))
     if not (peek := first.peek()):
-        header = ": no line follows the one with the columns' names" if first.form.startswith(TABLES) else ""
+        header = ": no line follows the one with the columns' names" if _file(first).lower().endswith(TABLES) else ""
         raise LabError(f"{_file(first)} holds no row{header}. Give at least one example.")
     layout = choose_layout(peek, _file(first), prompt, answer, messages, first.label_names)
     _check_group(group, peek, first)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import LabError
 from ..files import explain
-from .data_lines import BOM, UTF_16, json_flaw, object_in, once_each, whole_number
+from .data_lines import BOM, STRICT, UTF_16, json_flaw, object_in
 from .file_heads import HEAD, check_head
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
@@ -192,7 +192,7 @@ def read_array(path: Path, text: str, start: int = 0) -> Rows:
     LabError
         It is not JSON, or an element is not an object: line and column are named.
     """
-    decoder = json.JSONDecoder(object_pairs_hook=once_each, parse_int=whole_number)
+    decoder = json.JSONDecoder(**STRICT)
     place, line, counted = _after_blanks(text, start + 1), 1, 0
     while text[place : place + 1] != "]":
         line, counted = line + text.count("\n", counted, place), place
