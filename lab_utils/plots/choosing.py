@@ -1,6 +1,6 @@
 """Pictures of the explorers of notebooks 09 to 11, for places where no widget is drawn."""
 
-from .style import BLUE, GREY, ORANGE, empty_figure, label_axes, new_figure, style_axes
+from .style import BLUE, GREY, ORANGE, disc, empty_figure, label_axes, new_figure, style_axes
 
 SPAN = 30  # a loss of so many times the smallest, or more, is drawn at the upper edge
 
@@ -55,7 +55,7 @@ def differences(rows: dict[str, tuple], xlabel: str, seeds: dict[str, list] | No
     for row, (label, (mean, low, high)) in enumerate(rows.items()):
         axes.plot([low, high], [row, row], color="#111111", linewidth=3, marker="|", markersize=16, markeredgewidth=3)
         axes.plot(mean, row, "o", color="#111111", markersize=11, markeredgewidth=3,
-                  markerfacecolor="#111111" if low > 0 or high < 0 else "white")  # fmt: skip
+                  markerfacecolor=disc(low, high))  # fmt: skip
         dots = (seeds or {}).get(label, [])
         axes.plot(dots, [row + 0.22] * len(dots), "o", color=GREY, markersize=7)
     axes.axvline(0, color="#111111", linestyle=":", linewidth=2)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from .style import GREEN, GREY, empty_figure, new_figure, style_axes
+from .style import GREEN, GREY, disc, empty_figure, new_figure, style_axes
 
 LOOKS = ((GREY, "o"), (GREEN, "^"), ("#7c3aed", "D"))
 APART = 0.26  # between the sets of one way, in rows
@@ -55,7 +55,7 @@ def changes(named: Mapping[str, Mapping[str, tuple[float, float, float]]], xlabe
         for row, (mean, low, high) in enumerate(found[way] for way in ways):
             axes.plot([low, high], [row, row], color="#111111", linewidth=3, solid_capstyle="butt")
             axes.plot(mean, row, "o", color="#111111", markersize=10, markeredgewidth=3,
-                      markerfacecolor="#111111" if low > 0 or high < 0 else "white")  # fmt: skip
+                      markerfacecolor=disc(low, high))  # fmt: skip
         axes.tick_params(labelsize=14)
     drawn[0].set_yticks(range(len(ways)), ways, fontsize=15)
     drawn[0].set_ylim(len(ways) - 0.5, -0.5)

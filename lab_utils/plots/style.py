@@ -139,6 +139,11 @@ def new_figure(width: float = 9.0, height: float = 4.2):
     return figure, axes
 
 
+def disc(low: float, high: float) -> str:
+    """What fills the disc of a mean with this interval: ink where that leaves zero out, white where it holds it."""
+    return "#111111" if low > 0 or high < 0 else "white"
+
+
 def style_axes(axes) -> None:
     """Large type, a light grid behind the data, no box."""
     axes.grid(True, color=GRID, linewidth=1)

@@ -102,14 +102,13 @@ class ClusterExplorer(Explorer):
 
     def _wire(self) -> str:
         """What is sent, in words."""
-        sent = self._exchange(self.method).sent_bytes
+        sent, inside = self._exchange(self.method).sent_bytes, ""
         if not sent:
             return "Nothing is sent."
-        text = f"{_size(sent)} per step: {_time(sent / LINKS[self.link])} over {self.link}."
-        if self.strategy != "hsdp" or self.processes <= PER_MACHINE:
-            return f"Each sends {text}"
-        inside, _ = hybrid_communication(self.model, self.method, self.processes, rank=self.rank)
-        return f"Each sends {_size(inside.sent_bytes)} inside its machine and, between machines, {text}"
+        if self.strategy == "hsdp" and self.processes > PER_MACHINE:
+            within, _ = hybrid_communication(self.model, self.method, self.processes, rank=self.rank)
+            inside = f"{_size(within.sent_bytes)} inside its machine and, between machines, "
+        return f"Each sends {inside}{_size(sent)} per step: {_time(sent / LINKS[self.link])} over {self.link}."
 
     def summary(self) -> str:
         total, room = self._memory(self.strategy).total_bytes, room_bytes(self.gpu)
