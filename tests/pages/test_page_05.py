@@ -1,21 +1,13 @@
 """What page 05 says about its recorded tables is so: each sentence is on the page and holds on the record."""
 
-import nbformat
 import pytest
+from page_prose import prose
 
-from lab_utils.folders import NOTEBOOKS
 from lab_utils.recorded.bits import perplexity_by_bits
 from lab_utils.recorded.sentences import sentences_by_bits
 
 SMALL, BLOCKS = "smollm2-135m", (32, 64, 256, "row")
 IN_64 = ("nf4", "nf4 double", "fp4", "int4 block 64", "int3 block 64", "int2 zero-point block 64", "int2 block 64")
-
-
-@pytest.fixture(scope="module")
-def prose() -> str:
-    """All Markdown of the page, in one line."""
-    cells = nbformat.read(NOTEBOOKS / "05_quantization.ipynb", as_version=4).cells
-    return " ".join(" ".join(cell.source.split()) for cell in cells if cell.cell_type == "markdown")
 
 
 def error(name: str, of: str = SMALL) -> float:
@@ -83,6 +75,6 @@ CLAIMS = {
 
 
 @pytest.mark.parametrize("sentence", CLAIMS)
-def test_the_sentence_is_on_the_page_and_holds(sentence, prose):
-    assert sentence in prose
+def test_the_sentence_is_on_the_page_and_holds(sentence):
+    assert sentence in prose("05_quantization.ipynb")
     assert CLAIMS[sentence]()

@@ -1,20 +1,12 @@
 """What page 07 says about its estimates is so: each sentence is on the page and holds on what the library counts."""
 
-import nbformat
 import pytest
+from page_prose import prose
 
 from lab_utils import memory
-from lab_utils.folders import NOTEBOOKS
 
 GB, GIB = 10**9, 2**30
 LLAMAS = {"Llama-2-7B": 5046, "LLaMA-65B": 37074}  # QLoRA's figure 6, MB
-
-
-@pytest.fixture(scope="module")
-def prose() -> str:
-    """All Markdown of the page, in one line."""
-    cells = nbformat.read(NOTEBOOKS / "07_memory_budget.ipynb", as_version=4).cells
-    return " ".join(" ".join(cell.source.split()) for cell in cells if cell.cell_type == "markdown")
 
 
 def count(model: str, method: str, length: int = 512, **settings):
@@ -73,6 +65,6 @@ CLAIMS = {
 
 
 @pytest.mark.parametrize("sentence", CLAIMS)
-def test_the_sentence_is_on_the_page_and_holds(sentence, prose):
-    assert sentence in prose
+def test_the_sentence_is_on_the_page_and_holds(sentence):
+    assert sentence in prose("07_memory_budget.ipynb")
     assert CLAIMS[sentence]()

@@ -5,11 +5,10 @@ A new recording that breaks a sentence fails here; then the sentence is to be re
 
 from functools import cache
 
-import nbformat
 import numpy as np
 import pytest
+from page_prose import prose
 
-from lab_utils.folders import NOTEBOOKS
 from lab_utils.lowrank import RANKS, rank_of_energy
 from lab_utils.recorded.bits import perplexity_by_bits
 from lab_utils.recorded.update import weight_update
@@ -22,13 +21,6 @@ from lab_utils.sweep.summary import cheapest_within_one_error, difference, load_
 
 SWEEP, VARIANTS = "09_choosing_hyperparameters.ipynb", "11_lora_variants.ipynb"
 UPDATES = "01_rank_one.ipynb"
-
-
-@cache
-def prose(notebook: str) -> str:
-    """All Markdown of a page, in one line."""
-    cells = nbformat.read(NOTEBOOKS / notebook, as_version=4).cells
-    return " ".join(" ".join(cell.source.split()) for cell in cells if cell.cell_type == "markdown")
 
 
 @cache
