@@ -24,7 +24,7 @@ def locked(path: str | Path, *, shared: bool = False, wait: bool = True) -> Iter
 
     Parameters
     ----------
-    path : of a file that stands for the lock; it is made, and stays
+    path : of a file that is the lock; it is made, and stays
     shared : bool, other holders may share it; it excludes those that do not share
     wait : bool, wait for the lock; False gives up at once
 

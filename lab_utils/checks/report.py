@@ -167,7 +167,7 @@ class Report:
 
 
 def prose(text: str) -> str:
-    """A sentence as HTML: what stands between backticks is set as code."""
+    """A sentence as HTML: what is between backticks is set as code."""
     return re.sub(r"`([^`\n]+)`", r"<code>\1</code>", html.escape(text))
 
 

@@ -54,7 +54,7 @@ def _decimals(value: float, limit: float) -> str:
 def _fields(axes, values: np.ndarray, limit: float) -> None:
     """A matrix as coloured fields from -`limit` to `limit`, with its numbers where there are few."""
     paint(axes, values, limit, "")
-    axes.set_anchor("N")  # a low matrix stands at the top, so that its title is level with the other's
+    axes.set_anchor("N")  # a low matrix is at the top, so that its title is level with the other's
     if max(values.shape) > MOST_WITH_NUMBERS:
         return
     large = max(values.shape) <= MOST_WITH_LARGE

@@ -1,4 +1,4 @@
-"""Autocast on a pretended card, apart from the CPU's: each acts on the tensors of its own device only."""
+"""Autocast on a pretended card, apart from the CPU's: each acts on the tensors on its own device only."""
 
 import contextlib
 import threading

@@ -1,7 +1,7 @@
 """One base model whose weights are exchanged: the numbers differ, the arithmetic does not.
 
 bfloat16, 8 bits and 4 bits are computed by different code, at different speeds and with different rounding on the way.
-Here a quantized base is read once as the bfloat16 matrices that its codes stand for, and everything is computed with
+Here a quantized base is read once as the bfloat16 matrices that its codes mean, and everything is computed with
 those: what is left of the difference is what the bits cost. Of LLM.int8 that leaves out the rounding of activations.
 """
 
@@ -23,7 +23,7 @@ def plain_base(model: str):
 
 @cache
 def weights_of(model: str, quantization: str) -> dict[str, torch.Tensor]:
-    """name -> bfloat16 Tensor (out, in) of the layers' matrices, as a base stands for them; from its own base,
+    """name -> bfloat16 Tensor (out, in) of the layers' matrices, as a base means them; from its own base,
     for the one that is trained on is given other weights.
     """
     loaded, _ = load_base(model, quantization, verbose=False)
@@ -32,7 +32,7 @@ def weights_of(model: str, quantization: str) -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def as_floats(layer) -> torch.Tensor:
-    """What a layer's weight stands for, a plain one or bitsandbytes' codes: bfloat16 Tensor (out, in)."""
+    """What a layer's weight means, a plain one or bitsandbytes' codes: bfloat16 Tensor (out, in)."""
     if layer.weight.is_floating_point():
         return layer.weight.detach().bfloat16()
     if hasattr(layer.weight, "quant_state"):

@@ -77,7 +77,7 @@ def test_json_that_cannot_be_read_is_refused_with_its_place(tmp_path, content, w
 
 
 def test_json_lines_end_at_a_newline_alone_and_a_damaged_one_is_named(tmp_path):
-    """A separator of lines that stands unescaped in a text is a part of the text."""
+    """A separator of lines that is unescaped in a text is a part of the text."""
     path = tmp_path / "a.jsonl"
     path.write_bytes('{"a": "one\u2028two"}\r\n\n[1]\n'.encode())
     assert files.read_json_lines(path) == [{"a": "one\u2028two"}, [1]]

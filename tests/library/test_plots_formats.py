@@ -20,7 +20,7 @@ def boxes(figure) -> dict:
 
 
 def touched(figure) -> list:
-    """Names whose box reaches over a dot, whoever's it is."""
+    """Names whose box reaches over a dot, whichever dot's it is."""
     spots = figure.axes[0].transData.transform(list(zip(*figure.axes[0].lines[0].get_data(), strict=True)))
     return [name for name, box in boxes(figure).items() for spot in spots if box.padded(DOT).contains(*spot)]
 

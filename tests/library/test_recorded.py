@@ -240,7 +240,7 @@ def test_a_failed_write_leaves_the_old_files(recorder, tmp_path):
 
 
 def test_an_arm_is_measured_on_what_it_was_trained_on(recorder, tiny_llama, tokenizer, tmp_path, monkeypatch):
-    """Where the sides are 64, rank 64 is the whole update; each arm has losses of its own before it is trained."""
+    """Where the sides are 64, rank 64 is the whole update; each arm has its own losses before it is trained."""
     monkeypatch.setattr(recorder, "load_full", lambda recipe: (tiny_llama(len(tokenizer)), tokenizer))
     monkeypatch.setattr(recorder, "use_threads", lambda: None)
     made = {}

@@ -9,7 +9,7 @@ from lab_utils.finetune.recipe import Recipe
 
 
 class Adapter:
-    """Stands for a peft model: saves one tensor through safetensors, or fails as it is told."""
+    """In place of a peft model: saves one tensor through safetensors, or fails as it is told."""
 
     def __init__(self, error: Exception | None = None):
         self.error = error

@@ -1,4 +1,4 @@
-"""Where each explorer stands, and what of it is watched: for its browser tests and its benchmark."""
+"""Where each explorer is, and what of it is watched: for its browser tests and its benchmark."""
 
 from dataclasses import dataclass
 from pathlib import Path
