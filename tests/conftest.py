@@ -4,6 +4,7 @@ import functools
 import inspect
 import os
 import re
+import sys
 from types import SimpleNamespace
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub
@@ -127,6 +128,13 @@ def threads():
     from lab_utils.device import use_threads
 
     return use_threads()
+
+
+@pytest.fixture(autouse=True)
+def prints_as_torch_does():
+    """A page's cells, run in this process by a test before, may have set how tensors are printed."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_printoptions(profile="default")
 
 
 @pytest.fixture(scope="session")

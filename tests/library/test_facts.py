@@ -1,6 +1,5 @@
 """Fifty facts, how an answer is judged, what a search finds, and the recorded answers."""
 
-import doctest
 import json
 import shutil
 from collections import Counter
@@ -10,7 +9,6 @@ from data_scripts import load
 
 from lab_utils import facts
 from lab_utils.errors import LabError
-from lab_utils.facts import asking, grading
 from lab_utils.facts.house import FOLDER, WORDINGS
 from lab_utils.facts.recorded_answers import ASKED
 
@@ -86,10 +84,6 @@ def test_notes_are_put_above_the_question():
     assert facts.with_notes("When?", ["A.", "B."]) == "Notes:\nA.\nB.\n\nQuestion: When?"
     with pytest.raises(LabError, match="There are 2 questions and 1 lists of notes"):
         facts.ask(None, None, ["When?", "Where?"], [["A."]])
-
-
-def test_the_worked_examples_are_right():
-    assert [doctest.testmod(one).failed for one in (asking, grading)] == [0, 0]
 
 
 # Searching

@@ -1,8 +1,5 @@
 """Training by preference and by reward: the laws of the pure functions, and pairs made by rule."""
 
-import builtins
-import doctest
-import importlib
 import json
 import math
 import random
@@ -48,13 +45,6 @@ def adapted(tiny_llama):
         if "lora_B" in name:
             torch.nn.init.normal_(one, std=0.1)
     return model
-
-
-@pytest.mark.parametrize("name", ["logprobs", "dpo", "grpo", "pairs", "verified"])
-def test_worked_examples_give_what_they_say(name, monkeypatch):
-    monkeypatch.setattr(builtins, "_", None, raising=False)  # doctest leaves its last value there
-    found = doctest.testmod(importlib.import_module(f"lab_utils.preferences.{name}"))
-    assert found.attempted and not found.failed
 
 
 def test_logprobs_are_minus_the_cross_entropy_of_the_answers_tokens(tiny_llama):
