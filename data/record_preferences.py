@@ -78,6 +78,10 @@ class Arm:
         """The same with another learning rate."""
         return replace(self, recipe=replace(self.recipe, learning_rate=rate))
 
+    def stopped_at(self, steps: int) -> "Arm":
+        """The same with another number of steps."""
+        return replace(self, recipe=replace(self.recipe, steps=steps))
+
     def with_rank(self, rank: int) -> "Arm":
         """The same with another rank, and an update that is scaled as before."""
         return replace(self, recipe=replace(self.recipe, rank=rank, alpha=2 * rank))
@@ -99,8 +103,12 @@ ARMS: dict[str, Arm] = {
     "brief": Arm(replace(GRPO, reward="own"), judge=short_and_valid),
 }
 ARMS |= {f"right, rank {rank}": ARMS["right"].with_rank(rank) for rank in (1, 32)}
-LOWER = [(name, 3e-4) for name in ("rejection", "labels", "own pairs", "right")] + [("right", 5e-4), ("brief", 5e-4)]
-ARMS |= {f"{name}, rate {rate:g}": ARMS[name].at(rate) for name, rate in LOWER}
+LOWER = [*ARMS]  # all but "brief", which is stopped when it is ruined
+LOWER.remove("brief")
+ARMS |= {f"{name}, rate 0.0003": ARMS[name].at(3e-4) for name in LOWER}
+ARMS["right, rate 0.0005"] = ARMS["right"].at(5e-4)
+ARMS["brief, rate 0.0005"] = ARMS["brief"].at(5e-4).stopped_at(8)
+ARMS["right, 8 steps, rate 0.0005"] = ARMS["right"].at(5e-4).stopped_at(8)  # the control of "brief"
 
 
 def start_folder(folder: Path, recipe: Recipe) -> Path:

@@ -6,6 +6,7 @@ from .memory import memory_measurements
 from .pictures import Samples, load_samples
 from .rank_and_alpha import best_rate, reader_runs
 from .requantization import requantized_merges
+from .seeds import seed_runs
 from .sentences import sentences_by_bits
 from .style_parts import at_best_rate, style_parts
 from .update import weight_update
@@ -14,5 +15,5 @@ from .variants import by_variant, load_race, load_variants
 __all__ = [
     "Samples", "at_best_rate", "best_rate", "by_variant", "curve_points", "load_learning_curve", "load_race",
     "load_samples", "load_variants", "memory_measurements", "perplexity_by_bits", "reader_runs",
-    "requantized_merges", "sentences_by_bits", "style_parts", "weight_update",
+    "requantized_merges", "seed_runs", "sentences_by_bits", "style_parts", "weight_update",
 ]  # fmt: skip
