@@ -46,8 +46,8 @@ CHECKPOINTS = (0, 8, 16, 32)
 TEXTS = {"skill": 32, "prose": 16, "questions": 24, "style": 12}  # the first so many are read
 STRENGTHS = (0.25, 0.5, 0.75, 1.25, 1.5)
 LAYERS = (0, 9, 19, 29)  # whose matrices are compared with those before, singular vector by singular vector
-# The rates. LoRA: 2e-3 was best of 5e-4, 2e-3 and 8e-3 for rank 8 after 32 steps of four (data/sweep); ranks 1 and 64
-# take it over. Full: 1e-4 was best of five rates after 100 steps (data/evidence/rates.jsonl); at 32 none was searched.
+# The rates. LoRA: 2e-3 was best of 5e-4, 2e-3 and 8e-3 for rank 8 after 32 steps of four (data/sweep); the other ranks
+# take it over. Full: 1e-4 was best of five after 100 steps (data/evidence/rates.jsonl); at 32 none was searched.
 ARMS = {
     "LoRA r=8": Arm(RECIPE, strengths=True),
     "LoRA r=1": Arm(replace(RECIPE, rank=1, alpha=2)),
@@ -61,12 +61,16 @@ ARMS = {
     "LoRA r=64, half the rate": Arm(replace(RECIPE, rank=64, alpha=128, learning_rate=1e-3)),
     "full, twice the rate": Arm(replace(RECIPE, quantization="none", learning_rate=2e-4), full=True),
     "LoRA r=8, bfloat16": Arm(replace(RECIPE, quantization="none")),  # the base that full fine-tuning starts from
+    "LoRA r=128": Arm(replace(RECIPE, rank=128, alpha=256)),
+    "LoRA r=32": Arm(replace(RECIPE, rank=32, alpha=64)),
+    "LoRA r=128, half the rate": Arm(replace(RECIPE, rank=128, alpha=256, learning_rate=1e-3)),
 }
 RANKS, CONTROLS, CURES = (tuple(ARMS)[part] for part in (slice(4), slice(4, 5), slice(5, 8)))
-RATES, BASES = tuple(ARMS)[8:11], tuple(ARMS)[11:]
+RATES, BASES, MORE, LAST = (tuple(ARMS)[part] for part in (slice(8, 11), slice(11, 12), slice(12, 14), slice(14, 15)))
 ORDER = tuple((arm, seed) for arms, seeds in (
     (RANKS + CONTROLS, (0,)), (RANKS, (1,)), (CURES, (0,)), (RANKS, (2,)), (BASES, (0, 1, 2)), (CURES, (1,)),
-    (RATES, (0,)), (CONTROLS, (1,)), (CURES, (2,)), (CONTROLS, (2,)), (RATES, (1, 2)),
+    (RATES, (0,)), (CONTROLS, (1,)), (CONTROLS + CURES, (2,)), (MORE[:1], (0, 1, 2)), (MORE[1:], (0, 1, 2)),
+    (RATES[::-1], (1,)), (RATES[::-1], (2,)), (LAST, (0,)),
 ) for seed in seeds for arm in arms)  # fmt: skip
 
 
