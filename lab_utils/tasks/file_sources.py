@@ -19,7 +19,7 @@ from .text_files import (
     decode_at,
     read_array,
     read_csv,
-    read_json_lines,
+    read_object_lines,
     separator,
     text_lines,
     where,
@@ -82,7 +82,7 @@ def _missing(path: Path) -> str:
 def _of_json(path: Path, encoding: str) -> dict[str, Source]:
     """A JSON or JSON Lines file, whichever it is inside, whatever it is called."""
     first = next((line.strip() for line in text_lines(path, encoding) if line.strip()), "")
-    lines = {"": Source(lambda: read_json_lines(path, encoding), f"{path}, line {{}}", "JSON Lines", {})}
+    lines = {"": Source(lambda: read_object_lines(path, encoding), f"{path}, line {{}}", "JSON Lines", {})}
     if path.suffix.lower() != ".json" and not first.startswith("["):
         return lines
     if first.startswith("[") or not first:

@@ -177,7 +177,7 @@ def _quoting(path: Path, begins: int, ends: int, error: str) -> str:
 # JSON.
 
 
-def read_json_lines(path: Path, encoding: str = "utf-8") -> Rows:
+def read_object_lines(path: Path, encoding: str = "utf-8") -> Rows:
     """The objects of a JSON Lines file; blank lines are left out, and count."""
     for number, line in enumerate(text_lines(path, encoding), 1):
         if line.removeprefix(BOM).strip():
