@@ -130,24 +130,49 @@ def difference(first: Sequence[float], second: Sequence[float], name: str = "dif
     return Measure(name, float((other - one).mean()), float(low), float(high), len(one), "bootstrap")
 
 
+def difference_of_samples(first: Measure, second: Measure, name: str = "difference") -> Measure:
+    """Second minus first of two shares, each of its own examples, with Newcombe's interval for separate samples.
+
+    It also serves where only the counts of the same examples are known; examples that are hard for both make it wider
+    than `difference`, which compares one by one.
+
+    Parameters
+    ----------
+    first, second : Measure, as `wilson` gives them
+
+    Returns
+    -------
+    Measure, its value and interval in [-1, 1]; n is the number of both samples' examples
+
+    Source: Newcombe 1998, Interval estimation for the difference between independent proportions, method 10.
+    https://doi.org/10.1002/(SICI)1097-0258(19980430)17:8<873::AID-SIM779>3.0.CO;2-I
+    """
+    low, high = _in_squares(first, second)
+    return Measure(name, second.value - first.value, low, high, first.n + second.n, "Newcombe")
+
+
 def _newcombe(one, other) -> tuple[float, float]:
     """Newcombe's method 10: the two Wilson intervals added in squares, with the correlation of the pairs."""
     n = len(one)
     both, second = int((one * other).sum()), int(((1 - one) * other).sum())
     first = int((one * (1 - other)).sum())
     neither = n - both - second - first
-    share_2, share_1 = (both + second) / n, (both + first) / n
-    (low_2, high_2), (low_1, high_1) = _wilson(share_2, n), _wilson(share_1, n)
     product = (both + second) * (first + neither) * (both + first) * (second + neither)
     over = both * neither - second * first
     over = max(over - n / 2, 0) if over > 0 else over
     phi = over / math.sqrt(product) if product else 0.0
-    mean = share_2 - share_1
+    return _in_squares(wilson(both + first, n), wilson(both + second, n), phi)
+
+
+def _in_squares(first: Measure, second: Measure, phi: float = 0.0) -> tuple[float, float]:
+    """The ends of second minus first: the sides of both intervals added in squares, less what is correlated."""
 
     def half(one: float, other: float) -> float:
         return math.sqrt(max(one**2 - 2 * phi * one * other + other**2, 0.0))
 
-    return mean - half(share_2 - low_2, high_1 - share_1), mean + half(high_2 - share_2, share_1 - low_1)
+    gap = second.value - first.value
+    down = half(second.value - second.low, first.high - first.value)
+    return gap - down, gap + half(second.high - second.value, first.value - first.low)
 
 
 def perplexity(losses: Sequence[float], tokens: Sequence[int], name: str = "perplexity", seed: int = 0) -> Measure:

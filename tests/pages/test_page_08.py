@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import re
 import sys
 from itertools import combinations, pairwise
@@ -91,15 +90,15 @@ def test_embedding_and_head_weigh_what_the_page_says():
         assert re.search(rf"{kept / 1e9:.2f} of {weights / 1e9:.2f} GB, {kept / weights:.0%}".replace("%", " ?%"), said)
 
 
-def test_handwritten_messages_are_harder_by_newcombes_interval():
+def test_handwritten_messages_are_harder_by_newcombes_interval(capsys):
     said = next(cell.source for cell in CELLS if "handwritten messages are harder" in cell.source)
     easy, hard = scores.wilson(93, 100), scores.wilson(71, 100)
     names = {"after": {"test": easy, "handwritten": hard}, "measured": lambda one: {"exact match": one}}
-    lines = cell_with("handwritten minus test").split("\n")
-    start = next(number for number, line in enumerate(lines) if line.startswith("easy, hard"))
-    exec("\n".join(lines[start:-1]), names | {"math": math}, scope := {})
-    low, high = (100 * (scope["gap"] + one) for one in (-scope["down"], scope["up"]))
-    assert (round(100 * scope["gap"]), round(low), round(high)) == (-22, -32, -12)
+    source = cell_with("handwritten minus test")
+    exec(source[source.index("easy, hard = ") :], names | {"scores": scores}, scope := {})
+    gap = scope["gap"]
+    assert [round(100 * value) for value in (gap.value, gap.low, gap.high)] == [-22, -32, -12]
+    assert "100 and 100 messages: -22 points (-32 to -12), clear" in capsys.readouterr().out
     assert "22 points\nfewer, 95 % interval 12 to 32" in said
 
 
@@ -114,12 +113,9 @@ def test_the_differences_that_the_prose_reports_are_newcombes():
         (38, 7, 40, "+78 points, 59 to 87"),
         (33, 10, 40, "+58 points, 37 to 71"),
     ):
-        more, fewer = scores.wilson(one, n), scores.wilson(other, n)
-        gap = more.value - fewer.value
-        low = gap - math.hypot(more.value - more.low, fewer.high - fewer.value)
-        high = gap + math.hypot(more.high - more.value, fewer.value - fewer.low)
+        gap = scores.difference_of_samples(scores.wilson(other, n), scores.wilson(one, n))
         numbers = [int(number.replace("−", "-")) for number in re.findall(r"−?\d+", text.replace("95 %", ""))]
-        assert [round(100 * value, 9) for value in (gap, low, high)] == pytest.approx(numbers, abs=0.51)
+        assert [round(100 * value, 9) for value in (gap.value, gap.low, gap.high)] == pytest.approx(numbers, abs=0.51)
         assert text.replace("\n", " ") in said.replace("\n", " ")
 
 

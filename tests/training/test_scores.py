@@ -104,6 +104,22 @@ def below(limit: float) -> float:
 TRUTH = below(0.68) - below(0.53)
 
 
+@pytest.mark.parametrize(("first", "second"), [((93, 100), (71, 100)), ((0, 8), (8, 8)), ((48, 80), (56, 70))])
+def test_the_difference_of_two_samples_adds_the_sides_of_scipys_intervals_in_squares(first, second):
+    one, other = (binomtest(*counts).proportion_ci(method="wilson") for counts in (first, second))
+    share, larger = first[0] / first[1], second[0] / second[1]
+    down, up = math.hypot(larger - other.low, one.high - share), math.hypot(other.high - larger, share - one.low)
+    found = scores.difference_of_samples(scores.wilson(*first), scores.wilson(*second))
+    assert (found.low, found.high) == pytest.approx((larger - share - down, larger - share + up), abs=1e-12)
+    assert (found.value, found.n) == (larger - share, first[1] + second[1])
+
+
+def test_pairs_without_correlation_are_two_samples():
+    found = scores.difference([1, 1, 0, 0] * 5, [1, 0, 1, 0] * 5)
+    apart = scores.difference_of_samples(scores.wilson(10, 20), scores.wilson(10, 20))
+    assert (found.value, found.low, found.high) == pytest.approx((apart.value, apart.low, apart.high))
+
+
 def test_a_difference_turns_its_sign_when_its_sides_change():
     one, other = [1, 1, 0, 0, 1, 0, 1, 1], [1, 0, 0, 1, 0, 0, 1, 0]
     found, back = scores.difference(one, other), scores.difference(other, one)
