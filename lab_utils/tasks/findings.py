@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, field
 from textwrap import TextWrapper
 
 LEVELS = {"problem": "✗", "look": "?", "hint": "·"}  # to be corrected, to be looked at, to be known
-FOLD = TextWrapper(100, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+WIDTH = 74  # characters that fit on a page of 1024 pixels with the list of files beside it: wider lines break in words
+FOLD = TextWrapper(WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 WORDS = {"problem": "correct", "look": "look at", "hint": "know"}
 
 
@@ -30,8 +31,19 @@ class Finding:
     places: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        more = ", …" if self.count > len(self.places) else ""
-        return self.said + (f" First: {', '.join(self.places)}{more}." if self.places else "")
+        return self.said + (f" First: {self._places(len(self.places))}." if self.places else "")
+
+    def lines(self) -> str:
+        """The finding in lines of WIDTH characters; the last has as many of the first rows as fit, at least one."""
+        said = FOLD.fill(f"{LEVELS[self.level]} {self.kind}: {self.said}")
+        shown = [f"  First: {self._places(count)}." for count in range(1, len(self.places) + 1)]
+        fits = [line for line in shown if len(line) <= WIDTH]
+        return "\n".join([said, *(fits[-1:] or shown[:1])])
+
+    def _places(self, count: int) -> str:
+        """The first few of the places, and whether there are more rows."""
+        more = ", …" if count < len(self.places) or self.count > len(self.places) else ""
+        return ", ".join(self.places[:count]) + more
 
 
 @dataclass(frozen=True)
@@ -94,13 +106,18 @@ class Report:
         """The checks that found nothing."""
         return tuple(kind for kind in self.checked if not self.of(kind))
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """The rows that each check found, added up over the splits; of a check that found nothing, no entry."""
+        return {kind: sum(one.count for one in self.of(kind)) for kind in self.checked if self.of(kind)}
+
     def to_dict(self) -> dict:
         """Everything, ready for JSON."""
         return asdict(self)
 
     def __str__(self) -> str:
         parts = [f"{self.name}: " + ", ".join(f"{count:,} {split}" for split, count in self.rows.items())]
-        parts += [FOLD.fill(f"{LEVELS[one.level]} {one}") for one in self.findings]
+        parts += [one.lines() for one in self.findings]
         parts += [FOLD.fill(f"Nothing found: {', '.join(self.clean)}.")] if self.clean else []
         parts += [label_lines(self.labels)] if self.labels else []
         return "\n".join([*parts, str(self.lengths), "Nothing was changed."])
@@ -132,6 +149,11 @@ def label_lines(labels: dict[str, dict[str, int]], most: int = 12) -> str:
     if len(order) > most:
         lines.append(f"  … and {len(order) - most} more")
     return "\n".join(lines)
+
+
+def folded(text: str) -> str:
+    """A text in lines of WIDTH characters, broken between words; each of its own lines begins a new one."""
+    return "\n".join(FOLD.fill(line) for line in text.splitlines())
 
 
 def clipped(text: str, length: int = 40) -> str:

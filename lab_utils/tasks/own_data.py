@@ -12,7 +12,7 @@ from ..files import user_path
 from .answer_kinds import answer_kind, metric_name, score_by
 from .conversations import last_turn
 from .file_heads import TABLES
-from .findings import counted
+from .findings import counted, folded
 from .intake import Intake, Scratch, Tally, take_in
 from .layouts import Layout, choose_layout
 from .reading import Source
@@ -69,7 +69,7 @@ class OwnTask(Task):
         return f"<OwnTask {self.name}: {self._sizes()}>"
 
     def __str__(self) -> str:
-        return f"{self.name}: {self._sizes()}. " + " ".join(self.notes)
+        return folded("\n".join([f"{self.name}: {self._sizes()}.", *(f"  {note}" for note in self.notes)]))
 
     def _sizes(self) -> str:
         return ", ".join(f"{len(rows):,} in {split}" for split, rows in self.data.items())

@@ -11,6 +11,7 @@ from lab_utils import tasks
 from lab_utils.errors import LabError
 from lab_utils.tasks.__main__ import main
 from lab_utils.tasks.copies import ALIKE, jaccard, near_copies, signatures
+from lab_utils.tasks.findings import WIDTH
 from lab_utils.tasks.linter import histogram
 from lab_utils.tasks.text_checks import (
     CONTROL,
@@ -302,6 +303,20 @@ def test_one_zero_byte_in_a_text_is_reported_wherever_it_is(tmp_path):
         (tmp_path / "a.csv").write_text("message,category\n" + "\n".join(rows) + "\n")
         found = tasks.own(tmp_path / "a.csv", prompt="message", answer="category").report(Words())
         assert any("control characters" in str(one) and f"line {place + 2}" in str(one) for one in found.findings)
+
+
+def test_what_is_printed_breaks_between_words_at_one_width():
+    """Every line fits but for a single word that is longer by itself, and no word is broken or lost."""
+    rows = [*CLEAN[:200], *CLEAN[:30], {"text": "x" * 120 + " y", "label": CLEAN[0]["label"]}]
+    task = tasks.own(rows, prompt="text", answer="label", name="copies")
+    found = task.report(Words())
+    for text, words in ((str(found), " ".join(one.said for one in found.findings)), (str(task), " ".join(task.notes))):
+        assert all(len(line) <= WIDTH or " " not in line.strip() for line in text.splitlines())
+        assert set(words.split()) <= set(text.split())
+    (copies,) = found.of("copies")
+    first = next(line for line in copies.lines().splitlines() if line.startswith("  First: "))
+    assert first.endswith(", ….") and first.count("row") >= 2 and copies.count == 30
+    assert found.counts["copies"] == 30 and "empty" not in found.counts
 
 
 def test_the_command_prints_the_report(tmp_path, capsys, monkeypatch):

@@ -17,6 +17,7 @@ from lab_utils.finetune.training_rows import training_rows
 from lab_utils.models import load_tokenizer
 from lab_utils.serving import AdapterBank
 from lab_utils.serving.adapter_records import task_of
+from lab_utils.tasks.findings import WIDTH
 
 LABELS = ("billing", "login", "delivery")
 TICKETS = [{"message": f"Ticket {n} about {LABELS[n % 3]}", "category": LABELS[n % 3]} for n in range(30)]
@@ -160,6 +161,7 @@ def test_advice_is_given_and_not_taken(tickets, tokenizer):
     assert found["max_length"].advised >= longest and "would be left out" in str(found["max_length"])
     assert found["batch_size"].advised == 24  # there are no more
     assert found["steps"].advised == "1 to 2" and found["learning_rate"].source
+    assert all(len(line) <= WIDTH for one in found.values() for line in str(one).splitlines())
     assert recipe.max_length == 8
     good = Recipe(task=tickets, batch_size=4, steps=12, learning_rate=2e-3)
     assert all(one.advised is None for one in advise(good, tokenizer=tokenizer))
