@@ -4,13 +4,12 @@ import json
 import re
 
 import pytest
+from page_prose import prose
 
 from lab_utils.folders import DATA, NOTEBOOKS
-from lab_utils.notebook.notebook_files import read_notebook
 from lab_utils.scores import wilson
 
-PAGE = read_notebook(NOTEBOOKS / "00_start_here.ipynb")
-PROSE = "\n".join(cell.source for cell in PAGE.cells if cell.cell_type == "markdown")
+PROSE = prose("00_start_here.ipynb")
 PAGES = sorted(path.stem for path in NOTEBOOKS.glob("[0-9A]*_*.ipynb"))
 
 

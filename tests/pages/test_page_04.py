@@ -4,16 +4,13 @@ from math import sqrt
 
 import pytest
 import torch
+from page_prose import prose
 
 from lab_utils import lora
-from lab_utils.folders import NOTEBOOKS
 from lab_utils.lora import digits
-from lab_utils.notebook.notebook_files import read_notebook
 from lab_utils.recorded import best_rate, reader_runs
 
-PROSE = "\n".join(
-    cell.source for cell in read_notebook(NOTEBOOKS / "04_rank_and_alpha.ipynb").cells if cell.cell_type == "markdown"
-)
+PROSE = prose("04_rank_and_alpha.ipynb")
 
 
 @torch.no_grad()

@@ -4,28 +4,24 @@ import dataclasses
 import json
 import re
 import sys
+from functools import partial
 from itertools import combinations, pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
-import nbformat
 import pytest
+from page_prose import code_cell, sources
 
 from lab_utils import counts, memory, plots, scores
-from lab_utils.classroom.course import NOTEBOOKS
 from lab_utils.finetune import Recipe
 from lab_utils.finetune.command import read_command
 from lab_utils.finetune.training_rows import training_rows
 from lab_utils.models import MODELS
 from lab_utils.sweep import load_study
 
-CELLS = nbformat.read(NOTEBOOKS / "08_qlora_finetune.ipynb", as_version=4).cells
-
-
-def cell_with(text: str) -> str:
-    """The only code cell that has `text`."""
-    (found,) = [cell.source for cell in CELLS if cell.cell_type == "code" and text in cell.source]
-    return found
+PAGE = "08_qlora_finetune.ipynb"
+SAID = sources(PAGE, "markdown")
+cell_with = partial(code_cell, PAGE)
 
 
 @pytest.mark.parametrize("changes", [
@@ -80,7 +76,7 @@ def test_trls_rates_are_ours_after_its_first_step(steps):
 
 
 def test_embedding_and_head_weigh_what_the_page_says():
-    said = next(cell.source for cell in CELLS if "look-up table" in cell.source)
+    said = next(text for text in SAID if "look-up table" in text)
     for name in ("Llama-2-7B", "Qwen2.5-7B"):
         shape, weights = counts.ARCHITECTURES[name], memory.estimate(name, "qlora").weights_bytes
         kept = 2 * (shape.total_parameters() - sum(
@@ -91,7 +87,7 @@ def test_embedding_and_head_weigh_what_the_page_says():
 
 
 def test_handwritten_messages_are_harder_by_newcombes_interval(capsys):
-    said = next(cell.source for cell in CELLS if "handwritten messages are harder" in cell.source)
+    said = next(text for text in SAID if "handwritten messages are harder" in text)
     easy, hard = scores.wilson(93, 100), scores.wilson(71, 100)
     names = {"after": {"test": easy, "handwritten": hard}, "measured": lambda one: {"exact match": one}}
     source = cell_with("handwritten minus test")
@@ -104,7 +100,7 @@ def test_handwritten_messages_are_harder_by_newcombes_interval(capsys):
 
 def test_the_differences_that_the_prose_reports_are_newcombes():
     """With and without the blank before name and item; five and 32 examples; 32 examples and training."""
-    said = "\n".join(cell.source for cell in CELLS if cell.cell_type == "markdown")
+    said = "\n".join(SAID)
     for one, other, n, text in (
         (176, 160, 200, "8 points, 95 % interval 1 to 15"),
         (77, 70, 100, "7 points, interval −5 to 19, not clear"),
@@ -121,7 +117,7 @@ def test_the_differences_that_the_prose_reports_are_newcombes():
 
 def test_seeds_differ_by_what_the_prose_says():
     """Page 09's record of nearly this recipe, counted by hand."""
-    said = next(cell.source for cell in CELLS if "one pair of three is called clear" in cell.source)
+    said = next(text for text in SAID if "one pair of three is called clear" in text)
     study = load_study("rates")
     near = study.at("LoRA r=8, 100 steps")
     assert [one.run.recipe.seed for one in near] == [0, 1, 2]
@@ -160,7 +156,7 @@ def test_the_first_step_below_a_level():
     assert names["first_below"]([4.0, 0.0, 5.0], level=1.0) == [2, None]
     near = load_study("rates").at("LoRA r=8, 100 steps")
     batches, average = zip(*(names["first_below"](one.training_losses.tolist()) for one in near), strict=True)
-    said = next(cell.source for cell in CELLS if "All three have a first batch below 0.3" in cell.source)
+    said = next(text for text in SAID if "All three have a first batch below 0.3" in text)
     assert sorted(batches) == [8, 9, 10] and "at step 8, 9 or 10" in said
     assert set(average) == {17, 18} and "at step 17 or 18" in said
 

@@ -6,17 +6,16 @@ import math
 from statistics import fmean
 
 import pytest
+from page_prose import code, prose
 
 from lab_utils import facts, retention
 from lab_utils.finetune import Recipe
-from lab_utils.folders import DATA, NOTEBOOKS
-from lab_utils.notebook.notebook_files import read_notebook
+from lab_utils.folders import DATA
 from lab_utils.sweep import TABLE
 from lab_utils.tasks import load_task
 
-PAGE = read_notebook(NOTEBOOKS / "15_what_it_forgot.ipynb")
-PROSE = "\n".join(cell.source for cell in PAGE.cells if cell.cell_type == "markdown")
-CODE = "\n".join(cell.source for cell in PAGE.cells if cell.cell_type == "code")
+PAGE = "15_what_it_forgot.ipynb"
+PROSE, CODE = prose(PAGE), code(PAGE)
 RUNS = retention.load_forgetting()
 CURES = ("a quarter of the rate", "replay", "KL")
 METHODS = ("LoRA r=1", "LoRA r=8", "LoRA r=64", "LoRA r=8, bfloat16", "full")

@@ -5,9 +5,8 @@ import math
 import re
 
 import pytest
+from page_prose import code, code_cell, prose
 
-from lab_utils.folders import NOTEBOOKS
-from lab_utils.notebook.notebook_files import read_notebook
 from lab_utils.preferences import (
     PreferenceRecipe,
     group_advantages,
@@ -24,10 +23,9 @@ from lab_utils.scores import difference
 from lab_utils.sweep import compare
 from lab_utils.tasks import TASKS
 
-PAGE = read_notebook(NOTEBOOKS / "16_preferences_and_rewards.ipynb")
-PROSE = "\n".join(cell.source for cell in PAGE.cells if cell.cell_type == "markdown")
+PAGE = "16_preferences_and_rewards.ipynb"
+PROSE, CODE = prose(PAGE), code(PAGE)
 is_right = TASKS["bookings"].is_right
-CODE = "\n".join(cell.source for cell in PAGE.cells if cell.cell_type == "code")
 
 
 def ends(what="right", seeds=12, **settings):
@@ -59,7 +57,7 @@ def test_what_is_said_of_the_small_policy_is_so():
 
 
 def test_the_sixteen_answers_of_a_step_and_the_worked_groups():
-    (source,) = [cell.source for cell in PAGE.cells if "\nby_reward = " in cell.source]
+    source = code_cell(PAGE, "\nby_reward = ")
     sizes = [int(number) for number in re.findall(r"FAST else (\d+)", source)]
     assert sizes[1] * sizes[2] == 16 and "each step writes sixteen" in PROSE
     import torch
@@ -268,7 +266,7 @@ def test_what_is_said_of_the_recorded_runs_is_so(sentence):
 
 
 def test_the_live_run_is_the_recorded_one_at_a_fifth_of_the_rate():
-    (source,) = [cell.source for cell in PAGE.cells if "by_preference = " in cell.source]
+    source = code_cell(PAGE, "by_preference = ")
     assert "steps=1 if FAST else 12, batch_size=2 if FAST else 4)" in source
     run = ruined()
     assert run.recipe["batch_size"] == 4 and run.rows == len(own_pairs(recorded_samples(run.seed))) and run.seed == 0
