@@ -1,4 +1,4 @@
-"""The recorded runs of page 15: what the embedded model pays for a skill; `data/record_forgetting.py` measured them."""
+"""The recorded runs of page 15: what the model pays for a skill, and where many epochs of few messages lead."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -54,6 +54,8 @@ class ForgettingRun:
     cosines : dict matrix -> tuple of float, how like the old singular vectors its ten leading new ones are
     relative_updates : dict matrix -> float, ‖ΔW‖ / ‖W‖
     provenance : dict, "cpu", "threads", "date", "versions", "cpu_seconds"
+    training_losses : tuple of float, each step's loss on its batch's answers, before the step
+    examples : int or None, it was trained on the first so many messages, again and again; None: on all of them
     """
 
     arm: str
@@ -67,6 +69,8 @@ class ForgettingRun:
     cosines: dict[str, tuple[float, ...]] = field(repr=False)
     relative_updates: dict[str, float] = field(repr=False)
     provenance: dict = field(repr=False)
+    training_losses: tuple[float, ...] = field(default=(), repr=False)
+    examples: int | None = None
 
     @property
     def before(self) -> Texts:
@@ -91,8 +95,56 @@ def load_forgetting(folder: str | Path = FORGETTING) -> dict[str, list[Forgettin
     LabError
         The file is missing, a line is damaged, or a run read other texts than the first one.
     """
-    path = Path(folder) / "runs.jsonl"
-    with reading(f"The recorded runs in {path}", restore("data/forgetting", "record_forgetting.py")):
+    return _load(Path(folder) / "runs.jsonl", "record_forgetting.py")
+
+
+def load_epochs(folder: str | Path = FORGETTING) -> dict[str, list[ForgettingRun]]:
+    """The recorded runs of many epochs of few messages, by seed: read before the first and after each.
+
+    In these the texts of "skill" are validation messages.
+
+    Parameters
+    ----------
+    folder : path, holds `epochs.jsonl`
+
+    Raises
+    ------
+    LabError
+        As for `load_forgetting`.
+    """
+    return _load(Path(folder) / "epochs.jsonl", "record_overfitting.py")
+
+
+def epoch_ends(examples: int, epochs: int, batch_size: int = 4) -> list[int]:
+    """The number of steps after which each epoch is over, but for less than a batch of it: a list of `epochs` ints."""
+    return [examples * count // batch_size for count in range(1, epochs + 1)]
+
+
+def by_epoch(run: ForgettingRun, batch_size: int = 4) -> list[dict]:
+    """A point per epoch of a run of `load_epochs`.
+
+    Parameters
+    ----------
+    run : ForgettingRun, with `examples`
+    batch_size : int >= 1, messages per step
+
+    Returns
+    -------
+    list of dict: "epoch", from 1; "step", the last of it; "training", the mean loss of its steps; "validation", the
+    mean loss on the skill's texts after it; "exact", share of these that are answered letter by letter
+    """
+    points, last = [], 0
+    epochs = round(run.steps * batch_size / run.examples)
+    for epoch, step in enumerate(epoch_ends(run.examples, epochs, batch_size), 1):
+        training, texts = fmean(run.training_losses[last:step]), run.at[step]
+        points.append({"epoch": epoch, "step": step, "training": training, "validation": texts.mean("skill")})
+        points[-1]["exact"], last = texts.exact, step
+    return points
+
+
+def _load(path: Path, script: str) -> dict[str, list[ForgettingRun]]:
+    """The runs of a file, checked, by arm and seed."""
+    with reading(f"The recorded runs in {path}", restore("data/forgetting", script)):
         lines = read_json_lines(path)
         shape = lines[0]["checkpoints"][0]["tokens"] if lines else {}
         runs = {(row["arm"], row["seed"]): _run(row, shape) for row in lines}
@@ -156,5 +208,6 @@ def _run(row: Mapping, shape: Mapping) -> ForgettingRun:
         strengths, _texts(row["random"], shape) if row["random"] else None,
         {name: tuple(float(number(one, least=0)) for one in some["cosines"]) for name, some in matrices.items()},
         {name: float(number(some["relative_update"], least=0)) for name, some in matrices.items()},
-        {name: row[name] for name in PROVENANCE},
+        {name: row[name] for name in PROVENANCE}, tuple(float(number(one, least=0)) for one in row["training_losses"]),
+        recipe["train_examples"],
     )  # fmt: skip

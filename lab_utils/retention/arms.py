@@ -66,8 +66,8 @@ def build(arm: Arm):
 
 
 def training_rows(arm: Arm) -> list[dict]:
-    """The messages of a run; with shuffled labels, each with the answer of the next in a random round."""
-    rows = list(load_task(arm.recipe.task)["train"])
+    """The messages that the recipe wants; shuffled, each with the answer of the next in a random round."""
+    rows = list(load_task(arm.recipe.task)["train"])[: arm.recipe.train_examples]
     if arm.shuffled:
         turn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(arm.recipe.seed)).tolist()
         rows = with_next_answers(rows, turn)
@@ -120,20 +120,33 @@ def batch_loss(model, arm: Arm, some: list[Encoded], padding: int):
     return loss, loss + arm.anchor * torch.nn.functional.kl_div(own, base, reduction="batchmean", log_target=True)
 
 
-def train(model, tokenizer, arm: Arm, optimizer, look: Callable[[int], None], checkpoints: Collection[int]
-          ) -> list[float]:  # fmt: skip
+def train(
+    model, tokenizer, arm: Arm, optimizer, look: Callable[[int], None], checkpoints: Collection[int],
+    losses: list[float] | None = None,
+) -> list[float]:  # fmt: skip
     """All steps; `look(step)` is called before the first, at the checkpoints and after the last.
+
+    Parameters
+    ----------
+    model, tokenizer, optimizer : as `build` returns them, or as they were after the steps in `losses`
+    arm : Arm
+    look : function of the number of steps taken
+    checkpoints : int, such numbers
+    losses : list of float, of the steps that are taken already; it grows with each further one
 
     Returns
     -------
-    list of float, each step's loss on the answers
+    list of float, each step's loss on the answers, measured before the step
     """
-    recipe, losses = arm.recipe, []
+    recipe, losses = arm.recipe, [] if losses is None else losses
     for group in optimizer.param_groups:
         group.setdefault("share", group["lr"] / recipe.learning_rate)
-    padding, scaler = tokenizer.pad_token_id, torch.amp.GradScaler("cpu", enabled=False)
-    look(0)
+    padding, scaler, taken = tokenizer.pad_token_id, torch.amp.GradScaler("cpu", enabled=False), len(losses)
+    if not taken:
+        look(0)
     for step, some in enumerate(batches(arm, tokenizer)):
+        if step < taken:
+            continue
         wait_for_tests()
         model.train()
         with torch.autocast("cpu", torch.bfloat16, enabled=arm.full):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lab_utils.errors import LabError
-from lab_utils.recorded.forgetting import FORGETTING, at_skill, load_forgetting
+from lab_utils.recorded.forgetting import FORGETTING, at_skill, by_epoch, epoch_ends, load_epochs, load_forgetting
 from lab_utils.retention import Change, apart, change, panels, risen, rises, table
 
 TOKENS = {"skill": [4, 5], "prose": [90, 80], "questions": [7, 7], "style": [9, 9]}
@@ -18,7 +18,8 @@ def reading(skill: float, prose: float, **more) -> dict:
 
 def line(arm: str = "LoRA r=8", seed: int = 0, **changes) -> str:
     points = [reading(3.0, 3.0, step=0), reading(1.0, 3.2, step=4), reading(0.5, 3.6, step=8)]
-    row = {"arm": arm, "seed": seed, "recipe": {"rank": 8, "steps": 8, "learning_rate": 0.002}, "checkpoints": points}
+    row = {"arm": arm, "seed": seed, "checkpoints": points, "training_losses": [float(step) for step in range(8)]}
+    row |= {"recipe": {"rank": 8, "steps": 8, "learning_rate": 0.002, "train_examples": None}}
     row |= {"strengths": [reading(1.5, 3.1, strength=0.5)], "random": reading(3.1, 3.0)}
     row |= {"matrices": {"q": {"cosines": [1.0, 0.2], "relative_update": 0.01}}, "cpu": "a", "threads": 1}
     return json.dumps(row | {"date": "2026-01-01", "versions": {}, "cpu_seconds": 1} | changes) + "\n"
@@ -94,7 +95,23 @@ def test_damage_is_refused(tmp_path, wrong):
         load_forgetting(tmp_path)
 
 
+def test_an_epoch_ends_where_its_messages_do(tmp_path):
+    """Ten messages, four a step: two steps are the first epoch but for two messages, and three the second."""
+    assert epoch_ends(10, 3, 4) == [2, 5, 7]
+    recipe = {"rank": 8, "steps": 5, "learning_rate": 0.002, "train_examples": 10}
+    points = [reading(3, 3, step=0), reading(2, 3, step=2), reading(1, 3, step=5)]
+    row = line("few", recipe=recipe, checkpoints=points, training_losses=[0, 1, 2, 3, 4])
+    (tmp_path / "epochs.jsonl").write_text(row)
+    [run] = load_epochs(tmp_path)["few"]
+    assert by_epoch(run) == [
+        {"epoch": 1, "step": 2, "training": 0.5, "validation": 2.0, "exact": 0.5},
+        {"epoch": 2, "step": 5, "training": 3.0, "validation": 1.0, "exact": 0.5},
+    ]
+    (tmp_path / "epochs.jsonl").write_text(row.replace("[0, 1", "[NaN, 1"))
+    with pytest.raises(LabError, match=r"record_overfitting\.py"):
+        load_epochs(tmp_path)
+
+
 def test_what_is_recorded_can_be_read():
     for runs in load_forgetting(FORGETTING).values():
         assert len({run.seed for run in runs}) == len(runs) and len({run.learning_rate for run in runs}) == 1
-

@@ -1,6 +1,8 @@
 """The arms of page 15 differ from plain LoRA in what their names say; how a recorder is called, and what is there."""
 
+from copy import deepcopy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -62,6 +64,39 @@ def test_the_anchor_adds_the_divergence_from_the_base_on_the_tokens_of_the_promp
              for p, q, one in zip(before, after, some, strict=True)]  # fmt: skip
     divergence = torch.cat(parts).mean()
     assert divergence > 0.01 and float(goal - loss) == pytest.approx(0.5 * float(divergence), rel=1e-3)
+
+
+@pytest.mark.parametrize("few", (3, 10))
+def test_a_run_is_on_the_first_messages_that_its_recipe_wants(few):
+    rows = arms.load_task("bookings")["train"]
+    assert arms.training_rows(replace(PLAIN, recipe=replace(PLAIN.recipe, train_examples=few))) == rows[:few]
+
+
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(tiny_llama, monkeypatch):
+    """The same losses to the last digit; what was looked at before is not looked at again."""
+    steps = [[Encoded([3 + step, 4, 5, 6], 2), Encoded([8, 9 + step, 10], 1)] for step in range(5)]
+    monkeypatch.setattr(arms, "batches", lambda arm, tokenizer: iter(steps))
+    arm = arms.Arm(Recipe(rank=2, alpha=4, steps=5, learning_rate=0.05))
+    tokenizer, kept = SimpleNamespace(pad_token_id=0), {}
+
+    def run(until: int, losses: list[float]) -> tuple[list[int], list[float]]:
+        model, seen = attach_adapter(tiny_llama(64), arm.recipe), []
+        optimizer = arms.build_optimizer(model, arm.recipe.learning_rate)
+        if losses:
+            model.load_state_dict(kept["model"])
+            optimizer.load_state_dict(kept["optimizer"])
+
+        def look(step: int) -> None:
+            seen.append(step)
+            if step == until:
+                kept.update(model=deepcopy(model.state_dict()), optimizer=deepcopy(optimizer.state_dict()))
+                kept["losses"] = list(losses)
+
+        return seen, arms.train(model, tokenizer, arm, optimizer, look, (2, 4), losses)
+
+    seen, whole = run(2, [])
+    assert seen == [0, 2, 4, 5] and len(set(whole)) == 5 and kept["losses"] == whole[:2]
+    assert run(0, kept["losses"]) == ([4, 5], whole)
 
 
 def test_a_recorder_is_called_with_arms_it_has_and_knows_which_lines_are_there(tmp_path, capsys):
