@@ -52,11 +52,6 @@ def decide_preset(kind: str, total_bytes: int, reachable: bool) -> tuple[str | N
     return max(fitting, key=PRESETS.get), f"{has}: the largest preset that fits."
 
 
-def default_preset() -> tuple[str | None, str]:
-    """No preset, on any device, and how to take one: nothing is downloaded that nobody asked for."""
-    return None, "The tiny Gemma is the default. `preset = keras_presets.larger_preset()` takes one, on a GPU."
-
-
 def larger_preset(preset: str | None = None, device: Device | None = None) -> str | None:
     """The one line that leaves the tiny Gemma: prints what a preset takes, and returns its name.
 

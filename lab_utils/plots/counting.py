@@ -5,26 +5,6 @@ from .style import BLUE, GREEN, GREY, ORANGE, new_figure, stack_gib
 WEIGHT = "#d1d5db"  # a frozen matrix
 
 
-def parameter_bars(numbers: dict[str, int], title: str):
-    """Figure of one horizontal bar a matrix, as long as its adapter has numbers.
-
-    Parameters
-    ----------
-    numbers : dict module -> numbers in its adapters
-    title : str
-    """
-    figure, axes = new_figure(height=0.9 + 0.5 * max(len(numbers), 1))
-    bars = axes.barh(list(numbers)[::-1], list(numbers.values())[::-1], color=BLUE)
-    axes.bar_label(bars, fmt=" {:,.0f}", fontsize=13)
-    axes.margins(x=0.2)
-    axes.set_xlabel("numbers in the adapters", fontsize=14)
-    axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.xaxis.get_major_locator().set_params(nbins=5)
-    axes.set_title(title, fontsize=16, loc="left")
-    axes.grid(False, axis="y")
-    return figure
-
-
 def layer_to_scale(shapes: dict[str, tuple[int, int]], rank: int | dict[str, int], title: str):
     """Figure of a layer's matrices W side by side, all on one scale, each with B to its left and A above it.
 

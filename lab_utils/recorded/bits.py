@@ -3,14 +3,13 @@
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import NormalDist
 
 from ..files import read_json
 from ..folders import DATA
+from ..normal import Z
 from ..recorded_files import number, reading, restore
 
 BITS = DATA / "bits"
-HALF = NormalDist().inv_cdf(0.975)  # standard errors to either side of a mean, for 95 %
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class FormatRecord:
     @property
     def loss_change_half(self) -> float:
         """Half the width of the 95 % interval of `loss_change`."""
-        return HALF * self.loss_change_error
+        return Z * self.loss_change_error
 
     def sqnr_db(self, model: str = "smollm2-135m") -> float:
         """Signal-to-quantization-noise ratio of a model's weights in dB; infinite without error."""

@@ -7,8 +7,8 @@ from pathlib import Path
 from ..errors import LabError
 from ..files import read_text
 from ..folders import DATA
+from ..normal import Z
 from ..recorded_files import number, reading, restore
-from .bits import HALF
 
 SENTENCES = DATA / "bits" / "sentences.jsonl"
 TOKENS_TO_WRITE = 48
@@ -77,4 +77,4 @@ def _row(row: dict, prompts: int) -> dict:
         number(row[name])
     if len(row["answers"]) != prompts or not all(isinstance(one, str) for one in row["answers"]):
         raise ValueError(f"answers: {prompts} texts are needed")
-    return {**row, "loss_change_half": HALF * row["loss_change_error"]}
+    return {**row, "loss_change_half": Z * row["loss_change_error"]}

@@ -3,13 +3,13 @@
 from .baselines import few_shots, majority, majority_outputs
 from .intervals import Measure, bootstrap_mean, difference, difference_of_samples, perplexity, wilson
 from .labels import Confusion
-from .measuring import Measured, measure, measure_names
+from .measuring import Measured, measure
 from .text_overlap import rouge_l, token_f1
 from .verdicts import Verdict
 from .word_counts import nearest, word_classifier
 
 __all__ = [
     "Confusion", "Measure", "Measured", "Verdict", "bootstrap_mean", "difference", "difference_of_samples",
-    "few_shots", "majority", "majority_outputs", "measure", "measure_names", "nearest", "perplexity", "rouge_l",
+    "few_shots", "majority", "majority_outputs", "measure", "nearest", "perplexity", "rouge_l",
     "token_f1", "wilson", "word_classifier",
 ]  # fmt: skip

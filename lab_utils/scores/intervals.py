@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..errors import LabError, shown, whole
+from ..normal import Z
 from .verdicts import Verdict
 
-Z = 1.959963984540054  # of a normal variable's middle 95 %
 RESAMPLES = 2000
 
 

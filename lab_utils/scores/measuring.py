@@ -58,20 +58,6 @@ def metric_of(task: Task) -> str | Callable:
     return getattr(task, "metric", "fields" if task.fields else "exact")
 
 
-def measure_names(task: Task) -> tuple[str, ...]:
-    """The names of the measures that `measure` gives for a task, the main one first."""
-    metric = metric_of(task)
-    if callable(metric):
-        return (metric_name(metric),)
-    names = {
-        "labels": ("label accuracy", "macro F1", "is a label"),
-        "fields": ("exact match", "is JSON", *(f"field {name}" for name in task.fields)),
-        "text": ("token F1", "ROUGE-L", "exact match"),
-        "exact": ("exact match",),
-    }
-    return names[metric]
-
-
 def measure(task: Task, answers: Sequence[str], outputs: Sequence[str]) -> Measured:
     """Score what a model wrote.
 

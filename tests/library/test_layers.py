@@ -13,7 +13,7 @@ from lab_utils.folders import NOTEBOOKS, ROOT
 
 PACKAGE = ROOT / "lab_utils"
 FLOORS = (
-    "errors folders quiet finite",
+    "errors folders quiet finite normal",
     "replacing pretended locks",
     "files",
     "recorded_files outputs lowrank environment",

@@ -197,8 +197,6 @@ def test_fits_show_every_run_and_its_accuracy():
 
 
 def test_parameter_pictures():
-    bars = plots.parameter_bars({"q": 10, "v": 30}, "t").axes[0]
-    assert sorted(bar.get_width() for bar in bars.patches) == [10, 30]
     layer = plots.layer_to_scale({"q": (4, 4), "v": (2, 4)}, 1, "t").axes[0]
     assert sorted((abs(box.get_width()), abs(box.get_height())) for box in layer.patches) == [
         (1, 2), (1, 4), (4, 1), (4, 1), (4, 2), (4, 4),

@@ -342,11 +342,9 @@ def test_the_preset_is_the_largest_that_fits(kind, total_gib, reachable, preset,
 
 
 def test_a_preset_is_taken_by_one_explicit_line_only(monkeypatch, capsys):
-    """By itself nothing is downloaded; the line says download, memory, dtype and learning rate."""
+    """The line says download, memory, dtype and learning rate."""
     monkeypatch.setattr(keras_presets, "answers", lambda host: True)
     monkeypatch.setattr(keras_presets, "total_memory_bytes", lambda: int(14.7 * GIB))
-    preset, why = keras_presets.default_preset()
-    assert preset is None and "larger_preset()" in why
     t4, l4 = Device("cuda", "T4", "float16", "no bfloat16"), Device("cuda", "L4", "bfloat16", "it multiplies bfloat16")
     assert keras_presets.larger_preset(device=t4) == "gemma_2b_en"
     said = capsys.readouterr().out
