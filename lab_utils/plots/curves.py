@@ -26,6 +26,8 @@ def lines(
     label_axes(axes, xlabel, ylabel, title=title, logx=2 if logx is True else int(logx), logy=logy)
     if logx == 10:
         log_ticks(axes.xaxis)
+    elif not logx and all(float(one).is_integer() for x, _ in named.values() for one in plain(x)):  # steps: no 1.25
+        axes.xaxis.get_major_locator().set_params(integer=True)
     if len(named) > 1:
         axes.legend(fontsize=14, frameon=False)
     return figure

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .matrices import paint
+from .matrices import frame, paint
 from .style import BLUE, GREY, ORANGE, empty_figure, plain, style_axes
 
 MOST_WITH_NUMBERS = 8  # rows and columns of a matrix whose entries are written out
@@ -25,8 +25,7 @@ def target_and_yours(target, yours=None, title: str = ""):
     for place, name, values in zip(figure.subplots(1, 2), ("target", "yours"), (target, yours), strict=True):
         style_axes(place)
         if values is None:
-            place.set(xticks=[], yticks=[], xlim=(0, 1), ylim=(0, 1))
-            place.text(0.5, 0.5, "nothing yet", fontsize=16, ha="center", va="center", color=GREY)
+            _empty(place, np.shape(target))
         elif np.ndim(values) == 1:
             _bars(place, values, BLUE if name == "target" else ORANGE)
         else:
@@ -34,6 +33,16 @@ def target_and_yours(target, yours=None, title: str = ""):
         place.set_title(name, fontsize=16, loc="left")
     figure.suptitle(title, fontsize=16, x=0.01, ha="left")
     return figure
+
+
+def _empty(axes, shape: tuple[int, ...]) -> None:
+    """A frame as large as the target beside it, and in it the words that nothing has been made yet."""
+    axes.set(xticks=[], yticks=[], xlim=(0, 1), ylim=(0, 1))
+    axes.text(0.5, 0.5, "nothing yet", fontsize=16, ha="center", va="center", color=GREY)
+    frame(axes)
+    if len(shape) == 2:
+        axes.set_box_aspect(shape[0] / shape[1])
+        axes.set_anchor("N")
 
 
 def _bars(axes, values, color: str) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import cache
 
-from .style import BLUE, ORANGE, empty_figure, new_figure, plain, style_axes
+from .style import BLUE, GREY, ORANGE, empty_figure, new_figure, plain, style_axes
 
 
 @cache
@@ -23,8 +23,15 @@ def paint(axes, values, limit: float, title: str, grey: bool = False):
     axes.set_xticks([])
     axes.set_yticks([])
     axes.grid(False)
+    frame(axes)
     axes.set_title(title, fontsize=15)
     return image
+
+
+def frame(axes) -> None:
+    """Draw a thin line on all four sides: a matrix whose outer fields are white still has an edge."""
+    for side in axes.spines.values():
+        side.set(visible=True, color=GREY, linewidth=0.8)
 
 
 def matrices(

@@ -4,6 +4,7 @@ from .style import LOOKS, new_figure
 
 WORDS = {"forward": "forward pass", "backward": "backward pass", "optimizer": "optimizer"}
 UNITS = {"GiB": 2**30, "MB": 10**6}
+COLUMNS = 4  # of the legend
 INK = "#111111"  # the measured line; no part that is drawn here has its colour
 
 
@@ -58,8 +59,9 @@ def memory_over_time(
     axes.set_ylim(0, top)
     axes.set_xlabel("one step, in order (widths are multiplications, not seconds)", fontsize=13)
     axes.set_ylabel(unit, fontsize=14)
-    axes.set_title(title, fontsize=15, loc="left", pad=56)
-    axes.legend(fontsize=12, frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.2)
+    rows = -(-len(axes.get_legend_handles_labels()[1]) // COLUMNS)
+    axes.set_title(title, fontsize=15, loc="left", pad=14 + 21 * rows)  # above the legend, however many rows it has
+    axes.legend(fontsize=12, frameon=False, ncols=COLUMNS, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
     axes.grid(False, axis="x")
     return figure
 
@@ -81,5 +83,7 @@ def _draw_room(axes, room: float, peak: float, top: float, unit: str, left: bool
         axes.text(edge, 0.97, f"↑ {words}", transform=axes.transAxes, va="top", **place)
         return 1.3 * peak
     axes.axhline(room, color="black", linewidth=2, linestyle=(0, (6, 4)))
-    axes.text(edge, room, words, transform=axes.get_yaxis_transform(), va="bottom", **place)
+    paper = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}  # neither the grid nor a phase's line runs through
+    sides = axes.get_yaxis_transform()
+    axes.annotate(words, (edge, room), (0, 5), sides, "offset points", va="bottom", bbox=paper, **place)
     return max(top, 1.15 * room)

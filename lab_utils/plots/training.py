@@ -32,6 +32,7 @@ def draw_loss(axes, history: list[dict], steps: int, unit: str = "nats per token
     axes.clear()
     style_axes(axes)
     axes.set_xlim(0, max(steps, 2))
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("step", fontsize=15)
     axes.set_ylabel(f"loss, {unit}", fontsize=15)
     axes.set_yscale("log")

@@ -32,6 +32,14 @@ def test_loss_curve_draws_every_step():
     assert axes.get_xlim() == (0, 10) and "step 3 of 10" in axes.get_title("left")
 
 
+def test_whole_steps_have_whole_ticks():
+    steps = {"a": ([1, 2, 3], [3, 2, 1])}
+    halves = {"a": ([0.25, 0.5, 0.75], [3, 2, 1])}
+    for figure in (plots.loss_curve(history([2.0, 1.0])), plots.lines(steps, "step", "loss")):
+        assert all(float(place).is_integer() for place in figure.axes[0].get_xticks())
+    assert not all(float(place).is_integer() for place in plots.lines(halves, "share", "loss").axes[0].get_xticks())
+
+
 def test_drawing_again_replaces():
     figure, axes = plots.new_figure()
     plots.draw_loss(axes, history([2.0]), 5)

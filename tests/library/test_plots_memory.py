@@ -37,6 +37,19 @@ def test_a_card_is_a_line_if_it_is_near_and_words_if_it_is_far(room, line):
     assert bool(level) == line
 
 
+@pytest.mark.parametrize("parts", [("gradients", "activations", "transients"), None])
+def test_the_title_is_just_above_the_legend_and_the_cards_words_are_above_its_line(parts):
+    moments, _ = drawn()
+    moments = [(at, phase, {part: held[part] for part in parts or held}) for at, phase, held in moments]
+    figure = plots.memory_over_time(moments, "a step", room_bytes=GIB)
+    figure.draw_without_rendering()
+    [axes] = figure.axes
+    gap = axes._left_title.get_window_extent().y0 - axes.get_legend().get_window_extent().y1
+    assert 0 <= gap < 20  # pixels: less than a line
+    [said] = [text for text in axes.texts if "room" in text.get_text()]
+    assert said.get_window_extent().y0 > axes.transData.transform((0, 1))[1] + 2
+
+
 def test_a_measured_phase_is_stretched_to_its_own_span():
     moments, figure = drawn(measured={"forward": [(0.0, 0), (1.0, GIB)], "optimizer": [(0.5, 2 * GIB)]})
     spans = phase_spans(moments)

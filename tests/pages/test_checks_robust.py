@@ -308,6 +308,10 @@ def test_target_and_yours_draws_both():
     bars, empty = target_and_yours([0.5, 1.0]).axes
     assert [bar.get_height() for bar in bars.patches] == [0.5, 1.0]
     assert [text.get_text() for text in empty.texts] == ["nothing yet"] and not empty.patches
+    target, empty = target_and_yours(torch.ones(2, 8)).axes
+    target.figure.draw_without_rendering()
+    height, other = (axes.get_window_extent().height for axes in (target, empty))
+    assert height == pytest.approx(other, rel=0.01)  # as low as the matrix beside it
 
 
 def test_what_stands_between_backticks_is_set_as_code_and_nothing_else():
