@@ -26,7 +26,7 @@ class Confusion:
         width = max(map(len, self.labels))
         cell = max(5, min(12, width), *(len(f"{count:,}") for row in self.counts for count in row))
         heads = " ".join(f"{label[:cell]:>{cell}}" for label in self.labels)
-        lines = [f"{'':<{width}} {heads}   (written)"]
+        lines = ["a row per right label, a column per label that was written", f"{'':<{width}} {heads}"]
         for label, row in zip(self.labels, self.counts, strict=False):
             lines.append(f"{label:<{width}} " + " ".join(f"{count or '·':>{cell}}" for count in row))
         return "\n".join(lines)
