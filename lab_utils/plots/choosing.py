@@ -19,6 +19,9 @@ def merge_survival(block: dict, sizes, changed, kept, size: float, title: str, r
     """
     figure = empty_figure(11, 6)
     upper, lower = figure.add_subplot(2, 1, 1), figure.add_subplot(2, 1, 2)
+    for axes in (upper, lower):
+        style_axes(axes)
+    upper.grid(False, axis="y")
     unit = float(block["before"].abs().max()) or 1.0
     places = zip(*((block[name] / unit).tolist() for name in ("before", "wanted", "after")), strict=True)
     for (before, wanted, after), flipped in zip(places, block["changed"].tolist(), strict=True):
@@ -27,7 +30,6 @@ def merge_survival(block: dict, sizes, changed, kept, size: float, title: str, r
     upper.set_yticks([2, 1, 0], ["W", "W + ΔW", "stored"], fontsize=14)
     upper.set_xlabel("weight / largest of them; orange: another code than without ΔW", fontsize=14)
     upper.set_title(title, fontsize=14, loc="left")
-    style_axes(lower)
     lower.plot(sizes, kept, color=BLUE, linewidth=3, label="share of ΔW that arrives")
     lower.plot(sizes, changed, "--", color=ORANGE, linewidth=3, label="share of codes that change")
     lower.axvline(size, color=GREY, linestyle=":", linewidth=2, label=f"shown above: {size:g} %")
@@ -37,6 +39,7 @@ def merge_survival(block: dict, sizes, changed, kept, size: float, title: str, r
     lower.set_xscale("log")
     lower.xaxis.set_major_formatter("{x:g}")
     lower.set_ylim(-0.05, 1.55)
+    lower.set_ylabel("share", fontsize=14)
     lower.set_xlabel("size of ΔW, % of W" + ("; blue also lies outside of the picture" if outside else ""), fontsize=14)
     lower.legend(fontsize=13, frameon=False)
     return figure

@@ -114,12 +114,12 @@ def _print_at_night(figure) -> str:
 
 
 def _words(figure) -> str:
-    """What the Axes of a Figure say of themselves."""
-    said = []
+    """What a Figure and its Axes say of themselves, on one line."""
+    said = [figure.get_suptitle(), " against ".join(filter(None, (figure.get_supylabel(), figure.get_supxlabel())))]
     for axes in figure.axes:
         sides = " against ".join(filter(None, (axes.get_ylabel(), axes.get_xlabel())))
         said.append(": ".join(filter(None, (axes.get_title("left") or axes.get_title(), sides))))
-    return "; ".join(filter(None, said)) or "Figure"
+    return " ".join("; ".join(filter(None, said)).split()) or "Figure"
 
 
 def empty_figure(width: float, height: float):

@@ -243,6 +243,10 @@ def test_a_figure_follows_the_theme_and_says_what_it_shows():
     assert base64.b64decode(bundle["image/png"]).startswith(b"\x89PNG")
     assert f'src="data:image/png;base64,{bundle["image/png"]}"' in bundle["text/html"]
     assert 'alt="A &amp; B: loss, &quot;nats&quot; against step"' in bundle["text/html"]
+    panels = plots.picture_rows({"ink": [torch.zeros(2, 2, 3)]}, ["a yellow mushroom, neon"], "Ink")
+    panels.supxlabel("one step")
+    words = "Ink; one step; a yellow mushroom, neon: ink"
+    assert f'alt="{words}"' in panels._repr_mimebundle_()["text/html"]
     assert "[data-jp-theme-light=false] .lab-figure" in bundle["text/html"]
     assert 'class="lab-figure"' in bundle["text/html"]
     assert "http" not in bundle["text/html"]
