@@ -93,7 +93,7 @@ def probe(model, tokenizer, own: OwnTask, examples: Sequence[Mapping], batch_siz
     depths = depths_to_try(base.config.get_text_config().num_hidden_layers)
     states = read(rows, depths)
     found = {
-        (depth, pooling): _fitted(states[:, place, way], answers, min(5, fewest))
+        (depth, pooling): fitted(states[:, place, way], answers, min(5, fewest))
         for place, depth in enumerate(depths) for way, pooling in enumerate(POOLINGS)
     }  # fmt: skip
     tried = {choice: float(search.best_score_) for choice, search in found.items()}
@@ -106,7 +106,7 @@ def depths_to_try(blocks: int) -> list[int]:
     return sorted({-(-blocks * part // DEPTHS) for part in range(1, DEPTHS + 1)})
 
 
-def _fitted(states, answers: Sequence[str], folds: int):
+def fitted(states, answers: Sequence[str], folds: int):
     """A logistic regression on states (rows, features), its penalty chosen by cross-validation."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV

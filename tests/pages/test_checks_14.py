@@ -1,5 +1,6 @@
 """Solutions of page 14 against the library's masks and splits, a normal sample, and numbers worked by hand."""
 
+import json
 import math
 import re
 
@@ -11,9 +12,13 @@ from data_scripts import load
 from lab_utils import checks, tasks
 from lab_utils.checks.engine import examples
 from lab_utils.classroom.editions import CAPSTONE, CAPSTONE_POINTS, instructor_edition, student_edition
+from lab_utils.errors import LabError
+from lab_utils.files import read_json
 from lab_utils.folders import DATA, NOTEBOOKS
 from lab_utils.notebook.notebook_files import read_notebook
 from lab_utils.recorded.learning_curve import LIVE, curve_points, load_learning_curve
+from lab_utils.recorded.probes import FILE as PROBES
+from lab_utils.recorded.probes import MESSAGES, load_probes
 from lab_utils.scores import difference, nearest, word_classifier
 from lab_utils.tasks.copies import ALIKE, plain, shingles
 
@@ -125,15 +130,22 @@ def test_what_the_page_says_of_the_rates_is_so():
         assert sum(part in cell.source for cell in page.cells) == 1, part
 
 
-def test_what_the_page_says_of_counting_words_is_so():
+@pytest.fixture(scope="module")
+def tickets():
+    """The page's corrected tickets, made by its own cells, and next month's sixty messages."""
+    page = read_notebook(NOTEBOOKS / "14_your_own_data.ipynb")
+    names = {"pd": pd, "FILE": DATA / "tickets" / "tickets.csv", "tasks": tasks, "beside": print}
+    for mark in ("table = pd.read_csv", "broken = says", "clean = table.copy", "by_row, own = "):
+        exec(next(cell.source for cell in page.cells if mark in cell.source and cell.cell_type == "code"), names)
+    month = pd.read_csv(DATA / "tickets" / "next_month.csv")
+    return names["own"], [{"prompt": row.message, "answer": row.category} for row in month.itertuples()]
+
+
+def test_what_the_page_says_of_counting_words_is_so(tickets):
     """The counts that it names in prose, of ways that need no model, and the recorded adapters' leads over them."""
     page = read_notebook(NOTEBOOKS / "14_your_own_data.ipynb")
     prose = "\n".join(cell.source for cell in page.cells if cell.cell_type == "markdown")
-    names = {"pd": pd, "FILE": DATA / "tickets" / "tickets.csv", "tasks": tasks, "display": print}
-    for mark in ("table = pd.read_csv", "broken = says", "clean = table.copy", "by_row, own = "):
-        exec(next(cell.source for cell in page.cells if mark in cell.source and cell.cell_type == "code"), names)
-    own, month = names["own"], pd.read_csv(DATA / "tickets" / "next_month.csv")
-    later = [{"prompt": row.message, "answer": row.category} for row in month.itertuples()]
+    own, later = tickets
     counted = {way: [one == row["answer"] for one, row in zip(answer(rows), rows, strict=True)]
                for way, answer in (("words", word_classifier(own)), ("nearest", nearest(own)))
                for rows in [[*own["test"].select(range(60)), *later]]}  # fmt: skip
@@ -149,21 +161,49 @@ def test_what_the_page_says_of_counting_words_is_so():
     assert [one.clear for one in over] == [True, False]
 
 
-def test_what_the_page_says_of_the_twelve_probes_is_what_is_recorded():
-    text = (DATA / "README.md").read_text()
-    found = [[int(one.strip(" *")) for one in line.split("|")[2:-1]]
-             for line in re.findall(r"^\| next month .*$", text, flags=re.M)]  # fmt: skip
+def test_what_the_page_says_of_the_twelve_probes_is_what_is_recorded(tickets):
+    """The one that cross-validation chooses, the luckiest next month, and both beside the adapters and the counts."""
+    probes = load_probes()
     page = read_notebook(NOTEBOOKS / "14_your_own_data.ipynb")
     prose = "\n".join(cell.source for cell in page.cells if cell.cell_type == "markdown")
-    (chosen,) = map(int, re.findall(r"^\| next month .*\*\*(\d+)\*\*", text, flags=re.M))
-    (on_test,) = re.findall(r"^\| first 60 test messages .*\*\*(\d+)\*\*", text, flags=re.M)
-    every = [right for row in found for right in row]
-    runs = [run for run in load_learning_curve("tickets") if run.examples == LIVE]
-    got = {run.learning_rate: sum(run.right["next_month"]) for run in runs}
-    assert len(every) == 12 and f"go from {min(every)} to {max(every)} of sixty" in prose
-    assert max(every) > max(got.values()) and f"right on {chosen} of the sixty" in prose
+    got = [sum(one.right["next_month"]) for one in probes]
+    (on_test, chosen), luckiest = (sum(probes[0].right[split]) for split in ("test", "next_month")), got.index(max(got))
+    assert len(probes) == 12 and f"go from {min(got)} to {max(got)} of sixty" in prose
+    assert luckiest != 0 and sum(probes[luckiest].right["test"]) < on_test  # neither points to it
+    assert f"It is right on {chosen} of the sixty" in prose
     assert f"the probe is close to it: right on {on_test} of the sixty" in prose
-    assert (got[4e-3], got[2e-3]) == (chosen, chosen + 2)  # "as many as one", "two fewer than the other"
+    runs = {run.learning_rate: run for run in load_learning_curve("tickets") if run.examples == LIVE}
+    adapters = {rate: sum(run.right["next_month"]) for rate, run in runs.items()}
+    assert (adapters[4e-3], adapters[2e-3]) == (chosen, chosen + 2)  # "as many as one", "two fewer than the other"
+    own, later = tickets
+    ways = [sum(one == row["answer"] for one, row in zip(answer(later), later, strict=True))
+            for answer in (word_classifier(own), nearest(own))]  # fmt: skip
+    assert "the probe is nine and twelve messages ahead of them" in prose and [chosen - way for way in ways] == [9, 12]
+    assert read_json(PROBES)["data_digest"] == own.data_digest  # the page's corrected tickets
+
+
+def test_the_data_card_has_the_recorded_probes():
+    text = (DATA / "README.md").read_text()
+    lines = re.findall(r"^\| (?:.*cross-validation|first 60 test messages|next month) .*$", text, flags=re.M)
+    rows = [[one.strip(" *%") for one in line.split("|")[2:-1]] for line in lines]
+    shown = [*zip(*rows[:3], strict=True), *zip(*rows[3:], strict=True)]
+    probes = {(one.pooling, one.depth): one for one in load_probes()}
+    order = [(pooling, depth) for pooling in ("last token", "mean of all tokens") for depth in range(5, 31, 5)]
+    held = [(f"{100 * probes[one].cross_validation:.1f}", *(str(sum(probes[one].right[split])) for split in MESSAGES))
+            for one in order]  # fmt: skip
+    assert shown == held
+
+
+def test_damaged_probes_are_refused_with_the_way_to_restore_them(tmp_path):
+    record = read_json(PROBES)
+    assert len(load_probes(PROBES)) == 12
+    for damage in ({"test": "01"}, {"next_month": "2" * 60}, {"cross_validation": None}):
+        file = tmp_path / "probes.json"
+        file.write_text(json.dumps(record | {"probes": [record["probes"][0] | damage]}))
+        with pytest.raises(LabError, match=r"git checkout -- data/tickets.*record_probes\.py"):
+            load_probes(file)
+    with pytest.raises(LabError, match=r"record_probes\.py"):
+        load_probes(tmp_path / "none.json")
 
 
 def newcombe(n: int, only_first: int, only_second: int, neither: int = 0):
@@ -207,7 +247,7 @@ def test_what_the_page_says_of_the_chats_parts_is_so():
     exec("talked = pd.read_json(DATA / 'chats' / 'chats.jsonl', lines=True)", names)
     for mark in ("def one_word", "def by_parts"):
         source = next(source for source in sources if mark in source)
-        exec(source.partition("print(*booking.report")[0], names)
+        exec(source.partition("chat_reports = ")[0], names)
     train, test = (list(names["booking"][split]) for split in ("train", "test"))
     ends = [[row["messages"][-1]["content"] for row in rows] for rows in (train, test)]
     known, asked = ([set(slot) for slot in zip(*(end[8:-1].split(", ") for end in some), strict=True)] for some in ends)
