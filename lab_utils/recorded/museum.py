@@ -1,14 +1,21 @@
-"""The recorded cases of the museum's test; `data/record_museum.py` measured them, see data/README.md."""
+"""The recorded cases of the museum's test, and its exhibits with several seeds; see data/README.md.
 
+`data/record_museum.py` measured the cases, `data/record_museum_seeds.py` trained the exhibits.
+"""
+
+import json
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
-from ..files import read_json
+from ..files import read_json, read_json_lines
 from ..folders import DATA
 from ..recorded_files import number, reading, restore
 
 MUSEUM = DATA / "museum"
 FILE = "cases.json"
+SEEDS = MUSEUM / "seeds.jsonl"
+DIGITS = 4  # behind the point, or of a number below 1: what a line of SEEDS keeps
 MEASUREMENTS = (
     "ends of turn among the labels of two examples",
     "tokens of two examples that are in the loss",
@@ -66,3 +73,51 @@ def load_cases(folder: str | Path = MUSEUM) -> dict[str, MuseumCase]:
             for loss in (case.first_loss, case.last_loss):
                 number(0 if loss is None else loss, least=0)
         return found
+
+
+def as_line(row: dict) -> str:
+    """A run as a line of `SEEDS`; its numbers have four digits."""
+    return json.dumps({name: _short(value) for name, value in row.items()}, ensure_ascii=False) + "\n"
+
+
+def _short(value):
+    if isinstance(value, list | tuple):
+        return [_short(one) for one in value]
+    if isinstance(value, float):
+        return round(value, DIGITS) if abs(value) >= 1 else float(f"{value:.{DIGITS}g}")
+    return value
+
+
+def museum_runs(exhibit: int, file: str | Path = SEEDS) -> dict[str, list[dict]]:
+    """The recorded runs of one exhibit of the museum, by arm; those of an arm differ in their seed only.
+
+    Parameters
+    ----------
+    exhibit : int, 2, 6, 8 or 12
+    file : path of the JSON Lines file, a line per run
+
+    Returns
+    -------
+    dict arm -> list of dict, by seed from 0 on: "seed", and what data/README.md says that the exhibit keeps
+
+    Raises
+    ------
+    LabError
+        The file is missing or damaged, nothing is recorded for the exhibit, or a seed is missing or there twice.
+    """
+    with reading(f"The museum's seeds in {file}", restore("data/museum", "record_museum_seeds.py")):
+        arms: dict[str, list[dict]] = {}
+        for row in read_json_lines(file):
+            for value in chain([row["seed"]], *(row.get(name, ()) for name in ("losses", "norms", "held_out"))):
+                number(value, least=0)
+            for name in ("first", "lowest", "last", "right", "cosine"):
+                number(row.get(name, 0.0))
+            if row["exhibit"] == exhibit:
+                arms.setdefault(str(row["arm"]), []).append(row)
+        for arm, rows in arms.items():
+            rows.sort(key=lambda row: row["seed"])
+            if [row["seed"] for row in rows] != list(range(len(rows))):
+                raise ValueError(f"arm {arm!r} has a seed twice, or lacks one")
+        if not arms:
+            raise ValueError(f"no run of exhibit {exhibit} is there")
+        return arms
