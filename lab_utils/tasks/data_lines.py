@@ -117,22 +117,32 @@ def placed_lines(path: str | Path) -> list[tuple[str, dict]]:
 
 def object_in(line: bytes, place: str) -> dict:
     """The object in a line of a data file."""
+    text = ""
     try:
-        found = strict_json(line.decode("utf-8").removeprefix(BOM))
+        text = line.decode("utf-8").removeprefix(BOM)
+        found = strict_json(text)
     except UnicodeDecodeError as error:
         column = len(line[: error.start].decode("utf-8").removeprefix(BOM)) + 1
         raise LabError(
             f"{place}: not JSON (column {column}: byte 0x{line[error.start]:02x} is not UTF-8). Save the file as UTF-8."
         ) from error
     except json.JSONDecodeError as error:
-        raise LabError(
-            f"{place}: not JSON (column {error.colno}: {error.msg}). Correct or delete that line."
-        ) from error
+        raise LabError(f"{place}: not JSON (column {error.colno}: {error.msg}). {_way_out(text)}") from error
     except ValueError as error:
         raise LabError(f"{place}: not JSON ({error}). Correct or delete that line.") from error
     if not isinstance(found, dict):
-        raise LabError(f"{place}: expected an object {{...}}, found {type(found).__name__}.")
+        name = ' Give the list a name: {"messages": [...]}.' if isinstance(found, list) else ""
+        raise LabError(f"{place}: expected an object {{...}}, found {type(found).__name__}.{name}")
     return found
+
+
+def _way_out(line: str) -> str:
+    """How to correct a line that is not JSON."""
+    if line.rstrip().endswith("},"):
+        return "A line ends with its row: delete the comma at the end of each line."
+    if line.lstrip().startswith("{'"):
+        return "That is how Python prints a dict; write each row by json.dumps(row), which uses double quotes."
+    return "Correct or delete that line."
 
 
 def check_line(row: Mapping, columns: Mapping, place: str) -> None:

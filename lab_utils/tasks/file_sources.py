@@ -85,6 +85,9 @@ def _of_json(path: Path, encoding: str) -> dict[str, Source]:
     lines = {"": Source(lambda: read_object_lines(path, encoding), f"{path}, line {{}}", "JSON Lines", {})}
     if path.suffix.lower() != ".json" and not first.startswith("["):
         return lines
+    both = _first_two(path, encoding)
+    if len(both) > 1 and all(line.strip().startswith("[") and _is_whole(line) for line in both):
+        return lines  # a list in each line, which is refused with the way out
     if first.startswith("[") or not first:
         return {"": _array(path, encoding)}
     if first.startswith("{") and _is_whole(first) and path.suffix.lower() == ".json" and _has_more(path, encoding):
@@ -114,7 +117,12 @@ def _is_whole(line: str) -> bool:
 
 def _has_more(path: Path, encoding: str) -> bool:
     """Is there a second line with something in it?"""
-    return len(list(itertools.islice((line for line in text_lines(path, encoding) if line.strip()), 2))) > 1
+    return len(_first_two(path, encoding)) > 1
+
+
+def _first_two(path: Path, encoding: str) -> list[str]:
+    """The first two lines with something in them."""
+    return list(itertools.islice((line for line in text_lines(path, encoding) if line.strip()), 2))
 
 
 def _of_object(path: Path, text: str) -> dict[str, Source]:

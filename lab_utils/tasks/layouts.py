@@ -241,7 +241,10 @@ def _written(value: object, plain: bool, place: str) -> str:
         except (TypeError, ValueError, RecursionError) as error:
             raise LabError(f"{place}: {shown(value)} cannot be written as JSON ({error}). Correct that row.") from error
     if isinstance(item, (bytes, bytearray, dict, list, tuple, set)) or not _is_scalar(item):
-        raise LabError(f"{place}: expected a text, found {shown(value)}. Correct that row, or name another column.")
+        way_out = "Correct that row, or name another column."
+        if isinstance(item, list) and item and all(isinstance(turn, dict) and "role" in turn for turn in item):
+            way_out = "Those are turns: put all turns of a row into one column, and pass messages= with its name."
+        raise LabError(f"{place}: expected a text, found {shown(value)}. {way_out}")
     return json.dumps(item) if isinstance(item, (bool, float)) else str(item)
 
 

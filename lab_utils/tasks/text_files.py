@@ -95,13 +95,15 @@ def long_fields() -> Iterator[None]:
 
 
 def separator(path: Path, encoding: str) -> str:
-    """What separates the columns: the character that cuts the first line into most fields. A .tsv has tabs, and so has
-    a .txt with one in its first line."""
+    """What separates the columns: the character that cuts the first line into most fields, or that Excel's line "sep=;"
+    names. A .tsv has tabs, and so has a .txt with one in its first line."""
     if path.suffix.lower() in (".tsv", ".tab"):
         return "\t"
     first = next((line for line in text_lines(path, encoding) if line.strip()), "")
     if path.suffix.lower() == ".txt" and "\t" in first:
         return "\t"
+    if (said := first.strip('" \r\n').lower()).startswith("sep=") and said[4:] in SEPARATORS:
+        return said[4:]
     with long_fields():
         counts = {one: len(next(csv.reader([first], delimiter=one), [])) for one in SEPARATORS}
     return max(counts, key=lambda one: counts[one])  # the first of equals: a comma
@@ -115,7 +117,8 @@ def read_csv(path: Path, encoding: str = "utf-8") -> Rows:
     LabError
         A line has more or fewer fields than the first, a quote is not closed, or a column occurs twice.
     """
-    reader = csv.reader(text_lines(path, encoding), delimiter=separator(path, encoding), strict=True)
+    between = separator(path, encoding)
+    reader = csv.reader(text_lines(path, encoding), delimiter=between, strict=True)
     names, begins = None, 1
     while True:
         begins = reader.line_num + 1
@@ -129,7 +132,8 @@ def read_csv(path: Path, encoding: str = "utf-8") -> Rows:
         if not fields or (len(fields) == 1 and not fields[0].strip()):
             continue
         if names is None:
-            names = _header(path, begins, fields)
+            if fields[0].lower() not in ("sep=", f"sep={between}") or any(fields[1:]):  # not the line for Excel
+                names = _header(path, begins, fields)
             continue
         if len(fields) != len(names):
             raise LabError(_uneven(path, begins, fields, names))

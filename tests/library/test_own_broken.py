@@ -37,6 +37,16 @@ BROKEN = {  # file, content, options, what is said
     "another column": ("a.csv", "mesage,category\nx,y\n", "'mesage', 'category'. Did you mean 'mesage'?"),
     "a cut line": ("a.jsonl", '{"message": "x"}\n{"message": "x', "a.jsonl, line 2: not JSON (column 13"),
     "a list in a line": ("a.jsonl", '{"message": "x", "category": "y"}\n[1]\n', "a.jsonl, line 2: expected an object"),
+    "a chat in a line": ("a.jsonl", f"{json.dumps(TURNS)}\n" * 2,
+                         'a.jsonl, line 1: expected an object {...}, found list. Give the list a name: {"messages": [...'),
+    "a comma after each row": ("a.jsonl", '{"message": "x", "category": "y"},\n' * 2,
+                               "a.jsonl, line 1: not JSON (column 34: Extra data). A line ends with its row: delete the"),
+    "Python in a line": ("a.jsonl", "{'message': 'x', 'category': 'y'}\n", "write each row by json.dumps(row)"),
+    "turns as a prompt": ("a.jsonl", json.dumps({"message": TURNS[:1], "category": TURNS[1:]}),
+                          "a.jsonl, line 1, column 'message': expected a text, found [{"),
+    "turns, and the way out": ("a.jsonl", json.dumps({"message": TURNS[:1], "category": TURNS[1:]}),
+                               "put all turns of a row into one column, and pass messages="),
+    "Excel's line, then too many": ("a.csv", "sep=;\n" + HEAD.replace(",", ";") + "x;y;z\n", "a.csv, line 3, column 3"),
     "a key twice": ("a.jsonl", '{"message": "x", "message": "y"}\n', "a.jsonl, line 1: not JSON (the key 'message'"),
     "NaN": ("a.jsonl", '{"message": NaN, "category": "y"}\n', "a.jsonl, line 1: not JSON (message is nan"),
     "half a character": ("a.jsonl", '{"message": "\\ud83d"}\n', "a.jsonl, line 1: not JSON (message holds half"),
@@ -189,3 +199,11 @@ def test_files_of_a_folder_that_are_not_read_are_said(tmp_path, capsys):
         (tmp_path / f"{name}.jsonl").write_text('{"prompt": "a", "answer": "b"}\n')
     assert tasks.own(tmp_path).splits == ("train", "test")
     assert "not read: more.jsonl" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("mark", ["sep=;", '"sep=;"', "SEP=;"])
+def test_the_line_that_tells_excel_the_separator_is_no_header(tmp_path, mark):
+    path = tmp_path / "excel.csv"
+    path.write_text(f"{mark}\r\nmessage; category\r\na, b and c;login\r\n", encoding="utf-8-sig", newline="")
+    row = tasks.own(path, prompt="message", answer="category")["train"][0]
+    assert (row["prompt"], row["answer"], row["line"]) == ("a, b and c", "login", 3)
