@@ -10,6 +10,7 @@ from .catalogue import default_model, float16_warning
 from .chat_template import give_template
 from .loading import not_loaded, refuse_damaged
 from .own import check_causal, check_folder, notes
+from .quick_codes import quick_codes
 from .sources import Source, find_source
 from .sources import base_model as base_model  # handed on
 from .sources import name_of as name_of
@@ -153,7 +154,7 @@ def _load(source: Source, config, device: Device, place: str | int):
     from transformers import AutoModelForCausalLM
 
     try:
-        with quiet():
+        with quiet(), quick_codes():
             tokenizer = _tokenizer(source.where)
             model, found = AutoModelForCausalLM.from_pretrained(
                 source.where,

@@ -10,6 +10,7 @@ import pytest
 ALL_HAVE_ONE = ("lowrank", "quantize", "nf4.codec", "nf4.double_quant")
 SOME_HAVE_ONE = (
     "facts.asking", "facts.grading", "nf4.linear", "lora.layers", "lora.states", "lora.whole_model",
+    "models.quick_codes",
     "preferences.dpo", "preferences.grpo", "preferences.logprobs", "preferences.pairs", "preferences.verified",
     "variants.delta_lora", "variants.dora", "variants.lora_fa", "variants.lora_plus", "variants.pissa",
     "variants.vera", "variants.whole_model",
