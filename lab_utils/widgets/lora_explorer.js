@@ -21,7 +21,7 @@ function render({ model, el }) {
   view.panels.append(W.root, product, sum.root);
   A.canvas.style.height = `${thin}px`;
   B.canvas.style.height = `${rows * pixel}px`;
-  const curve = chart({ label: "loss against training step", xlabel: "training step", ylabel: "loss", height: 165 });
+  const curve = chart({ label: "loss against training step", xlabel: "training step", ylabel: "loss, nats", height: 165 });
   const read = chart({ label: "images read right, against alpha", xlabel: "alpha", ylabel: "read right", height: 165 });
   if (losses.length) view.panels.append(curve.root);
   if (shares.length) view.panels.append(read.root);

@@ -6,9 +6,12 @@ function signed(value) {
   return text === "-0.000" ? "+0.000" : text;
 }
 
-/** An axis from low to high with three ticks. */
-function axis(low, high, digits) {
-  return { low, high, ticks: [low, (low + high) / 2, high], text: (value) => value.toFixed(digits) };
+/** An axis from low to high, with up to five ticks at multiples of a round number, zero among them. */
+function axis(low, high) {
+  const steps = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2];
+  const step = steps.find((one) => high - low <= 4 * one) ?? 5, first = Math.ceil(low / step);
+  const ticks = Array.from({ length: Math.floor(high / step) - first + 1 }, (_, index) => (first + index) * step);
+  return { low, high, ticks, text: (value) => String(Number(value.toFixed(4))) };
 }
 
 function render({ model, el }) {
@@ -19,8 +22,8 @@ function render({ model, el }) {
     choice({ model, name: "measured_on", label: "forgetting measured on", values: kinds }),
   ];
   view.add(...controls.map((control) => control.root));
-  const skill = chart({ label: "loss on the skill", xlabel: "strength of the adapter", ylabel: "skill: loss" });
-  const rest = chart({ label: "loss above the base's", xlabel: "strength of the adapter", ylabel: "above the base's" });
+  const skill = chart({ label: "loss on the skill", xlabel: "strength of the adapter", ylabel: "skill: loss, nats" });
+  const rest = chart({ label: "loss above the base's", xlabel: "strength of the adapter", ylabel: "above base, nats" });
   view.panels.append(skill.root, rest.root);
   view.panels.after(node("div", { class: "lab-key" },
     node("span", { class: "blue" }, "━ the skill that was trained"), node("span", { class: "orange" }, "╍ what was not asked for"),
@@ -35,12 +38,12 @@ function render({ model, el }) {
     const line = (values) => points.map((point, index) => [point.strength, values[index]]);
     skill.draw({
       name: `loss on the skill: ${now.skill.toFixed(3)} at strength ${strength.toFixed(2)}`,
-      x, y: axis(0, highest, 2), lines: [{ kind: "blue", points: line(points.map((point) => point.skill)) }],
+      x, y: axis(0, highest), lines: [{ kind: "blue", points: line(points.map((point) => point.skill)) }],
       marks: [{ x: strength, y: now.skill, kind: "blue", text: now.skill.toFixed(3) }],
     });
     rest.draw({
       name: `loss on ${kind} above the base's: ${signed(mean)} at strength ${strength.toFixed(2)}`,
-      x, y: axis(Math.min(0, ...all), Math.max(0.001, ...all), 2),
+      x, y: axis(Math.min(0, ...all), Math.max(0.001, ...all)),
       lines: [
         { kind: "ghost", points: line(rises.map((rise) => rise[1])) }, { kind: "ghost", points: line(rises.map((rise) => rise[2])) },
         { kind: "orange", points: line(rises.map((rise) => rise[0])) },
