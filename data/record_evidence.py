@@ -25,11 +25,10 @@ import torch
 from lab_utils.errors import LabError, choose, command_line
 from lab_utils.evaluate import answer_losses
 from lab_utils.files import replacing_file
-from lab_utils.finetune import Recipe, attach_adapter, build_optimizer, build_supervised, take_off_adapter
+from lab_utils.finetune import Recipe, attach_adapter, build_optimizer, take_off_adapter
 from lab_utils.finetune.full import load_full, matrices
 from lab_utils.locks import wait_for_tests
-from lab_utils.lora import adapted_layers, take_off, trainable_parameters
-from lab_utils.memory import saved_bytes
+from lab_utils.lora import take_off, trainable_parameters
 from lab_utils.memory.free import keep_freed_memory
 from lab_utils.models import load_base
 from lab_utils.quiet import quiet
@@ -37,11 +36,11 @@ from lab_utils.recorded.provenance import machine
 from lab_utils.recorded.recorder import say
 from lab_utils.sweep.base_weights import compute_fast, plain_base, put_weights, weights_of
 from lab_utils.sweep.evidence import FOLDER, Run, merge_tables, packed, packed_bits
-from lab_utils.sweep.recorded_training import Checkpoint, train
+from lab_utils.sweep.recorded_training import Checkpoint, batch_bytes, relative_update, train
 from lab_utils.sweep.recording import overview, progress, record
 from lab_utils.sweep.studies import STUDIES, Arm
 from lab_utils.tasks import load_task
-from lab_utils.variants import after_step, before_step, inject, learned_update, optimizer_groups
+from lab_utils.variants import after_step, before_step, inject, optimizer_groups
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
 CHUNK = 50  # messages measured between two looks at whether tests run
@@ -159,7 +158,7 @@ def measure_variant(arm: Arm, run: Run, rows, checkpoint: Checkpoint | None) -> 
     torch.manual_seed(recipe.seed)
     inject(model, run.variant, "all-linear", recipe.rank, recipe.alpha, **settings).train()
     try:
-        kept = batch_bytes(model, recipe)
+        kept = batch_bytes(model, recipe.batch_size)
         groups = optimizer_groups(model, run.variant, recipe.learning_rate, **ratio)
         optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, fused=True)
         results = train(model, tokenizer, run, rows, optimizer, None, wait_for_tests, autocast=torch.bfloat16,
@@ -175,24 +174,6 @@ def float_base(model: str):
     """(model, tokenizer) with float32 weights."""
     loaded, tokenizer = load_base(model, "none", verbose=False)
     return loaded.float(), tokenizer
-
-
-def batch_bytes(model, recipe: Recipe) -> int:
-    """Bytes kept for the backward pass by a forward pass of a batch × 80 tokens, in float32, weights not counted."""
-    shape = (recipe.batch_size, 80)
-    ids = torch.randint(3, model.config.vocab_size, shape, generator=torch.Generator().manual_seed(0))
-    labels, supervised = ids.where(torch.arange(80) >= 48, -100), build_supervised(model)
-    return saved_bytes(model, lambda: supervised(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels))
-
-
-@torch.no_grad()
-def relative_update(model) -> float:
-    """‖W' − W‖ / ‖W‖ over all adapted matrices together."""
-    change = weight = 0.0
-    for layer in adapted_layers(model).values():
-        change += float(learned_update(layer).double().square().sum())
-        weight += float(getattr(layer, "original", layer.base_layer.weight).double().square().sum())
-    return (change / weight) ** 0.5
 
 
 @torch.no_grad()

@@ -36,17 +36,17 @@ from lab_utils.device import use_threads
 from lab_utils.errors import choose, command_line
 from lab_utils.evaluate import answer_losses
 from lab_utils.files import read_json, user_path, write_text
-from lab_utils.finetune import Recipe, build_supervised
+from lab_utils.finetune import Recipe
 from lab_utils.finetune.full import training_steps
 from lab_utils.folders import DATA
-from lab_utils.lora import adapted_layers, take_off, trainable_parameters
-from lab_utils.memory import saved_bytes
+from lab_utils.lora import take_off, trainable_parameters
 from lab_utils.memory.free import keep_freed_memory
 from lab_utils.models import load_base
 from lab_utils.quiet import quiet
 from lab_utils.recorded.provenance import machine
+from lab_utils.sweep.recorded_training import batch_bytes, relative_update
 from lab_utils.tasks import load_task
-from lab_utils.variants import VARIANTS, after_step, before_step, inject, learned_update, optimizer_groups
+from lab_utils.variants import VARIANTS, after_step, before_step, inject, optimizer_groups
 
 FILE = DATA / "variants" / "variants.json"
 RANK, ALPHA, STEPS, BATCH, MESSAGES, EVALUATED, SEEDS = 8, 16.0, 32, 4, 128, 80, (0, 1, 2)
@@ -75,13 +75,6 @@ def put_on(model, variant: str, seed: int):
     return inject(model, variant, "all-linear", **settings).train()
 
 
-def batch_bytes(model) -> int:
-    """Bytes of the tensors that a forward pass of 4 × 80 tokens keeps for the backward pass, weights not counted."""
-    ids = torch.randint(3, model.config.vocab_size, (BATCH, 80), generator=torch.Generator().manual_seed(0))
-    labels, supervised = ids.where(torch.arange(80) >= 48, -100), build_supervised(model)
-    return saved_bytes(model, lambda: supervised(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels))
-
-
 def train(model, tokenizer, variant: str, recipe: Recipe, rows) -> dict:
     """Train the adapters that are on `model`; returns what a row says about training."""
     ratio = {"ratio": SETTINGS["lora+"]["ratio"]} if variant == "lora+" else {}
@@ -102,16 +95,6 @@ def train(model, tokenizer, variant: str, recipe: Recipe, rows) -> dict:
         "cpu_seconds_a_step": round(statistics.median(seconds[2:]), 3),  # the first steps set things up
         "training_losses": losses,
     }
-
-
-@torch.no_grad()
-def relative_update(model) -> float:
-    """‖W' − W‖ / ‖W‖ over all adapted matrices together."""
-    change = weight = 0.0
-    for layer in adapted_layers(model).values():
-        change += float(learned_update(layer).double().square().sum())
-        weight += float(getattr(layer, "original", layer.base_layer.weight).double().square().sum())
-    return (change / weight) ** 0.5
 
 
 def measured(model, tokenizer, rows, split: str) -> dict:
@@ -147,7 +130,7 @@ def run(model, tokenizer, data, rows: list[dict], variant: str, learning_rate: f
     recipe = recipe_of(learning_rate, seed)
     put_on(model, variant, seed)
     try:
-        kept = batch_bytes(model)
+        kept = batch_bytes(model, BATCH)
         found = train(model, tokenizer, variant, recipe, data["train"].shuffle(seed=seed).select(range(MESSAGES)))
         row = dict.fromkeys(f"{split}_{what}" for split in ("validation", "test") for what in ("loss", "exact"))
         row |= measured(model, tokenizer, data["validation"].select(range(EVALUATED)), "validation")

@@ -117,15 +117,7 @@ def read_json(path: str | Path) -> object:
     LabError
         As `read_text`; or the file is not JSON: file, line and column are named.
     """
-    text = read_text(path)
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise LabError(f"{path}, line {error.lineno}, column {error.colno}: not JSON ({error.msg}).") from error
-    except RecursionError as error:
-        raise LabError(f"{path} is nested too deeply to be read.") from error
-    except ValueError as error:  # a whole number of more than 4,300 digits
-        raise LabError(f"{path} cannot be read: {explain(error)}") from error
+    return _json(read_text(path), path)
 
 
 def read_json_lines(path: str | Path) -> list:
@@ -136,13 +128,23 @@ def read_json_lines(path: str | Path) -> list:
     LabError
         As `read_text`; or a line is not JSON: file, line and column are named.
     """
-    rows = []
-    for number, line in enumerate(read_text(path).split("\n"), 1):
-        try:
-            rows += [json.loads(line)] if line.strip() else []
-        except json.JSONDecodeError as error:
-            raise LabError(f"{path}, line {number}, column {error.colno}: not JSON ({error.msg}).") from error
-    return rows
+    lines = enumerate(read_text(path).split("\n"), 1)
+    return [_json(line, path, number) for number, line in lines if line.strip()]
+
+
+def _json(text: str, path: str | Path, number: int | None = None) -> object:
+    """What a file, or its line of this number, says; a LabError tells where it is not JSON."""
+    where = path if number is None else f"{path}, line {number},"
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise LabError(
+            f"{path}, line {number or error.lineno}, column {error.colno}: not JSON ({error.msg})."
+        ) from error
+    except RecursionError as error:
+        raise LabError(f"{where} is nested too deeply to be read.") from error
+    except ValueError as error:  # a whole number of more than 4,300 digits
+        raise LabError(f"{where} cannot be read: {explain(error)}") from error
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -8,7 +8,11 @@ from pathlib import Path
 import torch
 
 from ..files import replacing_file
+from ..finetune import build_supervised
 from ..finetune.full import training_steps
+from ..lora import adapted_layers
+from ..memory import saved_bytes
+from ..variants import learned_update
 from .evidence import Run, packed
 
 
@@ -89,3 +93,21 @@ def train(
         "training_cpu_seconds": round(sum(seconds), 1),
         "training_losses": packed(losses),
     }
+
+
+def batch_bytes(model, batch_size: int) -> int:
+    """Bytes that a forward pass of a batch × 80 tokens keeps for the backward pass, in float32, weights not counted."""
+    shape = (batch_size, 80)
+    ids = torch.randint(3, model.config.vocab_size, shape, generator=torch.Generator().manual_seed(0))
+    labels, supervised = ids.where(torch.arange(80) >= 48, -100), build_supervised(model)
+    return saved_bytes(model, lambda: supervised(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels))
+
+
+@torch.no_grad()
+def relative_update(model) -> float:
+    """‖W' − W‖ / ‖W‖ over all adapted matrices together."""
+    change = weight = 0.0
+    for layer in adapted_layers(model).values():
+        change += float(learned_update(layer).double().square().sum())
+        weight += float(getattr(layer, "original", layer.base_layer.weight).double().square().sum())
+    return (change / weight) ** 0.5

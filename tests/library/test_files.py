@@ -81,9 +81,11 @@ def test_json_lines_end_at_a_newline_alone_and_a_damaged_one_is_named(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes('{"a": "one\u2028two"}\r\n\n[1]\n'.encode())
     assert files.read_json_lines(path) == [{"a": "one\u2028two"}, [1]]
-    path.write_text('{"a": 1}\n\n{"a": \n', encoding="utf-8")
-    with pytest.raises(LabError, match=r"a\.jsonl, line 3, column 7: not JSON"):
-        files.read_json_lines(path)
+    for damaged, what in (('{"a": ', r", column 7: not JSON"), ("[" * 100_000, r", is nested too deeply"),
+                          ("1" * 5000, r", cannot be read: .*4300 digits")):  # fmt: skip
+        path.write_text(f'{{"a": 1}}\n\n{damaged}\n', encoding="utf-8")
+        with pytest.raises(LabError, match=rf"a\.jsonl, line 3{what}"):
+            files.read_json_lines(path)
 
 
 def test_what_is_no_file_is_refused_with_its_path(tmp_path):

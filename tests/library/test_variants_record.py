@@ -33,7 +33,7 @@ def test_the_runs_come_seed_by_seed_and_the_better_rate_goes_on():
 def test_what_is_kept_for_the_backward_pass_is_counted_without_weights(tiny_llama):
     """LoRA keeps the layers' inputs too, LoRA-FA does not: one for q, k, v, for o, for gate and up, for down."""
     torch.manual_seed(0)
-    kept = {name: record.batch_bytes(inject(tiny_llama(), name, "all-linear", 4, 8)) for name in ("lora", "lora-fa")}
+    kept = {name: record.batch_bytes(inject(tiny_llama(), name, "all-linear", 4, 8), 4) for name in ("lora", "lora-fa")}
     inputs = 2 * (64 + 64 + 64 + 128)  # two layers: normed input, attention's output, normed again, gated product
     assert kept["lora"] - kept["lora-fa"] == 4 * 80 * 4 * inputs
 
