@@ -257,14 +257,14 @@ def test_an_arm_is_measured_on_what_it_was_trained_on(recorder, tiny_llama, toke
 
 @pytest.mark.training
 def test_the_command_runs_end_to_end(recorder, tmp_path, monkeypatch):
-    """Two steps on two layers (50 s on one core); rank 0 has transformers' own loss of the untouched base."""
+    """Two steps of two messages on two layers; rank 0 has transformers' own loss of the untouched base."""
     every = recorder.matrices
     layers = (".layers.15.", ".layers.16.")
     for module in (recorder, full_finetune):
         monkeypatch.setattr(
             module, "matrices", lambda model: {n: m for n, m in every(model).items() if any(two in n for two in layers)}
         )
-    recorder.main(f"--steps 2 --test-examples 3 --exact-examples 1 --output {tmp_path / 'new'}".split())
+    recorder.main(f"--steps 2 --batch-size 2 --test-examples 3 --exact-examples 1 --output {tmp_path / 'new'}".split())
     made = weight_update(folder=tmp_path / "new")
     assert {path.name for path in Path(tmp_path / "new").iterdir()} == {"update.json", "update.safetensors"}
     assert len(made.singular_values) == 14 and V_PROJ in made.delta
