@@ -9,8 +9,9 @@ from .exercises import p01_rank_one as rank_one
 from .exercises import p02_counting as counting
 from .exercises import p03_from_scratch as from_scratch
 from .exercises import p04_rank_and_alpha as rank_and_alpha
+from .exercises import p05_blocks as block_scales
 from .exercises import p05_quantization as quantization
-from .exercises import p05_scales as scales
+from .exercises import p05_zeropoint as zeropoint
 from .exercises import p06_four_bits as four_bits
 from .exercises import p06_packing as packing
 from .exercises import p07_memory_budget as memory_budget
@@ -50,11 +51,11 @@ from .report import Report, source, write_report
 from .surroundings import standard
 
 MODULES = (
-    rank_one, errors_of_fits, counting, from_scratch, rank_and_alpha, quantization, scales, four_bits, packing,
-    weight_sizes, memory_budget, labels, batches, answer_training, schedule, answer_fields, share_intervals, seeds,
-    choosing, pareto, fair_comparisons, combining, stacking, mixed_batches, changed_codes, rounding, taken_apart, vera,
-    variant_steps, pictures, beyond_text, many_machines, turns, splits, lead, training_curves, retention, controls,
-    nearest, preferences, rewards,
+    rank_one, errors_of_fits, counting, from_scratch, rank_and_alpha, quantization, zeropoint, block_scales,
+    four_bits, packing, weight_sizes, memory_budget, labels, batches, answer_training, schedule, answer_fields,
+    share_intervals, seeds, choosing, pareto, fair_comparisons, combining, stacking, mixed_batches, changed_codes,
+    rounding, taken_apart, vera, variant_steps, pictures, beyond_text, many_machines, turns, splits, lead,
+    training_curves, retention, controls, nearest, preferences, rewards,
 )  # fmt: skip
 EXERCISES: dict[str, Exercise] = {exercise.name: exercise for module in MODULES for exercise in module.EXERCISES}
 CHECK_SECONDS, GRADE_SECONDS = 5.0, 10.0

@@ -26,7 +26,7 @@ def quantize_absmax(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
 
 
 def dequantize_absmax_spec(indices: Tensor, absmax: Tensor, bits: int) -> Tensor:
-    """The index of the last step stands for absmax, and every other for its share of it."""
+    """The index of the last step means absmax, and every other its share of it."""
     last = 0
     while last + 1 < 2 ** (bits - 1):
         last += 1
@@ -279,7 +279,7 @@ EXERCISES = (
         ),
         hints=(
             "Undo what quantizing did, in the opposite order. All but the rounding: what that took away is gone.",
-            "Which weight does the largest index stand for? And index 1? That is the width of a step.",
+            "Which weight does the largest index mean? And index 1? That is the width of a step.",
             "The width of a step is absmax over 2**(bits-1) - 1. Multiply every index by it.",
         ),
         reward="What comes back is not the weight but the step next to it. The difference is the price of few bits.",

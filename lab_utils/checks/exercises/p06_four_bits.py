@@ -12,7 +12,7 @@ NF4_OFFSET = 0.9677083  # share of the bell curve below NF4's last entry
 
 
 def equal_mass_code_spec(k: int) -> Tensor:
-    """Cut the bell curve into k slices of equal mass; in each, search the value with half the slice on either side."""
+    """Cut the bell curve into k slices of equal mass; in each, find the value with half the slice on either side."""
     code = []
     for i in range(k):
         wanted, low, high = (i + 0.5) / k, -9.0, 9.0
@@ -108,8 +108,8 @@ EXERCISES = (
             ),
             Mistake(
                 "slices of equal width",
-                "This is int4's grid. Use the quantiles, torch.special.ndtri, so that each value stands for as many "
-                "weights.",
+                "This is int4's grid. Use the quantiles, torch.special.ndtri, so that each value represents as "
+                "many weights.",
                 wrong=(
                     lambda k: torch.linspace(-1, 1, k), lambda k: 2 * _middles(k) - 1,
                     _middles, lambda k: torch.linspace(0, 1, k),
@@ -130,7 +130,7 @@ EXERCISES = (
             ),
         ),
         hints=(
-            "Each of the k values should stand for as many weights as any other. Where on the bell curve do they lie?",
+            "Each of the k values should represent as many weights as any other. Where on the bell curve do they lie?",
             "torch.special.ndtri(p) is the value with the share p of all weights below it. Which k shares are the "
             "middles of k equal slices of 0 to 1?",
             "The shares are (torch.arange(k) + 0.5) / k. Put them through ndtri, and divide by the largest result.",
@@ -179,7 +179,7 @@ EXERCISES = (
             ),
             Mistake(
                 "the entries instead of their indices",
-                "code[index] is what the number stands for. What is stored is the index.",
+                "code[index] is the entry itself. What is stored is its index.",
                 wrong=(lambda values, code: code[nearest_code(values, code)],),
             ),
             Mistake(

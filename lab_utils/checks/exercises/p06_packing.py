@@ -80,7 +80,7 @@ EXERCISES = (
             ),
             Mistake(
                 "added without a shift",
-                "1 + 2 and 2 + 1 are the same byte, and nobody can take them apart. Shift the first by four bits.",
+                "1 + 2 and 2 + 1 are the same byte, and nothing tells them apart. Shift the first by four bits.",
                 wrong=(lambda indices: indices[0::2] + indices[1::2], lambda indices: indices[0::2] | indices[1::2]),
             ),
             Mistake(
@@ -140,7 +140,7 @@ EXERCISES = (
             ),
             Mistake(
                 "the codes not looked up",
-                "A code is a position in the map: what it stands for is code[codes].",
+                "A code is a position in the map: the value there is code[codes].",
                 wrong=(
                     lambda codes, code, nested, offset, size: codes * nested.repeat_interleave(size) + offset,
                     lambda codes, code, nested, offset, size: codes / 255 * nested.repeat_interleave(size) + offset,
@@ -176,6 +176,6 @@ EXERCISES = (
             "code[codes] undoes the looking up. Each number then needs its block's nested_absmax; the mean comes last.",
             "code[codes] times nested_absmax.repeat_interleave(blocksize), plus offset.",
         ),
-        reward="8 bits a scale instead of 32, and 32 more for 256 of them: that is double quantization.",
+        reward="8 bits per scale instead of 32, and 32 more for 256 of them: that is double quantization.",
     ),
 )  # fmt: skip

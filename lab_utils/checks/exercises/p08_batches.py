@@ -142,7 +142,7 @@ EXERCISES = (
             ),
             Mistake(
                 "the mask inverted",
-                "1 stands for a token that is read, 0 for padding.",
+                "1 marks a token that is read, 0 marks padding.",
                 wrong=(_batched(lambda ids, mask, labels, pad: (ids, 1 - mask, labels)),),
             ),
             Mistake(

@@ -159,7 +159,7 @@ EXERCISES = (
             ),
             Mistake(
                 "no logarithm",
-                "A cost is minus the logarithm of a probability, not what it lacks to 1, nor the logit.",
+                "A cost is minus the logarithm of a probability, not 1 minus it, nor the logit.",
                 wrong=(
                     _lossy(lambda costs, learned, labels: 1 - _mean((-costs).exp() * learned, learned, labels)),
                     lambda logits, labels: -_mean(

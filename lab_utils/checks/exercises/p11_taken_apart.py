@@ -219,7 +219,7 @@ EXERCISES = (
             Mistake("scaling left out", "Multiply B·A by scaling.", wrong=(_dora(_rows, scaled=False),)),
         ),
         hints=(
-            "What does a row of the weight stand for? How do you take the length out of it, and put another one in?",
+            "What does a row of the weight compute? How do you take the length out of it, and put another one in?",
             "Add the update, divide each row by its norm (keep the dimension), multiply it by its own magnitude.",
             "V = weight + scaling * lora_B @ lora_A; then magnitude[:, None] * V / V.norm(dim=1, keepdim=True).",
         ),

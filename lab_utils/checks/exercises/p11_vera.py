@@ -167,7 +167,7 @@ EXERCISES = (
             ),
             Mistake(
                 "one d per layer",
-                "A is shared, and d is not: every matrix of every layer has a d and a b to itself.",
+                "A is shared, and d is not: every matrix of every layer has its own d and b.",
                 wrong=(
                     lambda shapes, n_layers, rank: n_layers * (rank + sum(o for o, _ in shapes.values())),
                     lambda shapes, n_layers, rank: rank + n_layers * sum(o for o, _ in shapes.values()),
