@@ -32,7 +32,7 @@ def group_advantages(rewards: Tensor, group_size: int, scale: str = "group") -> 
     Raises
     ------
     LabError
-        The rewards are no whole number of groups, or a setting is out of range.
+        The rewards are not a whole number of groups, or a setting is out of range.
 
     Source: Shao et al. 2024 (DeepSeekMath). https://arxiv.org/abs/2402.03300
 

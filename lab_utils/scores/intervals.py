@@ -131,7 +131,7 @@ def difference(first: Sequence[float], second: Sequence[float], name: str = "dif
 
 
 def difference_of_samples(first: Measure, second: Measure, name: str = "difference") -> Measure:
-    """Second minus first of two shares, each of its own examples, with Newcombe's interval for separate samples.
+    """Second minus first of two shares of different examples, with Newcombe's interval for separate samples.
 
     It also serves where only the counts of the same examples are known; examples that are hard for both make it wider
     than `difference`, which compares one by one.
