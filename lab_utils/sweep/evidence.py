@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,7 @@ class Run:
         own = {name: getattr(self, name) for name in ("method", "variant", "adapter_dtype", "labels")}
         return json.loads(json.dumps(own | {"settings": dict(self.settings)} | _choices(self.recipe)))
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Sixteen hex digits that differ for runs that train differently."""
         return hashlib.sha256(json.dumps(self.choices, sort_keys=True).encode()).hexdigest()[:16]

@@ -5,6 +5,7 @@ The order is the order of recording. `data/record_evidence.py` runs them, `lab_u
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from types import MappingProxyType
 
 from ..finetune import Recipe
@@ -41,7 +42,12 @@ class Arm:
 
     def at(self, learning_rate: float, seed: int) -> Run:
         """The arm's run at a rate, with a seed."""
-        return self.run.changed(learning_rate=learning_rate, seed=seed)
+        return _changed(self.run, learning_rate, seed)
+
+
+@lru_cache(maxsize=10_000, typed=True)  # recording asks for each run after every other one
+def _changed(run: Run, learning_rate: float, seed: int) -> Run:
+    return run.changed(learning_rate=learning_rate, seed=seed)
 
 
 @dataclass(frozen=True, kw_only=True)
