@@ -75,7 +75,7 @@ def execute(
     passes : int
         How many times the page is run in one kernel; 2 shows that running it again does no harm.
     repeats : int
-        How many times each cell is run before the next one.
+        How many times each cell is run before the next one; of several passes, in the last.
     environment : dict or None
         Variables added to this process's environment for the kernel.
     progress : callable or None
@@ -101,7 +101,8 @@ def execute(
     indices = [index for index, cell in enumerate(page.notebook.cells) if cell.cell_type == "code"]
     variables = {**os.environ, **(environment or {})}
     with tempfile.TemporaryFile() as log, client.setup_kernel(cleanup_kc=True, env=variables, stdout=log, stderr=log):
-        order = [(number, index) for number, index in enumerate(indices, 1) for _ in range(repeats)] * passes
+        once = list(enumerate(indices, 1))
+        order = once * (passes - 1) + [cell for cell in once for _ in range(repeats)]
         for run, (number, index) in enumerate(order):
             cell, start = page.notebook.cells[index], time.monotonic()
             if progress:

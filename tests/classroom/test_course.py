@@ -100,8 +100,9 @@ def test_the_second_pass_is_named_when_it_fails(tmp_path):
 
 def test_each_cell_can_be_repeated_before_the_next(tmp_path):
     path = make(tmp_path, "rows", "seen = globals().get('seen', '') + 'a'", "seen += 'b'", "seen")
-    page = course.execute(path, repeats=2)
-    assert page.failure is None and page.notebook.cells[2].outputs[0].data["text/plain"] == "'aabb'"
+    for passes, seen in ((1, "'aabb'"), (2, "'abaabb'")):
+        page = course.execute(path, passes=passes, repeats=2)
+        assert page.failure is None and page.notebook.cells[2].outputs[0].data["text/plain"] == seen
 
 
 def test_the_kernel_is_this_python_in_the_notebooks_folder(tmp_path):
