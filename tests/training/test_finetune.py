@@ -233,14 +233,14 @@ def test_run_folders_differ_with_the_recipe(monkeypatch):
 
 
 @pytest.mark.training
-def test_killed_and_resumed_is_bit_equal(tmp_path):
+def test_killed_and_resumed_is_bit_equal(trainable_base, data, tmp_path):
     """SIGKILL in the middle, then the same command: adapter and losses as in a run that nobody disturbed.
 
-    With dropout, so that the random state matters too. About a minute.
+    With dropout, so that the random state matters too. The undisturbed run is one of this process.
     """
     recipe = replace(SHORT, steps=8, checkpoint_every=2, dropout=0.1)
+    finetune(recipe, tmp_path / "whole", base=trainable_base, dataset=data, progress=False)
     command = [sys.executable, "-m", "lab_utils.finetune"]
-    subprocess.run([*command, *flags(recipe, tmp_path / "whole")], check=True, capture_output=True)
 
     killed = tmp_path / "killed"
     process = subprocess.Popen([*command, *flags(recipe, killed)], stdout=subprocess.DEVNULL)
@@ -259,11 +259,11 @@ def test_killed_and_resumed_is_bit_equal(tmp_path):
 
 
 @pytest.mark.training
-def test_two_processes_train_as_one(tmp_path):
-    """torchrun with two ranks and the same whole batch reaches the losses of one process. About a minute."""
+def test_two_processes_train_as_one(trainable_base, data, tmp_path):
+    """torchrun with two ranks and the same whole batch reaches the losses of this process."""
     recipe = replace(SHORT, steps=3, batch_size=4)
+    finetune(recipe, tmp_path / "one", base=trainable_base, dataset=data, progress=False)
     command = ["-m", "lab_utils.finetune"]
-    subprocess.run([sys.executable, *command, *flags(recipe, tmp_path / "one")], check=True, capture_output=True)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
         [*torchrun, *command, *flags(recipe, tmp_path / "two")],
