@@ -18,7 +18,7 @@ PAGE = "15_what_it_forgot.ipynb"
 PROSE, CODE = prose(PAGE), code(PAGE)
 RUNS = retention.load_forgetting()
 CURES = ("a quarter of the rate", "replay", "KL")
-METHODS = ("LoRA r=1", "LoRA r=8", "LoRA r=64", "LoRA r=8, bfloat16", "full")
+METHODS = ("LoRA r=1", "LoRA r=8", "LoRA r=64", "LoRA r=128", "LoRA r=8, bfloat16", "full")
 
 
 def test_the_recorded_adapter_is_the_one_that_the_page_describes():
@@ -58,7 +58,8 @@ def test_what_the_prose_says_of_the_runs_is_so():
     assert all(len(run.strengths) == 7 and run.random for run in eight)
     for run in eight:
         assert abs(run.random.mean("skill") - run.before.mean("skill")) < 0.05 < run.before.mean("skill")
-    assert not any(one < 0.5 for runs in RUNS.values() for run in runs for some in run.cosines.values() for one in some)
+    lower = [run for arm, runs in RUNS.items() if "r=128" not in arm for run in runs]
+    assert min(one for run in lower for some in run.cosines.values() for one in some) >= 0.5
     size = {arm: fmean(one for run in runs for one in run.relative_updates.values()) for arm, runs in RUNS.items()}
     cost = {arm: retention.risen(runs, "questions").mean for arm, runs in RUNS.items()}
     for arm in ("random labels", "replay", "KL"):  # "updates about as large as rank 8's, and very different prices"
@@ -126,6 +127,22 @@ def test_rank_1_forgot_less_than_rank_8_and_64_is_not_clear():
         assert less("LoRA r=64", kind, target).low < 0 < less("LoRA r=64", kind, target).high
 
 
+def test_rank_128_forgot_more_than_rank_8_at_one_rate_and_has_intruders():
+    """At equal skill, from the same base; the same rate moves its weights four times as far."""
+    one, other = RUNS["LoRA r=8"], RUNS["LoRA r=128"]
+    target = max(run.after.mean("skill") for arm in METHODS for run in RUNS[arm])
+    found = retention.apart(one, other, lambda run: retention.at_skill(run, target))
+    assert len(other) == 3 and all(found[kind].low > 0 for kind in retention.KINDS[1:])
+    assert {run.learning_rate for run in other} == {run.learning_rate for run in one}
+    sizes = [fmean(size for run in runs for size in run.relative_updates.values()) for runs in (one, other)]
+    assert sizes[1] / sizes[0] == pytest.approx(4, abs=0.5) and "moves its weights four times as far" in PROSE
+    assert "and 128 more on all three; 64 against 8 is not clear on any" in PROSE
+    worst = [min(some) for run in other for some in run.cosines.values()]
+    assert f"an intruder in {sum(one < 0.5 for one in worst)} of {len(worst)} of them" in PROSE
+    costs = {arm: retention.risen(runs, "prose").mean for arm, runs in RUNS.items()}
+    assert max(costs, key=costs.get) == "LoRA r=128"
+
+
 def test_forgetting_here_is_not_overfitting():
     """No message is seen twice, by the recorded adapter nor, with fewer steps, by the short runs."""
     recipe = json.loads((DATA / "adapters" / "bookings" / "record.json").read_text())["recipe"]
@@ -161,7 +178,7 @@ def test_the_lead_of_full_fine_tuning_at_other_losses():
     """Against rank 8 on its own base it is clear at all of them; against the 4-bit one only at the earliest."""
     target = max(run.after.mean("skill") for arm in METHODS for run in RUNS[arm])
     early = [run for arm in METHODS for run in RUNS[arm] if run.at[8].mean("skill") < target]
-    assert len(early) == 6 and "six of the fifteen runs were there before step 8" in PROSE
+    assert len(early) == 6 and "six of the eighteen runs were there before step 8" in PROSE
     assert "for loss in (target, 0.09, 0.06):" in CODE
     for loss in (target, 0.09, 0.06):
         own, four_bits = (retention.apart(RUNS[arm], RUNS["full"], lambda run, loss=loss: retention.at_skill(run, loss))
