@@ -58,11 +58,11 @@ function render({ model, el }) {
   ];
   view.add(...controls.map((control) => control.root));
   const pairs = prompts.map((prompt) => pair(prompt, size)), list = costs(ranks, adapters);
-  const curve = chart({ label: "change of the pictures", xlabel: "strength of the adapter", ylabel: "change", width: 440, height: 210 });
+  const curve = chart({ label: "change of the pictures", xlabel: "strength of the adapter", ylabel: "change", width: 300, height: 196 });
   view.panels.append(node("div", { class: "lab-samples" }, ...pairs.map((one) => one.root)), list.root, curve.root);
   view.panels.after(node("div", { class: "lab-key" },
-    node("span", {}, "small: the base; large: with the adapter"), node("span", { class: "blue" }, "━ this rank"),
-    node("span", {}, "thin grey: the other ranks"), node("span", {}, "change: from pixel to pixel; 100 % is black to white")));
+    node("span", {}, "small: base; large: adapter"), node("span", { class: "blue" }, "━ this rank"),
+    node("span", {}, "grey: other ranks"), node("span", {}, "change: 100 % is black to white")));
 
   const sheet = new Image();
   let changes = null; // until the sheet is unpacked

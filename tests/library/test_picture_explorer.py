@@ -11,6 +11,7 @@ from choosing_explorers import picture_explorer, picture_samples
 from lab_utils import plots
 from lab_utils.errors import LabError
 from lab_utils.recorded.pictures import FOLDER, load_samples
+from lab_utils.widgets.picture_explorer import PictureExplorer
 
 
 @pytest.fixture(scope="module")
@@ -164,3 +165,13 @@ def test_the_browser_says_and_shows_what_python_does():
     base, last = samples.pictures(4, 0.0), samples.pictures(4, 1.5)
     expected = [one[0, 0] for pair in zip(base, last, strict=True) for one in pair]
     assert colours == [[",".join(map(str, colour))] for colour in expected]
+
+
+@pytest.mark.browser
+def test_sliders_and_sentence_are_on_one_screen_of_1024_by_768():
+    with alone.shown(PictureExplorer()) as page:
+        page.evaluate("document.querySelector('main').style.width = '856px'")  # JupyterLab's page at that width
+        page.wait_for_function("document.querySelector('.lab-summary').textContent")
+        end = page.locator(".lab-summary").bounding_box()
+        top = page.get_by_label("rank", exact=True).bounding_box()["y"]
+        assert end["y"] + end["height"] - top < 640  # what JupyterLab leaves of 768
