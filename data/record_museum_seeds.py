@@ -46,7 +46,7 @@ UNDERFLOWS = {
     f"{str(dtype).removeprefix('torch.')}, loss / {by:,}, rate {rate:g}": {"dtype": dtype, "by": by, "rate": rate}
     for dtype in (FLOAT16, BFLOAT16) for by, rate in
     (*((2**power, 5e-3) for power in (0, 12, 14, 16)), (2**14, 1e-3), (2**14, 2e-2))
-} | {"float16, loss / 16,384, scaled": {"dtype": FLOAT16, "by": 2**14, "rate": 5e-3, "scale": 2.0**16}}  # fmt: skip
+} | {"float16, loss / 16,384, GradScaler": {"dtype": FLOAT16, "by": 2**14, "rate": 5e-3, "scale": 2.0**16}}  # fmt: skip
 FUSED = ["experts.gate_up_proj", "experts.down_proj"]
 REACHES = {
     "all-linear": {"r": 8, "lora_alpha": 16}, "all-linear, rank 32": {"r": 32, "lora_alpha": 64},

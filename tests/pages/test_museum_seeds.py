@@ -159,6 +159,10 @@ CLAIMS = {
     "at 4,096 the cosine is 0.98 or more, and float16 still ends above bfloat16 with every seed, by 14 to 175 %":
         lambda: min(cosines("4,096")) > 0.98
         and [round(100 * (pick(ratios("4,096")) - 1)) for pick in (min, max)] == [14, 175],
+    "Under a GradScaler the divided loss ends within 2 % of bfloat16's, with all five recorded seeds": lambda: all(
+        abs(one / other - 1) < 0.02 for one, other in zip(
+            *(last(6, f"{arm[0]}, loss / 16,384, {arm[1]}")
+              for arm in (("float16", "GradScaler"), ("bfloat16", "rate 0.005"))), strict=True)),
     "With all three seeds 5e-3 gives no alarm, never rises above its start, and ends lowest":
         lambda: [one[:2] for one in explosions("5e-3")] == [(None, None)] * 3 and all(
             max(last(8, "5e-3")) < min(last(8, arm)) for arm in recorder.EXPLODES if arm != "5e-3"),
