@@ -128,9 +128,13 @@ def examples(exercise: Exercise) -> tuple[tuple, ...]:
 
 
 def run(
-    exercise: Exercise, function: Callable, inputs: tuple, end: float = math.inf, kept: Surroundings | None = None
+    exercise: Exercise, function: Callable, inputs: tuple, end: float = math.inf, kept: Surroundings | None = None,
+    judged: bool = True,
 ) -> Trial:  # fmt: skip
-    """Call `function` with copies of `inputs` and judge what came back. Only TooLong gets out, at time `end`."""
+    """Call `function` with copies of `inputs` and judge what came back, unless only that is asked for (`judged`).
+
+    Only TooLong gets out, at time `end`.
+    """
     trial, given_inputs, printed = Trial(inputs), copy.deepcopy(inputs), Printed()
     try:
         with time_limit(end), redirect_stdout(printed), redirect_stderr(printed):
@@ -144,6 +148,8 @@ def run(
         if kept is not None:
             kept.restore()
     trial.printed = printed.getvalue()
+    if not judged:
+        return trial
     if trial.error is not None:
         trial.findings["runs"] = f"It raises {type(trial.error).__name__}: {first_line(trial.error)}"
     else:
@@ -209,7 +215,13 @@ def smallest(
 
 def arguments(exercise: Exercise) -> list[str]:
     """The names of an exercise's arguments."""
-    return list(inspect.signature(exercise.solution).parameters)
+    return list(_parameters(exercise.solution))
+
+
+@cache
+def _parameters(function: Callable) -> tuple[str, ...]:
+    """The names of a function's parameters."""
+    return tuple(inspect.signature(function).parameters)
 
 
 def line_of(function: Callable, error: BaseException) -> str:
@@ -235,7 +247,7 @@ def _explains(exercise: Exercise, wrong: Callable, trials: list[Trial]) -> bool:
     """Does `wrong` do on every input what the learner's function did, and differ from the solution somewhere?"""
     evidence = False
     for trial in trials:
-        made = run(exercise, wrong, trial.inputs)
+        made = run(exercise, wrong, trial.inputs, judged=not evidence)
         if made.error is not None or trial.error is not None:
             if type(made.error) is not type(trial.error) or first_line(made.error) != first_line(trial.error):
                 return False  # torch's errors name the shapes that do not fit: the same error is the same mistake

@@ -2,6 +2,9 @@
 
 import collections
 import random
+from collections.abc import Mapping
+from contextlib import suppress
+from itertools import chain
 from operator import is_
 from types import CellType, FunctionType, MappingProxyType
 
@@ -24,6 +27,9 @@ class Names:
     def __init__(self, names: dict, *, whole: bool = False):
         self.names, self.before, self.whole = names, dict(names), whole
 
+    def now(self) -> dict:
+        return self.names
+
     def restore(self) -> None:
         if _same(self.names, self.before):
             return
@@ -41,8 +47,11 @@ class Attributes:
         self.owner, self.before = owner, dict(vars(owner))
         self.base = type if isinstance(owner, type) else object  # past what a frozen dataclass says
 
+    def now(self) -> Mapping:
+        return vars(self.owner)
+
     def restore(self) -> None:
-        now = vars(self.owner)
+        now = self.now()
         if _same(now, self.before):
             return
         changed = [name for name, value in self.before.items() if now.get(name, self) is not value]
@@ -51,6 +60,31 @@ class Attributes:
             self.base.__setattr__(self.owner, name, self.before[name])
         for name in added:
             self.base.__delattr__(self.owner, name)
+
+
+class Many:
+    """Names and attributes of much that a function hardly ever changes: one look at all of it, then one by one."""
+
+    def __init__(self, parts: list):
+        self.parts = parts
+        self.names = [name for part in parts for name in part.before]
+        self.values = [value for part in parts for value in part.before.values()]
+
+    def restore(self) -> None:
+        if self._unchanged():
+            return
+        for part in self.parts:
+            with suppress(Exception):  # what refuses does not keep the rest from it
+                part.restore()
+
+    def _unchanged(self) -> bool:
+        """The same names in the same order everywhere, with the same objects behind them?"""
+        try:
+            now = [part.now() for part in self.parts]
+            values = chain.from_iterable([names.values() for names in now])
+            return list(chain.from_iterable(now)) == self.names and all(map(is_, values, self.values))
+        except Exception:  # one by one it is seen where
+            return False
 
 
 class Cell:

@@ -12,12 +12,12 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from types import CellType, CodeType, FunctionType, MappingProxyType
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MappingProxyType
 
 import numpy as np
 import torch
 
-from .kept_parts import Attributes, Held, Names, is_container, part_for
+from .kept_parts import Attributes, Held, Many, Names, is_container, part_for
 
 MODULES = (
     "builtins", "collections", "copy", "functools", "gc", "inspect", "io", "itertools", "json", "logging", "math",
@@ -31,6 +31,8 @@ MODULES = (
 HOOKS = ("torch.nn.modules.module", "torch.optim.optimizer")  # they hold the hooks of all modules and all optimizers
 PUBLIC = ("torch.nn", "torch.optim", "torch.autograd")  # modules whose classes are kept, as the following are
 CLASSES = (torch.Tensor, torch._C.TensorBase)
+TOGETHER = 64  # modules and classes that are looked at in one go
+PLAIN = frozenset({str, bytes, int, float, bool, type(None), type, FunctionType, BuiltinFunctionType})
 MOST_VALUES, MOST_BYTES = 20_000, 16 * 2**20  # that are copied of the learner's values
 
 
@@ -50,9 +52,11 @@ class Kept:
         lab = [module for name, module in sys.modules.items() if name.partition(".")[0] == "lab_utils"]
         shared = [vars(module) for module in (*map(sys.modules.get, MODULES), *lab) if module]
         owners = [*_torch_classes(), *more, *(one for module in lab for one in _classes(module)), *_lab_objects(lab)]
-        self._parts: list = [Held(one) if isinstance(one, FunctionType) else Attributes(one) for one in owners]
+        self._parts: list = [Held(one) for one in owners if isinstance(one, FunctionType)]
         self._parts += [Names(names, whole=True) for names in own.values()]
-        self._parts += [Names(names) for names in (sys.modules, *shared) if id(names) not in own]
+        many = [Attributes(one) for one in owners if not isinstance(one, FunctionType)]
+        many += [Names(names) for names in (sys.modules, *shared) if id(names) not in own]
+        self._parts += [Many(many[first : first + TOGETHER]) for first in range(0, len(many), TOGETHER)]
         holders = [*lab, *(sys.modules[name] for name in HOOKS)]
         held = {id(one): one for module in holders for one in vars(module).values() if is_container(one)}
         self._parts += map(Held, held.values())  # each once: all modules hold the same __builtins__
@@ -133,16 +137,18 @@ def _torch_classes() -> list[type]:
 
 def _lab_objects(lab: list) -> list:
     """Objects of the lab's own classes that its modules hold, such as tasks and exercises, and those within them."""
-    found, waiting = {}, [value for module in lab for value in vars(module).values()]
+    found, seen, waiting = [], {}, [value for module in lab for value in vars(module).values()]
     while waiting and len(found) < MOST_VALUES:
         value = waiting.pop()
-        own = type(value).__module__.startswith("lab_utils.") and hasattr(value, "__dict__")
-        if own and id(value) not in found:
-            found[id(value)] = value
-        elif own or not isinstance(value, (dict, MappingProxyType, tuple, list)):
+        if type(value) in PLAIN or id(value) in seen:
+            continue
+        seen[id(value)] = value  # held, so that no other object is given its id
+        if type(value).__module__.startswith("lab_utils.") and hasattr(value, "__dict__"):
+            found.append(value)
+        elif not isinstance(value, (dict, MappingProxyType, tuple, list)):
             continue
         waiting.extend(_leads_to(value))
-    return list(found.values())
+    return found
 
 
 def _arguments(function: Callable) -> Iterator[object]:

@@ -11,6 +11,7 @@ import torch
 
 from lab_utils import checks
 from lab_utils.checks import engine
+from lab_utils.checks.kept_parts import Attributes, Many, Names
 from lab_utils.folders import ROOT
 from lab_utils.tasks import TASKS
 
@@ -190,3 +191,22 @@ def test_putting_back_costs_little():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert int(done.stdout) < 25_000
+
+
+def test_what_is_looked_at_in_one_go_holds_the_same_objects_again():
+    """An equal object is another one, and so is the same object under another name."""
+    class Kind:
+        one = [1]
+
+    first, second, kept = {"a": [1.5], "b": [2]}, {"c": [3]}, Kind.one
+    held, parts = (first["b"], second["c"]), [Names(first), Names(second), Attributes(Kind)]
+    many = Many(parts)
+    many.restore()
+    for change in (
+        lambda: first.update(b=[2]), lambda: first.pop("b"), lambda: second.update(d=second.pop("c")),
+        lambda: setattr(Kind, "one", [1]), lambda: delattr(Kind, "one"), lambda: first.update(a=[1.5], b=[2]),
+    ):  # fmt: skip
+        change()
+        many.restore()
+        assert (first["b"], second["c"]) == held and first["b"] is held[0] and second["c"] is held[1]
+        assert first["a"] is parts[0].before["a"] and Kind.one is kept
