@@ -247,7 +247,7 @@ def main(arguments: list[str] | None = None) -> None:
     base = load_base(SHAPE["model"], "nf4", verbose=False)
     recipes = [START, *(ARMS[arm].recipe for arm, _ in missing)]
     for recipe in {one.rank: one for one in recipes}.values():
-        if not (start_folder(chosen.output, recipe) / FILES[2]).exists():
+        if not all((start_folder(chosen.output, recipe) / file).exists() for file in FILES):
             record_start(chosen.output, recipe, base, chosen.examples)
     for arm, seed in missing:
         record(arm, seed, chosen.output, base, chosen.examples, chosen.steps)

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections import Counter
 
 import pytest
 from page_prose import code, code_cell, prose
@@ -122,47 +123,50 @@ def rates(*arms: str) -> set[float]:
     return {run.recipe["learning_rate"] for arm in arms for run in recorded_runs()[arm]}
 
 
-def gamed():
-    """The only run paid for short JSON."""
-    (run,) = recorded_runs()["brief, rate 0.0005"]
-    return run
+def gamed() -> list:
+    """The runs paid for short JSON."""
+    return recorded_runs()["brief, rate 0.0005"]
 
 
-def control():
-    """The same paid for right answers."""
-    (run,) = recorded_runs()["right, rate 0.0005"]
-    return run
+def control() -> list:
+    """The same, paid for right answers."""
+    return recorded_runs()["right, 8 steps, rate 0.0005"]
 
 
-def paid_slowly():
-    """The control's seed at a lower rate."""
-    return next(run for run in recorded_runs()["right, rate 0.0003"] if run.seed == control().seed)
+def of_seed_0(arm: str):
+    """An arm's run with seed 0."""
+    return next(run for run in recorded_runs()[arm] if run.seed == 0)
 
 
 def below_control():
-    """The gamed run less its control, on the same messages."""
-    return difference(control().right, gamed().right)
+    """The gamed runs less their controls, on the same messages."""
+    return compare([run.right for run in control()], [run.right for run in gamed()])
 
 
 def alike() -> bool:
-    """Do the two differ in their reward and the number of steps, and in nothing else?"""
-    one, other = gamed().recipe, control().recipe
-    return {key for key in one | other if one.get(key) != other.get(key)} == {"reward", "steps"}
+    """Do each two of a seed differ in their reward, and in nothing else?"""
+    pairs = [(one.recipe, other.recipe) for one, other in zip(gamed(), control(), strict=True)]
+    differ = [{key for key in one | other if one.get(key) != other.get(key)} for one, other in pairs]
+    return differ == [{"reward"}] * 3
 
 
-def sampled_right(run) -> list[float]:
-    """Per cent right among the sampled answers of its first eight steps."""
-    return [100 * row["right"] for row in run.history[:8]]
+def informative(runs) -> float:
+    """The share of their groups with unequal rewards."""
+    return mean([row["informative"] for run in runs for row in run.history])
 
 
-def smooth(values: list[float]) -> list[int]:
-    """Each with the two before it, as the figure has them, in whole per cent."""
-    return [round(mean(values[place : place + 3])) for place in range(len(values) - 2)]
+def smooth(runs, key: str) -> list[float]:
+    """A number of the history, mean of the seeds, each step with the two before it, as drawn."""
+    steps = [mean(step) for step in zip(*([row[key] for row in run.history] for run in runs), strict=True)]
+    return [mean(steps[place : place + 3]) for place in range(len(steps) - 2)]
 
 
-def informative(run) -> float:
-    """The share of its groups with unequal rewards."""
-    return mean([row["informative"] for row in run.history])
+def of_rank(rank: int):
+    """GRPO's runs of a rank less that rank's own start."""
+    arm = "right, rate 0.0003" if rank == 4 else f"right, rank {rank}, rate 0.0003"
+    runs, start = recorded_runs()[arm], recorded_start(rank)[1]
+    assert [run.seed for run in runs] == [0, 1, 2] and {run.recipe["rank"] for run in runs} == {rank}
+    return compare([start.right] * 3, [run.right for run in runs])
 
 
 def beside_sft(arm: str):
@@ -170,12 +174,9 @@ def beside_sft(arm: str):
     return compare([run.right for run in recorded_runs()["labels"]], [run.right for run in recorded_runs()[arm]])
 
 
-def spread(values: list[float]) -> float:
-    return max(values) - min(values)
-
-
 SFT = "labels", "rejection"
-OFTEN = "rejection", "labels", "own pairs, rate 0.0003"
+LOW = "right, rate 0.0003", "own pairs, rate 0.0003", "near misses, rate 0.0003"
+OTHERS = *SFT, *LOW[:2]
 CLAIMS = {  # a new recording that breaks a sentence fails here; then the sentence is to be rewritten
     "A third of these answers are right":
         lambda: 0.3 < mean([is_right(one, row["answer"]) for row in recorded_samples() for one in row["outputs"]])
@@ -191,71 +192,70 @@ CLAIMS = {  # a new recording that breaks a sentence fails here; then the senten
         and course("accuracy")[-1] == 1,
     "the model is ruined": lambda: ruined().exact == 0,
     "less likely than one in a million": lambda: all(one < math.log(1e-6) for one in course("chosen_logprob")[4:]),
-    "Three methods are recorded with three seeds each":
-        lambda: {arm for arm, runs in recorded_runs().items() if len(runs) == 3} == set(OFTEN)
-        and all([run.seed for run in recorded_runs()[arm]] == [0, 1, 2] for arm in OFTEN),
-    "DPO on the model's own mistakes at 3e-4. None of the three is clearly above or below the start":
-        lambda: not any(gain(arm).clear for arm in OFTEN) and rates(OFTEN[2]) == {3e-4} and rates(*SFT) == {1e-3},
-    "neither of the other two is clearly above or below more SFT":
-        lambda: not any(beside_sft(arm).clear for arm in OFTEN if arm != "labels"),
-    "from twelve points or more below the start to six or more above it":
-        lambda: all(gain(arm).low < -0.12 and gain(arm).high > 0.06 for arm in OFTEN),
-    "Of the first two seeds of rejection sampling alone, the interval was more than a hundred points wide":
-        lambda: gain("rejection", 2).high - gain("rejection", 2).low > 1,
+    "Five methods have three seeds each":
+        lambda: all([run.seed for run in recorded_runs()[arm]] == [0, 1, 2] for arm in SFT + LOW)
+        and rates(*SFT) == {1e-3} and rates(*LOW) == {3e-4},
+    "DPO on the near misses, by 14.8 points (5.6 to 24.1)":
+        lambda: gain(LOW[2]).clear
+        and [round(100 * one, 1) for one in (gain(LOW[2]).mean, gain(LOW[2]).low, gain(LOW[2]).high)]
+        == [-14.8, -24.1, -5.6],
+    "None of the others is clearly above or below the start, and none of the five clearly above or below more SFT":
+        lambda: not any(gain(arm).clear for arm in OTHERS)
+        and not any(beside_sft(arm).clear for arm in SFT + LOW if arm != "labels"),
+    "from seven points or more below the start to four or more above it":
+        lambda: all(gain(arm).low < -0.07 and gain(arm).high > 0.04 for arm in OTHERS),
+    "numbers and days are what the model itself gets wrong most often":
+        lambda: all({"qty", "day"} == {kind for kind, _ in Counter(
+            pair["mistake"] for pair in own_pairs(recorded_samples(seed))).most_common(2)} for seed in range(3)),
     "rejection sampling ends between 62.5 and 72.5 % right, more SFT between 59.5 and 66 %":
-        lambda: [(min(shares(arm)), max(shares(arm))) for arm in OFTEN[:2]]
+        lambda: [(min(shares(arm)), max(shares(arm))) for arm in ("rejection", "labels")]
         == [pytest.approx((62.5, 72.5)), pytest.approx((59.5, 66))],
-    "DPO at 3e-4 between 57 and 67 %":
-        lambda: (min(shares(OFTEN[2])), max(shares(OFTEN[2]))) == pytest.approx((57, 67)),
-    "The means of the three methods lie within six points, about as far apart as means of three such seeds would be":
-        lambda: spread([mean(shares(arm)) for arm in OFTEN]) < 6,
-    "DPO on the model's own mistakes ruined the model at 1e-3, with one seed":
-        lambda: gain("own pairs").high < -0.5 and rates("own pairs", *SFT) == {1e-3},
-    "at 3e-4 it ended at 57, 67 and 62.5 %": lambda: shares(OFTEN[2]) == pytest.approx([57, 67, 62.5]),
-    "ended at 65.5 and 67.5 % at 3e-4, from 67, and with the first of these seeds at 57 % at 5e-4":
-        lambda: shares("right, rate 0.0003") == pytest.approx([65.5, 67.5]) and recorded_start()[1].exact == 0.67
-        and shares("right, rate 0.0005") == pytest.approx([57]) and shares("right, rate 0.0003")[0] == 65.5
-        and recorded_runs()["right, rate 0.0003"][0].seed == control().seed,
-    "8.5 points lower on the same messages, and that is clear":
-        lambda: difference(paid_slowly().right, control().right).clear
-        and round(100 * (paid_slowly().exact - control().exact), 1) == 8.5,
-    "The right answers on the test messages fell by more than half in eight steps, and nearly all are still "
-    "well-formed":
-        lambda: gamed().exact < recorded_start()[1].exact / 2 and gamed().valid > 0.98 and len(gamed().history) == 8,
+    "DPO on its own mistakes between 57 and 67 %, GRPO between 63.5 and 67.5 %":
+        lambda: [(min(shares(arm)), max(shares(arm))) for arm in (LOW[1], LOW[0])]
+        == [pytest.approx((57, 67)), pytest.approx((63.5, 67.5))],
+    "DPO on the model's own mistakes ruined the model at 1e-3":
+        lambda: gain("own pairs").high < -0.5 and rates("own pairs") == {1e-3},
+    "GRPO at 5e-4 ended at 57 %, 8.5 points below the same seed at 3e-4, and that is clear":
+        lambda: shares("right, rate 0.0005") == pytest.approx([57]) and rates("right, rate 0.0005") == {5e-4}
+        and difference(of_seed_0(LOW[0]).right, of_seed_0("right, rate 0.0005").right).clear
+        and round(100 * (of_seed_0(LOW[0]).exact - of_seed_0("right, rate 0.0005").exact), 1) == 8.5,
+    "With every seed the right answers on the test messages fell, by 23.5 to 40.5 points in eight steps, and nearly "
+    "all are still well-formed":
+        lambda: sorted(round(100 * (recorded_start()[1].exact - run.exact), 1) for run in gamed())[::2] == [23.5, 40.5]
+        and all(run.valid > 0.98 and len(run.history) == 8 for run in gamed()) and len(gamed()) == 3,
     '"cheers" for a name, a quantity of 1':
-        lambda: sum('" cheers","qty":1' in output for output in gamed().outputs[:4]) == 2,
-    "The control starts from the same adapter, with the same messages in the same order, at the same peak rate, 5e-4":
-        lambda: alike() and control().seed == gamed().seed and gamed().recipe["learning_rate"] == 5e-4,
-    "The control ends 10 points below the start, and that is clear":
-        lambda: gain("right, rate 0.0005").clear and gain("right, rate 0.0005").value == pytest.approx(-0.1),
-    "ends another 30.5 points below its control, so most of its fall came with the wrong reward":
-        lambda: below_control().clear and below_control().value == pytest.approx(-0.305)
-        and below_control().value < gain("brief, rate 0.0005").value / 2,
-    "with the same seed and steps at 3e-4 the model stayed at 65.5 %":
-        lambda: paid_slowly().exact == 0.655 and len(paid_slowly().history) == len(control().history)
-        and not difference(recorded_start()[1].right, paid_slowly().right).clear,
-    "87.5 % of the control's answers are well-formed, and 99.5 % of the gamed run's":
-        lambda: (control().valid, gamed().valid) == (0.875, 0.995),
-    "the control took twelve steps where the gamed run took eight":
-        lambda: (len(control().history), len(gamed().history)) == (12, 8),
-    "12 % were right in the gamed run and 43 % in its control":
-        lambda: [round(mean(sampled_right(run)[1:])) for run in (gamed(), control())] == [12, 43],
-    "over the first eight steps the control's rates add up to 0.0032 and the gamed run's to 0.0025":
-        lambda: [round(sum(row["learning_rate"] for row in run.history[:8]), 4) for run in (control(), gamed())]
-        == [0.0032, 0.0025],
-    "single steps of sixteen answers range from 0 to 31 % and from 0 to 75 %":
-        lambda: [(min(line), round(max(line))) for line in map(sampled_right, (gamed(), control()))]
-        == [(0, 31), (0, 75)],
-    "The average stays between 10 and 21 % in the gamed run and between 35 and 44 % in its control":
-        lambda: [(min(line), max(line)) for line in map(smooth, map(sampled_right, (gamed(), control())))]
-        == [(10, 21), (35, 44)],
-    "every group of the gamed run had something to learn from, and in the control, over the same eight steps, half of":
-        lambda: informative(gamed()) == 1 and mean([row["informative"] for row in control().history[:8]]) == 0.5,
-    "shorter by two characters only": lambda: round(recorded_start()[1].characters - gamed().characters) == 2,
-    "The reward shows nothing of it":
-        lambda: sum(row["reward"] for row in gamed().history[-3:]) > sum(row["reward"] for row in gamed().history[:3]),
-    "arms for rank 1 and rank 32, and nothing of them is recorded yet":
-        lambda: not any("rank" in arm for arm in recorded_runs()),
+        lambda: sum('" cheers","qty":1' in output for output in gamed()[0].outputs[:4]) == 2,
+    "with the same messages in the same order and at the same rate": lambda: alike() and rates(
+        "brief, rate 0.0005", "right, 8 steps, rate 0.0005") == {5e-4},
+    "level between 0.43 and 0.57, and the share of right answers in blue, falling from 31 to 13 %":
+        lambda: (round(min(smooth(gamed(), "reward")), 2), round(max(smooth(gamed(), "reward")), 2)) == (0.43, 0.57)
+        and [round(100 * smooth(gamed(), "right")[place]) for place in (0, -1)] == [31, 13],
+    "The gamed runs fall from 31 to 13 %; their controls end higher than they began":
+        lambda: smooth(control(), "right")[-1] > smooth(control(), "right")[0],
+    "The control ends at 59.5, 67 and 58.5 %: below the start if at all, and over three seeds that is not clear":
+        lambda: shares("right, 8 steps, rate 0.0005") == pytest.approx([59.5, 67, 58.5])
+        and max(run.exact for run in control()) == recorded_start()[1].exact
+        and not gain("right, 8 steps, rate 0.0005").clear,
+    "The gamed runs end 27.7 points below their controls, and that is clear by a hair: from 55 points down to none":
+        lambda: below_control().clear and [round(100 * one, 1) for one in (below_control().mean, below_control().low)]
+        == [-27.7, -55.3] and -0.0005 < below_control().high < 0,
+    "of the gamed runs' answers 98.5 to 100 % are well-formed, and of the controls' 93 to 99.5 %":
+        lambda: [(min(run.valid for run in runs), max(run.valid for run in runs)) for runs in (gamed(), control())]
+        == [(0.985, 1), (0.93, 0.995)],
+    "96 % of the gamed runs' groups had something to learn from, and 69 % of the controls'":
+        lambda: [round(100 * informative(runs)) for runs in (gamed(), control())] == [96, 69],
+    "shorter by two characters at most":
+        lambda: max(round(recorded_start()[1].characters - run.characters) for run in gamed()) == 2,
+    "Rank 1 gained, with every seed, and clearly: 7.8 points (1.8 to 13.8)":
+        lambda: of_rank(1).clear
+        and [round(100 * one, 1) for one in (of_rank(1).mean, of_rank(1).low, of_rank(1).high)] == [7.8, 1.8, 13.8]
+        and min(shares("right, rank 1, rate 0.0003")) > 100 * recorded_start(1)[1].exact,
+    "after the rewards it is still below where rank 4 began":
+        lambda: max(shares("right, rank 1, rate 0.0003")) < 100 * recorded_start()[1].exact,
+    "Rank 4 stayed where it was; rank 32 lost 17.5, 8 and 1.5 points, which over three seeds is not clear":
+        lambda: not of_rank(4).clear and not of_rank(32).clear
+        and [100 * recorded_start(32)[1].exact - one for one in shares("right, rank 32, rate 0.0003")]
+        == pytest.approx([17.5, 8, 1.5]),
 }  # fmt: skip
 
 
