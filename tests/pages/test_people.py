@@ -134,7 +134,7 @@ def test_interrupted_while_training_the_page_goes_on_from_the_checkpoint(tmp_pat
     sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     training = next(index for index, source in enumerate(sources) if "run = finetune.finetune(" in source)
     picked = [sources[index] for index in [*needed(sources, training), training, training + 1]]
-    small = "finetune.Recipe(steps=24, checkpoint_every=2, batch_size=2, train_examples=16)"
+    small = "finetune.Recipe(steps=12, checkpoint_every=2, batch_size=2, train_examples=16)"
     picked = [re.sub(r"^recipe = .*", f"recipe = {small}", source, flags=re.MULTILINE) for source in picked]
     assert sum(small in source for source in picked) == 1
     page = tmp_path / "stand_in.ipynb"
@@ -148,13 +148,13 @@ def test_interrupted_while_training_the_page_goes_on_from_the_checkpoint(tmp_pat
         error = person.run_and_interrupt(last - 1, when=lambda: list(runs.glob("*/checkpoint-000002")))
         written = "".join(output.get("text", "") for output in person.cells[last - 2].outputs)
         saved = int(re.search(r"Interrupted. Steps 1 to (\d+) are saved in .*: run the same cell again", written)[1])
-        assert saved < 24 and "KeyboardInterrupt" in error and "Run it again before you go on" in error
+        assert saved < 12 and "KeyboardInterrupt" in error and "Run it again before you go on" in error
         error = person.run(last)
         assert f"`run` is made above, by code cell {last - 1} of stand_in.ipynb" in error
         assert "did not get that far. Run it first" in error
 
         person.follow(last)
-        assert person.sent_back == 1 and person.value("run.resumed_from, len(run.history)") == f"({saved}, 24)"
+        assert person.sent_back == 1 and person.value("run.resumed_from, len(run.history)") == f"({saved}, 12)"
         person.value(
             "finetune.finetune(recipe, 'unbroken', base=(base, tokenizer), dataset=data, progress=False).resumed_from"
         )
