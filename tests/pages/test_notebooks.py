@@ -10,6 +10,7 @@ from lab_utils.classroom.course import FAST_CELL_SECONDS, NOTEBOOKS, execute
 
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
 MOST_LINES = 25
+IN_A_ROW = {"02", "03", "04"}  # whose cells are run twice in a row, too; page 01 is in test_people.py
 NEVER_ASK = {"01", "02", "03", "04", "05", "06", "11", "13"}  # they stay on the processor, GPU or not
 each_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
@@ -55,29 +56,20 @@ def test_most_code_follows_prose(path):
     assert before_code.count("markdown") >= 0.8 * len(before_code)
 
 
-def run_twice(path: Path, tmp_path: Path, **how) -> list[float]:
-    """Run a page, each cell two times, by `passes` or `repeats`; returns the seconds of every run of a cell."""
-    environment = {"LORA_LAB_FAST": "1", "LORA_LAB_RUNS": str(tmp_path), "HF_HUB_OFFLINE": "1"}
-    if path.name[:2] in NEVER_ASK:
-        environment["LORA_LAB_DEVICE"] = "nobody asks"  # a page that does is refused
-    page = execute(path, timeout_seconds=FAST_CELL_SECONDS, environment=environment, **how)
-    slowest = max(page.cell_seconds)
-    print(f"{path.name}: {len(page.cell_seconds)} cells in {page.seconds:.0f} s, the slowest {slowest:.0f} s")
-    assert page.failure is None, f"{path.name} failed in {page.failure}"
-    assert len(page.cell_seconds) == 2 * sum(cell.cell_type == "code" for cell in page.notebook.cells)
-    assert slowest < FAST_CELL_SECONDS
-    return page.cell_seconds
-
-
 @pytest.mark.notebook
 @each_notebook
 def test_runs_in_fast_mode_and_again_in_the_same_kernel(path, tmp_path):
-    """Real 4-bit training on the real model, shortened. `execute` fails a cell on its wall time too."""
-    run_twice(path, tmp_path, passes=2)
+    """Real 4-bit training on the real model, shortened. `execute` fails a cell on its wall time too.
 
-
-@pytest.mark.notebook
-@pytest.mark.parametrize("path", [path for path in PATHS if "02" <= path.name[:2] <= "04"], ids=lambda path: path.stem)
-def test_every_cell_can_be_run_twice_in_a_row(path, tmp_path):
-    """Page 01 is in test_people.py."""
-    run_twice(path, tmp_path, repeats=2)
+    Of a page in IN_A_ROW the second time runs each cell twice before the next one.
+    """
+    repeats = 2 if path.name[:2] in IN_A_ROW else 1
+    environment = {"LORA_LAB_FAST": "1", "LORA_LAB_RUNS": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    if path.name[:2] in NEVER_ASK:
+        environment["LORA_LAB_DEVICE"] = "nobody asks"  # a page that does is refused
+    page = execute(path, timeout_seconds=FAST_CELL_SECONDS, environment=environment, passes=2, repeats=repeats)
+    slowest = max(page.cell_seconds)
+    print(f"{path.name}: {len(page.cell_seconds)} cells in {page.seconds:.0f} s, the slowest {slowest:.0f} s")
+    assert page.failure is None, f"{path.name} failed in {page.failure}"
+    assert len(page.cell_seconds) == (1 + repeats) * sum(cell.cell_type == "code" for cell in page.notebook.cells)
+    assert slowest < FAST_CELL_SECONDS
