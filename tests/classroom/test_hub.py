@@ -1,4 +1,4 @@
-"""Six students at once at a real JupyterHub, two of whose kernels die; and what deploy/ says holds together."""
+"""Four students at once at a real JupyterHub, two of whose kernels die; and what deploy/ says holds together."""
 
 import asyncio
 import json
@@ -56,10 +56,11 @@ def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
 
 @pytest.fixture(scope="module")
 def lesson(tmp_path_factory):
-    """The class of `python tests/support/class_of.py`, six of its ten students; fewer where memory is short (each takes
-    under 1 GiB).
+    """The class of `python tests/support/class_of.py`, four of its ten students, two of whom lose a kernel.
+
+    Three where memory is short: each takes under 1 GiB.
     """
-    count = min(6, psutil.virtual_memory().available // GIB)
+    count = min(4, psutil.virtual_memory().available // GIB)
     assert count >= 3, "a class of three needs 3 GiB of free memory"
     names = class_of.NAMES[:count]
     folder = tmp_path_factory.mktemp("hub")
