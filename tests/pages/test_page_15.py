@@ -245,6 +245,25 @@ def test_rank_128_at_half_the_rate_forgot_less_than_at_the_whole_and_more_than_r
     assert "by one to two nats, and still more than rank 8 on all three kinds of text, with one seed" in PROSE
 
 
+def test_what_is_said_of_many_epochs_is_so():
+    few = retention.load_epochs()["50 messages, 20 epochs"]
+    points = [retention.by_epoch(run) for run in few]
+    assert [run.seed for run in few] == [0, 1] and [len(run) for run in points] == [20, 20]
+    assert all(run[-1]["training"] < 3.1e-4 for run in points)
+    assert all(min(run, key=lambda point: point["validation"])["epoch"] == 2 for run in points)
+    told = [[f"{run[epoch]['validation']:.3f}" for run in points] for epoch in (1, -1)]
+    assert "lowest after two epochs, {} and {}, and at the end {} and {}".format(*told[0], *told[1]) in PROSE
+    exact = [[round(100 * run[epoch]["exact"]) for run in points] for epoch in (1, -1)]
+    told = "letter by letter {} and {} % are right after epoch 2, and {} and {} % at"
+    assert told.format(*exact[0], *exact[1]) in PROSE
+    level = [fmean(run[place]["validation"] for run in points) for place in range(7, 20)]
+    assert max(level) - min(level) < 0.005 and "level from epoch 8 on" in PROSE
+    later = retention.apart(few, few, lambda run: run.at[points[0][1]["step"]].losses, lambda run: run.after.losses)
+    assert later["skill"].low > 0 and not any(later[kind].clear for kind in ("prose", "questions", "style"))
+    paid = retention.rises(few, lambda run: run.at[points[0][1]["step"]].losses)["questions"].mean
+    assert paid > 0.7 * retention.risen(few, "questions").mean
+
+
 def test_half_strength_answers_fewer_messages_letter_by_letter():
     half, whole = (100 * fmean(run.strengths[one].exact for run in RUNS["LoRA r=8"]) for one in (0.5, 1.0))
     assert f"{half:.0f} % of the messages are answered letter by letter at half strength, and {whole:.0f} %" in PROSE
