@@ -2,7 +2,19 @@
 
 import textwrap
 
-from .style import BLUE, GREEN, GREY, ORANGE, empty_figure, label_axes, log_ticks, new_figure, plain, style_axes
+from .style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    empty_figure,
+    label_axes,
+    log_ticks,
+    new_figure,
+    plain,
+    style_axes,
+    whole_ticks,
+)
 
 
 def lines(
@@ -26,8 +38,8 @@ def lines(
     label_axes(axes, xlabel, ylabel, title=title, logx=2 if logx is True else int(logx), logy=logy)
     if logx == 10:
         log_ticks(axes.xaxis)
-    elif not logx and all(float(one).is_integer() for x, _ in named.values() for one in plain(x)):  # steps: no 1.25
-        axes.xaxis.get_major_locator().set_params(integer=True)
+    elif not logx:
+        whole_ticks(axes, *(x for x, _ in named.values()))
     if len(named) > 1:
         axes.legend(fontsize=14, frameon=False)
     return figure

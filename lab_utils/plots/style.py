@@ -195,6 +195,12 @@ def label_axes(axes, xlabel: str, ylabel: str, *, title: str = "", logx: int = 0
     axes.set_title(title, fontsize=16, loc="left")
 
 
+def whole_ticks(axes, *series) -> None:
+    """Ticks at whole numbers alone if all x of the series are whole: there is no step 1.25."""
+    if all(float(one).is_integer() for x in series for one in plain(x)):
+        axes.xaxis.get_major_locator().set_params(integer=True)
+
+
 def png(figure) -> bytes:
     """A Figure as the bytes of a PNG file, packed quickly rather than tightly, widened for what reaches over its edge.
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .style import BLUE, GREEN, GREY, ORANGE, label_axes, new_figure
+from .style import BLUE, GREEN, GREY, ORANGE, label_axes, new_figure, whole_ticks
 
 LOOKS = ((BLUE, "o", "-"), (ORANGE, "s", "--"), (GREEN, "^", "-."), ("#7c3aed", "D", ":"), (GREY, "v", "-"))
 
@@ -37,6 +37,8 @@ def with_errors(
         axes.errorbar(x, mean, error, color="#111111", marker="*", markersize=17, capsize=5, linestyle="none")
         axes.annotate(label, (x, mean), xytext=(-12, -5), textcoords="offset points", fontsize=13, ha="right")
     label_axes(axes, xlabel, ylabel, title=title, logx=logx, logy=logy)
+    if not logx:
+        whole_ticks(axes, *(x for x, *_ in named.values()))
     axes.margins(x=0.08, y=0.15)
     if len(named) > 1:
         axes.legend(fontsize=13, frameon=False)
