@@ -150,6 +150,10 @@ def test_what_the_page_says_of_counting_words_is_so(tickets):
                for way, answer in (("words", word_classifier(own)), ("nearest", nearest(own)))
                for rows in [[*own["test"].select(range(60)), *later]]}  # fmt: skip
     assert all(all(right[:60]) for right in counted.values())
+    probe = load_probes()[0].right["next_month"]
+    for way, said in (("words", "+15 points (+0.1 to +29), only just clear"), ("nearest", "+20 (+3 to +36)")):
+        lead = difference(list(map(float, counted[way][60:])), list(map(float, probe)))
+        assert lead.clear and lead.in_points.replace(" points", "") in said.replace(" points", "") and said in prose
     words, close = (right[60:] for right in counted.values())
     assert f"the word counts are right on {sum(words)} of the sixty and nearest on {sum(close)}" in prose
     runs = {run.learning_rate: run for run in load_learning_curve("tickets") if run.examples == LIVE}

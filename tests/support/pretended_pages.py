@@ -92,7 +92,7 @@ def use_small_records(data: Path) -> None:
     recorded.weight_update = lambda: SimpleNamespace(delta={"model.layers.1.self_attn.v_proj": update})
     adapter_records.DATA = data
     _, scored = preferences.recorded_start()
-    preferences.recorded_start = lambda: (data / "adapters" / "bookings", scored)
+    preferences.recorded_start = lambda rank=4: (data / "adapters" / "bookings", scored)
 
 
 def draw_small_pictures() -> None:
