@@ -161,6 +161,26 @@ def smooth(runs, key: str) -> list[float]:
     return [mean(steps[place : place + 3]) for place in range(len(steps) - 2)]
 
 
+def every_own_pair() -> list[dict]:
+    """The pairs of the start's own answers, of all three seeds."""
+    return [pair for seed in range(3) for pair in own_pairs(recorded_samples(seed))]
+
+
+def lost_a_capital(pair: dict) -> bool:
+    """Is the worse answer the better one with fewer capital letters?"""
+    better, worse = pair["chosen"], pair["rejected"]
+    return better.lower() == worse.lower() and sum(map(str.isupper, worse)) < sum(map(str.isupper, better))
+
+
+def fields_lost() -> list[dict]:
+    """By how many points fewer answers each field is right after DPO on the near misses, seed by seed."""
+    start, _ = recorded_start()
+    before = json.loads((start / "record.json").read_text())["fields"]
+    rows = map(json.loads, (start.parent / "runs.jsonl").read_text().splitlines())
+    return [{name: round(100 * (before[name] - share), 1) for name, share in row["fields"].items()}
+            for row in rows if row["arm"] == LOW[2]]  # fmt: skip
+
+
 def of_rank(rank: int):
     """GRPO's runs of a rank less that rank's own start."""
     arm = "right, rate 0.0003" if rank == 4 else f"right, rank {rank}, rate 0.0003"
@@ -227,8 +247,9 @@ CLAIMS = {  # a new recording that breaks a sentence fails here; then the senten
         lambda: sum('" cheers","qty":1' in output for output in gamed()[0].outputs[:4]) == 2,
     "with the same messages in the same order and at the same rate": lambda: alike() and rates(
         "brief, rate 0.0005", "right, 8 steps, rate 0.0005") == {5e-4},
-    "level between 0.43 and 0.57, and the share of right answers in blue, falling from 31 to 13 %":
-        lambda: (round(min(smooth(gamed(), "reward")), 2), round(max(smooth(gamed(), "reward")), 2)) == (0.43, 0.57)
+    "up from 0.50 to 0.57 and down to 0.43, and the share of right answers in blue, falling from 31 to 13 %":
+        lambda: [f"{one(smooth(gamed(), 'reward')):.2f}" for one in (lambda line: line[0], max, min)]
+        == ["0.50", "0.57", "0.43"] and smooth(gamed(), "reward")[-1] == min(smooth(gamed(), "reward"))
         and [round(100 * smooth(gamed(), "right")[place]) for place in (0, -1)] == [31, 13],
     "The gamed runs fall from 31 to 13 %; their controls end higher than they began":
         lambda: smooth(control(), "right")[-1] > smooth(control(), "right")[0],
@@ -244,16 +265,26 @@ CLAIMS = {  # a new recording that breaks a sentence fails here; then the senten
         == [(0.985, 1), (0.93, 0.995)],
     "96 % of the gamed runs' groups had something to learn from, and 69 % of the controls'":
         lambda: [round(100 * informative(runs)) for runs in (gamed(), control())] == [96, 69],
-    "shorter by two characters at most":
-        lambda: max(round(recorded_start()[1].characters - run.characters) for run in gamed()) == 2,
+    "shorter by two characters at most, with two of the seeds by less than one":
+        lambda: sorted(round(recorded_start()[1].characters - run.characters, 1) for run in gamed()) == [0.3, 0.3, 2.0],
+    "33.5 tokens against 30.4": lambda: [
+        round(mean([row["length"] for run in runs for row in run.history[-2:]]), 1) for runs in (gamed(), control())
+    ] == [33.5, 30.4],
+    'a run of more SFT (seed 2) writes "cheers" for Jamal too': lambda: sum(
+        '" cheers"' in output for output in recorded_runs()["labels"][2].outputs[:2]) == 1,
+    "a lost capital, and nothing else, is what is wrong in 1 of its 112 own pairs": lambda: (
+        sum(map(lost_a_capital, every_own_pair())), len(every_own_pair())) == (1, 112),
+    "it is the name that suffered most, with every seed: it is right in 12 to 19.5 points fewer": lambda: (
+        [max(one, key=one.get) for one in fields_lost()] == ["name"] * 3
+        and sorted(one["name"] for one in fields_lost())[::2] == [12, 19.5]),
     "Rank 1 gained, with every seed, and clearly: 7.8 points (1.8 to 13.8)":
         lambda: of_rank(1).clear
         and [round(100 * one, 1) for one in (of_rank(1).mean, of_rank(1).low, of_rank(1).high)] == [7.8, 1.8, 13.8]
         and min(shares("right, rank 1, rate 0.0003")) > 100 * recorded_start(1)[1].exact,
     "after the rewards it is still below where rank 4 began":
         lambda: max(shares("right, rank 1, rate 0.0003")) < 100 * recorded_start()[1].exact,
-    "Rank 4 stayed where it was; rank 32 lost 17.5, 8 and 1.5 points, which over three seeds is not clear":
-        lambda: not of_rank(4).clear and not of_rank(32).clear
+    "Rank 4 ended 1.5 points lower on average and rank 32 lost 17.5, 8 and 1.5 points; over three seeds neither is":
+        lambda: round(100 * of_rank(4).mean, 1) == -1.5 and not of_rank(4).clear and not of_rank(32).clear
         and [100 * recorded_start(32)[1].exact - one for one in shares("right, rank 32, rate 0.0003")]
         == pytest.approx([17.5, 8, 1.5]),
 }  # fmt: skip
