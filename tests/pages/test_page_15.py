@@ -11,7 +11,7 @@ from page_prose import code, prose
 from lab_utils import facts, retention
 from lab_utils.finetune import Recipe
 from lab_utils.folders import DATA
-from lab_utils.sweep import TABLE
+from lab_utils.sweep import TABLE, compare
 from lab_utils.tasks import load_task
 
 PAGE = "15_what_it_forgot.ipynb"
@@ -260,8 +260,47 @@ def test_what_is_said_of_many_epochs_is_so():
     assert max(level) - min(level) < 0.005 and "level from epoch 8 on" in PROSE
     later = retention.apart(few, few, lambda run: run.at[points[0][1]["step"]].losses, lambda run: run.after.losses)
     assert later["skill"].low > 0 and not any(later[kind].clear for kind in ("prose", "questions", "style"))
-    paid = retention.rises(few, lambda run: run.at[points[0][1]["step"]].losses)["questions"].mean
-    assert paid > 0.7 * retention.risen(few, "questions").mean
+    paid = [[texts.mean("questions") - run.before.mean("questions") for texts in (run.at[25], run.after)]
+            for run in few]  # fmt: skip
+    told = "the questions had paid {:.1f} of their {:.1f} nats after two epochs, with the other {:.1f} of {:.1f}"
+    assert points[0][1]["step"] == 25 and told.format(*paid[0], *paid[1]) in PROSE
+    exact = [[list(map(float, texts.right)) for texts in (run.at[25], run.after)] for run in few]
+    assert not compare(*zip(*exact, strict=True)).clear and "leave the difference not clear" in PROSE
+    costs = {}
+    for seed, run in enumerate(few):
+        for right in (False, True):
+            places = [place for place, one in enumerate(run.after.right) if one == right]
+            costs[seed, right] = [fmean(texts.losses["skill"][place] for place in places)
+                                  for texts in (run.at[25], run.after)]  # fmt: skip
+    told = "from {:.2f} to {:.2f} nats with one seed and from {:.2f} to {:.2f} with the other"
+    assert told.format(*costs[0, False], *costs[1, False]) in PROSE
+    assert max(costs[0, True][1], costs[1, True][1]) < 0.01 < 0.03 < min(costs[0, True][0], costs[1, True][0])
+
+
+def test_what_is_said_of_ranks_at_equal_steps_is_so():
+    above = {arm: retention.apart(RUNS["LoRA r=8"], RUNS[arm], lambda run: run.after.losses) for arm in METHODS}
+    clear = {arm: {kind for kind in retention.KINDS[1:] if found[kind].low > 0} for arm, found in above.items()}
+    assert clear["LoRA r=128"] == {"prose", "questions", "style"} and clear["LoRA r=64"] == {"questions", "style"}
+    assert not any(above["LoRA r=1"][kind].clear for kind in retention.KINDS[1:])
+    for kind in retention.KINDS[1:]:
+        rises = [retention.risen(RUNS[f"LoRA r={rank}"], kind).mean for rank in (1, 8, 64, 128)]
+        assert rises == sorted(rises)
+    skill = {arm: fmean(run.after.mean("skill") for run in RUNS[arm]) for arm in METHODS}
+    first = skill.pop("LoRA r=1")
+    told = f"rank 1 is at {first:.3f} nats, the others at {min(skill.values()):.3f} to {max(skill.values()):.3f}"
+    assert told in PROSE
+    assert not retention.apart(RUNS["full"], RUNS["full, twice the rate"], lambda run: run.after.losses)["skill"].clear
+
+
+def test_rank_1_at_twice_its_rate_is_still_below_rank_8():
+    target = max(run.after.mean("skill") for arm in METHODS for run in RUNS[arm])
+    (run,) = RUNS["LoRA r=1, twice the rate"]
+    share = Recipe(steps=32, learning_rate=2e-3).learning_rate_at(14) / 2e-3
+    assert 14 < moment(run, target) < 15 and share == pytest.approx(2 / 3, abs=0.03)
+    found = retention.apart(RUNS["LoRA r=8"][:1], [run], lambda run: retention.at_skill(run, target))
+    assert all(found[kind].high < 0 for kind in retention.KINDS[1:])
+    told = "by {:.2f}, {:.2f} and {:.2f} nats (one seed".format(*(-found[kind].mean for kind in retention.KINDS[1:]))
+    assert told in PROSE
 
 
 def test_half_strength_answers_fewer_messages_letter_by_letter():
