@@ -277,6 +277,19 @@ def test_what_is_said_of_many_epochs_is_so():
     assert max(costs[0, True][1], costs[1, True][1]) < 0.01 < 0.03 < min(costs[0, True][0], costs[1, True][0])
 
 
+def test_what_the_trained_adapters_cost_is_not_clear_at_the_end_and_is_at_the_common_loss():
+    eight, kinds = RUNS["LoRA r=8"], retention.KINDS[1:]
+    rises = [[run.after.mean(kind) - run.before.mean(kind) for kind in kinds] for run in eight]
+    assert all(one > 0 for run in rises for one in run)
+    questions = [run[kinds.index("questions")] for run in rises]
+    assert f"on questions by {min(questions):.1f} to {max(questions):.1f} nats" in PROSE
+    assert not any(retention.risen(eight, kind).clear for kind in kinds)
+    assert all(retention.risen(RUNS["random labels"], kind).low > 0 for kind in kinds)
+    target = max(run.after.mean("skill") for arm in METHODS for run in RUNS[arm])
+    earlier = retention.rises(eight, lambda run: retention.at_skill(run, target))
+    assert all(earlier[kind].low > 0 for kind in kinds)
+
+
 def test_what_is_said_of_ranks_at_equal_steps_is_so():
     above = {arm: retention.apart(RUNS["LoRA r=8"], RUNS[arm], lambda run: run.after.losses) for arm in METHODS}
     clear = {arm: {kind for kind in retention.KINDS[1:] if found[kind].low > 0} for arm, found in above.items()}
