@@ -13,13 +13,14 @@ from lab_utils import checks, tasks
 from lab_utils.checks.engine import examples
 from lab_utils.classroom.editions import CAPSTONE, CAPSTONE_POINTS, instructor_edition, student_edition
 from lab_utils.errors import LabError
-from lab_utils.files import read_json
+from lab_utils.files import read_json, read_json_lines
 from lab_utils.folders import DATA, NOTEBOOKS
 from lab_utils.notebook.notebook_files import read_notebook
 from lab_utils.recorded.learning_curve import LIVE, curve_points, load_learning_curve
 from lab_utils.recorded.probes import FILE as PROBES
 from lab_utils.recorded.probes import MESSAGES, load_probes
 from lab_utils.scores import difference, nearest, word_classifier
+from lab_utils.sweep.evidence import unpacked
 from lab_utils.tasks.copies import ALIKE, plain, shingles
 
 EXERCISES = {name: exercise for name, exercise in checks.EXERCISES.items() if exercise.page == 14}
@@ -126,8 +127,22 @@ def test_what_the_page_says_of_the_rates_is_so():
     page = read_notebook(NOTEBOOKS / "14_your_own_data.ipynb")
     last = "by {} points on the test messages ({} to {}) and {} next month ({} to {})".format(*ends[0], *ends[1])
     text = f"clear: {said[0].in_points} and {said[1].in_points.replace(' points', '')}, one training run each"
-    for part in (text, last):
+    double, fourfold = (changed_loss("validation", rate) for rate in (4e-3, 8e-3))
+    losses = "costs {:+.2f} nats per token (95 % interval {:+.2f} to {:+.2f}), "
+    losses += "twice the rate {:+.2f} ({:+.2f} to {:+.2f};"
+    later = "of {:+.2f} ({:+.2f} to {:+.2f}; `next_month_losses`".format(*changed_loss("next_month", 4e-3))
+    for part in (text, last, losses.format(*fourfold, *double), later):
         assert sum(part in cell.source for cell in page.cells) == 1, part
+
+
+def changed_loss(split: str, rate: float) -> tuple[float, float, float]:
+    """A recorded run's loss less that at 2e-3, message by message, with Student's 95 % interval."""
+    rows = read_json_lines(DATA / "learning_curve" / "tickets.jsonl")
+    losses = {row["choices"]["learning_rate"]: unpacked(row[f"{split}_losses"])
+              for row in rows if row["choices"]["examples"] == LIVE}  # fmt: skip
+    apart = losses[rate] - losses[2e-3]
+    reach = {100: 1.984, 60: 2.001}[len(apart)] * apart.std(ddof=1) / math.sqrt(len(apart))
+    return apart.mean(), apart.mean() - reach, apart.mean() + reach
 
 
 @pytest.fixture(scope="module")
