@@ -19,7 +19,7 @@ from record_forgetting import PACKAGES, RECIPE, readings
 
 from lab_utils.device import use_threads
 from lab_utils.errors import command_line
-from lab_utils.files import append_text
+from lab_utils.files import append_text, replacing_file
 from lab_utils.folders import DATA
 from lab_utils.locks import wait_for_tests
 from lab_utils.memory.free import keep_freed_memory
@@ -59,8 +59,8 @@ def trained(model) -> dict:
 def save(path: Path, model, optimizer, losses: list, points: list) -> None:
     """Keep how far a run has come; a half-written file never takes the place of a whole one."""
     state = {"weights": trained(model), "optimizer": optimizer.state_dict(), "losses": losses, "points": points}
-    torch.save(state, path.with_suffix(".new"))
-    path.with_suffix(".new").replace(path)
+    with replacing_file(path) as new:
+        torch.save(state, new)
 
 
 @torch.no_grad()
