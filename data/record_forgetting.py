@@ -25,7 +25,7 @@ from lab_utils.folders import DATA
 from lab_utils.locks import wait_for_tests
 from lab_utils.memory.free import keep_freed_memory
 from lab_utils.recorded.provenance import machine
-from lab_utils.recorded.recorder import call, runs_there, say
+from lab_utils.recorded.recorder import call, missing_runs, say
 from lab_utils.retention import (
     adapter_matrices,
     at_strength,
@@ -72,6 +72,11 @@ ORDER = tuple((arm, seed) for arms, seeds in (
     (RATES, (0,)), (CONTROLS, (1,)), (CONTROLS + CURES, (2,)), (MORE[:1], (0, 1, 2)), (MORE[1:], (0, 1, 2)),
     (RATES[::-1], (1,)), (RATES[::-1], (2,)), (LAST, (0,)),
 ) for seed in seeds for arm in arms)  # fmt: skip
+
+
+def first_of(texts: dict, counts: dict[str, int], most: int | None) -> dict:
+    """Of each kind the first so many texts, and no more than `most` of any."""
+    return {kind: some[: min(counts[kind], most or counts[kind])] for kind, some in texts.items()}
 
 
 def readings(model, tokenizer, arm: Arm, texts: dict) -> dict:
@@ -151,16 +156,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, help="instead of 32: a quick check of every part")
     parser.add_argument("--examples", type=int, help="read no more than so many texts of a kind: a quick check")
     chosen = parser.parse_args(arguments)
-    there = runs_there(chosen.output / "runs.jsonl")
-    wanted = [pair for pair in ORDER if pair[1] in chosen.seeds and (chosen.only is None or pair[0] in chosen.only)]
-    missing = [pair for pair in wanted if pair not in there]
+    missing = missing_runs(chosen, ORDER, chosen.output / "runs.jsonl")
     if chosen.list:
-        print(f"recorded: {sorted(there)}\nmissing: {missing}")
         return
     use_threads()
     keep_freed_memory()
     chosen.output.mkdir(parents=True, exist_ok=True)
-    texts = {kind: some[: min(TEXTS[kind], chosen.examples or 99)] for kind, some in fixed_texts().items()}
+    texts = first_of(fixed_texts(), TEXTS, chosen.examples)
     for name, seed in missing:
         record(name, seed, chosen.output, texts, chosen.steps)
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from record_forgetting import PACKAGES, RECIPE, readings
+from record_forgetting import PACKAGES, RECIPE, first_of, readings
 
 from lab_utils.device import use_threads
 from lab_utils.errors import command_line
@@ -25,7 +25,7 @@ from lab_utils.locks import wait_for_tests
 from lab_utils.memory.free import keep_freed_memory
 from lab_utils.recorded.forgetting import epoch_ends
 from lab_utils.recorded.provenance import machine
-from lab_utils.recorded.recorder import call, runs_there, say
+from lab_utils.recorded.recorder import call, missing_runs, say
 from lab_utils.retention import fixed_texts
 from lab_utils.retention.arms import Arm, build, train
 from lab_utils.tasks import load_task
@@ -48,7 +48,7 @@ ORDER = tuple((arm, seed) for arm, seeds in (
 def texts_to_read(examples: int | None) -> dict:
     """The fixed texts; no more than so many of a kind."""
     found = fixed_texts() | {"skill": list(load_task(RECIPE.task)["validation"])}
-    return {kind: some[: min(TEXTS[kind], examples or 99)] for kind, some in found.items()}
+    return first_of(found, TEXTS, examples)
 
 
 def trained(model) -> dict:
@@ -106,11 +106,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, help="instead of as many as the arm has: a quick check")
     parser.add_argument("--examples", type=int, help="read no more than so many texts of a kind: a quick check")
     chosen = parser.parse_args(arguments)
-    there = runs_there(chosen.output / "epochs.jsonl")
-    missing = [(arm, seed) for arm, seed in ORDER if seed in chosen.seeds and (arm, seed) not in there
-               and (chosen.only is None or arm in chosen.only)]  # fmt: skip
+    missing = missing_runs(chosen, ORDER, chosen.output / "epochs.jsonl")
     if chosen.list:
-        print(f"recorded: {sorted(there)}\nmissing: {missing}")
         return
     use_threads()
     keep_freed_memory()

@@ -47,7 +47,7 @@ from lab_utils.preferences import (
     reward,
 )
 from lab_utils.recorded.provenance import machine
-from lab_utils.recorded.recorder import call, runs_there, say
+from lab_utils.recorded.recorder import call, missing_runs, say
 from lab_utils.tasks import TASKS, load_task
 
 FOLDER = DATA / "preferences"
@@ -237,11 +237,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, help="instead of the recipes' own: a quick check of every part")
     parser.add_argument("--examples", type=int, default=TEST, help="score the first so many test messages")
     chosen = parser.parse_args(arguments)
-    arms = [arm for arm in ARMS if chosen.only is None or arm in chosen.only]
-    there = runs_there(chosen.output / "runs.jsonl")
-    missing = [(arm, seed) for seed in chosen.seeds for arm in arms if (arm, seed) not in there]
+    order = [(arm, seed) for seed in chosen.seeds for arm in ARMS]
+    missing = missing_runs(chosen, order, chosen.output / "runs.jsonl")
     if chosen.list:
-        print(f"recorded: {sorted(there)}\nmissing: {missing}")
         return
     use_threads()
     base = load_base(SHAPE["model"], "nf4", verbose=False)

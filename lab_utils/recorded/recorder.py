@@ -23,6 +23,16 @@ def runs_there(path: Path) -> set[tuple[str, int]]:
     return {(row["arm"], row["seed"]) for row in lines_there(path)}
 
 
+def missing_runs(chosen: argparse.Namespace, order: Iterable[tuple[str, int]], path: Path) -> list[tuple[str, int]]:
+    """(arm, seed) of the runs that a call wants and `path` lacks, in their order; with `--list` both are printed."""
+    there = runs_there(path)
+    missing = [(arm, seed) for arm, seed in order if seed in chosen.seeds and (arm, seed) not in there
+               and (chosen.only is None or arm in chosen.only)]  # fmt: skip
+    if chosen.list:
+        print(f"recorded: {sorted(there)}\nmissing: {missing}")
+    return missing
+
+
 def call(description: str, arms: Iterable[str], output: Path, seeds: Iterable[int] = ()) -> argparse.ArgumentParser:
     """The parser of a recorder's call: which arms and seeds, where to, or only a list of what is missing.
 

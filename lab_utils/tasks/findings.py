@@ -152,7 +152,7 @@ def label_lines(labels: dict[str, dict[str, int]], most: int = 12) -> str:
 
 
 def folded(text: str) -> str:
-    """A text in lines of WIDTH characters, broken between words; each of its own lines begins a new one."""
+    """A text in lines of WIDTH characters, broken between words; where it has a line break there is one."""
     return "\n".join(FOLD.fill(line) for line in text.splitlines())
 
 

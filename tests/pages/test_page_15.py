@@ -83,7 +83,7 @@ def test_the_base_alone_does_not_explain_it():
     on_it, start = RUNS["LoRA r=8, bfloat16"], RUNS["full"][0].before
     assert len(on_it) == 3
     assert all(abs(on_it[0].before.mean(kind) - start.mean(kind)) < 0.02 for kind in retention.KINDS)
-    target = max(run.after.mean("skill") for arm in METHODS for run in RUNS[arm])
+    target = common_loss()
 
     def at_target(run):
         return retention.at_skill(run, target)
@@ -130,7 +130,7 @@ def test_rank_1_forgot_less_than_rank_8_and_64_is_not_clear():
 def test_rank_128_forgot_more_than_rank_8_at_one_rate_and_has_intruders():
     """At equal skill, from the same base; the same rate moves its weights four times as far."""
     one, other = RUNS["LoRA r=8"], RUNS["LoRA r=128"]
-    target = max(run.after.mean("skill") for arm in METHODS for run in RUNS[arm])
+    target = common_loss()
     found = retention.apart(one, other, lambda run: retention.at_skill(run, target))
     assert len(other) == 3 and all(found[kind].low > 0 for kind in retention.KINDS[1:])
     assert {run.learning_rate for run in other} == {run.learning_rate for run in one}
@@ -176,7 +176,7 @@ def test_about_two_thirds_are_answered_letter_by_letter_at_strength_1():
 
 def test_the_lead_of_full_fine_tuning_at_other_losses():
     """Against rank 8 on its own base it is clear at all of them; against the 4-bit one only at the earliest."""
-    target = max(run.after.mean("skill") for arm in METHODS for run in RUNS[arm])
+    target = common_loss()
     early = [run for arm in METHODS for run in RUNS[arm] if run.at[8].mean("skill") < target]
     assert len(early) == 6 and "six of the eighteen runs were there before step 8" in PROSE
     assert "for loss in (target, 0.09, 0.06):" in CODE
@@ -200,7 +200,7 @@ def test_what_is_said_of_the_moments_in_the_schedule_is_so():
     recipe, eight = Recipe(steps=32, learning_rate=2e-3), RUNS["LoRA r=8"]
     share = [recipe.learning_rate_at(step) / recipe.learning_rate for step in range(32)]
     assert share[:3] == pytest.approx([0.5, 1, 1]) and share[31] < 0.01
-    target = max(run.after.mean("skill") for arm in METHODS for run in RUNS[arm])
+    target = common_loss()
     assert "after step 27" in PROSE and all(moment(run, target) > 27 for run in RUNS["LoRA r=1"])
     assert "between steps 10 and 13" in PROSE and all(10 < moment(run, target) < 13 for run in eight)
     assert share[12] > 0.749 and share[27] < 0.1
@@ -222,10 +222,15 @@ def test_replay_and_kl_are_below_plain_rank_8_step_by_step():
     assert "KL on all three after 8, on prose and style after 16, and on all three after 32" in PROSE
 
 
+def common_loss() -> float:
+    """The loss on the skill that the slowest run of section 5 ended with."""
+    return max(run.after.mean("skill") for arm in METHODS for run in RUNS[arm])
+
+
 def at_common_loss(one: str, other: str) -> dict:
     """The second arm's rises less the first's where each has learned as much as the slowest run."""
-    target = max(run.after.mean("skill") for arm in METHODS for run in RUNS[arm])
-    return retention.apart(RUNS[one], RUNS[other], lambda run: retention.at_skill(run, target))
+    loss = common_loss()
+    return retention.apart(RUNS[one], RUNS[other], lambda run: retention.at_skill(run, loss))
 
 
 def test_at_twice_its_rate_full_fine_tuning_is_ahead_of_rank_8_on_its_base_on_prose_alone():
@@ -285,7 +290,7 @@ def test_what_the_trained_adapters_cost_is_not_clear_at_the_end_and_is_at_the_co
     assert f"on questions by {min(questions):.1f} to {max(questions):.1f} nats" in PROSE
     assert not any(retention.risen(eight, kind).clear for kind in kinds)
     assert all(retention.risen(RUNS["random labels"], kind).low > 0 for kind in kinds)
-    target = max(run.after.mean("skill") for arm in METHODS for run in RUNS[arm])
+    target = common_loss()
     earlier = retention.rises(eight, lambda run: retention.at_skill(run, target))
     assert all(earlier[kind].low > 0 for kind in kinds)
 
@@ -306,7 +311,7 @@ def test_what_is_said_of_ranks_at_equal_steps_is_so():
 
 
 def test_rank_1_at_twice_its_rate_is_still_below_rank_8():
-    target = max(run.after.mean("skill") for arm in METHODS for run in RUNS[arm])
+    target = common_loss()
     (run,) = RUNS["LoRA r=1, twice the rate"]
     share = Recipe(steps=32, learning_rate=2e-3).learning_rate_at(14) / 2e-3
     assert 14 < moment(run, target) < 15 and share == pytest.approx(2 / 3, abs=0.03)

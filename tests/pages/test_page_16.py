@@ -1,6 +1,5 @@
 """What page 16 says in prose and does not compute: of the recorded adapter, and of the small policy."""
 
-import json
 import math
 import re
 from collections import Counter
@@ -8,6 +7,7 @@ from collections import Counter
 import pytest
 from page_prose import code, code_cell, prose
 
+from lab_utils.files import read_json, read_json_lines
 from lab_utils.preferences import (
     PreferenceRecipe,
     group_advantages,
@@ -40,7 +40,7 @@ def mean(values):
 
 def test_the_half_trained_adapter_is_the_one_that_the_page_starts_from():
     folder, scored = recorded_start()
-    recipe = json.loads((folder / "record.json").read_text())["recipe"]
+    recipe = read_json(folder / "record.json")["recipe"]
     seen = recipe["steps"] * recipe["batch_size"]
     assert seen == recipe["train_examples"]
     assert f"rank {recipe['rank']}, {recipe['steps']} steps, {seen} messages seen once" in PROSE
@@ -175,8 +175,8 @@ def lost_a_capital(pair: dict) -> bool:
 def fields_lost() -> list[dict]:
     """By how many points fewer answers each field is right after DPO on the near misses, seed by seed."""
     start, _ = recorded_start()
-    before = json.loads((start / "record.json").read_text())["fields"]
-    rows = map(json.loads, (start.parent / "runs.jsonl").read_text().splitlines())
+    before = read_json(start / "record.json")["fields"]
+    rows = read_json_lines(start.parent / "runs.jsonl")
     return [{name: round(100 * (before[name] - share), 1) for name, share in row["fields"].items()}
             for row in rows if row["arm"] == LOW[2]]  # fmt: skip
 

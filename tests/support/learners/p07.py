@@ -1,4 +1,4 @@
-"""Usual mistakes on page 07, as a learner would write them: exercise -> (mistake's name, function)."""
+"""Common mistakes on page 07, as a learner would write them: exercise -> (mistake's name, function)."""
 
 import math
 
