@@ -70,7 +70,7 @@ RATES, BASES, MORE, LAST = (tuple(ARMS)[part] for part in (slice(8, 11), slice(1
 ORDER = tuple((arm, seed) for arms, seeds in (
     (RANKS + CONTROLS, (0,)), (RANKS, (1,)), (CURES, (0,)), (RANKS, (2,)), (BASES, (0, 1, 2)), (CURES, (1,)),
     (RATES, (0,)), (CONTROLS, (1,)), (CONTROLS + CURES, (2,)), (MORE[:1], (0, 1, 2)), (MORE[1:], (0, 1, 2)),
-    (RATES[::-1], (1,)), (RATES[::-1], (2,)), (LAST, (0,)),
+    (RATES[::-1], (1,)), (RATES[::-1], (2,)), (LAST, (0, 1, 2)),
 ) for seed in seeds for arm in arms)  # fmt: skip
 
 

@@ -14,7 +14,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -66,12 +66,17 @@ def short_and_valid(output: str, answer: str) -> float:
     return float(whole) - len(output) / 200
 
 
+def coin(output: str, answer: str) -> float:
+    """A reward that says nothing: 1 or 0, drawn again for every answer."""
+    return float(torch.rand(()) < 0.5)
+
+
 @dataclass(frozen=True)
 class Arm:
     """One way to go on from the start: what is trained, and what it learns from; `judge` is its own reward."""
 
     recipe: Recipe
-    learns_from: str = "rewards"  # or "near misses", "own pairs", "own right answers", "labels"
+    learns_from: str = "rewards"  # or "near misses" ("near misses: day"), "own pairs", "own right answers", "labels"
     judge: Callable | None = None
 
     def at(self, rate: float) -> "Arm":
@@ -109,6 +114,12 @@ ARMS |= {f"{name}, rate 0.0003": ARMS[name].at(3e-4) for name in LOWER}
 ARMS["right, rate 0.0005"] = ARMS["right"].at(5e-4)
 ARMS["brief, rate 0.0005"] = ARMS["brief"].at(5e-4).stopped_at(8)
 ARMS["right, 8 steps, rate 0.0005"] = ARMS["right"].at(5e-4).stopped_at(8)  # the control of "brief"
+COIN = Arm(replace(GRPO, reward="own"), judge=coin).at(3e-4)
+ARMS["coin, rank 1, rate 0.0003"] = COIN.with_rank(1)  # the control of "right, rank 1"
+ARMS |= {f"near misses: {mistake}, rate 0.0003": Arm(DPO, f"near misses: {mistake}").at(3e-4) for mistake in MISTAKES}
+ARMS["brief, unscaled, rate 0.0005"] = replace(
+    ARMS["brief, rate 0.0005"], recipe=replace(ARMS["brief, rate 0.0005"].recipe, scale_rewards="none")
+)
 
 
 def start_folder(folder: Path, recipe: Recipe) -> Path:
@@ -175,6 +186,8 @@ def samples(folder: Path, seed: int, base: tuple) -> list[dict]:
 
 def examples_of(arm: Arm, seed: int, folder: Path, base: tuple) -> list[dict]:
     """What an arm is shown: messages, pairs, or messages with answers to imitate."""
+    if arm.learns_from.startswith("near misses: "):
+        return near_misses(messages(seed), seed, [arm.learns_from.removeprefix("near misses: ")])
     return {
         "rewards": lambda: messages(seed),
         "labels": lambda: messages(seed),
@@ -184,9 +197,9 @@ def examples_of(arm: Arm, seed: int, folder: Path, base: tuple) -> list[dict]:
     }[arm.learns_from]()
 
 
-def near_misses(rows: list[dict], seed: int) -> list[dict]:
-    """Every near miss that rules make of a message's right answer, up to three."""
-    return [pair for mistake in MISTAKES for pair in booking_pairs(rows, seed, [mistake])]
+def near_misses(rows: list[dict], seed: int, mistakes: Iterable[str] = tuple(MISTAKES)) -> list[dict]:
+    """Every near miss of these kinds that rules make of a message's right answer, up to three."""
+    return [pair for mistake in mistakes for pair in booking_pairs(rows, seed, [mistake])]
 
 
 def imitate(recipe: Recipe, rows: list[dict], base: tuple) -> tuple:

@@ -25,7 +25,7 @@ def packed(share: float, messages: int) -> str:
     return packed_bits(place < share * messages for place in range(messages))
 
 
-def line(examples: int, seed: int, exact: float, rate: float = 2e-3) -> str:
+def line(examples: int, seed: int, exact: float, rate: float = 4e-3) -> str:
     rights = {"test_right": packed(exact, 200), "next_month_right": packed(0.5, 60)}
     row = rights | {"key": f"{examples} {seed} {rate}", "validation_loss": 0.2, "test_loss": 0.3, "test_exact": exact}
     row["choices"] = {"examples": examples, "seed": seed, "learning_rate": rate, "steps": 3, "batch_size": 8}
@@ -34,13 +34,13 @@ def line(examples: int, seed: int, exact: float, rate: float = 2e-3) -> str:
 
 
 def test_sizes_in_order_with_the_seeds_that_are_there(tmp_path):
-    lines = [line(32, 1, 0.5), line(8, 0, 0.25), line(32, 0, 0.75), line(32, 0, 0.1, rate=4e-3)]
+    lines = [line(32, 1, 0.5), line(8, 0, 0.25), line(32, 0, 0.75), line(32, 0, 0.1, rate=2e-3)]
     (tmp_path / "chats.jsonl").write_text("".join(lines))
     runs = load_learning_curve("chats", tmp_path)
     points = curve_points(runs)
     assert [(point.examples, point.exact) for point in points] == [(8, (0.25,)), (32, (0.75, 0.5))]
     assert points[1].error == pytest.approx(0.375) and missing(runs) == 12
-    assert curve_points(runs, 4e-3)[0].exact == (0.1,)
+    assert curve_points(runs, 2e-3)[0].exact == (0.1,)
     assert load_learning_curve("tickets", tmp_path) == [] and missing([]) == len(SIZES) * len(SEEDS) == 15
 
 
