@@ -88,9 +88,11 @@ class _Reader:
         first, cache = out.logits[:, -1:].float().log_softmax(-1), out.past_key_values
         columns = []
         for choice in choices:
-            tokens = torch.tensor([choice] * len(prompts))
-            after = self._forward(tokens, torch.cat([mask, torch.ones_like(tokens)], 1), copy.deepcopy(cache))
-            logits = torch.cat([first, after.logits[:, :-1].float().log_softmax(-1)], 1)
+            tokens, logits = torch.tensor([choice] * len(prompts)), first
+            if len(choice) > 1:  # of one token, all is known
+                read = tokens[:, :-1]
+                after = self._forward(read, torch.cat([mask, torch.ones_like(read)], 1), copy.deepcopy(cache))
+                logits = torch.cat([first, after.logits.float().log_softmax(-1)], 1)
             columns.append(logits.gather(2, tokens.to(logits.device)[..., None])[..., 0].sum(1).cpu())
         return torch.stack(columns, 1)
 
