@@ -16,6 +16,8 @@ from functools import partial, wraps
 from itertools import islice
 from numbers import Real
 
+from .printing import folded
+
 MOST = 2**53  # larger whole numbers are not exact in the browser
 NAMES = 10_000  # more than any model has modules
 
@@ -28,8 +30,8 @@ class LabError(Exception):
         return super().__str__().encode("utf-8", "backslashreplace").decode("utf-8")
 
     def _render_traceback_(self) -> list[str]:
-        """What IPython shows in a notebook: the message, without forty frames of library code."""
-        return [f"LabError: {self}"]
+        """What IPython shows in a notebook: the message, folded, without forty frames of library code."""
+        return folded(f"LabError: {self}").split("\n")
 
 
 def shown(value: object) -> str:

@@ -9,6 +9,7 @@ from ..device import GIB, Device, find_device
 from ..errors import LabError, at_least, choose
 from ..memory.free import total_memory_bytes
 from ..models.hub import answers
+from ..printing import say
 from .keras_gemma import load_keras
 
 PRESETS = MappingProxyType({"gemma3_270m": 268_098_176, "gemma3_1b": 999_885_952, "gemma_2b_en": 2_506_172_416})
@@ -78,13 +79,13 @@ def larger_preset(preset: str | None = None, device: Device | None = None) -> st
         on_gpu = device.kind == "cuda"
         total, reachable = (total_memory_bytes(), answers("www.kaggle.com")) if on_gpu else (0, False)
         preset, reason = decide_preset(device.kind, total, reachable)
-    print(f"{preset or 'No preset'}: {reason}")
+    say(f"{preset or 'No preset'}: {reason}")
     if preset is not None:
         needed = needed_bytes(preset) / GIB
         least, most = (size * PRESETS[preset] / 1e9 for size in (2, 4))
-        print(f"  download: {least:.1f} GB from Kaggle, or {most:.1f} if it is stored in 32 bits")
-        print(f"  memory: about {needed:.1f} GiB, computing in {preset_dtype(device)}: {_why_dtype(device)}")
-        print(f"  learning rate: {RATE:g} ({RATE_SOURCE})")
+        say(f"  download: {least:.1f} GB from Kaggle, or {most:.1f} if it is stored in 32 bits")
+        say(f"  memory: about {needed:.1f} GiB, computing in {preset_dtype(device)}: {_why_dtype(device)}")
+        say(f"  learning rate: {RATE:g} ({RATE_SOURCE})")
     return preset
 
 

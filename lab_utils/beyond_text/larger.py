@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from ..device import GIB, Device
 from ..memory.free import total_memory_bytes
 from ..models.catalogue import OTHER_RATE, OTHER_RATE_SOURCE
+from ..printing import say
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,10 @@ def announce(name: str, larger: Larger, device: Device) -> None:
     """
     has = f"; this GPU has {total_memory_bytes() / GIB:.1f} GiB" if device.kind == "cuda" else ""
     print(f"{name}:")
-    print(f"  download: {larger.download_bytes / 1e9:.1f} GB, once, from huggingface.co/{larger.source}")
-    print(f"  memory: {larger.weights_bytes / GIB:.1f} GiB of weights ({larger.held}), and what training adds{has}")
-    print(f"  learning rate of an adapter: {larger.learning_rate:g} ({larger.rate_source})")
+    say(f"  download: {larger.download_bytes / 1e9:.1f} GB, once, from huggingface.co/{larger.source}")
+    say(f"  memory: {larger.weights_bytes / GIB:.1f} GiB of weights ({larger.held}), and what training adds{has}")
+    say(f"  learning rate of an adapter: {larger.learning_rate:g} ({larger.rate_source})")
     if device.compute_dtype == "float16" and larger.float16:
-        print(f"  This GPU has no bfloat16, and {larger.float16}.")
+        say(f"  This GPU has no bfloat16, and {larger.float16}.")
     if device.kind == "cpu":
         print("  There is no GPU here: it is computed on the processor.")

@@ -1,10 +1,9 @@
 """What nbgrader needs of a check: an error that says what is wrong, or no error at all."""
 
-import re
-import textwrap
 from dataclasses import replace
 
 from ..errors import LabError
+from ..printing import folded
 from .report import Report
 
 WIDTH = 96  # characters per line: nbgrader's feedback cuts longer ones off
@@ -16,15 +15,8 @@ class NotSolved(LabError):
     def __init__(self, report: Report):
         """Keep what the report finds, and leave out what helps to go on: feedback comes after the deadline."""
         example = [] if report.status == "open" else report.example
-        lines = replace(report, note="", alt="", example=example).text.splitlines()
-        super().__init__("\n".join(map(_wrapped, lines)))
+        super().__init__(folded(repr(replace(report, note="", alt="", example=example)), WIDTH))
 
     def _render_traceback_(self) -> list[str]:
         """What the feedback shows: the report alone."""
         return str(self).splitlines()
-
-
-def _wrapped(line: str) -> str:
-    """A long line in several, each as far from the edge as the first."""
-    edge = re.match(r"\s*", line).group()
-    return textwrap.fill(line, WIDTH, subsequent_indent=edge, break_long_words=False) if len(line) > WIDTH else line

@@ -5,11 +5,13 @@ import html
 import inspect
 import re
 import textwrap
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 
 from .. import plots
+from ..printing import folded
 from .comparing import show
 from .engine import Attempt, Trial, arguments, examples, line_of, run
 from .exercise import Exercise
@@ -102,16 +104,20 @@ class Report:
 
     @property
     def text(self) -> str:
-        """The report as plain text, all but what is folded."""
-        parts = [f"{MARKS[self.status]} {self.verdict}"]
-        parts += [f"  {MARKS[status]} {sentence}" for status, sentence in self.lines]
+        """The report as plain text, all but what a card folds away; a sentence is one line."""
+        return self._plain(str)
+
+    def _plain(self, shaped: Callable[[str], str]) -> str:
+        """The report as plain text, each sentence as `shaped` makes it."""
+        parts = [shaped(f"{MARKS[self.status]} {self.verdict}")]
+        parts += [shaped(f"  {MARKS[status]} {sentence}") for status, sentence in self.lines]
         if self.mistake:
-            parts.append(f"This looks like a common mistake: {self.mistake}. {self.fix}")
+            parts.append(shaped(f"This looks like a common mistake: {self.mistake}. {self.fix}"))
         if self.example:
             parts.append(f"{self.example_title}:\n" + textwrap.indent(self._example(), "    "))
         if self.printed:
             parts.append(f"Your function printed:\n{textwrap.indent(self.printed, '    ')}")
-        return "\n".join([*parts, *filter(None, (self.code, self.alt, self.note))])
+        return "\n".join([*parts, *filter(None, (self.code, shaped(self.alt), shaped(self.note)))])
 
     @property
     def html(self) -> str:
@@ -159,11 +165,11 @@ class Report:
         return "\n".join(rows)
 
     def __repr__(self) -> str:
-        return self.text
+        return self._plain(folded)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
         """What Jupyter shows."""
-        return {"text/plain": self.text, "text/html": self.html}
+        return {"text/plain": repr(self), "text/html": self.html}
 
 
 def prose(text: str) -> str:

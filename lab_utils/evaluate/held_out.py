@@ -1,6 +1,7 @@
 """The rows of a task that are scored: those that it was not trained on."""
 
 from ..errors import LabError
+from ..printing import say
 from ..tasks import TASKS, OwnTask, Task, load_task
 
 FOR_STOPPING = (
@@ -33,7 +34,7 @@ def held_out(examples, split: str | None = None):
     if "test" in data:
         return data["test"]
     if "validation" in data:
-        print(FOR_STOPPING.format(name=name, rows=len(data["validation"])))
+        say(FOR_STOPPING.format(name=name, rows=len(data["validation"])))
         return data["validation"]
     raise LabError(
         f"{name} has no split that was not trained on: give examples of a test split. Scores on training examples tell "

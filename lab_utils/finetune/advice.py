@@ -6,7 +6,7 @@ Nothing is changed. A rule of thumb is called one, with its source.
 from dataclasses import dataclass
 
 from ..models import learning_rate, load_tokenizer
-from ..tasks.findings import folded
+from ..printing import folded
 from ..tasks.registry import find_task, load_task
 from .recipe import Recipe
 from .supervision import encode_row

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..errors import LabError
 from ..files import explain, read_json, replacing_files, replacing_folder
+from ..printing import say
 from ..tasks import changes
 from .checkpoint_files import ADAPTER, CONFIG, RECORD, Damaged, read_checkpoint, sums_of
 from .recipe import LATER, Recipe
@@ -115,7 +116,7 @@ def _keep_what_is_there(folder: Path, new: Path) -> None:
             (copy / folder.name).mkdir()
             for name in filled:
                 shutil.copy2(folder / name, copy / folder.name / name)
-        print(f"{folder} held another adapter, or a changed one: it is kept in {aside / folder.name}.")
+        say(f"{folder} held another adapter, or a changed one: it is kept in {aside / folder.name}.")
 
 
 def _is_config(path: Path) -> bool:
@@ -128,11 +129,11 @@ def _is_config(path: Path) -> bool:
 
 
 def latest_record(
-    output_dir: Path, recipe: Recipe, say: Callable[[str], object] = print
+    output_dir: Path, recipe: Recipe, tell: Callable[[str], object] = say
 ) -> tuple[Path, dict, dict] | None:
     """The newest checkpoint that is whole, with its record and its state; None if there is none.
 
-    Where one is damaged, `say` is told the file at fault, and the one before it is taken. Nothing is deleted.
+    Where one is damaged, `tell` gets the file at fault, and the one before it is taken. Nothing is deleted.
 
     Raises
     ------
@@ -146,7 +147,7 @@ def latest_record(
             return path, *read_checkpoint(path)
         except Damaged as damage:
             back = f"going back to {found[number - 1].name}" if number else "starting from the first step"
-            say(f"{path.name} cannot be read ({damage}): {back}.")
+            tell(f"{path.name} cannot be read ({damage}): {back}.")
     return None
 
 

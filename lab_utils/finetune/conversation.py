@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 from ..errors import LabError
+from ..printing import say
 from ..tasks.data_lines import check_text
 from .control_tokens import ControlTokens
 
@@ -169,7 +170,7 @@ def _make_chat(tokenizer) -> Chat:
                 f"{which}, and the tokenizer has no end of text (eos_token): nothing would end a turn. "
                 "Set the tokenizer's eos_token or chat_template, and save it in the model's folder."
             )
-        print(f"{which}: a turn ends with the end of text, {getattr(tokenizer, 'eos_token', end)}.")
+        say(f"{which}: a turn ends with the end of text, {getattr(tokenizer, 'eos_token', end)}.")
     return Chat(template, takes_system, end, control)
 
 

@@ -5,6 +5,7 @@ from array import array
 from collections.abc import Callable, Iterable, Sequence
 
 from ..errors import LabError
+from ..printing import say
 from .identity import told_of
 
 
@@ -53,7 +54,7 @@ class Examples(Sequence):
                 f"(the shortest has {shortest}). Raise max_length."
             )
         if left_out := count - len(self._places):
-            print(f"{left_out} of {count} examples are longer than {max_length} tokens: left out.")
+            say(f"{left_out} of {count} examples are longer than {max_length} tokens: left out.")
         self.digest, self.outermost = told.hexdigest()[:16], [longest, [highest]]
 
     def _add(self, place: int, example) -> None:

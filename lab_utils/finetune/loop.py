@@ -2,6 +2,7 @@
 
 from ..errors import LabError
 from ..models.loading import ran_out
+from ..printing import say
 from .resume import load_adapter, save
 from .run_folders import checkpoints
 from .runs import Run
@@ -35,17 +36,17 @@ def train(trainer: Trainer, run: Run, identity: dict, validation, on_step, progr
                 on_step(run.history)
             if over:
                 if row["step"] < steps and trainer.accelerator.is_main_process:
-                    print(f"\nStopped after step {row['step']}: {run.recipe.patience} times in a row the validation "
+                    say(f"\nStopped after step {row['step']}: {run.recipe.patience} times in a row the validation "
                           "loss was not lower than before.")
                 break
     except KeyboardInterrupt:
         saved = checkpoints(run.output_dir)
         if saved:
             done = int(saved[-1].name.removeprefix("checkpoint-"))
-            print(f"\nInterrupted. Steps 1 to {done} are saved in {run.output_dir}: run the same cell again to go on, "
+            say(f"\nInterrupted. Steps 1 to {done} are saved in {run.output_dir}: run the same cell again to go on, "
                   "or the same command.")
         else:
-            print("\nInterrupted before the first checkpoint. Run the same cell again to start over, or the "
+            say("\nInterrupted before the first checkpoint. Run the same cell again to start over, or the "
                   "same command.")
         raise
     except (MemoryError, RuntimeError) as error:
@@ -67,4 +68,4 @@ def take_best(run: Run, main: bool) -> None:
     load_adapter(run.model, found[0])
     if main and run.best_step < len(run.history):
         loss = run.history[run.best_step - 1]["validation_loss"]
-        print(f"The adapter of step {run.best_step} is kept, of the lowest validation loss ({loss:.3f}).")
+        say(f"The adapter of step {run.best_step} is kept, of the lowest validation loss ({loss:.3f}).")

@@ -7,6 +7,7 @@ from ..device import find_device, use_threads
 from ..errors import LabError, shown
 from ..files import user_path
 from ..models import load_base
+from ..printing import say
 from ..tasks import OwnTask, changes, from_description
 from .adapter import attach_adapter
 from .checkpoint_files import ADAPTER, RECORD, Damaged, read_checkpoint
@@ -51,7 +52,7 @@ def open_run(folder: str | Path, task: OwnTask | str | Path | None = None) -> Ru
     history = record["history"]
     adapter = folder / "adapter"
     if not is_over(history, recipe):
-        print(f"This run is not finished: it has taken {len(history)} of {recipe.steps} steps ({at.name}).")
+        say(f"This run is not finished: it has taken {len(history)} of {recipe.steps} steps ({at.name}).")
         adapter = at
     elif not (adapter / ADAPTER).is_file():
         adapter = folder / f"checkpoint-{best_step(history):06d}" if recipe.keeps_best else at
@@ -81,7 +82,7 @@ def _newest(folder: Path) -> tuple[Path, dict]:
         try:
             return path, read_checkpoint(path)[0]
         except Damaged as damage:
-            print(f"Note: {path.name} cannot be read ({damage}).")
+            say(f"Note: {path.name} cannot be read ({damage}).")
     raise LabError(f"No checkpoint in {folder} can be read: restore one, or train again.")
 
 
@@ -93,7 +94,7 @@ def _recipe(record: dict, task: OwnTask | str | Path | None) -> Recipe:
         if not isinstance(task, OwnTask):
             task = from_description(described if task is None else described | {"own": str(user_path(task))})
         elif changed := changes(described, task):
-            print(f"Note: this is not the task that the run was trained on: {changed}.")
+            say(f"Note: this is not the task that the run was trained on: {changed}.")
     elif task is not None:
         raise LabError(f"This run was trained on the task {saved.get('task')!r} of the course: open it without a file.")
     try:

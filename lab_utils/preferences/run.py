@@ -11,6 +11,7 @@ from ..finetune.starting import check_arguments, device_for
 from ..finetune.supervision import prompt_ids
 from ..finetune.training import Objective, run_training
 from ..finetune.training_rows import training_rows
+from ..printing import say
 from ..tasks import load_task
 from ..tasks.registry import find_task
 from .pairs import booking_pairs, check_pairs
@@ -176,4 +177,4 @@ def _say_left_out(left_out: int, count: int, what: str, max_length: int) -> None
     if left_out == count:
         raise LabError(f"None of {count:,} {what} fits into max_length={max_length} tokens, answer included. Raise it.")
     if left_out:
-        print(f"{left_out} of {count} {what} are longer than {max_length} tokens with their answers: left out.")
+        say(f"{left_out} of {count} {what} are longer than {max_length} tokens with their answers: left out.")

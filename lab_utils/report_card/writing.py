@@ -8,8 +8,8 @@ from ..errors import LabError, shown
 from ..files import read_text
 from ..finetune import open_run
 from ..outputs import explained, output_folder, save
+from ..printing import say
 from ..tasks import OwnTask
-from ..tasks.findings import folded
 from . import facts
 from .blocks import Section
 from .comparing import Scored, asked, baselines, first_rows
@@ -81,7 +81,7 @@ def report_card(run, own: OwnTask | None = None, *, answers: Sequence[Scored] | 
         save(folder / HTML, html_page(f"Report card: {title}", sections)), save(folder / MARKDOWN, text),
         _model_card(run.output_dir / "adapter" / README, text), tuple(answers),
     )  # fmt: skip
-    print(folded(str(card)))
+    say(str(card))
     return card
 
 

@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ..errors import LabError
+from ..printing import say
 from .answer_kinds import METRICS, metric_name
-from .findings import counted, folded
+from .findings import counted
 from .own_data import OwnTask, own
 
 ARGUMENTS = ("prompt", "answer", "messages", "system", "fields", "split", "group", "seed", "encoding", "name")
@@ -36,10 +37,10 @@ def from_description(description: Mapping, metric: Callable | None = None) -> Ow
     options = {name: description[name] for name in ARGUMENTS if description.get(name) is not None}
     known = description.get("metric") if description.get("metric") in METRICS else None
     if known is None and metric is None and description.get("metric"):
-        print(folded(
+        say(
             f"Note: answers were compared by your function {description['metric']!r}, which is not in the record. They "
             "are compared by what they look like; pass the task to use your function."
-        ))  # fmt: skip
+        )
     found = own(path, **options, metric=metric or known, max_new_tokens=description.get("max_new_tokens"))
     if found.data_digest != description.get("data_digest", found.data_digest):
         raise LabError(f"{changes(description, found)}. Restore the file, or train again.")

@@ -3,11 +3,10 @@
 import html
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from textwrap import TextWrapper
+
+from ..printing import WIDTH, folded
 
 LEVELS = {"problem": "✗", "look": "?", "hint": "·"}  # to be corrected, to be looked at, to be known
-WIDTH = 74  # characters that fit on a page of 1024 pixels with the list of files beside it: wider lines break in words
-FOLD = TextWrapper(WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 WORDS = {"problem": "correct", "look": "look at", "hint": "know"}
 
 
@@ -35,7 +34,7 @@ class Finding:
 
     def lines(self) -> str:
         """The finding in lines of WIDTH characters; the last has as many of the first rows as fit, at least one."""
-        said = FOLD.fill(f"{LEVELS[self.level]} {self.kind}: {self.said}")
+        said = folded(f"{LEVELS[self.level]} {self.kind}: {self.said}")
         shown = [f"  First: {self._places(count)}." for count in range(1, len(self.places) + 1)]
         fits = [line for line in shown if len(line) <= WIDTH]
         return "\n".join([said, *(fits[-1:] or shown[:1])])
@@ -118,7 +117,7 @@ class Report:
     def __str__(self) -> str:
         parts = [f"{self.name}: " + ", ".join(f"{count:,} {split}" for split, count in self.rows.items())]
         parts += [one.lines() for one in self.findings]
-        parts += [FOLD.fill(f"Nothing found: {', '.join(self.clean)}.")] if self.clean else []
+        parts += [folded(f"Nothing found: {', '.join(self.clean)}.")] if self.clean else []
         parts += [label_lines(self.labels)] if self.labels else []
         return "\n".join([*parts, str(self.lengths), "Nothing was changed."])
 
@@ -149,11 +148,6 @@ def label_lines(labels: dict[str, dict[str, int]], most: int = 12) -> str:
     if len(order) > most:
         lines.append(f"  … and {len(order) - most} more")
     return "\n".join(lines)
-
-
-def folded(text: str) -> str:
-    """A text in lines of WIDTH characters, broken between words; where it has a line break there is one."""
-    return "\n".join(FOLD.fill(line) for line in text.splitlines())
 
 
 def clipped(text: str, length: int = 40) -> str:

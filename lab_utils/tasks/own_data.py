@@ -9,10 +9,11 @@ from pathlib import Path
 
 from ..errors import LabError, choose, shown, whole
 from ..files import user_path
+from ..printing import folded
 from .answer_kinds import answer_kind, metric_name, score_by
 from .conversations import last_turn
 from .file_heads import TABLES
-from .findings import counted, folded
+from .findings import counted
 from .intake import Intake, Scratch, Tally, take_in
 from .layouts import Layout, choose_layout
 from .reading import Source

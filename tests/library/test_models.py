@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from unfolded import unfolded
 
 import lab_utils.models.registry as models
 from lab_utils.device import GIB, Device, find_device
@@ -101,14 +102,14 @@ def test_a_larger_model_says_what_it_takes_before_anything_is_fetched(monkeypatc
     """Its download is two bytes for each parameter: 1,543,714,304 make 3.1 GB."""
     pretend_gpu(monkeypatch, 15 * GIB, 15 * GIB, hub=True)
     assert larger_model("qwen2.5-1.5b", Device("cuda", "x", "float16", "y")) == "qwen2.5-1.5b"
-    said = capsys.readouterr().out
+    said = unfolded(capsys.readouterr().out)
     assert "download: 3.1 GB from huggingface.co/Qwen/Qwen2.5-1.5B-Instruct" in said and "this GPU has 15.0" in said
     assert f"memory: about {training_bytes('qwen2.5-1.5b', 'float16') / GIB:.1f} GiB" in said
     assert "learning rate: 0.0002 (" in said and "are known to give NaN in float16" in said
     assert larger_model("qwen2.5-1.5b", Device("cuda", "x", "bfloat16", "y")) and "NaN" not in capsys.readouterr().out
     pretend_gpu(monkeypatch, 8 * GIB, 8 * GIB, hub=True)
     larger_model("mistral-7b", Device("cuda", "x", "bfloat16", "y"))
-    said = capsys.readouterr().out
+    said = unfolded(capsys.readouterr().out)
     assert "It does not fit" in said and "accepted its license" in said
     monkeypatch.setattr(choice, "hub_reachable", lambda: pytest.fail("asked the network"))
     assert larger_model(device=Device("cpu", "x", "float32", "y")) == "smollm2-135m"
@@ -375,7 +376,7 @@ def test_nf4_and_unquantized_know_paris(plain, nf4_base, question, tokenizer):
 def test_what_was_taken_is_said_aloud(monkeypatch, capsys):
     monkeypatch.setattr(models, "_load", lambda *_: (torch.nn.Linear(1, 1), None))
     load_base("smollm2-135m", "nf4")
-    said = capsys.readouterr().out
+    said = unfolded(capsys.readouterr().out)
     assert "smollm2-135m, nf4" in said and find_device().compute_dtype in said
     assert "4 bits (GGUF Q4_1) once already" in said  # the embedded weights' history
     load_base("smollm2-135m", "nf4", verbose=False)

@@ -3,6 +3,7 @@
 import re
 
 import nbformat
+from unfolded import unfolded
 
 from lab_utils.notebook import name_errors
 
@@ -33,7 +34,7 @@ def listener(shell, capsys):
         for source in sources:
             capsys.readouterr()
             shell.run_cell(source, store_history=True)
-        return capsys.readouterr().out
+        return unfolded(capsys.readouterr().out)
 
     return run
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import Adapter, save
+from unfolded import unfolded
 
 import lab_utils.finetune.checkpoint as checkpoint
 from lab_utils.errors import LabError
@@ -252,7 +253,7 @@ def test_another_adapter_is_kept_before_it_is_replaced(tmp_path, capsys):
 
     checkpoint.save_adapter(folder, pretrained)
     assert everything(tmp_path / "previous") == {"adapter/adapter_model.safetensors": b"mine"}
-    assert "adapter held another adapter" in capsys.readouterr().out
+    assert "adapter held another adapter" in unfolded(capsys.readouterr().out)
     now = everything(folder)
     assert {name: now[name] for name in ("README.md", "notes.txt")} == {"README.md": b"my words", "notes.txt": b"notes"}
     checkpoint.save_adapter(folder, pretrained)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from unfolded import unfolded
 
 from lab_utils.finetune import checkpoint_files
 from lab_utils.finetune.checkpoint import latest_record, save_checkpoint
@@ -192,7 +193,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_file_is_named(run, capsys, 
         return
     found, read, _ = latest_record(run, Recipe())
     assert found.name == "checkpoint-000001" and read["step"] == 1
-    said = capsys.readouterr().out
+    said = unfolded(capsys.readouterr().out)
     assert "checkpoint-000002 cannot be read (" in said and name in said and "going back to checkpoint-000001" in said
 
 
@@ -200,7 +201,7 @@ def test_with_none_left_it_begins_again_and_says_so(run, capsys):
     for step in (1, 2):
         (run / f"checkpoint-00000{step}" / "state.pt").unlink()
     assert latest_record(run, Recipe()) is None
-    assert "starting from the first step" in capsys.readouterr().out
+    assert "starting from the first step" in unfolded(capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(
@@ -229,4 +230,5 @@ def test_one_flipped_bit_is_noticed(tmp_path, capsys):
     data[-3] ^= 1
     path.write_bytes(data)
     assert latest_record(tmp_path, Recipe())[0].name == "checkpoint-000001"
-    assert "adapter_model.safetensors is not the file that was written: other bytes" in capsys.readouterr().out
+    said = unfolded(capsys.readouterr().out)
+    assert "adapter_model.safetensors is not the file that was written: other bytes" in said

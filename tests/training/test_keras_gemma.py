@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from unfolded import unfolded
 
 from lab_utils.beyond_text import keras_gemma, keras_lora, keras_presets
 from lab_utils.beyond_text.keras_gemma import (
@@ -347,7 +348,7 @@ def test_a_preset_is_taken_by_one_explicit_line_only(monkeypatch, capsys):
     monkeypatch.setattr(keras_presets, "total_memory_bytes", lambda: int(14.7 * GIB))
     t4, l4 = Device("cuda", "T4", "float16", "no bfloat16"), Device("cuda", "L4", "bfloat16", "it multiplies bfloat16")
     assert keras_presets.larger_preset(device=t4) == "gemma_2b_en"
-    said = capsys.readouterr().out
+    said = unfolded(capsys.readouterr().out)
     assert "download: 5.0 GB" in said and "memory: about 12.3 GiB, computing in float32" in said
     assert "leaves the range of float16" in said and "learning rate: 0.0001 (Keras' own" in said
     assert keras_presets.larger_preset("gemma3_270m", l4) == "gemma3_270m"

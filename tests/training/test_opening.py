@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import tiny_runs
+from unfolded import unfolded
 
 from lab_utils import evaluate, tasks
 from lab_utils.errors import LabError
@@ -151,7 +152,8 @@ def test_data_that_were_in_memory_are_passed_again(home, tmp_path, capsys):
     other = tasks.own(ROWS[:-4], prompt="message", answer="category", name="tickets", max_new_tokens=4)
     capsys.readouterr()
     evaluate.score(tmp_path / "run", other)
-    assert "Note: this is not the task that the run was trained on: rows in memory have" in capsys.readouterr().out
+    said = unfolded(capsys.readouterr().out)
+    assert "Note: this is not the task that the run was trained on: rows in memory have" in said
 
 
 # The rows that are scored.
@@ -161,7 +163,7 @@ def test_validation_rows_are_said_where_there_is_no_test_split(run, capsys):
     own = tasks.own(ROWS, prompt="message", answer="category", name="two", split=(0.8, 0.2, 0), max_new_tokens=4)
     capsys.readouterr()
     scores = evaluate.score(run, own)
-    said = capsys.readouterr().out
+    said = unfolded(capsys.readouterr().out)
     assert said.count("two has no test split, so these are 4 rows of its validation split.") == 1
     assert [row["prompt"] for row in scores.rows] == list(own["validation"]["prompt"])
     evaluate.score(run)

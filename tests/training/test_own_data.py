@@ -6,6 +6,7 @@ from unittest import mock
 import pytest
 import tiny_runs
 from datasets import Dataset
+from unfolded import unfolded
 
 from lab_utils import evaluate, tasks
 from lab_utils.errors import LabError
@@ -15,9 +16,9 @@ from lab_utils.finetune.examples import Examples
 from lab_utils.finetune.supervision import Encoded, encode_row
 from lab_utils.finetune.training_rows import training_rows
 from lab_utils.models import load_tokenizer
+from lab_utils.printing import WIDTH
 from lab_utils.serving import AdapterBank
 from lab_utils.serving.adapter_records import task_of
-from lab_utils.tasks.findings import WIDTH
 
 LABELS = ("billing", "login", "delivery")
 TICKETS = [{"message": f"Ticket {n} about {LABELS[n % 3]}", "category": LABELS[n % 3]} for n in range(30)]
@@ -112,11 +113,11 @@ def test_a_turn_that_says_nothing_is_said_before_training(capsys):
     said = "In 1 conversation a turn of the assistant says nothing, and is not learned (the first: training example 3)."
     for dataset in (rows, Dataset.from_list(rows)):
         found = training_rows(dataset)
-        assert said in capsys.readouterr().out
+        assert said in unfolded(capsys.readouterr().out)
         assert len(encode_row(load_tokenizer(), BARE, found[2]).spans) == 1
     training_rows(CHATS[:2])
     training_rows(tasks.own(rows, messages="messages"))
-    assert said not in capsys.readouterr().out
+    assert said not in unfolded(capsys.readouterr().out)
 
 
 def test_the_memory_of_a_step_is_estimated_once(tickets, model, tmp_path):

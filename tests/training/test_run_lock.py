@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from unfolded import unfolded
 
 from lab_utils.errors import LabError
 from lab_utils.finetune.run_lock import NAME, held, held_file
@@ -140,4 +141,4 @@ def test_where_nothing_can_be_locked_it_goes_on_and_says_so(tmp_path, monkeypatc
     monkeypatch.setattr(FileLock, "acquire", fail)
     with held(tmp_path):
         pass
-    assert "cannot be locked here" in capsys.readouterr().out
+    assert "cannot be locked here" in unfolded(capsys.readouterr().out)
