@@ -43,7 +43,8 @@ def finetune(
         the old run to `previous/`, or `previous-2/` and so on.
     base : (model, tokenizer), optional
         What `load_base` returned for this recipe, to save loading it again. An adapter on it is taken off. A recipe
-        with model="auto" takes the base's name. The run trains on the device where the base is.
+        with model="auto" takes the base's name, and every recipe the base's quantization: a note says so where it is
+        another one. The run trains on the device where the base is.
     dataset : optional
         Rows with "prompt" and "answer", both text, or conversations with "messages": a datasets.DatasetDict or a dict
         with the split "train" (and "validation", to measure the loss on it), a datasets.Dataset, or a list of dicts.
@@ -64,10 +65,10 @@ def finetune(
     ------
     LabError
         The checkpoints are of another recipe, other data or another base; the recipe names another model than the
-        base; another process trains in the folder, or
-        something that is not this run's is in the way there; a row of the data or a weight of the base is none; the
-        base has no embedding or no position for a token; the step would not fit into memory, the adapter does not move,
-        loss or gradient are not finite, a checkpoint cannot be written, or the run cannot be sharded.
+        base; another process trains in the folder, or something that is not this run's is in the way there; a row of
+        the data or a weight of the base is none; the base has no embedding or no position for a token; the step would
+        not fit into memory, the adapter does not move, loss or gradient are not finite, a checkpoint cannot be written,
+        or the run cannot be sharded.
 
     Source: Dettmers et al. 2023 (QLoRA). https://arxiv.org/abs/2305.14314
     """

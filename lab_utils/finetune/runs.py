@@ -16,7 +16,7 @@ class Run:
 
     Attributes
     ----------
-    recipe : Recipe, with "auto" resolved
+    recipe : Recipe, with "auto" resolved, and the quantization that the base has
     output_dir : Path, holds `adapter/` (peft's layout) and the last checkpoints
     history : list of dict, one per step: step (1-based), loss (nats per supervised token), learning_rate, tokens
         (read), supervised_tokens, seconds; in float16 skipped (1 for a step that was left out, because a gradient

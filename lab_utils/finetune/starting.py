@@ -1,11 +1,14 @@
 """What every training settles before it begins: its arguments, its device, and the name of its model."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from ..device import KINDS, find_device
 from ..errors import LabError, shown
 from ..models import default_model
+from ..models.footprint import stored_as
 from ..models.sources import base_model, name_of
+from ..printing import say
 from .checkpoint import model_on_record
 from .recipe import Recipe
 
@@ -48,3 +51,20 @@ def model_name(recipe: Recipe, base, output_dir: Path | None) -> str:
             f"not trained. Pass load_base({recipe.model!r}, ...), or a recipe with model={loaded!r}."
         )
     return recipe.model
+
+
+def as_loaded(recipe: Recipe, base, main: bool) -> Recipe:
+    """The recipe with the quantization of the base that is given; where it says another one, that is printed.
+
+    A run's record and its report card then say what was trained on.
+    """
+    stored = stored_as(base[0]) if base else None
+    if stored in (None, recipe.quantization):
+        return recipe
+    if main:
+        how = "not quantized" if stored == "none" else f"in {stored}"
+        say(
+            f"Note: base is {how}, and recipe.quantization is {recipe.quantization!r}. The run trains on the base as "
+            f"it is, and its record says quantization={stored!r}."
+        )
+    return replace(recipe, quantization=stored)

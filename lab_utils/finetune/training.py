@@ -10,6 +10,7 @@ from ..memory.free import keep_freed_memory
 from ..models import load_base
 from ..models.registry import keep_weights_trainable
 from ..models.weights import refuse_nonfinite, tensors_of
+from ..printing import say
 from .adapter import attach_adapter
 from .checkpoint import latest_record, save_adapter
 from .conversation import padding_token
@@ -26,7 +27,7 @@ from .resume import load_adapter, restore
 from .run_folders import refuse_in_the_way, set_aside, set_damaged_aside
 from .run_lock import held
 from .runs import Run
-from .starting import model_name
+from .starting import as_loaded, model_name
 from .trainer import Trainer
 from .validation import is_over
 
@@ -98,6 +99,7 @@ def run_training(
         on_main(accelerator, lambda: until_the_end.enter_context(held(output_dir)))
         named = model_name(recipe, base, output_dir if resume else None)
         recipe = replace(recipe, model=broadcast_object_list([named])[0])  # the first process decides
+        recipe = as_loaded(recipe, base, main)
         on_main(accelerator, lambda: refuse_in_the_way(output_dir))
         if not resume:
             on_main(accelerator, lambda: set_aside(output_dir))
@@ -135,11 +137,11 @@ def run_training(
 
 def _find(output_dir: Path, recipe: Recipe, identity: dict, accelerator) -> tuple[Path, dict, dict] | None:
     """The checkpoint to go on from, if there is one, after damaged ones were moved out of its way."""
-    say = print if accelerator.is_main_process else lambda text: None
-    found = latest_record(output_dir, recipe, say)
+    tell = say if accelerator.is_main_process else lambda text: None
+    found = latest_record(output_dir, recipe, tell)
     if found:
         if not found[1].get("identity"):
-            say(f"Note: {found[0].name} does not say which data and base it was trained with: they are not compared.")
+            tell(f"Note: {found[0].name} does not say which data and base it was trained with: they are not compared.")
         refuse_other(output_dir, found[1].get("identity", {}), identity)
     accelerator.wait_for_everyone()  # until all have read what is moved now
     on_main(accelerator, lambda: set_damaged_aside(output_dir, found and found[0]))

@@ -1,4 +1,4 @@
-"""What a loaded model weighs, part by part."""
+"""What a loaded model weighs, part by part, and how its layers are stored."""
 
 
 def footprint(model) -> dict[str, int]:
@@ -20,6 +20,25 @@ def footprint(model) -> dict[str, int]:
             seen.add(id(tensor))
             parts[_part(name, module, tensor)] += tensor.numel() * tensor.element_size() + _state_bytes(tensor)
     return {part: count for part, count in parts.items() if count}
+
+
+def stored_as(model) -> str | None:
+    """How a model's linear layers are stored, as `load_base` calls it: "none", "nf4", "fp4" or "int8".
+
+    Layers that are left whole, such as the head, do not count beside quantized ones, nor does an adapter.
+
+    Returns
+    -------
+    str; None of a model that something else has quantized
+    """
+    found = set()
+    for _, one in model.named_parameters():
+        state = getattr(one, "quant_state", None)
+        if state is not None or type(one).__name__ == "Int8Params":
+            found.add("int8" if state is None else state.quant_type)
+    if found:
+        return found.pop() if len(found) == 1 else None
+    return None if getattr(getattr(model, "config", None), "quantization_config", None) else "none"
 
 
 def _part(name: str, module, tensor) -> str:

@@ -13,14 +13,18 @@ import tiny_runs
 import torch
 from run_folders import RECIPE, everything
 from safetensors.torch import load_file, save_file
+from unfolded import unfolded
 
 from lab_utils.errors import LabError
 from lab_utils.finetune import run as module
 from lab_utils.finetune import starting, trainer, training
-from lab_utils.finetune.adapter import take_off_adapter
+from lab_utils.finetune.adapter import attach_adapter, take_off_adapter
 from lab_utils.finetune.resume import load_adapter
 from lab_utils.finetune.run_folders import checkpoints
 from lab_utils.folders import ROOT
+from lab_utils.models.footprint import stored_as
+from lab_utils.models.registry import QUANTIZATIONS
+from lab_utils.report_card import facts
 from lab_utils.tasks.registry import load_task
 
 
@@ -93,7 +97,7 @@ def test_a_damaged_newest_checkpoint_is_trained_again(train, run, capsys, damage
         path.write_bytes(path.read_bytes()[: 0 if damage == "empty" else -9])
     again = train(run)
     assert again.resumed_from == 2 and len(again.history) == 3 and weights(run) == before
-    said = capsys.readouterr().out
+    said = unfolded(capsys.readouterr().out)
     assert "checkpoint-000003 cannot be read (adapter_model.safetensors" in said and "going back to checkpoint-" in said
     assert [path.name for path in (run / "damaged").iterdir()] == ["checkpoint-000003"]
     assert [path.name for path in checkpoints(run)] == ["checkpoint-000002", "checkpoint-000003"]
@@ -315,6 +319,43 @@ def test_another_base_than_the_recipe_names_is_refused(home, train, tmp_path):
     with pytest.raises(LabError, match=r"recipe\.model is 'smollm2-135m' and base is 'smollm2-360m'"):
         train(tmp_path, base=pair)
     assert checkpoints(tmp_path) == []
+
+
+@pytest.mark.parametrize(("asked", "given", "said", "card"), [
+    ("nf4", "none", "base is not quantized, and recipe.quantization is 'nf4'", "not quantized"),
+    ("none", "nf4", "base is in nf4, and recipe.quantization is 'none'", "nf4"),
+    ("none", "fp4", "base is in fp4, and recipe.quantization is 'none'", "fp4"),
+])  # fmt: skip
+def test_the_record_says_what_the_base_is_stored_in(home, train, tmp_path, capsys, asked, given, said, card):
+    """Whatever the recipe says: the run, its record and its card. Asked again, the same call loads the run."""
+    base = tiny_runs.load_tiny(home / "tiny", given)
+    recipe = replace(RECIPE, quantization=asked, steps=1)
+    run = train(tmp_path, recipe=recipe, base=base)
+    assert f"Note: {said}. The run trains on the base as it is" in unfolded(capsys.readouterr().out)
+    assert run.recipe == replace(recipe, quantization=given)
+    record = json.loads((checkpoints(tmp_path)[-1] / "record.json").read_text())
+    assert record["recipe"]["quantization"] == given and record["fingerprint"] == run.recipe.fingerprint()
+    assert ("base while training", card) in facts.summary(run, None, []).blocks[-1].rows
+    assert train(tmp_path, recipe=recipe, base=base).resumed_from == 1
+    capsys.readouterr()
+    assert train(tmp_path, recipe=run.recipe, base=base).resumed_from == 1
+    assert "Note: base" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("quantization", QUANTIZATIONS)
+def test_how_a_base_is_stored_is_read_off_its_weights(home, quantization):
+    """Also of a model with an adapter on it, and after a forward pass, for which LLM.int8 lays its codes out again."""
+    model, _ = tiny_runs.load_tiny(home / "tiny", quantization)
+    assert stored_as(model) == quantization
+    model(input_ids=torch.tensor([[1, 2, 3]]))
+    assert stored_as(model) == stored_as(attach_adapter(model, RECIPE)) == quantization
+
+
+def test_a_base_that_something_else_has_quantized_leaves_the_recipe(home):
+    model, tokens = tiny_runs.load_tiny(home / "tiny", "none")
+    model.config.quantization_config = {"quant_method": "gptq"}
+    assert starting.as_loaded(replace(RECIPE, quantization="nf4"), (model, tokens), True).quantization == "nf4"
+    assert starting.as_loaded(RECIPE, None, True) is RECIPE
 
 
 def test_a_run_goes_on_with_the_optimizer_that_wrote_its_state(train, tmp_path, run, monkeypatch):
