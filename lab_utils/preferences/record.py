@@ -9,8 +9,10 @@ from ..folders import DATA
 from ..recorded_files import number, reading, restore
 
 FOLDER = DATA / "preferences"
-ARMS = (  # in the order shown
-    "rejection", "labels", "own pairs", "near misses", "right", "brief", "right, rank 1", "right, rank 32",
+ARMS = (  # in the order shown, each with all its rates
+    "rejection", "labels", "own pairs", "near misses", "near misses: number", "near misses: capital",
+    "near misses: day", "right", "right, 8 steps", "brief", "brief, unscaled", "right, rank 1", "coin, rank 1",
+    "right, rank 32",
 )  # fmt: skip
 WAY_OUT = restore("data/preferences", "record_preferences.py")
 
@@ -24,13 +26,17 @@ class Scored:
     right : tuple of int, 1 for each message whose answer is right as a whole, else 0; the same messages for all
     valid : float in [0, 1], share of answers that are JSON
     characters : float, mean length of an answer
+    fields : dict name of a field -> share of answers in which it is right
     provenance : dict, "cpu", "threads", "date", "versions", "cpu_seconds"
+    outputs : tuple of str, its answers to the first test messages; () where none were kept
     """
 
     right: tuple[int, ...]
     valid: float
     characters: float
+    fields: dict[str, float] = field(repr=False)
     provenance: dict = field(repr=False)
+    outputs: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def exact(self) -> float:
@@ -46,11 +52,11 @@ class PreferenceRun(Scored):
     ----------
     arm : str, see data/README.md
     seed : int
-    learns_from : str, "rewards", "near misses", "own pairs", "own right answers" or "labels"
+    learns_from : str, "rewards", "near misses" (of one kind: "near misses: day"), "own pairs", "own right answers" or
+        "labels"
     rows : int, messages, pairs or answers that it was shown
     recipe : dict
     history : tuple of dict, one per step
-    outputs : tuple of str, its answers to the first test messages
     """
 
     arm: str = ""
@@ -59,7 +65,6 @@ class PreferenceRun(Scored):
     rows: int = 0
     recipe: dict = field(default_factory=dict, repr=False)
     history: tuple[dict, ...] = field(default=(), repr=False)
-    outputs: tuple[str, ...] = field(default=(), repr=False)
 
 
 def recorded_runs(folder: str | Path = FOLDER) -> dict[str, list[PreferenceRun]]:
@@ -81,7 +86,7 @@ def recorded_runs(folder: str | Path = FOLDER) -> dict[str, list[PreferenceRun]]
         if len({len(run.right) for run in found}) > 1:
             raise ValueError("runs scored on different numbers of messages")
     order = {arm: place for place, arm in enumerate(ARMS)}
-    arms = sorted({run.arm for run in found}, key=lambda arm: (order.get(arm, len(ARMS)), arm))
+    arms = sorted({run.arm for run in found}, key=lambda arm: (order.get(arm.partition(", rate")[0], len(ARMS)), arm))
     return {arm: sorted((run for run in found if run.arm == arm), key=lambda run: run.seed) for arm in arms}
 
 
@@ -140,7 +145,9 @@ def _scores(row: dict) -> dict:
         raise ValueError(f"exact={row['exact']} where {sum(right) / len(right)} was counted")
     return {
         "right": right, "valid": number(row["valid"], 0), "characters": number(row["characters"], 0),
+        "fields": {name: number(share, 0) for name, share in row["fields"].items()},
         "provenance": {name: row[name] for name in ("cpu", "threads", "date", "versions", "cpu_seconds")},
+        "outputs": tuple(row.get("outputs", ())),
     }  # fmt: skip
 
 
@@ -152,5 +159,4 @@ def _run(row: dict) -> PreferenceRun:
     return PreferenceRun(
         **_scores(row), arm=row["arm"], seed=whole("seed", row["seed"], 0), learns_from=row["learns_from"],
         rows=whole("rows", row["rows"]), recipe=row["recipe"], history=tuple(row["history"]),
-        outputs=tuple(row["outputs"]),
     )  # fmt: skip

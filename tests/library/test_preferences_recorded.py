@@ -7,7 +7,7 @@ import pytest
 from lab_utils.errors import LabError
 from lab_utils.preferences import recorded_runs, recorded_samples, recorded_start
 
-SCORES = {"examples": 4, "exact": 0.5, "valid": 1.0, "right": "1010", "characters": 80.5}
+SCORES = {"examples": 4, "exact": 0.5, "valid": 1.0, "right": "1010", "characters": 80.5, "fields": {"qty": 0.75}}
 WHERE = {"cpu": "x", "threads": 1, "date": "2026-11-30", "versions": {}, "cpu_seconds": 3}
 
 
@@ -22,12 +22,22 @@ def written(folder, *rows):
 
 
 def test_arms_and_seeds_come_in_order_and_count_what_is_right(tmp_path):
-    found = recorded_runs(written(tmp_path, line(seed=1), line("another"), line("rejection"), line()))
+    low = line("rejection, rate 0.0003")
+    found = recorded_runs(written(tmp_path, line(seed=1), line("another"), low, line("rejection"), line()))
     assert [(arm, [run.seed for run in runs]) for arm, runs in found.items()] == [
-        ("rejection", [0]), ("right", [0, 1]), ("another", [0]),
+        ("rejection", [0]), ("rejection, rate 0.0003", [0]), ("right", [0, 1]), ("another", [0]),
     ]  # fmt: skip
     run = found["right"][0]
     assert run.right == (1, 0, 1, 0) and run.exact == 0.5 and run.history[0]["reward"] == 0.5
+    assert run.fields == {"qty": 0.75} and run.outputs == ("{}",)
+
+
+def test_a_start_may_have_kept_no_answers(tmp_path):
+    for rank, kept in (4, {}), (2, {"outputs": ["{}"]}):
+        folder = tmp_path / ("start" if rank == 4 else "start-2")
+        folder.mkdir()
+        (folder / "record.json").write_text(json.dumps(SCORES | WHERE | kept))
+        assert recorded_start(rank, tmp_path)[1].outputs == tuple(kept.get("outputs", ()))
 
 
 @pytest.mark.parametrize(
@@ -38,6 +48,7 @@ def test_arms_and_seeds_come_in_order_and_count_what_is_right(tmp_path):
         ([line(right="1011")], "exact=0.5 where 0.75"),
         ([line(right="12x0")], "invalid literal"),
         ([line(right="101")], "one digit per message"),
+        ([line(fields={"qty": None})], "where a number"),
         ([line(history=[{"reward": None}])], "where a number"),
         ([{"arm": "right"}], "history"),
     ],

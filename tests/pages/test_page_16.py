@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 from page_prose import code, code_cell, prose
 
-from lab_utils.files import read_json, read_json_lines
+from lab_utils.files import read_json
 from lab_utils.preferences import (
     PreferenceRecipe,
     group_advantages,
@@ -20,9 +20,10 @@ from lab_utils.preferences import (
     small_run,
     start_logits,
 )
+from lab_utils.preferences.pairs import DAYS
 from lab_utils.scores import difference
 from lab_utils.sweep import compare
-from lab_utils.tasks import TASKS
+from lab_utils.tasks import TASKS, load_task
 
 PAGE = "16_preferences_and_rewards.ipynb"
 PROSE, CODE = prose(PAGE), code(PAGE)
@@ -107,6 +108,36 @@ def shares(arm: str) -> list[float]:
     return [100 * run.exact for run in recorded_runs()[arm]]
 
 
+def points(found) -> list[float]:
+    """A difference and its interval, as printed."""
+    return [round(100 * one, 1) for one in (found.mean, found.low, found.high)]
+
+
+def less(baseline: str, arm: str):
+    """An arm's runs less a baseline's, seed by seed."""
+    return compare([run.right for run in recorded_runs()[baseline]], [run.right for run in recorded_runs()[arm]])
+
+
+def lost(runs, name: str) -> list[float]:
+    """By how many points fewer answers a field is right than at the start, seed by seed."""
+    return [round(100 * (recorded_start()[1].fields[name] - run.fields[name]), 1) for run in runs]
+
+
+def most_lost(run) -> list[str]:
+    """The fields by how much they lost, the most first."""
+    return sorted(run.fields, key=lambda name: -lost([run], name)[0])
+
+
+def mondays(runs) -> list[int]:
+    """How many of its kept answers name Monday, seed by seed."""
+    return [sum("Monday" in output for output in run.outputs) for run in runs]
+
+
+def ends_of(run, key: str) -> list[float]:
+    """The mean of a number over its first three steps, and over its last three."""
+    return [mean([row[key] for row in rows]) for rows in (run.history[:3], run.history[-3:])]
+
+
 def ruined():
     """The run that section 4 shows."""
     (run,) = recorded_runs()["own pairs"]
@@ -125,22 +156,17 @@ def rates(*arms: str) -> set[float]:
 
 def gamed() -> list:
     """The runs paid for short JSON."""
-    return recorded_runs()["brief, rate 0.0005"]
+    return recorded_runs()[PAID[0]]
 
 
 def control() -> list:
     """The same, paid for right answers."""
-    return recorded_runs()["right, 8 steps, rate 0.0005"]
+    return recorded_runs()[PAID[1]]
 
 
 def of_seed_0(arm: str):
     """An arm's run with seed 0."""
     return next(run for run in recorded_runs()[arm] if run.seed == 0)
-
-
-def below_control():
-    """The gamed runs less their controls, on the same messages."""
-    return compare([run.right for run in control()], [run.right for run in gamed()])
 
 
 def alike() -> bool:
@@ -161,6 +187,11 @@ def smooth(runs, key: str) -> list[float]:
     return [mean(steps[place : place + 3]) for place in range(len(steps) - 2)]
 
 
+def mistakes(seed: int) -> Counter:
+    """What is wrong in the worse answers of a seed's own pairs."""
+    return Counter(pair["mistake"] for pair in own_pairs(recorded_samples(seed)))
+
+
 def every_own_pair() -> list[dict]:
     """The pairs of the start's own answers, of all three seeds."""
     return [pair for seed in range(3) for pair in own_pairs(recorded_samples(seed))]
@@ -172,15 +203,6 @@ def lost_a_capital(pair: dict) -> bool:
     return better.lower() == worse.lower() and sum(map(str.isupper, worse)) < sum(map(str.isupper, better))
 
 
-def fields_lost() -> list[dict]:
-    """By how many points fewer answers each field is right after DPO on the near misses, seed by seed."""
-    start, _ = recorded_start()
-    before = read_json(start / "record.json")["fields"]
-    rows = read_json_lines(start.parent / "runs.jsonl")
-    return [{name: round(100 * (before[name] - share), 1) for name, share in row["fields"].items()}
-            for row in rows if row["arm"] == LOW[2]]  # fmt: skip
-
-
 def of_rank(rank: int):
     """GRPO's runs of a rank less that rank's own start."""
     arm = "right, rate 0.0003" if rank == 4 else f"right, rank {rank}, rate 0.0003"
@@ -189,24 +211,26 @@ def of_rank(rank: int):
     return compare([start.right] * 3, [run.right for run in runs])
 
 
-def beside_sft(arm: str):
-    """An arm's runs less those of more SFT, seed by seed."""
-    return compare([run.right for run in recorded_runs()["labels"]], [run.right for run in recorded_runs()[arm]])
-
-
 SFT = "labels", "rejection"
+PAID = "brief, rate 0.0005", "right, 8 steps, rate 0.0005"  # for short JSON, and for right answers
 LOW = "right, rate 0.0003", "own pairs, rate 0.0003", "near misses, rate 0.0003"
 OTHERS = *SFT, *LOW[:2]
 CLAIMS = {  # a new recording that breaks a sentence fails here; then the sentence is to be rewritten
+    "The number most often, alone in 10 of the 33 pairs, then the day (8); the name alone in 2": lambda: (
+        mistakes(0).most_common(2) == [("qty", 10), ("day", 8)]
+        and (mistakes(0)["name"], mistakes(0).total()) == (2, 33)),
     "A third of these answers are right":
         lambda: 0.3 < mean([is_right(one, row["answer"]) for row in recorded_samples() for one in row["outputs"]])
         < 0.37,
     "On the test messages of section 2 two thirds will be": lambda: 0.63 < recorded_start()[1].exact < 0.7,
     "the same twelve steps on the same pairs at a learning rate five times as high":
         lambda: len(course("loss")) == 12 and rates("own pairs") == {5 * 2e-4},
-    "both lines fall, from about 0 to far below. The rejected answers' falls faster":
-        lambda: course("chosen_logprob")[0] > -3 and max(course("chosen_logprob")[4:]) < -10
-        and all(two < one for one, two in zip(course("chosen_logprob"), course("rejected_logprob"), strict=True)),
+    "both lines fall, from near 0: the chosen answers' to between -15 and -25, the rejected answers' to about -40. "
+    "Neither falls at every step": lambda: all(
+        course(key)[0] > -3 and sorted(course(key), reverse=True) != course(key)
+        for key in ("chosen_logprob", "rejected_logprob"))
+        and all(-25 < one < -15 for one in course("chosen_logprob")[5:])
+        and all(-43 < one < -40 for one in course("rejected_logprob")[-2:]),
     "the loss falls, the margin grows, the pairs are told apart":
         lambda: course("loss")[-1] < 0.6 * course("loss")[0] and course("margin")[-1] > 1
         and course("accuracy")[-1] == 1,
@@ -216,17 +240,21 @@ CLAIMS = {  # a new recording that breaks a sentence fails here; then the senten
         lambda: all([run.seed for run in recorded_runs()[arm]] == [0, 1, 2] for arm in SFT + LOW)
         and rates(*SFT) == {1e-3} and rates(*LOW) == {3e-4},
     "DPO on the near misses, by 14.8 points (5.6 to 24.1)":
-        lambda: gain(LOW[2]).clear
-        and [round(100 * one, 1) for one in (gain(LOW[2]).mean, gain(LOW[2]).low, gain(LOW[2]).high)]
-        == [-14.8, -24.1, -5.6],
-    "None of the others is clearly above or below the start, and none of the five clearly above or below more SFT":
-        lambda: not any(gain(arm).clear for arm in OTHERS)
-        and not any(beside_sft(arm).clear for arm in SFT + LOW if arm != "labels"),
+        lambda: gain(LOW[2]).clear and points(gain(LOW[2])) == [-14.8, -24.1, -5.6],
+    "None of the others is clearly above or below the start, and none of the other four clearly above or below more "
+    "SFT (which ran at 1e-3, three of the four at 3e-4)": lambda: not any(gain(arm).clear for arm in OTHERS)
+        and not any(less("labels", arm).clear for arm in SFT + LOW if arm != "labels"),
+    "at the same rate it ended 10 points below DPO on the model's own mistakes, and that is not clear (23.3 below to "
+    "3.3 above). Below GRPO it ended by 13.3 points (1.3 to 25.4), and that is clear": lambda: (
+        points(less(LOW[1], LOW[2])) == [-10.0, -23.3, 3.3] and not less(LOW[1], LOW[2]).clear
+        and points(less(LOW[0], LOW[2])) == [-13.3, -25.4, -1.3] and less(LOW[0], LOW[2]).clear),
+    "(69 to 71 pairs, of which 12 steps read 48; own pairs: 33 to 41, some read twice)": lambda: (
+        {run.rows for run in recorded_runs()[LOW[2]]} == {69, 71}
+        and [size(run.rows for run in recorded_runs()[LOW[1]]) for size in (min, max)] == [33, 41]
+        and {run.recipe["steps"] * run.recipe["batch_size"] for arm in LOW[1:] for run in recorded_runs()[arm]}
+        == {48}),
     "from seven points or more below the start to four or more above it":
         lambda: all(gain(arm).low < -0.07 and gain(arm).high > 0.04 for arm in OTHERS),
-    "numbers and days are what the model itself gets wrong most often":
-        lambda: all({"qty", "day"} == {kind for kind, _ in Counter(
-            pair["mistake"] for pair in own_pairs(recorded_samples(seed))).most_common(2)} for seed in range(3)),
     "rejection sampling ends between 62.5 and 72.5 % right, more SFT between 59.5 and 66 %":
         lambda: [(min(shares(arm)), max(shares(arm))) for arm in ("rejection", "labels")]
         == [pytest.approx((62.5, 72.5)), pytest.approx((59.5, 66))],
@@ -243,23 +271,42 @@ CLAIMS = {  # a new recording that breaks a sentence fails here; then the senten
     "all are still well-formed":
         lambda: sorted(round(100 * (recorded_start()[1].exact - run.exact), 1) for run in gamed())[::2] == [23.5, 40.5]
         and all(run.valid > 0.98 and len(run.history) == 8 for run in gamed()) and len(gamed()) == 3,
-    '"cheers" for a name, a quantity of 1':
-        lambda: sum('" cheers","qty":1' in output for output in gamed()[0].outputs[:4]) == 2,
-    "with the same messages in the same order and at the same rate": lambda: alike() and rates(
-        "brief, rate 0.0005", "right, 8 steps, rate 0.0005") == {5e-4},
+    '"cheers" for a name, a quantity of 1, Monday for other days':
+        lambda: sum('" cheers","qty":1' in output for output in gamed()[0].outputs[:4]) == 2
+        and any("Monday" in output for output in gamed()[0].outputs[:5]),
+    "from the first three steps to the last three it rose with seed 0 (0.48 to 0.57) and fell with seeds 1 and 2 (0.47 "
+    "to 0.30, 0.54 to 0.42)": lambda: [[f"{one:.2f}" for one in ends_of(run, "reward")] for run in gamed()]
+        == [["0.48", "0.57"], ["0.47", "0.30"], ["0.54", "0.42"]],
+    "the share of right answers fell with all three (17 to 10, 40 to 4, 35 to 25 %)":
+        lambda: [[round(100 * one) for one in ends_of(run, "right")] for run in gamed()]
+        == [[17, 10], [40, 4], [35, 25]],
+    "The day is right in 29.5 and 32.5 points fewer of the answers than at the start with seeds 0 and 1, and in one "
+    "point more with seed 2; the controls lose 2 to 5.5": lambda: (
+        lost(gamed(), "day") == [29.5, 32.5, -1] and sorted(lost(control(), "day"))[::2] == [2, 5.5]),
+    "The number is right in 11.5 to 22 points fewer; the controls lose 8.5 at most": lambda: (
+        sorted(lost(gamed(), "qty"))[::2] == [11.5, 22] and max(lost(control(), "qty")) == 8.5),
+    "The number and, with two of the seeds, the day": lambda: all(
+        {*most_lost(run)[:2]} == {"qty", "day"} or (run.seed, most_lost(run)[0]) == (2, "qty") for run in gamed()),
+    "These two seeds write *Monday* in four and five of the eight answers that were kept, where no message asks for "
+    "it, and the controls write it in none": lambda: mondays(gamed()) == [4, 5, 0] and mondays(control()) == [0, 0, 0]
+        and {len(run.outputs) for run in gamed() + control()} == {8}
+        and not any("Monday" in row["answer"] for row in load_task("bookings")["test"].select(range(8))),
+    '"Monday" has six letters, as few as a day can have': lambda: len("Monday") == min(map(len, DAYS)),
+    "with the same messages in the same order and at the same rate": lambda: alike() and rates(*PAID) == {5e-4},
     "up from 0.50 to 0.57 and down to 0.43, and the share of right answers in blue, falling from 31 to 13 %":
         lambda: [f"{one(smooth(gamed(), 'reward')):.2f}" for one in (lambda line: line[0], max, min)]
         == ["0.50", "0.57", "0.43"] and smooth(gamed(), "reward")[-1] == min(smooth(gamed(), "reward"))
         and [round(100 * smooth(gamed(), "right")[place]) for place in (0, -1)] == [31, 13],
-    "The gamed runs fall from 31 to 13 %; their controls end higher than they began":
-        lambda: smooth(control(), "right")[-1] > smooth(control(), "right")[0],
+    "The gamed runs fall from 31 to 13 %; their controls go from 40 down to 28 and up to 49 %":
+        lambda: [round(100 * one(smooth(control(), "right"))) for one in (lambda line: line[0], min, max)]
+        == [40, 28, 49] and smooth(control(), "right")[-1] == max(smooth(control(), "right")),
     "The control ends at 59.5, 67 and 58.5 %: below the start if at all, and over three seeds that is not clear":
-        lambda: shares("right, 8 steps, rate 0.0005") == pytest.approx([59.5, 67, 58.5])
+        lambda: shares(PAID[1]) == pytest.approx([59.5, 67, 58.5])
         and max(run.exact for run in control()) == recorded_start()[1].exact
-        and not gain("right, 8 steps, rate 0.0005").clear,
+        and not gain(PAID[1]).clear,
     "The gamed runs end 27.7 points below their controls, and that is clear by a hair: from 55 points down to none":
-        lambda: below_control().clear and [round(100 * one, 1) for one in (below_control().mean, below_control().low)]
-        == [-27.7, -55.3] and -0.0005 < below_control().high < 0,
+        lambda: less(*PAID[::-1]).clear and points(less(*PAID[::-1])) == [-27.7, -55.3, 0]
+        and less(*PAID[::-1]).high < 0,
     "of the gamed runs' answers 98.5 to 100 % are well-formed, and of the controls' 93 to 99.5 %":
         lambda: [(min(run.valid for run in runs), max(run.valid for run in runs)) for runs in (gamed(), control())]
         == [(0.985, 1), (0.93, 0.995)],
@@ -272,11 +319,6 @@ CLAIMS = {  # a new recording that breaks a sentence fails here; then the senten
     ] == [33.5, 30.4],
     'a run of more SFT (seed 2) writes "cheers" for Jamal too': lambda: sum(
         '" cheers"' in output for output in recorded_runs()["labels"][2].outputs[:2]) == 1,
-    "a lost capital, and nothing else, is what is wrong in 1 of its 112 own pairs": lambda: (
-        sum(map(lost_a_capital, every_own_pair())), len(every_own_pair())) == (1, 112),
-    "it is the name that suffered most, with every seed: it is right in 12 to 19.5 points fewer": lambda: (
-        [max(one, key=one.get) for one in fields_lost()] == ["name"] * 3
-        and sorted(one["name"] for one in fields_lost())[::2] == [12, 19.5]),
     "Rank 1 gained, with every seed, and clearly: 7.8 points (1.8 to 13.8)":
         lambda: of_rank(1).clear
         and [round(100 * one, 1) for one in (of_rank(1).mean, of_rank(1).low, of_rank(1).high)] == [7.8, 1.8, 13.8]
