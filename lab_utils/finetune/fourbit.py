@@ -111,13 +111,6 @@ def _fast_forward(module, original, frozen, x, *args, **kwargs):
     return y.to(wide)
 
 
-def _adapted_layers(model):
-    """peft's LoRA layers over a 4-bit base."""
-    from peft.tuners.lora.bnb import Linear4bit
-
-    return [module for module in model.modules() if isinstance(module, Linear4bit)]
-
-
 def speed_up(model) -> int:
     """Let every 4-bit LoRA layer on a CPU compute by `FourBitLoRA`; calling it twice changes nothing more.
 
@@ -129,17 +122,13 @@ def speed_up(model) -> int:
     -------
     int, layers that now take the fast way (0 on CUDA, and for bases that are not in 4 bits)
     """
+    from peft.tuners.lora.bnb import Linear4bit
+
     count = 0
-    for module in _adapted_layers(model):
-        if module.base_layer.weight.device.type == "cpu":
+    for module in model.modules():
+        if isinstance(module, Linear4bit) and module.base_layer.weight.device.type == "cpu":
             original = types.MethodType(type(module).forward, module)
             frozen = FrozenWeight(module.base_layer.weight)
             module.forward = functools.partial(_fast_forward, module, original, frozen)
             count += 1
     return count
-
-
-def slow_down(model) -> None:
-    """Undo `speed_up`: peft's own forward everywhere."""
-    for module in _adapted_layers(model):
-        module.__dict__.pop("forward", None)

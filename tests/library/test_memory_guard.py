@@ -3,11 +3,12 @@
 import pytest
 import torch
 from memory_models import TINY, Live, tiny
+from pefts_forward import slow_down
 
 from lab_utils.counts.architectures import Architecture
 from lab_utils.finetune.adapter import attach_adapter
 from lab_utils.finetune.answer_loss import build_supervised
-from lab_utils.finetune.fourbit import slow_down, speed_up
+from lab_utils.finetune.fourbit import speed_up
 from lab_utils.finetune.model_sizes import model_record
 from lab_utils.finetune.recipe import Recipe
 from lab_utils.finetune.step_memory import step_memory

@@ -5,8 +5,9 @@ import peft
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from pefts_forward import slow_down
 
-from lab_utils.finetune.fourbit import FrozenWeight, dequantize, slow_down, speed_up
+from lab_utils.finetune.fourbit import FrozenWeight, dequantize, speed_up
 
 
 class TwoLayers(torch.nn.Module):
