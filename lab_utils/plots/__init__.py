@@ -11,6 +11,7 @@ from .intervals import changes, dots
 from .machines import many_machines
 from .matrices import approximations, grid, matrices, moved
 from .memory import memory_over_time
+from .paths import paths
 from .pictures import picture_rows
 from .style import BLUE, GREEN, GREY, ORANGE, new_figure, png, style_axes
 from .sweeps import strips, timeline, with_errors
@@ -22,6 +23,6 @@ __all__ = [
     "compare_losses", "differences", "dots", "draw_loss", "fits", "grid", "histograms", "labelled_dots",
     "layer_to_scale", "lengths", "lines", "loss_at_bits", "loss_curve", "many_machines", "matrices",
     "memory_bars", "memory_over_time", "merge_survival", "moved", "new_figure",
-    "picture_rows", "png", "rate_race", "rounding", "shares_by_size", "smooth", "stacked_gigabytes",
+    "paths", "picture_rows", "png", "rate_race", "rounding", "shares_by_size", "smooth", "stacked_gigabytes",
     "strips", "style_axes", "target_and_yours", "timeline", "validation_curves", "with_errors",
 ]  # fmt: skip

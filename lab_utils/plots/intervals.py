@@ -53,9 +53,9 @@ def changes(named: Mapping[str, Mapping[str, tuple[float, float, float]]], xlabe
         axes.set_title(label, fontsize=16)
         axes.axvline(0, color="#111111", linestyle=":", linewidth=2)
         for row, (mean, low, high) in enumerate(found[way] for way in ways):
-            axes.plot([low, high], [row, row], color="#111111", linewidth=3, solid_capstyle="butt")
-            axes.plot(mean, row, "o", color="#111111", markersize=10, markeredgewidth=3,
-                      markerfacecolor=disc(low, high))  # fmt: skip
+            axes.plot([low, high], [row, row], color="#111111", linewidth=3, solid_capstyle="butt", zorder=3)
+            axes.plot(mean, row, "o", color="#111111", markersize=7, markeredgewidth=2,
+                      markerfacecolor=disc(low, high), zorder=2)  # fmt: skip
         axes.tick_params(labelsize=14)
     drawn[0].set_yticks(range(len(ways)), ways, fontsize=15)
     drawn[0].set_ylim(len(ways) - 0.5, -0.5)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import LabError, choose
-from ..recorded.forgetting import ForgettingRun, Texts
+from ..recorded.forgetting import ForgettingRun, Texts, at_skill
 from ..scores import Verdict
 from ..sweep import compare, student
 from .measuring import KINDS, Reading
@@ -146,6 +146,46 @@ def panels(rows: Mapping[str, Mapping[str, Change]], kinds: Sequence[str] = KIND
     """The same for a figure: kind -> arm -> (mean, low, high)."""
     return {kind: {label: (found[kind].mean, found[kind].low, found[kind].high) for label, found in rows.items()}
             for kind in kinds}  # fmt: skip
+
+
+def paths(runs: Sequence[ForgettingRun], kind: str, points: int = 60) -> dict[str, list]:
+    """Where the runs of an arm went: loss on the skill, and how far a kind of text is above the base.
+
+    Parameters
+    ----------
+    runs : of one arm, one or more
+    kind : str, one of `KINDS`
+    points : int >= 2, of each line, at even steps of the loss's logarithm
+
+    Returns
+    -------
+    dict of three lists of (losses on the skill, rises), two lists of float each: "measured", the checkpoints of each
+    run; "each", the line between them on which `at_skill` reads; "mean", one line, the mean of these at each loss that
+    every run had, from the base's to the highest of those that the runs ended with
+    """
+    kind = choose("kind", kind, KINDS)
+    base, ends = [run.before.mean("skill") for run in runs], [run.after.mean("skill") for run in runs]
+    found: dict[str, list] = {"measured": [], "each": []}
+    for run, start, end in zip(runs, base, ends, strict=True):
+        texts = [run.at[step] for step in sorted(run.at)]
+        heights = [_above(run, one.losses, kind) for one in texts]
+        found["measured"].append(([one.mean("skill") for one in texts], heights))
+        losses = _spread(start, end, points)
+        found["each"].append((losses, [_above(run, at_skill(run, loss), kind) for loss in losses]))
+    losses = _spread(min(base), max(ends), points)
+    rises_there = [statistics.fmean(_above(run, at_skill(run, loss), kind) for run in runs) for loss in losses]
+    return found | {"mean": [(losses, rises_there)]}
+
+
+def _spread(start: float, end: float, points: int) -> list[float]:
+    """Numbers from the one to the other, each the same multiple of the one before; the ends exact."""
+    inner = (start * (end / start) ** (place / (points - 1)) for place in range(1, points - 1))
+    return [start, *inner, end]
+
+
+def _above(run: ForgettingRun, losses: Losses, kind: str) -> float:
+    """How far a kind's mean loss is above the base's."""
+    return statistics.fmean(losses[kind]) - run.before.mean(kind)
 
 
 def as_texts(readings: Mapping[str, Reading]) -> Texts:

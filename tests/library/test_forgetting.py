@@ -1,12 +1,13 @@
 """The recorded runs of page 15: read by arm and seed, damage refused; equal skill lies on a straight line."""
 
 import json
+from itertools import pairwise
 
 import pytest
 
 from lab_utils.errors import LabError
 from lab_utils.recorded.forgetting import FORGETTING, at_skill, by_epoch, epoch_ends, load_epochs, load_forgetting
-from lab_utils.retention import Change, apart, change, panels, risen, rises, table
+from lab_utils.retention import Change, apart, change, panels, paths, risen, rises, table
 
 TOKENS = {"skill": [4, 5], "prose": [90, 80], "questions": [7, 7], "style": [9, 9]}
 
@@ -83,6 +84,27 @@ def test_a_table_says_mean_half_width_and_whether_that_is_clear():
         "longer name      2  -0.25 ± 0.50 ○",
     ]
     assert panels(rows, ["prose"]) == {"prose": {"plain": (0.3, 0.1, 0.5), "longer name": (-0.25, -0.75, 0.25)}}
+
+
+def test_a_path_goes_through_what_was_measured_along_the_lines_of_equal_skill(tmp_path):
+    """Skill 3 → 1 → 0.5 and prose 3 → 3.2 → 3.6; with another seed prose rises to 4.0 and skill falls to 0.25."""
+    other = [reading(3.0, 3.0, step=0), reading(1.0, 3.4, step=4), reading(0.25, 4.0, step=8)]
+    (tmp_path / "runs.jsonl").write_text(line() + line(seed=1, checkpoints=other))
+    runs = load_forgetting(tmp_path)["LoRA r=8"]
+    found = paths(runs, "prose", 5)
+    assert [x for x, _ in found["measured"]] == [[3.0, 1.0, 0.5], [3.0, 1.0, 0.25]]
+    assert [y for _, y in found["measured"]] == [pytest.approx([0, 0.2, 0.6]), pytest.approx([0, 0.4, 1.0])]
+    for run, (x, y) in zip(runs, found["each"], strict=True):
+        assert (x[0], x[-1]) == (3.0, run.after.mean("skill")) and len(x) == 5
+        assert [b / a for a, b in pairwise(x)] == pytest.approx([(x[-1] / 3) ** 0.25] * 4)
+        for loss, rise in zip(x, y, strict=True):
+            assert rises([run], lambda run, loss=loss: at_skill(run, loss))["prose"].mean == pytest.approx(rise)
+    [(x, y)] = found["mean"]
+    assert (x[0], x[-1]) == (3.0, 0.5) and y[-1] == pytest.approx((0.6 + 0.4 + 0.6 * 0.5 / 0.75) / 2)
+    middle = rises(runs, lambda run: at_skill(run, x[2]))["prose"].mean
+    assert middle == pytest.approx(y[2]) and set(found) == {"measured", "each", "mean"}
+    with pytest.raises(LabError, match="kind"):
+        paths(runs, "verse")
 
 
 @pytest.mark.parametrize("wrong", [

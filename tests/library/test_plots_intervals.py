@@ -48,3 +48,20 @@ def test_changes_have_a_panel_each_and_an_open_disc_where_the_interval_holds_zer
             interval, disc = drawn[2 * row : 2 * row + 2]
             assert interval.get_xdata().tolist() == list(found[way][1:]) and disc.get_xdata()[0] == found[way][0]
             assert disc.get_ydata()[0] == row and (disc.get_markerfacecolor() == "white") == (way == "b")
+
+
+def test_paths_have_a_thin_line_per_run_their_marks_and_a_thick_mean_and_less_is_at_the_right():
+    found = {"measured": [([3, 0.1], [0, 1]), ([3, 0.2], [0, 2])], "each": [([3, 1, 0.1], [0, 0.5, 1])] * 2}
+    found["mean"] = [([3, 0.2], [0, 1.5])]
+    axes = plots.paths({"one": found, "two": found}, "skill", "rise", mark=("equal", 0.2)).axes[0]
+    start, end = axes.get_xlim()
+    assert start > end and axes.get_xscale() == "log" and (axes.get_xlabel(), axes.get_ylabel()) == ("skill", "rise")
+    for place, color in enumerate((plots.BLUE, plots.ORANGE)):
+        thin, other, *marks, mean, _ = axes.lines[6 * place : 6 * place + 6]
+        assert thin.get_xdata().tolist() == other.get_xdata().tolist() == [3, 1, 0.1]
+        assert [line.get_ydata().tolist() for line in marks] == [[0, 1], [0, 2]]
+        assert {line.get_linestyle() for line in marks} == {"None"} and {thin.get_color(), mean.get_color()} == {color}
+        assert mean.get_ydata().tolist() == [0, 1.5] and mean.get_linewidth() > 2 * thin.get_linewidth()
+    zero, line = axes.lines[12:]
+    assert zero.get_ydata()[0] == 0 and set(line.get_xdata()) == {0.2} and axes.texts[0].get_text() == "equal"
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["one", "two"]

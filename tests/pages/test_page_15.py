@@ -11,6 +11,7 @@ from page_prose import code, prose
 from lab_utils import facts, retention
 from lab_utils.finetune import Recipe
 from lab_utils.folders import DATA
+from lab_utils.retention.arms import REPLAY
 from lab_utils.sweep import TABLE, compare
 from lab_utils.tasks import load_task
 
@@ -159,8 +160,14 @@ def test_what_is_said_of_the_controls_and_of_rank_64_at_equal_steps_is_so():
         assert not retention.change(before, after).clear
     part = retention.risen(labels, "skill")
     whole = retention.risen(eight, "skill").mean
-    assert "on these three seeds, between half and four fifths of it" in PROSE and len(labels) == 3
+    assert "(by the interval, between half and four fifths)" in PROSE and len(labels) == 3
     assert 0.5 < part.high / whole < part.low / whole < 0.8
+    falls = [[run.before.mean("skill") - run.after.mean("skill") for run in some] for some in (labels, eight)]
+    told = "seed by seed {}, {} and {} % of it".format(*(round(100 * a / b) for a, b in zip(*falls, strict=True)))
+    assert told in PROSE and part.mean / whole == pytest.approx(2 / 3, abs=0.01)  # "two thirds of the fall"
+    exact = sorted(round(100 * run.after.exact) for run in eight)
+    assert f"with any seed; trained, {exact[0]} to {exact[-1]} % are" in PROSE
+    assert not any(one for run in labels for one in run.after.right) and len(labels[0].after.right) == 32
     assert all(retention.risen(labels, kind).low > 0 for kind in retention.KINDS[1:])
     price = retention.apart(eight, labels, lambda run: run.after.losses)
     assert price["questions"].low > 0 and not price["prose"].clear and not price["style"].clear
@@ -196,11 +203,22 @@ def moment(run, target: float) -> float:
     return math.nan
 
 
+def first_below(run, target: float, share: list[float]) -> int:
+    """Whole steps before the loss on the skill is the target, if it falls from step 16 on in proportion to the rate."""
+    high, low = run.at[16].mean("skill"), run.at[32].mean("skill")
+    parts = [sum(share[16:step]) / sum(share[16:]) for step in range(16, 33)]
+    return 16 + max(place for place, part in enumerate(parts) if high - part * (high - low) > target)
+
+
 def test_what_is_said_of_the_moments_in_the_schedule_is_so():
     recipe, eight = Recipe(steps=32, learning_rate=2e-3), RUNS["LoRA r=8"]
     share = [recipe.learning_rate_at(step) / recipe.learning_rate for step in range(32)]
-    assert share[:3] == pytest.approx([0.5, 1, 1]) and share[31] < 0.01
+    assert share[:3] == pytest.approx([0.5, 1, 1]) and share[31] < 0.01 and 0.5 < share[16] < 0.6
     target = common_loss()
+    there = [first_below(run, target, share) for run in RUNS["LoRA r=1"]]
+    assert there == [22, 23, 31] and RUNS["LoRA r=1"][2].after.mean("skill") == target
+    assert [round(share[step], 2) for step in there[:2]] == [0.25, 0.21]
+    assert "there after steps 22 and 23, with a quarter and a fifth of the rate left" in PROSE
     assert "after step 27" in PROSE and all(moment(run, target) > 27 for run in RUNS["LoRA r=1"])
     assert "between steps 10 and 13" in PROSE and all(10 < moment(run, target) < 13 for run in eight)
     assert share[12] > 0.749 and share[27] < 0.1
@@ -261,6 +279,8 @@ def test_what_is_said_of_many_epochs_is_so():
     exact = [[round(100 * run[epoch]["exact"]) for run in points] for epoch in (1, -1)]
     told = "letter by letter {} and {} % are right after epoch 2, and {} and {} % at"
     assert told.format(*exact[0], *exact[1]) in PROSE
+    worst = [point["validation"] for point in points[1]]
+    assert max(worst[1:]) == worst[3] == pytest.approx(2 * worst[1], rel=0.03)  # "twice as much at epoch 4"
     level = [fmean(run[place]["validation"] for run in points) for place in range(7, 20)]
     assert max(level) - min(level) < 0.005 and "level from epoch 8 on" in PROSE
     later = retention.apart(few, few, lambda run: run.at[points[0][1]["step"]].losses, lambda run: run.after.losses)
@@ -310,6 +330,39 @@ def test_what_is_said_of_ranks_at_equal_steps_is_so():
     assert not retention.apart(RUNS["full"], RUNS["full, twice the rate"], lambda run: run.after.losses)["skill"].clear
 
 
+def test_what_the_picture_of_both_losses_shows():
+    ways = {arm: retention.paths(RUNS[arm], "questions") for arm in ("LoRA r=1", "LoRA r=8", "LoRA r=128", "full")}
+    target, ends = common_loss(), {arm: found["mean"][0][1][-1] for arm, found in ways.items()}
+    assert "dips below zero, crosses it, and ends at or just beyond the vertical line, at about 0.4" in PROSE
+    assert all(min(heights) < -0.2 for _, heights in ways["LoRA r=1"]["measured"])
+    assert ways["LoRA r=1"]["mean"][0][0][-1] == target
+    assert all(abs(ends[arm] - 0.4) < 0.05 for arm in ("LoRA r=1", "full"))
+    assert all(losses[-1] > 0.11 for losses, _ in ways["LoRA r=1"]["measured"])
+    assert max(losses[-1] for losses, _ in ways["full"]["measured"]) < min(
+        losses[-1] for arm in ways if arm != "full" for losses, _ in ways[arm]["measured"])  # fmt: skip
+    before = [y for x, y in zip(*ways["full"]["mean"][0], strict=True) if x >= target]
+    assert max(map(abs, before)) < 0.1  # "stays near zero up to that line"
+    for loss in (2, 1, 0.5, 0.2, target):
+        high = [retention.rises(RUNS[arm], lambda run, loss=loss: retention.at_skill(run, loss))["questions"].mean
+                for arm in ways]  # fmt: skip
+        assert sorted(high)[-2:] == [high[1], high[2]]
+
+
+def test_replay_trains_on_the_kinds_that_are_measured_and_three_rises_are_falls():
+    """Twelve examples of its 128: six paragraphs, every other one of the text, and six questions."""
+    replay = retention.questions("replay")
+    places = range(1, 32 * 4 // REPLAY + 1)
+    asked = [replay[place // 2]["prompt"] for place in places if place % 2 == 0]  # between them paragraphs
+    assert (len(places), len(asked)) == (12, 6) and "What is the capital of Canada?" in asked
+    assert "What is the capital of France?" in [row["prompt"] for row in retention.fixed_texts(2, 24)["questions"]]
+    assert "the capital of Canada is replayed, that of France is measured" in PROSE
+    falls = {(arm, kind) for arm in ("LoRA r=8", *CURES) for kind in retention.KINDS[1:]
+             if retention.risen(RUNS[arm], kind).high < 0}  # fmt: skip
+    assert falls == {("replay", "prose"), ("replay", "questions"), ("KL", "questions")}
+    quarter = retention.rises(RUNS["LoRA r=8"], lambda run: run.strengths[0.25].losses)
+    assert quarter["questions"].high < 0 and not any(sum(run.strengths[0.25].right) for run in RUNS["LoRA r=8"])
+
+
 def test_rank_1_at_twice_its_rate_is_still_below_rank_8():
     target = common_loss()
     (run,) = RUNS["LoRA r=1, twice the rate"]
@@ -324,6 +377,20 @@ def test_rank_1_at_twice_its_rate_is_still_below_rank_8():
 def test_half_strength_answers_fewer_messages_letter_by_letter():
     half, whole = (100 * fmean(run.strengths[one].exact for run in RUNS["LoRA r=8"]) for one in (0.5, 1.0))
     assert f"{half:.0f} % of the messages are answered letter by letter at half strength, and {whole:.0f} %" in PROSE
+    eight = RUNS["LoRA r=8"]
+    paid, lost = {}, {}
+    for strength in (0.5, 0.75):
+        other = [run.strengths[strength] for run in eight]
+        paid[strength] = retention.change(*([one.losses["questions"] for one in some]
+                                            for some in (other, (run.after for run in eight))))  # fmt: skip
+        lost[strength] = compare(*([list(map(float, one.right)) for one in some]
+                                   for some in (other, (run.after for run in eight))))  # fmt: skip
+    assert paid[0.5].clear and not paid[0.75].clear and not any(found.clear for found in lost.values())
+    half, most = paid.values()
+    assert f"half costs the questions {half.mean:.2f} nats less ({half.low:.2f} to {half.high:.2f}), which is" in PROSE
+    assert f"0.75 costs {most.mean:.2f} less (−{-most.low:.2f} to {most.high:.2f}), which is not" in PROSE
+    points = [[round(100 * one) for one in (found.mean, -found.low, found.high)] for found in lost.values()]
+    assert "{} points at half (−{} to {}), {} at 0.75 (−{} to {})".format(*points[0], *points[1]) in PROSE
 
 
 def test_who_owns_up_to_not_knowing():
