@@ -39,7 +39,7 @@ def other(seed: int, method: str, shots: int = 0, learning_rate: float = 2e-3) -
 
 
 def groups(seed: int) -> Iterator[list[Trial]]:
-    """One seed's trials, a list a question."""
+    """One seed's trials, a list for each question."""
     yield [adapter(seed, rank) for rank in RANKS]
     yield [adapter(seed, rank, target_modules="qv") for rank in (1, 8, 64)]
     yield [adapter(seed, rank, target_modules="attention") for rank in (8, 64)]

@@ -198,7 +198,7 @@ def main(arguments: list[str] | None = None) -> None:
         results = ("validation_loss", "test_loss", "test_exact")
         shown = " ".join(f"{key}={row[key]}" for key in results)
         print(f"{time.strftime('%H:%M:%S')} {row['variant']} lr={row['learning_rate']:g} seed={row['seed']} {shown} "
-              f"{row['cpu_seconds_a_step']} s a step, {time.process_time() - began:.0f} CPU s", flush=True)
+              f"{row['cpu_seconds_a_step']} s per step, {time.process_time() - began:.0f} CPU s", flush=True)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ MONTHS = (
 )  # fmt: skip
 WORDS = (".", *WEEKDAYS, *MONTHS)  # a word's number is its place; 0 fills up
 VOCABULARY = 24  # a multiple of 8, as fast matrix products on a GPU like it; the last few numbers have no word
-LENGTH = 9  # words a line
+LENGTH = 9  # words per line
 
 
 def load_keras():

@@ -2,7 +2,7 @@
 
 Both are diffusers' U-Net with a CLIP text encoder, and everything here and in `painter_training` treats them alike.
 What differs: the tiny one paints 32 × 32 pixels, not 512 × 512; it says what the clean picture is, Stable Diffusion
-what the noise is; and it has no autoencoder, unlike Stable Diffusion: each 2 × 2 pixels of three colors stand
+what the noise is; and it has no autoencoder, unlike Stable Diffusion: each 2 × 2 pixels of three colors are given
 as twelve channels.
 """
 

@@ -1,7 +1,7 @@
 """Finding a weight's 4-bit code on a CPU, with bitsandbytes' own result in a fraction of the time.
 
 On a CPU bitsandbytes 0.50 asks `torch.bucketize` where each weight lies between the bounds of the codes. That takes
-about 20 ns a weight, two thirds of loading the embedded model in nf4; fifteen comparisons by numpy take 2 ns.
+about 20 ns per weight, two thirds of loading the embedded model in nf4; fifteen comparisons by numpy take 2 ns.
 """
 
 import sys

@@ -51,7 +51,7 @@ def reaches(errors) -> np.ndarray:
 
 
 def strips(named: dict, xlabel: str, title: str = ""):
-    """Figure of one row a setting: each run a dot, the mean a thick tick with its 95 % interval over runs as a bar.
+    """Figure of one row per setting: each run a dot, the mean a thick tick with its 95 % interval over runs as a bar.
 
     The first row, which the others are compared with, is blue, and they are orange.
 

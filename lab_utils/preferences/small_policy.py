@@ -109,7 +109,7 @@ def small_run(
     Parameters
     ----------
     reward : name in `SMALL_REWARDS`
-    group_size : int, 2 to 16, answers a step
+    group_size : int, 2 to 16, answers per step
     temperature : float > 0, of sampling
     beta : float >= 0, weight of the distance from the start
     steps : int, 1 to 30

@@ -21,7 +21,7 @@ WHOLE = ("shots", "rank", "steps", "batch_size", "train_examples", "seed")
 
 
 def load_sweep(table: str | Path = TABLE):
-    """The table as a pandas DataFrame, a row a run: settings and results with their types, and also `scaling`.
+    """The table as a pandas DataFrame, a row per run: settings and results with their types, and also `scaling`.
 
     Runs that failed keep their `problem`; their results are NaN.
 
@@ -121,7 +121,7 @@ def summarize(frame, by: list[str], value: str = "validation_loss"):
 
     Returns
     -------
-    DataFrame, a row a group in ascending order: the settings, `mean`, `deviation` (over seeds, with n − 1), `error`
+    DataFrame, a row per group in ascending order: the settings, `mean`, `deviation` (over seeds, with n − 1), `error`
     (standard error of the mean, deviation / √n; NaN for one seed), `reach` (half the width of the mean's 95 % interval
     over seeds: Student's t times the error; NaN for one seed), `low` and `high` (the extremes), `n`,
     `trainable_parameters`, `training_cpu_seconds` (its median), `failed` (runs without a result)

@@ -66,7 +66,7 @@ class Chat(anywidget.AnyWidget):
 
     @property
     def transcript(self) -> str:
-        """All that was said, as text: a line a message, a line a column, and the time."""
+        """All that was said, as text: a line for each message and each column, and the time."""
         return "\n\n".join(self._lines(turn) for turn in self.turns) or "Nothing was asked yet."
 
     def _lines(self, turn: dict) -> str:

@@ -34,7 +34,7 @@ CHOICES = {
 class ClusterExplorer(Explorer):
     """Choices of model, method, strategy, GPU and link, and sliders for the number of processes and the rank.
 
-    A step is one example of 1,024 tokens a process, with gradient checkpointing, on CUDA; adapters on all linear
+    A step is one example of 1,024 tokens per process, with gradient checkpointing, on CUDA; adapters on all linear
     layers. The bytes are those of `lab_utils.machines`. With "hsdp" a machine has eight GPUs, and the link is the one
     between machines.
 

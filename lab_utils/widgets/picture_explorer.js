@@ -21,7 +21,7 @@ function pair(prompt, size) {
   };
 }
 
-/** What each rank costs, a row a rank; the chosen one in bold. Returns { root, draw }. */
+/** What each rank costs, a row per rank; the chosen one in bold. Returns { root, draw }. */
 function costs(ranks, adapters) {
   const rows = ranks.map((rank) => {
     const { trainable_parameters: count, file_bytes: size, loss, seconds } = adapters[rank];

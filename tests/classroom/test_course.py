@@ -175,7 +175,7 @@ def test_a_page_with_an_explorer_fetches_nothing():
     assert Fetched(text).found == [] and text.count('<script type="module">') == 2
 
 
-def test_speakers_notes_and_the_setup_for_colab_do_not_stand_in_a_page():
+def test_speakers_notes_and_the_setup_for_colab_are_not_in_a_page():
     new = nbformat.v4
     notebook = new.new_notebook(
         cells=[
@@ -202,7 +202,7 @@ def test_links_lead_within_the_site_and_nowhere_else_on_the_disk():
     assert "../data/README.md" in alone and "index.html" not in alone
 
 
-def test_a_page_is_mended_for_the_ear_and_the_keyboard():
+def test_a_page_is_fixed_for_the_ear_and_the_keyboard():
     new = nbformat.v4
     figure = new.new_output("display_data", data={"image/png": "iVBORw=="})
     prose = "| | |\n|---|---|\n| Time | short |\n\n| | b |\n|---|---|\n| 1 | 2 |"

@@ -234,7 +234,7 @@ def test_a_submission_runs_the_exercises_the_students_own_cells_and_what_they_us
         assert skipped == [2, 3, 5] and resources == {"kept": 1}
 
 
-def test_a_course_grows_and_keeps_what_whoever_teaches_changed(tmp_path, capsys):
+def test_a_course_grows_and_keeps_what_instructors_changed(tmp_path, capsys):
     assert len(write_course(PATHS[1:2], tmp_path)) == 1
     config, page = tmp_path / "nbgrader_config.py", tmp_path / "source" / PATHS[1].stem / PATHS[1].name
     for file in (config, page):

@@ -87,7 +87,7 @@ def test_a_page_without_widgets_is_left_alone():
     assert page == notebook and page is not notebook and head == scripts == ""
 
 
-def test_other_widgets_stand_still_with_a_note():
+def test_other_widgets_are_still_pictures_with_a_note():
     slider = ipywidgets.IntSlider(4, description="rank")
     notebook = notebook_of(ipywidgets.VBox([slider]))
     before = copy.deepcopy(notebook)

@@ -24,7 +24,7 @@ class Bank:
         return [f"{name}: {prompt}" for prompt, name in zip(prompts, adapters, strict=True)]
 
 
-def test_answers_stand_side_by_side_word_for_word():
+def test_answers_are_side_by_side_word_for_word():
     texts = {None: "a\n\n**b** | <img src=x>", "style": ""}
     found = chat_page.answer_html(lambda messages, adapters: [texts[name] for name in adapters], " m ", [None, "style"])
     assert found.count('class="lab-reply"') == 2 and "\n" not in found

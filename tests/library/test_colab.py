@@ -131,9 +131,9 @@ def test_of_what_is_shipped_only_this_is_missing_or_too_old(host):
 
 def test_extras_that_are_shipped_in_older_versions_are_named(on_colab, monkeypatch):
     """A part of a page is skipped with a line, in place of an error somewhere in its middle."""
-    brings = recorded()
-    monkeypatch.setattr(extras, "_found", lambda package: package.replace("_", "-") in brings)
-    monkeypatch.setattr(extras, "version_here", brings.get)
+    ships = recorded()
+    monkeypatch.setattr(extras, "_found", lambda package: package.replace("_", "-") in ships)
+    monkeypatch.setattr(extras, "version_here", ships.get)
     assert extras.missing("pictures") == ""
     assert extras.missing("serve") == (
         "gradio 6.24.0 is here and <7,>=6.31 is needed: in a new cell, run `%pip install 'gradio>=6.31,<7'`"

@@ -137,7 +137,7 @@ def test_rank_explorer_says_what_the_library_computes():
 
 
 @pytest.mark.skipif(node() is None, reason="no node and no Playwright")
-def test_what_is_missing_is_painted_on_the_scale_that_stands_below_it():
+def test_what_is_missing_is_painted_on_the_scale_below_it():
     """Its largest entry, and where next to nothing is missing a hundredth of the matrix's own scale."""
     explorer = rank_explorer()
     [record, _], weight = explorer.matrices, explorer._weights["picture"]

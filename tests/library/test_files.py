@@ -201,7 +201,7 @@ def with_python(path: Path) -> None:
 
 
 @pytest.mark.parametrize("write", [with_torch, with_safetensors, with_numpy, with_python])
-def test_a_really_full_disk_is_known_whoever_writes(full_disk, write):
+def test_a_really_full_disk_is_known_in_every_way_of_writing(full_disk, write):
     files.write_text(full_disk / "file", "old")
     with pytest.raises(Exception) as caught, files.replacing_file(full_disk / "file") as new:
         write(new)

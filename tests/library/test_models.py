@@ -373,7 +373,7 @@ def test_nf4_and_unquantized_know_paris(plain, nf4_base, question, tokenizer):
             assert tokenizer.decode(model(input_ids=question).logits[0, -1].argmax()) == " Paris"
 
 
-def test_what_was_taken_is_said_aloud(monkeypatch, capsys):
+def test_what_was_taken_is_printed(monkeypatch, capsys):
     monkeypatch.setattr(models, "_load", lambda *_: (torch.nn.Linear(1, 1), None))
     load_base("smollm2-135m", "nf4")
     said = unfolded(capsys.readouterr().out)
@@ -437,7 +437,7 @@ def test_training_after_evaluation_has_the_gradients_of_a_fresh_model(question, 
     assert all(torch.equal(one, other) for one, other in zip(dequantized(model), weights, strict=True))
 
 
-def test_without_the_mend_the_gradients_are_wrong(monkeypatch, question, fresh_gradients):
+def test_without_the_fix_the_gradients_are_wrong(monkeypatch, question, fresh_gradients):
     """The trap is real: without `keep_weights_trainable` the test above fails on such a CPU."""
     from bitsandbytes.functional import has_avx512bf16
 

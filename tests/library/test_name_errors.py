@@ -94,7 +94,7 @@ def test_what_it_says(said, cells, words):
     "1 / 0",
     "exec('price', {})",  # not the page's own names
 ])
-def test_where_no_cell_would_mend_it_nothing_is_added(shell, said, source):
+def test_where_no_cell_would_fix_it_nothing_is_added(shell, said, source):
     shown = said(source)
     name_errors.unload_ipython_extension(shell)
     assert bare(shown) == bare(said(source)) and "Error" in shown
@@ -123,7 +123,7 @@ def test_elsewhere_the_courses_own_pages_are_searched(said, tmp_path, monkeypatc
     assert "code cell 2 of 01_drinks.ipynb" in said("table = price * factor")
 
 
-def test_where_ipython_cannot_draw_its_traceback_pythons_own_stands(shell, said, monkeypatch):
+def test_where_ipython_cannot_draw_its_traceback_pythons_own_is_shown(shell, said, monkeypatch):
     """As after an interrupt in an instruction that has no line number."""
 
     def undrawable(*_, **__):

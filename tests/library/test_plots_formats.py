@@ -25,7 +25,7 @@ def touched(figure) -> list:
     return [name for name, box in boxes(figure).items() for spot in spots if box.padded(DOT).contains(*spot)]
 
 
-def test_each_name_stands_alone_and_dots_on_each_other_share_one():
+def test_each_name_is_clear_of_the_others_and_dots_on_each_other_share_one():
     figure = plots.labelled_dots(CROWD, "error", "perplexity", yticks=(25, 30, 40))
     drawn = boxes(figure)
     assert "nf4, nf4 double" in drawn and set(", ".join(drawn).split(", ")) == set(CROWD)

@@ -5,7 +5,7 @@ import pytest
 from lab_utils import plots
 
 
-def test_means_stand_where_they_belong_with_their_errors_as_bars():
+def test_means_are_where_they_belong_with_their_errors_as_bars():
     figure = plots.with_errors(
         {"one": ([1, 2, 4], [0.3, 0.2, 0.1], [0.03, 0.02, 0.01]), "two": ([1, 2], [0.4, 0.5], [0.1, 0.1])},
         "rank", "loss", marks={"full": (8, 0.05, 0.01)}, logx=2,

@@ -333,7 +333,7 @@ def test_a_second_bank_on_the_same_base_starts_without_adapters(bank, tiny_llama
 
 
 def test_answers_in_one_batch_are_those_of_each_row_alone(tiny_llama, tokenizer, tmp_path):
-    """Left padding, another system message and another adapter a row: none of it shows in the answers."""
+    """Left padding, another system message and another adapter for each row: none of it shows in the answers."""
     base = tiny_llama(len(tokenizer))
     one, two = (save(base, tmp_path / name, seed) for seed, name in enumerate(("one", "two")))
     (two / "record.json").write_text(json.dumps({"recipe": {"task": "style"}}))

@@ -232,14 +232,14 @@ def test_answers_have_the_tasks_fields_in_order_and_their_types(split):
 
 
 @pytest.mark.parametrize("split", list(BOOKINGS))
-def test_name_item_and_time_stand_in_the_message_letter_by_letter(split):
+def test_name_item_and_time_are_in_the_message_letter_by_letter(split):
     for row in BOOKINGS[split]:
         for field in ("name", "item", "time"):
             assert re.search(rf"(?<!\w){re.escape(row['answer'][field])}(?!\w)", row["message"]), (field, row)
 
 
 @pytest.mark.parametrize("split", list(maker.COUNTS))
-def test_day_and_number_stand_in_a_made_message(split):
+def test_day_and_number_are_in_a_made_message(split):
     words = {word: number for number, word in dict(maker.NUMBER_WORDS).items()}
     words |= {"couple": 2, "pair": 2, "half a dozen": 6, "dozen": 12}
     for row in BOOKINGS[split]:

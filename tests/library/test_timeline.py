@@ -64,7 +64,7 @@ def test_what_says_nothing_of_layers_is_refused():
 
 
 def test_a_trace_rises_forward_and_has_the_measured_peak():
-    """Eight layers that each keep 40,000 bytes: half of them stand halfway through, and the peak is `tensor_peak`'s."""
+    """Eight layers that each keep 40,000 bytes: half are there halfway through, and the peak is `tensor_peak`'s."""
     layers = torch.nn.Sequential(*(torch.nn.Sequential(torch.nn.Linear(100, 100), torch.nn.Tanh()) for _ in range(8)))
     optimizer, x = torch.optim.SGD(layers.parameters(), lr=0.0), torch.ones(100, 100)
 

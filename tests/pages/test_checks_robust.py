@@ -262,7 +262,7 @@ class Reader(html.parser.HTMLParser):
 
 @pytest.mark.parametrize("name", ["best_rank_r", "energy", "initial_adapter", "scaling"])
 @pytest.mark.parametrize("kind", ["open", "wrong", "right"])
-def test_the_html_stands_by_itself(name, kind):
+def test_the_html_needs_nothing_else(name, kind):
     function = {"open": lambda *_: None, "wrong": lambda *_: "<i>&", "right": EXERCISES[name].solution}[kind]
     report = checks.check(name, function)
     bundle = report._repr_mimebundle_()
@@ -314,7 +314,7 @@ def test_target_and_yours_draws_both():
     assert height == pytest.approx(other, rel=0.01)  # as low as the matrix beside it
 
 
-def test_what_stands_between_backticks_is_set_as_code_and_nothing_else():
+def test_what_is_between_backticks_is_set_as_code_and_nothing_else():
     assert prose("end with a `return` <b>") == "end with a <code>return</code> &lt;b&gt;"
     assert prose("a ` alone") == "a ` alone"
 

@@ -296,7 +296,7 @@ def trained(**settings) -> int:
 
 @cache
 def variants():
-    """The recorded variants at their chosen learning rates: one row a variant, means over seeds."""
+    """The recorded variants at their chosen learning rates: one row per variant, means over seeds."""
     found = load_variants()[0]
     return found[found["chosen"]].groupby("variant").mean(numeric_only=True)
 

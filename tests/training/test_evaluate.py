@@ -264,7 +264,7 @@ def test_exact_is_what_greedy_decoding_would_write(talker):
     assert found.right == (True, *[False] * len(wrong[0])) and found.exact == 1 / len(mixed)
 
 
-def test_shots_stand_before_the_question(talker):
+def test_shots_come_before_the_question(talker):
     """With shots the model says something else, and that is what is exact then."""
     shots = [{"prompt": "boat", "answer": "Arr"}, {"prompt": "rum", "answer": "Yo"}]
     answers = {number: greedy(talker, "tent", shots[:number]) for number in (0, 1, 2)}

@@ -1,4 +1,4 @@
-"""`finetune`, full fine-tuning, decoding and serving on a pretended card, float16 and bfloat16; about 20 s a card."""
+"""`finetune`, full fine-tuning, decoding and serving on a pretended card, float16 and bfloat16; about 20 s per card."""
 
 import json
 import math

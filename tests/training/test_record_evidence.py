@@ -224,7 +224,7 @@ def test_the_script_records_lists_and_merges(tiny, tmp_path, monkeypatch, capsys
 
 
 def test_the_arithmetic_is_that_of_the_labs_4_bit_layers(trainable_base, tokenizer):
-    """The same numbers whether a base holds codes, or the matrices that they stand for."""
+    """The same numbers whether a base holds codes, or the matrices that they encode."""
     from lab_utils.models.registry import load_base
 
     model = take_off_adapter(trainable_base[0])  # another test may have left one

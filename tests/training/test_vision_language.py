@@ -171,7 +171,7 @@ def test_the_batch_is_the_real_processors(sighted, monkeypatch):
     assert set(batch) - set(expected) == {"labels"}
 
 
-def test_image_tokens_are_a_quarter_of_the_patches_and_labels_stand_on_the_answer_alone(sighted):
+def test_image_tokens_are_a_quarter_of_the_patches_and_labels_are_on_the_answer_alone(sighted):
     reader = sighted[1]
     batch = batch_of(reader)
     shown = (batch["input_ids"] == reader.image_token_id).sum(dim=1)

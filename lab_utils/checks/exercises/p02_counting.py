@@ -240,7 +240,7 @@ EXERCISES = (
             "Sum over the targets, each with its own shape. All layers are alike.",
             "For each target take rank · (out + in) with out, in = shapes[target]; sum; times n_layers.",
         ),
-        reward="This is the count that papers print: GPT-3 at rank 4 on q and v gives 18,874,368 by your function. And "
-        "k_proj, 192 × 576, is a third of q_proj, but its adapter is two thirds of q_proj's: 768 against 1,152 a rank.",
+        reward="This is the count that papers print: GPT-3 at rank 4 on q and v gives 18,874,368 by your function. "
+        "And k_proj, 192 × 576, is a third of q_proj, but its adapter is two thirds as large: 768 to 1,152 per rank.",
     ),
 )  # fmt: skip
