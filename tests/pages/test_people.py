@@ -16,6 +16,7 @@ import pytest
 from jupyter_core.utils import run_sync
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from unfolded import unfolded
 
 from lab_utils.classroom import course
 from lab_utils.notebook.cells import needed
@@ -49,7 +50,7 @@ class Person:
         try:
             self.client.execute_cell(cell, self.client.nb.cells.index(cell))
         except CellExecutionError as error:
-            return re.sub(r"\x1b\[[0-9;]*m", "", error.traceback)
+            return unfolded(re.sub(r"\x1b\[[0-9;]*m", "", error.traceback))
         return ""
 
     def run_and_interrupt(self, number: int, when) -> str:
@@ -146,7 +147,7 @@ def test_interrupted_while_training_the_page_goes_on_from_the_checkpoint(tmp_pat
         for number in range(1, last - 1):
             assert person.run(number) == ""
         error = person.run_and_interrupt(last - 1, when=lambda: list(runs.glob("*/checkpoint-000002")))
-        written = "".join(output.get("text", "") for output in person.cells[last - 2].outputs)
+        written = unfolded("".join(output.get("text", "") for output in person.cells[last - 2].outputs))
         saved = int(re.search(r"Interrupted. Steps 1 to (\d+) are saved in .*: run the same cell again", written)[1])
         assert saved < 12 and "KeyboardInterrupt" in error and "Run it again before you go on" in error
         error = person.run(last)
