@@ -34,6 +34,7 @@ class MyLoRALinear(nn.Module):
         update = F.linear(low, self.lora_B) * self.scaling  # (…, out)
         return self.base_layer(x) + update
 
+
 def inject(model: nn.Module, names: list[str], rank: int, alpha: float) -> nn.Module:
     """Freeze the model and put a MyLoRALinear around each layer that is named."""
     model.requires_grad_(False)

@@ -43,6 +43,8 @@ class Shown:
     line: str
     whole_cells: bool = False
     variable: str = ""
+
+
 EXPLORERS = (
     Shown("rank", "01_rank_one.ipynb", "Rank", "A picture, noise and a real update from their first r directions."),
     Shown("parameters", "02_counting_parameters.ipynb", "Parameters", "How many numbers LoRA trains, in real models."),

@@ -2,9 +2,11 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -114,6 +116,17 @@ def test_imports_are_found_wherever_they_are():
 @pytest.mark.parametrize("path", FILES, ids=IDS)
 def test_every_room_has_a_floor(path):
     assert room(dotted(path)) in FLOOR, f"{path}: give its room a floor in {Path(__file__).name}"
+
+
+def test_contributing_lists_the_rooms_from_bottom_to_top():
+    """All of them, but for the tools below the arithmetic, of which it names some."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^ +\| [^|]+ \| ([^|]+) \|$", text, flags=re.M)[1:]
+    named = [[word for word in re.findall(r"\w+", row) if word in FLOOR] for row in rows]
+    tools = {room for room, floor in FLOOR.items() if floor < FLOOR["counts"]}
+    assert len(rows) == 6 and set(FLOOR) - tools <= {room for row in named for room in row}
+    for lower, upper in pairwise(named):
+        assert max(FLOOR[room] for room in lower) <= min(FLOOR[room] for room in upper)
 
 
 @pytest.mark.parametrize("path", FILES, ids=IDS)

@@ -10,6 +10,7 @@ import pytest
 
 from lab_utils import checks
 from lab_utils.checks.engine import IN_PLACE
+from lab_utils.classroom.presented import EXPLORERS
 from lab_utils.folders import ROOT
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -175,6 +176,21 @@ def test_the_guides_table_of_pages_states_the_minutes_of_their_notes():
     guide = GUIDE.read_text(encoding="utf-8")
     rows = re.findall(r"^\| \[[^]]+\]\((\w+\.ipynb)\) \| (\d+) \| (\d+) \|", guide, flags=re.M)
     assert rows == [(path.name, *TOP.fullmatch(notes_of(path)[0]).groups()[:2]) for path in PATHS]
+
+
+def test_the_guide_names_the_explorers_that_can_be_presented():
+    (names,) = re.findall(r"\(names: ([\w, ]+);", GUIDE.read_text(encoding="utf-8"))
+    assert names.split(", ") == [one.name for one in EXPLORERS]
+
+
+def test_the_guides_sessions_are_the_pages_that_they_take():
+    """In words and numbers: "Sixteen sessions of 90 minutes (03 takes 100, …) cover one page each"."""
+    guide = GUIDE.read_text(encoding="utf-8")
+    said = re.search(r"Sixteen sessions of 90 minutes \((.+?)\) cover one page each, 01 to 16", guide)[1]
+    longer = {page: int(minutes) for pages, minutes in re.findall(r"([\d, and]+?) takes? (\d+)", said)
+              for page in re.findall(r"\d\d", pages)}  # fmt: skip
+    minutes = {path.name[:2]: int(TOP.fullmatch(notes_of(path)[0])[2]) for path in PATHS if path.name[:2] not in "00A_"}
+    assert len(minutes) == 16 and longer == {page: taken for page, taken in minutes.items() if taken > 90}
 
 
 def test_numbers_of_pages_in_the_guide_are_pages():
