@@ -1,6 +1,8 @@
 """Keep the libraries' progress bars and known, harmless warnings off the page."""
 
 import contextlib
+import functools
+import inspect
 import logging
 import warnings
 
@@ -20,8 +22,38 @@ class _Harmless(logging.Filter):
 
 
 @contextlib.contextmanager
+def compiling_later():
+    """Inside: `torch.compile` of a function waits for the function's first call.
+
+    bitsandbytes has four functions compiled when it is imported, for which torch imports its whole compiler: a fifth of
+    the processor time that importing peft takes.
+    """
+    import torch
+
+    compiling = torch.compile
+    torch.compile = functools.partial(_compile_later, compiling)
+    try:
+        yield
+    finally:
+        torch.compile = compiling
+
+
+def _compile_later(compiling, function=None, **options):
+    """`torch.compile` (`compiling`) of a function, called when the function first is; of anything else, at once."""
+    if function is None:
+        return functools.partial(_compile_later, compiling, **options)
+    if not inspect.isfunction(function):
+        return compiling(function, **options)
+    compiled = functools.cache(lambda: compiling(function, **options))
+    return functools.wraps(function)(lambda *inputs, **named: compiled()(*inputs, **named))
+
+
+@contextlib.contextmanager
 def quiet():
-    """Inside: no bars from transformers, no note on the hub's CPU kernel, renamed attributes or a second adapter."""
+    """Inside: no bars from transformers, no note on the hub's CPU kernel, renamed attributes or a second adapter.
+
+    What is imported inside is compiled later: see `compiling_later`.
+    """
     loggers, harmless = [logging.getLogger(name) for name in LOGGERS], _Harmless()
     for logger in loggers:
         logger.addFilter(harmless)
@@ -30,7 +62,7 @@ def quiet():
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
-        with warnings.catch_warnings():
+        with compiling_later(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
             warnings.filterwarnings("ignore", message=SECOND_ADAPTER)
             yield
