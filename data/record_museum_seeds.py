@@ -86,10 +86,11 @@ def batches(seed: int, kind: str = "answers") -> list[dict]:
 
 
 def train(model, given: list[dict], rate: float, *, steps: int, warmup: int = 1, clip: float = math.inf):
-    """The page's loop; (loss, gradient norm before clipping) of each step."""
+    """The page's loop; each step's loss, gradient norm before clipping and length."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, rate, weight_decay=0)
-    loss_of, losses, norms = finetune.build_supervised(model.train()), [], []
+    loss_of = finetune.build_supervised(model.train())
+    losses, norms, lengths = [], [], []
     for step in range(steps):
         batch = given[step % len(given)]
         loss = loss_of(**batch) / (batch["labels"] >= 0).sum()
@@ -97,24 +98,27 @@ def train(model, given: list[dict], rate: float, *, steps: int, warmup: int = 1,
         loss.backward()
         norms.append(float(torch.nn.utils.clip_grad_norm_(parameters, clip)))
         optimizer.param_groups[0]["lr"] = rate * min(1, (step + 1) / warmup)
+        before = [p.detach().clone() for p in parameters]
         optimizer.step()
+        moved = [(p.detach() - old).norm() for p, old in zip(parameters, before, strict=True)]
+        lengths.append(float(torch.stack(moved).norm()))
         losses.append(loss.item())
     model.eval()
-    return losses, norms
+    return losses, norms, lengths
 
 
 def run_labels(seed: int, kind: str, rate: float = 5e-3, steps: int = 40) -> dict:
     """Exhibit 2: what a stump has learned of held-out answers, by what was labelled."""
     _, tokenizer, _, held_out = stump()
     model = new_stump(seed)
-    losses, _ = train(model, batches(seed, kind), rate, steps=steps)
+    losses, *_ = train(model, batches(seed, kind), rate, steps=steps)
     return {"losses": losses, "held_out": answer_losses(model, tokenizer, held_out).losses}
 
 
 def run_explodes(seed: int, rate: float, steps: int = 24, **how) -> dict:
-    """Exhibit 8: loss and gradient norm of each step."""
-    losses, norms = train(new_stump(seed), batches(seed), rate, steps=steps, **how)
-    return {"losses": losses, "norms": norms}
+    """Exhibit 8: loss, gradient norm and length of each step."""
+    losses, norms, lengths = train(new_stump(seed), batches(seed), rate, steps=steps, **how)
+    return {"losses": losses, "norms": norms, "lengths": lengths}
 
 
 def reader(seed: int):

@@ -32,8 +32,8 @@ TEXTS = {
         "error, no warning.", "B is zero after 12 steps: the optimizer was made before the adapter."),
     "twice": (4, "A colleague serves \"the same model and adapter\", and gets other probabilities than you.",
         "The ids are the same, the logits are not, and ΔW is in the weight twice."),
-    "half-counted": (5, "A report says that the adapter is one and a half times the share of the model that page 02 "
-        "gives.", "Only the count is wrong: it counts bytes, and each holds two 4-bit numbers."),
+    "half-counted": (5, "A report says that the adapter is more than one and a half times the share of the model "
+        "that page 02 gives.", "Only the count is wrong: it counts bytes, and each holds two 4-bit numbers."),
     "merge": (7, "The adapter was good. The merged model, in 4 bits, answers quite differently.",
         "The ids are the same. Of ΔW hardly anything arrived in the 4-bit weight."),
     "learning rate": (8, "The loss went from {first:.1f} to {last:.1f} in 12 steps, and was above its start on the "

@@ -316,17 +316,30 @@ def test_no_layer_can_tell_two_new_tokens_apart_and_trained_rows_can(tiny_llama)
     assert float((parted[..., 0] - parted[..., 1]).abs().max()) > 0.01
 
 
-@pytest.mark.parametrize("config, saved, fails", [
-    ({}, {}, None), ({}, {"save_embedding_layers": True}, "size mismatch"),
-    ({"trainable_token_indices": [61, 62]}, {}, "out of bounds"),
+ROWS, NO_EMBEDDING = {"trainable_token_indices": [61, 62]}, {"save_embedding_layers": False}
+
+
+@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers` to `True`")
+@pytest.mark.parametrize("from_folder, config, saved, fails", [
+    (True, {}, {}, "size mismatch"), (True, {}, NO_EMBEDDING, None), (False, {}, {}, None),
+    (True, ROWS, {}, "out of bounds"), (True, ROWS, NO_EMBEDDING, "out of bounds"),
 ])  # fmt: skip
-def test_what_an_adapter_with_new_tokens_does_on_the_old_vocabulary(tiny_llama, tmp_path, config, saved, fails):
-    enlarged(tiny_llama, **config).save_pretrained(tmp_path, **saved)
+def test_what_an_adapter_with_new_tokens_does_on_the_old_vocabulary(
+    tiny_llama, tmp_path, from_folder, config, saved, fails
+):
+    """peft adds the embedding by default, but only where the base has a config.json that it can read."""
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    tiny_llama().save_pretrained(base)
+
+    def build():
+        return transformers.LlamaForCausalLM.from_pretrained(base) if from_folder else tiny_llama()
+
+    enlarged(build, **config).save_pretrained(adapter, **saved)
     if fails:
         with pytest.raises((RuntimeError, IndexError), match=fails):
-            PeftModel.from_pretrained(tiny_llama(), tmp_path)
+            PeftModel.from_pretrained(build(), adapter)
     else:  # it loads, and fails at the first new token
-        loaded = PeftModel.from_pretrained(tiny_llama(), tmp_path)
+        loaded = PeftModel.from_pretrained(build(), adapter)
         with pytest.raises(IndexError):
             loaded(input_ids=torch.tensor([[1, 61]]))
 
