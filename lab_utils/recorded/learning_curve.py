@@ -18,7 +18,7 @@ TASKS = ("tickets", "chats")
 RATE = 4e-3  # of the curve: of LIVE_RATES the one with the lowest validation loss after LIVE examples
 SIZES, SEEDS = (8, 32, 128, 512, 2000), (0, 1, 2)  # what is to be recorded
 LIVE, LIVE_RATES = 640, (2e-3, 4e-3, 8e-3)  # examples and learning rates of the runs that page 14's own is one of
-MESSAGES = {"test": 200, "next_month": 60}  # that are answered
+MESSAGES = {"validation": 100, "test": 200, "next_month": 60}  # that are answered
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,9 @@ class CurveRun:
     validation_loss, test_loss : float, mean over the examples, in nats per answer token
     test_exact : float in [0, 1], share of the 200 test examples whose (last) answer would be written as it should be
     next_month_exact : float or None, the same share of the 60 tickets written by hand; None for chats
-    right : dict, "test" (and for tickets "next_month") -> tuple of bool, is each of its examples answered right
+    right : dict, "validation", "test" (and for tickets "next_month") -> tuple of bool, is each of its examples answered
+        right
+    losses : dict, the same keys -> tuple of float, each example's loss (float16: about three digits)
     provenance : dict, "cpu", "threads", "date", "versions", "cpu_seconds"
     """
 
@@ -47,6 +49,7 @@ class CurveRun:
     test_exact: float
     next_month_exact: float | None
     right: Mapping[str, tuple[bool, ...]]
+    losses: Mapping[str, tuple[float, ...]]
     provenance: dict
 
 
@@ -57,20 +60,15 @@ class CurvePoint:
     Attributes
     ----------
     examples : int
-    exact : tuple of float, each seed's share of right test answers
-    next_month : tuple of float, each seed's share of right answers to the tickets written by hand; () for chats
-    loss : tuple of float, each seed's test loss
+    runs : tuple of CurveRun, one per seed, in their order
     """
 
     examples: int
-    exact: tuple[float, ...]
-    next_month: tuple[float, ...]
-    loss: tuple[float, ...]
+    runs: tuple[CurveRun, ...]
 
-    @property
-    def error(self) -> float:
-        """Mean share of wrong test answers."""
-        return 1 - fmean(self.exact)
+    def wrong(self, split: str = "test") -> np.ndarray:
+        """Which answers are wrong: bool (seeds, messages of the split)."""
+        return ~np.array([run.right[split] for run in self.runs])
 
 
 def load_learning_curve(task: str, folder: str | Path = FOLDER) -> list[CurveRun]:
@@ -97,12 +95,14 @@ def load_learning_curve(task: str, folder: str | Path = FOLDER) -> list[CurveRun
 
 def _run(task: str, row: dict) -> CurveRun:
     choices, measured = row["choices"], ("validation_loss", "test_loss", "test_exact")
+    splits = [split for split in MESSAGES if split != "next_month" or task == "tickets"]
     return CurveRun(
         task=task, learning_rate=number(choices["learning_rate"], 0),
         **{name: choices[name] for name in ("examples", "steps", "seed")},
         **{name: number(row[name], 0) for name in measured},
         next_month_exact=number(row["next_month_exact"], 0) if task == "tickets" else None,
-        right={split: _right(row, split) for split in MESSAGES if split == "test" or task == "tickets"},
+        right={split: _right(row, split) for split in splits},
+        losses={split: _losses(row, split) for split in splits},
         provenance={name: row[name] for name in ("cpu", "threads", "date", "versions", "cpu_seconds")},
     )
 
@@ -116,26 +116,25 @@ def _right(row: dict, split: str) -> tuple[bool, ...]:
     return found
 
 
+def _losses(row: dict, split: str) -> tuple[float, ...]:
+    """The loss of each example of a split, float16 in the file."""
+    found = np.frombuffer(base64.b64decode(row[f"{split}_losses"]), dtype="<f2").astype(float)
+    if len(found) != MESSAGES[split] or not abs(found.mean() - row[f"{split}_loss"]) < 1e-3 * (1 + found.mean()):
+        raise ValueError(f"{split}_losses holds {len(found)} losses, not of a mean of {row[f'{split}_loss']}")
+    return tuple(found.tolist())
+
+
 def curve_points(runs: Sequence[CurveRun], learning_rate: float = RATE) -> list[CurvePoint]:
-    """The runs at one learning rate, size by size.
+    """The runs of the curve's sizes at one learning rate, size by size.
 
     Parameters
     ----------
-    runs : of one task
+    runs : of one task, as `load_learning_curve` returns them
     learning_rate : float
     """
-    sizes: dict[int, list[CurveRun]] = {}
-    for run in runs:
-        if run.learning_rate == learning_rate:
-            sizes.setdefault(run.examples, []).append(run)
-    return [
-        CurvePoint(
-            size, tuple(run.test_exact for run in found),
-            tuple(run.next_month_exact for run in found if run.next_month_exact is not None),
-            tuple(run.test_loss for run in found),
-        )
-        for size, found in sorted(sizes.items())
-    ]  # fmt: skip
+    sizes = {size: tuple(run for run in runs if (run.examples, run.learning_rate) == (size, learning_rate))
+             for size in SIZES}  # fmt: skip
+    return [CurvePoint(size, found) for size, found in sizes.items() if found]
 
 
 def missing(runs: Sequence[CurveRun]) -> int:

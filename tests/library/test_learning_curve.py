@@ -9,6 +9,7 @@ from lab_utils.errors import LabError
 from lab_utils.recorded.learning_curve import (
     FOLDER,
     LIVE,
+    MESSAGES,
     SEEDS,
     SIZES,
     TASKS,
@@ -16,38 +17,40 @@ from lab_utils.recorded.learning_curve import (
     load_learning_curve,
     missing,
 )
-from lab_utils.sweep.evidence import packed_bits
+from lab_utils.sweep.evidence import packed, packed_bits
 
 recorder = load("record_learning_curve")
 
 
-def packed(share: float, messages: int) -> str:
-    return packed_bits(place < share * messages for place in range(messages))
-
-
 def line(examples: int, seed: int, exact: float, rate: float = 4e-3) -> str:
-    rights = {"test_right": packed(exact, 200), "next_month_right": packed(0.5, 60)}
-    row = rights | {"key": f"{examples} {seed} {rate}", "validation_loss": 0.2, "test_loss": 0.3, "test_exact": exact}
+    row = {"key": f"{examples} {seed} {rate}", "cpu": "a", "threads": 1, "date": "2026-01-01", "versions": {},
+           "cpu_seconds": 1.0}  # fmt: skip
     row["choices"] = {"examples": examples, "seed": seed, "learning_rate": rate, "steps": 3, "batch_size": 8}
-    row |= {"next_month_exact": 0.5, "cpu": "a", "threads": 1, "date": "2026-01-01", "versions": {}, "cpu_seconds": 1.0}
+    for (split, messages), loss in zip(MESSAGES.items(), (0.25, 0.375, 0.5), strict=True):
+        share = exact if split == "test" else 0.5
+        row |= {f"{split}_exact": share, f"{split}_right": packed_bits(n < share * messages for n in range(messages)),
+                f"{split}_loss": loss, f"{split}_losses": packed([0, 2 * loss] * (messages // 2))}  # fmt: skip
     return json.dumps(row) + "\n"
 
 
 def test_sizes_in_order_with_the_seeds_that_are_there(tmp_path):
-    lines = [line(32, 1, 0.5), line(8, 0, 0.25), line(32, 0, 0.75), line(32, 0, 0.1, rate=2e-3)]
+    lines = [line(32, 1, 0.5), line(8, 0, 0.25), line(32, 0, 0.75), line(32, 0, 0.1, rate=2e-3), line(LIVE, 0, 0.9)]
     (tmp_path / "chats.jsonl").write_text("".join(lines))
     runs = load_learning_curve("chats", tmp_path)
     points = curve_points(runs)
-    assert [(point.examples, point.exact) for point in points] == [(8, (0.25,)), (32, (0.75, 0.5))]
-    assert points[1].error == pytest.approx(0.375) and missing(runs) == 12
-    assert curve_points(runs, 2e-3)[0].exact == (0.1,)
+    shares = [(point.examples, point.wrong().mean(1).tolist()) for point in points]
+    assert shares == [(8, [0.75]), (32, [0.25, 0.5])] and missing(runs) == 12
+    (slow,) = curve_points(runs, 2e-3)
+    assert slow.wrong().tolist() == [[False] * 20 + [True] * 180] and slow.wrong("validation").shape == (1, 100)
     assert load_learning_curve("tickets", tmp_path) == [] and missing([]) == len(SIZES) * len(SEEDS) == 15
 
 
 def test_each_example_is_unpacked_and_agrees_with_the_share(tmp_path):
     (tmp_path / "tickets.jsonl").write_text(line(8, 0, 0.25))
-    right = load_learning_curve("tickets", tmp_path)[0].right
-    assert right == {"test": (True,) * 50 + (False,) * 150, "next_month": (True,) * 30 + (False,) * 30}
+    (run,) = load_learning_curve("tickets", tmp_path)
+    rights = {"validation": (50, 50), "test": (50, 150), "next_month": (30, 30)}
+    assert run.right == {split: (True,) * yes + (False,) * no for split, (yes, no) in rights.items()}
+    assert run.losses == {"validation": (0, 0.5) * 50, "test": (0, 0.75) * 100, "next_month": (0, 1) * 30}
     (tmp_path / "tickets.jsonl").write_text(line(8, 0, 0.25).replace('"test_exact": 0.25', '"test_exact": 0.3'))
     with pytest.raises(LabError, match="test_right holds 50 right answers of 200, not 0"):
         load_learning_curve("tickets", tmp_path)
@@ -56,7 +59,8 @@ def test_each_example_is_unpacked_and_agrees_with_the_share(tmp_path):
 def test_a_damaged_line_and_an_unknown_task_are_refused(tmp_path):
     with pytest.raises(LabError, match="Unknown task 'prose'"):
         load_learning_curve("prose", tmp_path)
-    for text in ("{", line(8, 0, 0.5).replace("0.3", "NaN"), '{"key": 1}\n'):
+    wrong = [line(8, 0, 0.5).replace('"test_loss": 0.375', f'"test_loss": {loss}') for loss in ("NaN", "0.38")]
+    for text in ("{", '{"key": 1}\n', *wrong):
         (tmp_path / "tickets.jsonl").write_text(text)
         with pytest.raises(LabError, match="cannot be read"):
             load_learning_curve("tickets", tmp_path)
@@ -66,7 +70,10 @@ def test_a_damaged_line_and_an_unknown_task_are_refused(tmp_path):
 def test_what_is_recorded_is_of_the_data_that_are_there(task):
     table = FOLDER / f"{task}.jsonl"
     lines = table.read_text().splitlines() if table.exists() else []
-    assert all(json.loads(one)["data"] == recorder.digest(task) for one in lines)
+    for row in map(json.loads, lines):
+        assert row["data"] == recorder.digest(task) and row["choices"]["quantization"] == recorder.BASE
+        run = (row["choices"][name] for name in ("examples", "learning_rate", "seed"))
+        assert row["key"] == recorder.key_of(task, *run)
     assert set(recorder.STEPS) == {*SIZES, LIVE}
 
 
