@@ -187,7 +187,7 @@ def trainable_base():
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Checks draw nothing: drawing takes most of a check's time."""
-    monkeypatch.setattr("lab_utils.checks.report._picture", lambda *_: (b"", ""))
+    monkeypatch.setattr("lab_utils.checks.attempt_report._picture", lambda *_: (b"", ""))
 
 
 @pytest.fixture

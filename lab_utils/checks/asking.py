@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from .attempt_report import write_report
 from .engine import attempt
 from .exercise import Exercise
 from .exercises import p01_errors as errors_of_fits
@@ -47,7 +48,7 @@ from .exercises import p15_measuring as retention
 from .exercises import p16_preferences as preferences
 from .exercises import p16_rewards as rewards
 from .grading import NotSolved
-from .report import Report, source, write_report
+from .report import Report, source
 from .surroundings import standard
 
 MODULES = (

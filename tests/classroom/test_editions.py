@@ -152,7 +152,7 @@ def test_solutions_run_on_their_page_and_earn_all_points_and_stubs_earn_none(pat
 
     On a few inputs: that the solution is right on all of them, test_checks.py shows.
     """
-    monkeypatch.setattr("lab_utils.checks.report._picture", lambda *_: (b"", ""))
+    monkeypatch.setattr("lab_utils.checks.attempt_report._picture", lambda *_: (b"", ""))
     monkeypatch.setattr(engine, "examples", lambda exercise, made=engine.examples: made(exercise)[:5])
     imports = imports_of(read(path)) if stubs_of(path) else {}
     solved, open_ = graded(instructor_edition(read(path)), "solution"), graded(student_edition(read(path)), "solution")
