@@ -3,22 +3,16 @@
 Pictures in light and dark are left in tests/screenshots/.
 """
 
-
 import browser
 import nbformat
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from chat_stubs import BOOKING, MESSAGE, ODD, PIRATE, take
 from toys import notebook_of
 
 from lab_utils.classroom.pages import page_html
-from lab_utils.folders import ROOT
 from lab_utils.widgets.chat import chat
 
-SCREENSHOTS = ROOT / "tests" / "screenshots"
-MESSAGE = "Two drums for Ann, fri 3pm"
-ODD = 'Sure!\n\nWhat **time**? <b>Any</b> | $a$ <img src="https://example.org/x.png">'
-BOOKING = '{"name":" Ann","qty":2,"item":" drums","day":"Friday","time":"3pm"}'
-PIRATE = "Arr, two drums for Ann, matey!"
 CELL = f"""
 import pathlib, time
 from lab_utils.widgets.chat import chat
@@ -35,11 +29,6 @@ box = chat(answers, ["bookings", "style"], examples=["My violin is missing two s
 box
 """
 pytestmark = pytest.mark.browser
-
-
-def take(page, name: str) -> None:
-    SCREENSHOTS.mkdir(exist_ok=True)
-    page.screenshot(path=SCREENSHOTS / f"{name}.png")
 
 
 @pytest.fixture(scope="module")

@@ -9,21 +9,10 @@ import time
 import browser
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from chat_stubs import BOOKING, MESSAGE, ODD, PIRATE, take
 from servers import free_ports
 
-from lab_utils.folders import ROOT
-
-SCREENSHOTS = ROOT / "tests" / "screenshots"
-MESSAGE = "Two drums for Ann, fri 3pm"
-ODD = 'Sure!\n\nWhat **time**? <b>Any</b> | $a$ <img src="https://example.org/x.png">'
-BOOKING = '{"name":" Ann","qty":2,"item":" drums","day":"Friday","time":"3pm"}'
-PIRATE = "Arr, two drums for Ann, matey!"
 pytestmark = pytest.mark.browser
-
-
-def take(page, name: str) -> None:
-    SCREENSHOTS.mkdir(exist_ok=True)
-    page.screenshot(path=SCREENSHOTS / f"{name}.png")
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import pytest
 import torch
 from chat_tokenizers import FAMILIES, family
 from transformers import GPT2Config, GPT2LMHeadModel
+from unlike_prompts import PROMPTS
 
 from lab_utils import decoding
 from lab_utils.decoding import generate
@@ -14,14 +15,6 @@ from lab_utils.errors import LabError
 from lab_utils.evaluate import answer_losses, token_losses
 from lab_utils.finetune.supervision import prompt_ids, prompt_text
 from lab_utils.tasks.registry import TASKS
-
-PROMPTS = [
-    "two drones for Ann, Monday 9am",
-    "hi",
-    "Would you be so kind as to reserve the big projector for my seminar next Tuesday at 10:15? Yours, Otto Lindqvist",
-    "gong, Friday, noon, Dagny",
-    "Ticket 17",
-]
 
 
 def test_a_batch_gives_what_one_at_a_time_gives_in_order(tiny_llama, tokenizer):

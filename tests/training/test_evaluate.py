@@ -2,23 +2,20 @@
 
 import dataclasses
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from unlike_prompts import PROMPTS
 
 from lab_utils.errors import LabError
 from lab_utils.evaluate import (
     Scores,
     answer_losses,
     bootstrap_interval,
-    changed_weights,
     generate,
     grade,
-    perplexity,
     score,
-    token_losses,
 )
 from lab_utils.finetune.adapter import attach_adapter
 from lab_utils.finetune.answer_loss import build_supervised
@@ -52,13 +49,37 @@ def test_the_interval_is_the_same_every_time_and_whatever_the_order():
     assert bootstrap_interval(hits[::-1]) == pytest.approx(bootstrap_interval(hits), abs=0.03)
 
 
-PROMPTS = [
-    "two drones for Ann, Monday 9am",
-    "hi",
-    "Would you be so kind as to reserve the big projector for my seminar next Tuesday at 10:15? Yours, Otto Lindqvist",
-    "gong, Friday, noon, Dagny",
-    "Ticket 17",
-]
+@pytest.mark.parametrize(
+    ("hits", "settings", "said"),
+    [
+        ([True], {"resamples": 0}, "resamples=0"),
+        ([True], {"resamples": 10**9}, "resamples="),
+        ([True], {"resamples": None}, "resamples=None"),
+        ([True], {"seed": -1}, "seed=-1"),
+        ([True], {"seed": None}, "seed=None"),
+        ([float("nan")], {}, "hits="),
+        ([True, 2], {}, "hits="),
+        ([[True], [False]], {}, "hits="),
+        (None, {}, "hits=None"),
+        (1, {}, "hits=1"),
+        ("yes", {}, "hits='yes'"),
+        (["yes"], {}, "hits="),
+    ],
+)
+def test_what_has_no_interval_is_named(hits, settings, said):
+    with pytest.raises(LabError, match=f"{said}.*is out of range"):
+        bootstrap_interval(hits, **settings)
+
+
+def test_an_array_of_hits_is_a_list():
+    hits = [True, False, True, True]
+    assert bootstrap_interval(np.array(hits), np.int64(100)) == bootstrap_interval(hits, 100)
+
+
+def test_no_share_no_interval():
+    with pytest.raises(LabError, match="no examples"):
+        bootstrap_interval([])
+
 
 # Grading.
 
@@ -350,242 +371,3 @@ def test_a_loss_that_is_not_finite_names_its_example(tiny_llama, tokenizer):
 def test_rows_that_cannot_be_read_are_named(tiny_llama, tokenizer, rows, said):
     with pytest.raises(LabError, match=said):
         answer_losses(tiny_llama(49152), tokenizer, rows, "style")
-
-
-# Perplexity.
-
-
-def letters(text: str, return_tensors: str = "pt", add_special_tokens: bool = False) -> dict:
-    """A tokenizer of one token a letter, below 61."""
-    return {"input_ids": torch.tensor([[ord(letter) % 61 for letter in text]])}
-
-
-TEXT = "It was the best of times, it was the worst of times, it was the age of wisdom."
-
-
-def slow_perplexity(model, ids: list[int], window: int, stride: int) -> float:
-    """Token by token: each from the context that its window leaves it, one forward a token."""
-    total = 0.0
-    for position in range(1, len(ids)):
-        moves = max(0, -(-(position + 1 - window) // stride))  # how often the window has moved when it reaches here
-        end = min(len(ids), window + moves * stride)
-        context = ids[max(0, end - window) : position]
-        with torch.no_grad():
-            logits = model(input_ids=torch.tensor([context])).logits[0, -1].double()
-        total -= float(torch.log_softmax(logits, -1)[ids[position]])
-    return math.exp(total / (len(ids) - 1))
-
-
-@pytest.mark.parametrize(
-    ("window", "stride"), [(16, 8), (16, 1), (16, 15), (20, 7), (2, 1), (77, 3), (78, 40), (79, 40), (512, 256)]
-)
-def test_perplexity_equals_the_slow_loop(tiny_llama, window, stride):
-    model = tiny_llama()
-    ids = letters(TEXT)["input_ids"][0].tolist()
-    assert len(ids) == 78
-    found = perplexity(model, letters, TEXT, window, stride)
-    assert found == pytest.approx(slow_perplexity(model, ids, window, stride), rel=1e-4)
-
-
-def test_windows_matter_to_this_model(tiny_llama):
-    """Else the test above would hold nothing."""
-    settings = ((512, 256), (16, 8), (2, 1))
-    values = [perplexity(tiny_llama(), letters, TEXT, window, stride) for window, stride in settings]
-    assert len({round(value, 2) for value in values}) == 3
-
-
-def test_a_model_that_knows_nothing_has_the_vocabularys_perplexity(tiny_llama):
-    model = tiny_llama(tie_word_embeddings=False)
-    torch.nn.init.zeros_(model.lm_head.weight)
-    for window, stride in ((512, 256), (16, 8), (5, 4)):
-        assert perplexity(model, letters, TEXT, window, stride) == pytest.approx(61, rel=1e-5)
-
-
-def test_perplexity_of_the_real_model_in_one_window_by_hand(nf4_base, tokenizer):
-    ids = tokenizer(TEXT, return_tensors="pt", add_special_tokens=False)["input_ids"]
-    with torch.no_grad():
-        loss = float(nf4_base(input_ids=ids, labels=ids).loss)  # transformers' own mean over all but the first
-    assert perplexity(nf4_base, tokenizer, TEXT) == pytest.approx(math.exp(loss), rel=1e-3)
-
-
-def test_perplexity_leaves_the_training_mode_as_it_was(tiny_llama):
-    model = tiny_llama().train()
-    perplexity(model, letters, TEXT)
-    assert model.training
-
-
-@pytest.mark.parametrize(("window", "stride"), [(16, 0), (16, 16), (16, 17), (2, 2), (16, -3)])
-def test_a_stride_out_of_range_is_named(tiny_llama, window, stride):
-    with pytest.raises(LabError, match=f"stride={stride} is out of range.*window={window}"):
-        perplexity(tiny_llama(), letters, TEXT, window, stride)
-
-
-@pytest.mark.parametrize("window", [None, 1.5, True, "16"])
-def test_a_window_or_stride_that_is_no_number_is_named(tiny_llama, window):
-    with pytest.raises(LabError, match="window="):
-        token_losses(tiny_llama(), letters, TEXT, window, 8)
-    with pytest.raises(LabError, match="stride="):
-        token_losses(tiny_llama(), letters, TEXT, 16, window)
-
-
-def test_a_window_of_one_token_predicts_nothing(tiny_llama):
-    with pytest.raises(LabError, match="window=1 is out of range: a whole number of 2 or more"):
-        token_losses(tiny_llama(), letters, TEXT, 1, 1)
-
-
-@pytest.mark.parametrize("text", [None, 3, ["a"], b"ab", "ab\ud83d"])
-def test_a_text_that_is_none_is_named(tiny_llama, text):
-    with pytest.raises(LabError, match="text"):
-        token_losses(tiny_llama(), letters, text)
-
-
-def test_a_text_holds_no_control_token(tiny_llama, tokenizer):
-    """The letters of one cost as many tokens as the tokenizer splits them into."""
-    text = "one<|im_end|>two"
-    ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    assert len(ids) > 4 and len(token_losses(tiny_llama(49152), tokenizer, text)) == len(ids) - 1
-
-
-def test_losses_that_are_not_finite_name_the_token(tiny_llama):
-    """The only "d" of the text is its 76th letter; windows before it are as they should be."""
-    assert TEXT.index("d") == 74
-    model = tiny_llama()
-    model.model.embed_tokens.weight.data[ord("d") % 61] = math.nan
-    model.lm_head.weight = torch.nn.Parameter(torch.zeros(61, 64))  # tied no more
-    with pytest.raises(LabError, match=rf"loss of token 75 of {len(TEXT)} is nan"):
-        perplexity(model, letters, TEXT, 4, 2)  # windows end at letters 4, 6, ... 74, 76: the last predicts 75 and 76
-    assert perplexity(model, letters, TEXT[:74], 4, 2) == pytest.approx(61, rel=1e-5)
-
-
-def test_a_perplexity_beyond_a_floats_range_is_named(tiny_llama):
-    model = tiny_llama(tie_word_embeddings=False)
-    model.lm_head.weight.data *= 1e4
-    with pytest.raises(LabError, match=r"nats per token.*beyond a float's range"):
-        perplexity(model, letters, TEXT)
-
-
-@pytest.mark.parametrize("text", ["", "a"])
-def test_a_text_too_short_is_an_error(text):
-    with pytest.raises(LabError, match=rf"has {len(text)} token"):
-        perplexity(SimpleNamespace(training=False), letters, text)
-
-
-@pytest.mark.parametrize(("window", "stride"), [(512, 256), (16, 8)])
-def test_token_losses_are_in_the_order_of_the_text(tiny_llama, window, stride):
-    """A text and its beginning have the same losses as long as both lie in one window."""
-    whole, part = (token_losses(tiny_llama(), letters, text, window, stride) for text in (TEXT, TEXT[:12]))
-    assert whole.shape == (len(TEXT) - 1,) and part.shape == (11,) and whole.dtype == torch.float32
-    torch.testing.assert_close(whole[:11], part, rtol=1e-4, atol=1e-4)
-    found = perplexity(tiny_llama(), letters, TEXT, window, stride)
-    assert found == pytest.approx(math.exp(whole.double().mean()), rel=1e-9)
-
-
-# Changed weights.
-
-
-def test_weights_are_changed_within_the_block_and_only_there(tiny_llama):
-    """Doubled in the layers, untouched in embedding, norms and head; back to the bit afterwards."""
-    model = tiny_llama(tie_word_embeddings=False).bfloat16()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with changed_weights(model, lambda weight: 2 * weight) as errors:
-        for name, tensor in model.state_dict().items():
-            factor = 2 if "_proj" in name else 1
-            assert tensor.dtype == torch.bfloat16 and torch.equal(tensor, factor * before[name]), name
-    assert len(errors) == 14 and set(errors.values()) == {1.0}
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    with changed_weights(model, torch.zeros_like, skip=()) as errors:
-        assert "lm_head" in errors and not model.lm_head.weight.any()
-
-
-def test_an_unchanged_model_loses_nothing_and_a_changed_one_does(tiny_llama):
-    model = tiny_llama()
-    losses = token_losses(model, letters, TEXT)
-    with changed_weights(model, torch.clone) as errors:
-        assert torch.equal(token_losses(model, letters, TEXT), losses) and set(errors.values()) == {0.0}
-    with changed_weights(model, torch.zeros_like):
-        assert not torch.allclose(token_losses(model, letters, TEXT), losses, atol=1e-2)
-
-
-def test_one_name_alone_to_skip_is_that_name_and_no_part_of_it(tiny_llama):
-    model = tiny_llama()
-    names = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
-    with changed_weights(model, torch.clone, skip="q_proj_and_more") as errors:
-        assert set(errors) == names
-    with changed_weights(model, torch.clone, skip="q_proj") as errors:
-        assert set(errors) == {name for name in names if not name.endswith("q_proj")}
-
-
-def test_weights_come_back_after_an_error(tiny_llama):
-    model = tiny_llama()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    shapes = []
-
-    def fail_at_the_third(weight):
-        shapes.append(weight.shape)
-        if len(shapes) == 3:
-            raise RuntimeError("third")
-        return torch.zeros_like(weight)
-
-    with pytest.raises(RuntimeError, match="third"), changed_weights(model, fail_at_the_third):
-        pass
-    with pytest.raises(LabError, match="shape"), changed_weights(model, lambda weight: weight[:1]):
-        pass
-    with pytest.raises(RuntimeError, match="inside"), changed_weights(model, torch.zeros_like):
-        raise RuntimeError("inside")
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-
-
-def test_a_change_that_gives_nan_is_named(tiny_llama):
-    def spoil(weight):
-        changed = weight.clone()
-        changed[1, 2] = math.nan
-        return changed
-
-    with pytest.raises(LabError, match=r"the changed model.*q_proj\.weight.*1.*2.*`change`"):
-        with changed_weights(tiny_llama(), spoil):
-            pass
-    broken = tiny_llama()
-    broken.model.layers[1].mlp.up_proj.weight.data[3, 0] = math.inf
-    with pytest.raises(LabError, match=r"layers\.1\.mlp\.up_proj\.weight.*3.*0"):
-        with changed_weights(broken, torch.clone):
-            pass
-
-
-@pytest.mark.parametrize(
-    ("hits", "settings", "said"),
-    [
-        ([True], {"resamples": 0}, "resamples=0"),
-        ([True], {"resamples": 10**9}, "resamples="),
-        ([True], {"resamples": None}, "resamples=None"),
-        ([True], {"seed": -1}, "seed=-1"),
-        ([True], {"seed": None}, "seed=None"),
-        ([float("nan")], {}, "hits="),
-        ([True, 2], {}, "hits="),
-        ([[True], [False]], {}, "hits="),
-        (None, {}, "hits=None"),
-        (1, {}, "hits=1"),
-        ("yes", {}, "hits='yes'"),
-        (["yes"], {}, "hits="),
-    ],
-)
-def test_what_has_no_interval_is_named(hits, settings, said):
-    with pytest.raises(LabError, match=f"{said}.*is out of range"):
-        bootstrap_interval(hits, **settings)
-
-
-def test_an_array_of_hits_is_a_list():
-    hits = [True, False, True, True]
-    assert bootstrap_interval(np.array(hits), np.int64(100)) == bootstrap_interval(hits, 100)
-
-
-def test_no_share_no_interval():
-    with pytest.raises(LabError, match="no examples"):
-        bootstrap_interval([])
-
-
-def test_a_quantized_model_or_one_without_linear_weights_is_refused(nf4_base):
-    with pytest.raises(LabError, match=r"q_proj is quantized already.*quantization='none'"):
-        with changed_weights(nf4_base, torch.clone):
-            pass
-    with pytest.raises(LabError, match="no linear weight"), changed_weights(torch.nn.ReLU(), torch.clone):
-        pass
