@@ -1,13 +1,13 @@
 """What fine-tuning costs: what is kept and what is forgotten, adapters turned down, and new directions (page 15)."""
 
 from ..recorded.forgetting import at_skill, by_epoch, load_epochs, load_forgetting
-from .comparing import Change, apart, as_texts, by_strength, change, panels, paths, risen, rises, table
+from .comparing import Change, apart, by_strength, change, panels, paths, risen, rises, table
 from .intruders import Likeness, intruders, left_vectors, likeness
 from .measuring import GENERAL, KINDS, Reading, fixed_texts, forgetting, passages, questions, read_all
 from .strength import adapter_matrices, at_strength, product_norm, random_like, swapped
 
 __all__ = [
-    "GENERAL", "KINDS", "Change", "Likeness", "Reading", "adapter_matrices", "apart", "as_texts", "at_skill",
+    "GENERAL", "KINDS", "Change", "Likeness", "Reading", "adapter_matrices", "apart", "at_skill",
     "at_strength", "by_epoch", "by_strength", "change", "fixed_texts", "forgetting", "intruders", "left_vectors",
     "likeness", "load_epochs", "load_forgetting", "panels", "passages", "paths", "product_norm", "questions",
     "random_like", "read_all", "risen", "rises", "swapped", "table",

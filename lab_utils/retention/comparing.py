@@ -9,7 +9,7 @@ from ..errors import LabError, choose
 from ..recorded.forgetting import ForgettingRun, Texts, at_skill
 from ..scores import Verdict
 from ..sweep import compare, student
-from .measuring import KINDS, Reading
+from .measuring import KINDS
 
 Losses = Mapping[str, Sequence[float]]  # kind -> loss of each text
 
@@ -186,11 +186,6 @@ def _spread(start: float, end: float, points: int) -> list[float]:
 def _above(run: ForgettingRun, losses: Losses, kind: str) -> float:
     """How far a kind's mean loss is above the base's."""
     return statistics.fmean(losses[kind]) - run.before.mean(kind)
-
-
-def as_texts(readings: Mapping[str, Reading]) -> Texts:
-    """What `read_all` returns, in the form that recorded runs have."""
-    return Texts({kind: one.losses for kind, one in readings.items()}, readings["skill"].right)
 
 
 def by_strength(curves: Sequence[Mapping[float, Texts]]) -> list[dict]:
