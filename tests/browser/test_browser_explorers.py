@@ -26,11 +26,18 @@ def server(tmp_path_factory):
         yield server
 
 
+@pytest.fixture(scope="module")
+def window(server):
+    """One Chromium: JupyterLab's own code is fetched and compiled once for all pages."""
+    with browser.window(height=1100) as window:
+        yield window
+
+
 @pytest.fixture(scope="module", params=PAGES, ids=str)
-def opened(request, server):
+def opened(request, server, window):
     """(explorer's page, Playwright's page) with all cells run and the explorer in the window."""
     where = PAGES[request.param]
-    with browser.open_notebook(server, where.notebook, height=1100) as page:
+    with browser.notebook(window, server, where.notebook) as page:
         page.all_cells_ran = browser.run_all(page, 300)
         yield where, page
 
