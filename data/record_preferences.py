@@ -92,8 +92,9 @@ class Arm:
         return replace(self, recipe=replace(self.recipe, rank=rank, alpha=2 * rank))
 
 
-# Per seed all arms see the same 24 messages and take 12 steps at one learning rate, which nobody tuned. GRPO reads each
-# message once and writes 8 answers to it; the start writes as many for the arms that learn from its own answers.
+# Per seed all arms see the same 24 messages and take 12 steps, "brief" and its control 8, at rates that nobody tuned.
+# GRPO reads each message once and writes 8 answers to it; the start writes as many for the arms that learn from its own
+# answers.
 MESSAGES, GROUP = 24, 8
 ALL = SHAPE | {"steps": 12, "learning_rate": 1e-3}
 DPO = PreferenceRecipe(**ALL, batch_size=4)

@@ -3,12 +3,14 @@
 import math
 import re
 from collections import Counter
+from itertools import combinations
 
 import pytest
 from page_prose import code, code_cell, prose
 
 from lab_utils.files import read_json
 from lab_utils.preferences import (
+    MISTAKES,
     PreferenceRecipe,
     group_advantages,
     own_pairs,
@@ -118,9 +120,9 @@ def less(baseline: str, arm: str):
     return compare([run.right for run in recorded_runs()[baseline]], [run.right for run in recorded_runs()[arm]])
 
 
-def lost(runs, name: str) -> list[float]:
+def lost(runs, name: str, rank: int = 4) -> list[float]:
     """By how many points fewer answers a field is right than at the start, seed by seed."""
-    return [round(100 * (recorded_start()[1].fields[name] - run.fields[name]), 1) for run in runs]
+    return [round(100 * (recorded_start(rank)[1].fields[name] - run.fields[name]), 1) for run in runs]
 
 
 def most_lost(run) -> list[str]:
@@ -169,11 +171,11 @@ def of_seed_0(arm: str):
     return next(run for run in recorded_runs()[arm] if run.seed == 0)
 
 
-def alike() -> bool:
-    """Do each two of a seed differ in their reward, and in nothing else?"""
-    pairs = [(one.recipe, other.recipe) for one, other in zip(gamed(), control(), strict=True)]
-    differ = [{key for key in one | other if one.get(key) != other.get(key)} for one, other in pairs]
-    return differ == [{"reward"}] * 3
+def differ(one_arm: str, other_arm: str) -> set[str]:
+    """In which parts of their recipes do two arms' runs of a seed differ?"""
+    pairs = [(one.recipe, other.recipe)
+             for one, other in zip(recorded_runs()[one_arm], recorded_runs()[other_arm], strict=True)]  # fmt: skip
+    return {key for one, other in pairs for key in one | other if one.get(key) != other.get(key)}
 
 
 def informative(runs) -> float:
@@ -203,17 +205,23 @@ def lost_a_capital(pair: dict) -> bool:
     return better.lower() == worse.lower() and sum(map(str.isupper, worse)) < sum(map(str.isupper, better))
 
 
-def of_rank(rank: int):
-    """GRPO's runs of a rank less that rank's own start."""
-    arm = "right, rate 0.0003" if rank == 4 else f"right, rank {rank}, rate 0.0003"
+def from_start(arm: str, rank: int):
+    """An arm's runs less the start of that rank."""
     runs, start = recorded_runs()[arm], recorded_start(rank)[1]
     assert [run.seed for run in runs] == [0, 1, 2] and {run.recipe["rank"] for run in runs} == {rank}
     return compare([start.right] * 3, [run.right for run in runs])
 
 
+def of_rank(rank: int):
+    """GRPO's runs of a rank less that rank's own start."""
+    return from_start("right, rate 0.0003" if rank == 4 else f"right, rank {rank}, rate 0.0003", rank)
+
+
 SFT = "labels", "rejection"
+RANK_1, COIN = "right, rank 1, rate 0.0003", "coin, rank 1, rate 0.0003"
 PAID = "brief, rate 0.0005", "right, 8 steps, rate 0.0005"  # for short JSON, and for right answers
 LOW = "right, rate 0.0003", "own pairs, rate 0.0003", "near misses, rate 0.0003"
+KIND = {mistake: f"near misses: {mistake}, rate 0.0003" for mistake in MISTAKES}
 OTHERS = *SFT, *LOW[:2]
 CLAIMS = {  # a new recording that breaks a sentence fails here; then the sentence is to be rewritten
     "The number most often, alone in 10 of the 33 pairs, then the day (8); the name alone in 2": lambda: (
@@ -292,7 +300,8 @@ CLAIMS = {  # a new recording that breaks a sentence fails here; then the senten
         and {len(run.outputs) for run in gamed() + control()} == {8}
         and not any("Monday" in row["answer"] for row in load_task("bookings")["test"].select(range(8))),
     '"Monday" has six letters, as few as a day can have': lambda: len("Monday") == min(map(len, DAYS)),
-    "with the same messages in the same order and at the same rate": lambda: alike() and rates(*PAID) == {5e-4},
+    "with the same messages in the same order and at the same rate":
+        lambda: differ(*PAID) == {"reward"} and rates(*PAID) == {5e-4},
     "up from 0.50 to 0.57 and down to 0.43, and the share of right answers in blue, falling from 31 to 13 %":
         lambda: [f"{one(smooth(gamed(), 'reward')):.2f}" for one in (lambda line: line[0], max, min)]
         == ["0.50", "0.57", "0.43"] and smooth(gamed(), "reward")[-1] == min(smooth(gamed(), "reward"))
@@ -319,12 +328,57 @@ CLAIMS = {  # a new recording that breaks a sentence fails here; then the senten
     ] == [33.5, 30.4],
     'a run of more SFT (seed 2) writes "cheers" for Jamal too': lambda: sum(
         '" cheers"' in output for output in recorded_runs()["labels"][2].outputs[:2]) == 1,
+    "numbers and days are what the model itself gets wrong most often": lambda: all(
+        {"qty", "day"} == {kind for kind, _ in mistakes(seed).most_common(2)} for seed in range(3)),
+    "a lost capital, and nothing else, is what is wrong in 1 of its 112 own pairs": lambda: (
+        sum(map(lost_a_capital, every_own_pair())), len(every_own_pair())) == (1, 112),
+    "it is the name that suffered most, with every seed: it is right in 12 to 19.5 points fewer": lambda: (
+        {most_lost(run)[0] for run in recorded_runs()[LOW[2]]} == {"name"}
+        and sorted(lost(recorded_runs()[LOW[2]], "name"))[::2] == [12, 19.5]),
+    "All four discs are left of zero; that of the day is not filled": lambda: all(
+        gain(arm).mean < 0 and gain(arm).clear == (arm != KIND["day"]) for arm in (LOW[2], *KIND.values())),
+    "No two kinds are clearly apart": lambda: not any(
+        less(one, other).clear for one, other in combinations(KIND.values(), 2)),
+    "by 7 points (0.2 to 13.8, clear by a hair); those with a lost capital by 11.5 points (3.6 to 19.4), which is "
+    "clear; those about the day by 9.3 points, which is not": lambda: (
+        [points(gain(KIND[kind])) for kind in ("number", "capital")] == [[-7, -13.8, -0.2], [-11.5, -19.4, -3.6]]
+        and points(gain(KIND["day"]))[0] == -9.3 and [gain(arm).clear for arm in KIND.values()] == [True, True, False]),
+    "no kind is clearly below the model's own pairs": lambda: not any(less(LOW[1], arm).clear for arm in KIND.values()),
+    "A kind is read 48 times here": lambda: all(
+        run.recipe["steps"] * run.recipe["batch_size"] == 48 for arm in KIND.values() for run in recorded_runs()[arm]),
+    "the name is right in 13.5 to 20.5 points fewer of the answers, by seed, and number and day are right in none "
+    "fewer": lambda: sorted(lost(recorded_runs()[KIND["capital"]], "name"))[::2] == [13.5, 20.5] and all(
+        max(lost(recorded_runs()[KIND["capital"]], name)) <= 0 for name in ("qty", "day")),
+    "With the other two kinds the name loses 0.5 to 8 points": lambda: sorted(
+        one for kind in ("number", "day") for one in lost(recorded_runs()[KIND[kind]], "name"))[::5] == [0.5, 8],
+    "Pairs about the day cost the day most (3.5 to 16 points)": lambda: (
+        {most_lost(run)[0] for run in recorded_runs()[KIND["day"]]} == {"day"}
+        and sorted(lost(recorded_runs()[KIND["day"]], "day"))[::2] == [3.5, 16]),
+    "Pairs about the number cost all three fields: 3.5 to 9 % of the answers are no longer JSON": lambda: (
+        all(min(lost(recorded_runs()[KIND["number"]], name)) >= 2.5 for name in ("name", "qty", "day"))
+        and sorted(round(100 * (1 - run.valid), 1) for run in recorded_runs()[KIND["number"]])[::2] == [3.5, 9]),
+    "in the last three steps 92 % of them or more were told apart, with every kind and seed": lambda: round(100 * min(
+        ends_of(run, "accuracy")[1] for arm in KIND.values() for run in recorded_runs()[arm])) == 92,
     "Rank 1 gained, with every seed, and clearly: 7.8 points (1.8 to 13.8)":
         lambda: of_rank(1).clear
-        and [round(100 * one, 1) for one in (of_rank(1).mean, of_rank(1).low, of_rank(1).high)] == [7.8, 1.8, 13.8]
-        and min(shares("right, rank 1, rate 0.0003")) > 100 * recorded_start(1)[1].exact,
+        and points(of_rank(1)) == [7.8, 1.8, 13.8]
+        and min(shares(RANK_1)) > 100 * recorded_start(1)[1].exact,
+    "as many steps from the same start on the same messages, paid by a coin, end 12.3 points lower (5.9 to 18.7), and "
+    "that is clear": lambda: less(COIN, RANK_1).clear and points(less(COIN, RANK_1)) == [12.3, 5.9, 18.7]
+        and differ(COIN, RANK_1) == {"reward"},
+    "They end 4.5 points below their start (12 below to 3 above), which is not clear": lambda: (
+        not from_start(COIN, 1).clear and points(from_start(COIN, 1)) == [-4.5, -12, 3]),
+    "all of its groups had unequal rewards, and 51 % of the others": lambda: [
+        round(100 * informative(recorded_runs()[arm])) for arm in (COIN, RANK_1)] == [100, 51],
+    "each sample is used for one update, in which the ratio is 1":
+        lambda: {run.recipe["updates"] for run in recorded_runs()[COIN]} == {1},
+    "its runs lose the day too, by 8 to 15 points, and write Monday in two to four of the eight": lambda: (
+        sorted(lost(recorded_runs()[COIN], "day", 1))[::2] == [8, 15]
+        and sorted(mondays(recorded_runs()[COIN])) == [2, 4, 4]),
+    "They are of rank 1 and at a lower rate, and their start writes Monday in two already": lambda: (
+        mondays([recorded_start(1)[1]]) == [2] and rates(COIN) == {3e-4} and rates(PAID[0]) == {5e-4}),
     "after the rewards it is still below where rank 4 began":
-        lambda: max(shares("right, rank 1, rate 0.0003")) < 100 * recorded_start()[1].exact,
+        lambda: max(shares(RANK_1)) < 100 * recorded_start()[1].exact,
     "Rank 4 ended 1.5 points lower on average and rank 32 lost 17.5, 8 and 1.5 points; over three seeds neither is":
         lambda: round(100 * of_rank(4).mean, 1) == -1.5 and not of_rank(4).clear and not of_rank(32).clear
         and [100 * recorded_start(32)[1].exact - one for one in shares("right, rank 32, rate 0.0003")]
