@@ -168,6 +168,14 @@ def test_what_the_page_says_of_the_learning_curve_is_so():
     early = estimated(lambda a, b, c, d: a / b / (c / d), *test[:2], *later[:2])
     low, high = (float(end) for end in re.findall(r"[\d.]+", early.partition("(")[2]))
     assert low < 1 < high
+    some, many, most = (points[size].wrong("next_month")[0].astype(float) for size in (128, 512, 2000))
+    assert not points[2000].wrong()[0].any() and (many.sum(), most.sum()) == (18, 25)
+    rise, whole = difference(many, most), difference(some, most)
+    assert f"Of next month's sixty, 25 are, seven more than with 512: {in_points(rise)}, which is not clear." in said
+    assert f"From 128 to 2,000 examples, next month's errors change by {in_points(whole)}." in said
+    assert not rise.clear and not whole.clear
+    wrong = [60 - sum(right) for right in of_runs(CHOSEN, "right", "next_month")]
+    assert "trained on 640, have {}, {} and {} wrong".format(*wrong) in said
 
 
 @pytest.fixture(scope="module")
