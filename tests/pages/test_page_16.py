@@ -9,9 +9,12 @@ import pytest
 from page_prose import code, code_cell, prose
 
 from lab_utils.files import read_json
+from lab_utils.finetune import encode
+from lab_utils.models.registry import load_tokenizer
 from lab_utils.preferences import (
     MISTAKES,
     PreferenceRecipe,
+    booking_pairs,
     group_advantages,
     own_pairs,
     recorded_runs,
@@ -390,6 +393,22 @@ CLAIMS = {  # a new recording that breaks a sentence fails here; then the senten
 def test_what_is_said_of_the_recorded_runs_is_so(sentence):
     assert sentence in PROSE
     assert CLAIMS[sentence]()
+
+
+def test_the_lengths_of_the_pairs_are_as_said():
+    tokenizer, task = load_tokenizer("smollm2-135m"), TASKS["bookings"]
+
+    def longer(pairs) -> list[int]:
+        """By how many tokens the better answer of each pair is the longer one."""
+        tokens = [[len(encode(tokenizer, task, pair["prompt"], pair[name]).input_ids) for pair in pairs]
+                  for name in ("chosen", "rejected")]  # fmt: skip
+        return [better - worse for better, worse in zip(*tokens, strict=True)]
+
+    ruled = booking_pairs(load_task("bookings")["validation"].select(range(40)))
+    assert "token for token, so length decides nothing there" in PROSE and set(longer(ruled)) == {0}
+    own = longer(own_pairs(recorded_samples()))
+    assert "up to 7 tokens longer and up to 3 shorter, and on average about as long" in PROSE
+    assert (min(own), max(own)) == (-7, 3) and abs(mean(own)) < 0.1
 
 
 def test_the_live_run_is_the_recorded_one_at_a_fifth_of_the_rate():
