@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping
 
-from .style import BLUE, GREEN, ORANGE, label_axes, log_ticks, new_figure
-
-LOOKS = ((BLUE, "o", "-"), (ORANGE, "s", "--"), (GREEN, "^", "-."), ("#7c3aed", "D", ":"))
+from .style import label_axes, log_ticks, new_figure
+from .sweeps import LOOKS
 
 
 def paths(named: Mapping[str, Mapping[str, list]], xlabel: str, ylabel: str, *, mark: tuple[str, float] | None = None):
@@ -13,7 +12,7 @@ def paths(named: Mapping[str, Mapping[str, list]], xlabel: str, ylabel: str, *, 
     Parameters
     ----------
     named : dict label -> {"measured", "each", "mean"}, each a list of (x, y), two sequences as long as each other, up
-        to four labels: marks at what was measured, thin lines for each run, a thick one for their mean
+        to five labels: marks at what was measured, thin lines for each run, a thick one for their mean
     xlabel, ylabel : str
     mark : (label, x > 0) of a vertical line
     """
