@@ -27,19 +27,19 @@ def server(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def window(server):
-    """One Chromium: JupyterLab's own code is fetched and compiled once for all pages."""
-    with browser.window(height=1100) as window:
-        yield window
+def lab(server):
+    """JupyterLab in Chromium: it is loaded once, and its notebooks are opened one after the other."""
+    with browser.open_notebook(server, PAGES["parameters"].notebook, height=1100) as page:
+        yield page
 
 
 @pytest.fixture(scope="module", params=PAGES, ids=str)
-def opened(request, server, window):
+def opened(request, lab):
     """(explorer's page, Playwright's page) with all cells run and the explorer in the window."""
     where = PAGES[request.param]
-    with browser.notebook(window, server, where.notebook) as page:
-        page.all_cells_ran = browser.run_all(page, 300)
-        yield where, page
+    browser.open_other(lab, where.notebook)
+    lab.all_cells_ran = browser.run_all(lab, 300)
+    yield where, lab
 
 
 @pytest.fixture

@@ -82,8 +82,8 @@ def _stop(process: subprocess.Popen) -> None:
 
 
 @contextlib.contextmanager
-def window(width: int = 1280, height: int = 900):
-    """A Chromium with its own profile; yields Playwright's context, in which `notebook` opens one page or several."""
+def open_notebook(server: Server, name: str, *, width: int = 1280, height: int = 900):
+    """Open a notebook in its own Chromium window; yields Playwright's page once the kernel is idle."""
     from playwright.sync_api import sync_playwright
 
     browser = find_browser.find()
@@ -95,29 +95,31 @@ def window(width: int = 1280, height: int = 900):
                 profile, executable_path=browser, args=FLAGS, headless=True, viewport={"width": width, "height": height}
             )
             try:
-                yield context
+                page = context.pages[0] if context.pages else context.new_page()
+                page.goto(f"{server.url}/doc/tree/{name}?token={server.token}", timeout=120_000)
+                page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=120_000)
+                wait_for_kernel(page)
+                yield page
             finally:
                 context.close()
 
 
-@contextlib.contextmanager
-def notebook(context, server: Server, name: str):
-    """Open a notebook in a new page of a `window`; yields Playwright's page once the kernel is idle."""
-    page = context.new_page()
-    try:
-        page.goto(f"{server.url}/doc/tree/{name}?token={server.token}", timeout=120_000)
-        page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=120_000)
-        wait_for_kernel(page)
-        yield page
-    finally:
-        page.close()
-
-
-@contextlib.contextmanager
-def open_notebook(server: Server, name: str, *, width: int = 1280, height: int = 900):
-    """Open a notebook in its own Chromium window; yields Playwright's page once the kernel is idle."""
-    with window(width, height) as context, notebook(context, server, name) as page:
-        yield page
+def open_other(page, name: str) -> None:
+    """Open another notebook of the server in the JupyterLab of `page`; the one that was open loses its kernel."""
+    page.evaluate(
+        """async path => {
+          const { shell, commands } = window.jupyterapp, before = shell.currentWidget;
+          if (before.context.path === path) return;
+          const panel = await commands.execute('docmanager:open', { path });
+          await before.sessionContext.shutdown();
+          before.dispose();
+          await panel.revealed;
+          shell.activateById(panel.id);
+        }""",
+        name,
+    )
+    page.wait_for_function("path => window.jupyterapp.shell.currentWidget?.context?.path === path", arg=name)
+    wait_for_kernel(page)
 
 
 def wait_for_kernel(page, timeout_seconds: float = 120) -> None:
