@@ -36,7 +36,8 @@ def mistake(name: str, number: int) -> str:
 
 
 def endless(name: str) -> str:
-    return f"def {name}(*inputs):\n    while True:\n        pass"
+    """It sleeps, so that ten seconds cost nothing; a loop that computes is in tests/pages/test_checks_robust.py."""
+    return f"import time\ndef {name}(*inputs):\n    while True:\n        time.sleep(0.1)"
 
 
 def endless_at_the_top(name: str) -> str:
