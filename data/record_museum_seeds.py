@@ -6,7 +6,8 @@
 
 adds a line per run to `data/museum/seeds.jsonl`, which `lab_utils.recorded.museum_runs` reads; data/README.md says
 what a line holds. A seed is that of the adapter's start, of the order of the examples and, where a model is trained
-from nothing (exhibits 6 and 12), of that model. Seed 0 is the page's own run at full length.
+from nothing (exhibits 6 and 12), of that model. Seed 0 is the page's own run at full length; what exhibit 2 trains
+on the whole model is recorded alone.
 """
 
 import copy
@@ -37,6 +38,7 @@ from lab_utils.tasks import TASKS, load_task
 HELD_OUT = 24
 FLOAT16, BFLOAT16 = torch.float16, torch.bfloat16
 LABELS = ("answers", "all tokens")
+WHOLE = "all tokens, the whole model"
 EXPLODES = {
     "5e-3": {"rate": 5e-3}, "5e-2": {"rate": 5e-2}, "5e-2, clipped at 1": {"rate": 5e-2, "clip": 1.0},
     "5e-2, warm-up": {"rate": 5e-2, "warmup": 12}, "2e-2": {"rate": 2e-2},
@@ -56,11 +58,19 @@ EXPERTS = {f"{way}, rate {rate:g}": (way, rate) for way, rate in product(REACHES
 
 
 @cache
+def whole() -> tuple:
+    """(the embedded model, dequantized, its tokenizer)"""
+    base, tokenizer = load_base("smollm2-135m", "nf4", verbose=False)
+    return merging.dequantized_copy(base), tokenizer
+
+
+@cache
 def stump() -> tuple:
     """(the embedded model's first two layers in float32, its tokenizer, 64 encoded examples, held-out messages)"""
-    base, tokenizer = load_base("smollm2-135m", "nf4", verbose=False)
-    short = copy.deepcopy(merging.dequantized_copy(base)).float()
+    plain, tokenizer = whole()
+    short = finetune.twin(plain)
     short.model.layers, short.config.num_hidden_layers = short.model.layers[:2], 2
+    short = copy.deepcopy(short).float()
     data = load_task("bookings")
     examples = finetune.encode_split(tokenizer, TASKS["bookings"], data["train"].select(range(64)), 256)
     return short, tokenizer, examples, data["test"].select(range(HELD_OUT))
@@ -73,16 +83,25 @@ def new_stump(seed: int):
     return get_peft_model(finetune.twin(stump()[0]), config)
 
 
+def in_order(seed: int, examples: list) -> list:
+    """The examples in the seed's order; 0: as they are on disk."""
+    if not seed:
+        return examples
+    return [examples[place] for place in torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed))]
+
+
 def batches(seed: int, kind: str = "answers") -> list[dict]:
-    """The examples in pairs, in the seed's order (0: as they are on disk), labelled in their answers or throughout."""
+    """The examples in pairs, in the seed's order, labelled in their answers or throughout."""
     _, tokenizer, examples, _ = stump()
-    order = torch.randperm(64, generator=torch.Generator().manual_seed(seed)).tolist() if seed else range(64)
-    pairs = [[examples[place] for place in order[start : start + 2]] for start in range(0, 64, 2)]
-    found = [finetune.collate(pair, tokenizer.pad_token_id) for pair in pairs]
-    if kind == "all tokens":
-        found = [one | {"labels": torch.where(one["attention_mask"].bool(), one["input_ids"], finetune.IGNORED)}
-                 for one in found]  # fmt: skip
-    return found
+    ordered = in_order(seed, examples)
+    found = [finetune.collate(ordered[start : start + 2], tokenizer.pad_token_id) for start in range(0, 64, 2)]
+    return [throughout(one) for one in found] if kind == "all tokens" else found
+
+
+def throughout(batch: dict) -> dict:
+    """The batch with every token labelled that is not padding."""
+    labels = torch.where(batch["attention_mask"].bool(), batch["input_ids"], finetune.IGNORED)
+    return batch | {"labels": labels}
 
 
 def train(model, given: list[dict], rate: float, *, steps: int, warmup: int = 1, clip: float = math.inf):
@@ -113,6 +132,35 @@ def run_labels(seed: int, kind: str, rate: float = 5e-3, steps: int = 40) -> dic
     model = new_stump(seed)
     losses, *_ = train(model, batches(seed, kind), rate, steps=steps)
     return {"losses": losses, "held_out": answer_losses(model, tokenizer, held_out).losses}
+
+
+def run_whole(seed: int, rate: float = 2e-3, steps: int = 48) -> dict:
+    """Exhibit 2: the whole model trained on all tokens; loss and gradient of 8 test prompts and their answers."""
+    plain, tokenizer = whole()
+    data, task, pad = load_task("bookings"), TASKS["bookings"], tokenizer.pad_token_id
+    examples = in_order(seed, finetune.encode_split(tokenizer, task, data["train"].select(range(4 * steps)), 256))
+    given = [throughout(finetune.collate(examples[start : start + 4], pad)) for start in range(0, 4 * steps, 4)]
+    torch.manual_seed(seed)
+    config = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
+    model = get_peft_model(finetune.twin(plain), config)
+    losses, *_ = train(model, given, rate, steps=steps, warmup=4, clip=1.0)
+    test = finetune.encode_split(tokenizer, task, data["test"].select(range(8)), 256)
+    return {"losses": losses} | pulls(model, finetune.collate(test, pad))
+
+
+def pulls(model, batch: dict) -> dict:
+    """Of a batch's prompts and answers: nats per token, and their parts of the gradient of the loss on all tokens."""
+    answer, everything = batch["labels"], throughout(batch)["labels"]
+    prompt = torch.where(answer >= 0, finetune.IGNORED, everything)
+    loss_of, gradients, found = finetune.build_supervised(model), [], {}
+    for part, labels in (("prompt", prompt), ("answer", answer)):
+        model.zero_grad()
+        nats = loss_of(**batch | {"labels": labels})
+        (nats / (everything[:, 1:] >= 0).sum()).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad]))
+        found[part] = nats.item() / int((labels[:, 1:] >= 0).sum())
+        found[f"{part}_pull"] = float(gradients[-1].norm())
+    return found | {"cosine": float(torch.cosine_similarity(*gradients, dim=0))}
 
 
 def run_explodes(seed: int, rate: float, steps: int = 24, **how) -> dict:
@@ -198,6 +246,7 @@ RUNS = {
     **{(12, arm): (run_experts, {"way": way, "rate": rate}, 5) for arm, (way, rate) in EXPERTS.items()},
     **{(8, arm): (run_explodes, how, 3) for arm, how in EXPLODES.items()},
     **{(2, kind): (run_labels, {"kind": kind}, 3) for kind in LABELS},
+    (2, WHOLE): (run_whole, {}, 1),
 }  # (exhibit, arm) -> what runs it, with what, how many seeds
 
 

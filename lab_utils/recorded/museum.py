@@ -16,6 +16,7 @@ MUSEUM = DATA / "museum"
 FILE = "cases.json"
 SEEDS = MUSEUM / "seeds.jsonl"
 LISTS = ("losses", "norms", "lengths", "held_out")  # by step, and by message
+PARTS = ("prompt", "prompt_pull", "answer", "answer_pull")  # of the loss on all tokens, and of its gradient
 DIGITS = 4  # behind the point, or of a number below 1: what a line of SEEDS keeps
 MEASUREMENTS = (
     "ends of turn among the labels of two examples",
@@ -111,7 +112,7 @@ def museum_runs(exhibit: int, file: str | Path = SEEDS) -> dict[str, list[dict]]
         for row in read_json_lines(file):
             for value in chain([row["seed"]], *(row.get(name, ()) for name in LISTS)):
                 number(value, least=0)
-            for name in ("first", "lowest", "last", "right", "cosine"):
+            for name in ("first", "lowest", "last", "right", "cosine", *PARTS):
                 number(row.get(name, 0.0))
             if row["exhibit"] == exhibit:
                 arms.setdefault(str(row["arm"]), []).append(row)
