@@ -280,6 +280,24 @@ def test_what_the_page_says_of_the_chats_parts_is_so():
     assert prose(PAGE).count(text) == 1
 
 
+def test_what_the_page_says_of_few_chats_is_so():
+    """The first seed's adapter and the counted parts learn from the same chats and are asked the same 200."""
+    found, recorder = {"re": re}, load("record_learning_curve")
+    exec(code_cell(PAGE, "def by_parts"), found)
+    splits = recorder.splits("chats")
+    rows, asked = list(splits["train"]), [{"messages": messages} for messages in splits["test"]]
+    random.Random(0).shuffle(rows)
+    counted = {}
+    for size in (128, 512):
+        said = found["by_parts"]([{"messages": messages} for messages in rows[:size]])(asked)
+        counted[size] = [float(one == row["messages"][-1]["content"]) for one, row in zip(said, asked, strict=True)]
+    (run,) = [run for run in load_learning_curve("chats") if (run.examples, run.seed) == (128, 0)]
+    assert all(run.right["test"]) and run.steps * recorder.BATCH == 5 * 128
+    text = f"right on {sum(counted[128]):g} of the same 200: a lead of"
+    assert f"{text} {difference(counted[128], list(map(float, run.right['test']))).in_points}" in prose(PAGE)
+    assert f"Learned from 512 chats, they get {sum(counted[512]):g}." in prose(PAGE)
+
+
 def test_next_months_messages_share_no_phrase_with_the_templates():
     """No template's longest piece of fixed words, of twelve characters or more, is in a message of next month."""
     maker = load("make_tickets")
