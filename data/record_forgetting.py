@@ -47,7 +47,8 @@ TEXTS = {"skill": 32, "prose": 16, "questions": 24, "style": 12}  # the first so
 STRENGTHS = (0.25, 0.5, 0.75, 1.25, 1.5)
 LAYERS = (0, 9, 19, 29)  # whose matrices are compared with those before, singular vector by singular vector
 # The rates. LoRA: 2e-3 was best of 5e-4, 2e-3 and 8e-3 for rank 8 after 32 steps of four (data/sweep); the other ranks
-# take it over. Full: 1e-4 was best of five after 100 steps (data/evidence/rates.jsonl); at 32 none was searched.
+# take it over. Full: 1e-4 was best of five after 100 steps (data/evidence/rates.jsonl); at 32 none was searched. Each
+# but rank 32 has a second rate, in the arm's name.
 ARMS = {
     "LoRA r=8": Arm(RECIPE, strengths=True),
     "LoRA r=1": Arm(replace(RECIPE, rank=1, alpha=2)),
