@@ -27,7 +27,7 @@ TEXTS = {
     "never stops": (1, "The loss went from {first:.1f} to {last:.1f} in 12 steps. In use, every answer runs to the "
         "limit of new tokens.", "No end of turn is among the labels. The loss cannot show what is not in it."),
     "prompt in the loss": (2, "The loss went from {first:.1f} to {last:.1f} in 12 steps, on the usual data with the "
-        "usual rate. Is that the loss of the answers?", "All tokens are in the loss, the messages, too."),
+        "usual rate. Is anything wrong?", "All tokens are in the loss, the messages, too."),
     "does nothing": (3, "The loss went from {first:.1f} to {last:.1f} in 12 steps, each with other examples. No "
         "error, no warning.", "B is zero after 12 steps: the optimizer was made before the adapter."),
     "twice": (4, "A colleague serves \"the same model and adapter\", and gets other probabilities than you.",
