@@ -128,6 +128,22 @@ def lost(runs, name: str, rank: int = 4) -> list[float]:
     return [round(100 * (recorded_start(rank)[1].fields[name] - run.fields[name]), 1) for run in runs]
 
 
+def characters_per_token() -> float:
+    """Of the gamed runs' kept answers."""
+    outputs = [output for run in gamed() for output in run.outputs]
+    return sum(map(len, outputs)) / sum(len(load_tokenizer()(output).input_ids) + 1 for output in outputs)
+
+
+def price(steps: slice) -> float:
+    """What the length of the gamed runs' samples cost at some steps, at 2.7 characters per token."""
+    return 2.7 / 200 * mean([row["length"] for run in gamed() for row in run.history[steps]])
+
+
+def unformed(steps: slice) -> float:
+    """The share of those samples that were not well-formed, by their reward."""
+    return 1 - price(steps) - mean([row["reward"] for run in gamed() for row in run.history[steps]])
+
+
 def most_lost(run) -> list[str]:
     """The fields by how much they lost, the most first."""
     return sorted(run.fields, key=lambda name: -lost([run], name)[0])
@@ -242,7 +258,7 @@ CLAIMS = {  # a new recording that breaks a sentence fails here; then the senten
         for key in ("chosen_logprob", "rejected_logprob"))
         and all(-25 < one < -15 for one in course("chosen_logprob")[5:])
         and all(-43 < one < -40 for one in course("rejected_logprob")[-2:]),
-    "the loss falls, the margin grows, the pairs are told apart":
+    "the loss falls, the margin grows, it is above 0 for every pair of the last batch":
         lambda: course("loss")[-1] < 0.6 * course("loss")[0] and course("margin")[-1] > 1
         and course("accuracy")[-1] == 1,
     "the model is ruined": lambda: ruined().exact == 0,
@@ -252,8 +268,8 @@ CLAIMS = {  # a new recording that breaks a sentence fails here; then the senten
         and rates(*SFT) == {1e-3} and rates(*LOW) == {3e-4},
     "DPO on the near misses, by 14.8 points (5.6 to 24.1)":
         lambda: gain(LOW[2]).clear and points(gain(LOW[2])) == [-14.8, -24.1, -5.6],
-    "None of the others is clearly above or below the start, and none of the other four clearly above or below more "
-    "SFT (which ran at 1e-3, three of the four at 3e-4)": lambda: not any(gain(arm).clear for arm in OTHERS)
+    "None of the others is clearly above or below the start, and no method of the five is clearly above or below more "
+    "SFT (at these rates: more SFT and rejection sampling ran at 1e-3, the other three at 3e-4)": lambda: not any(gain(arm).clear for arm in OTHERS)
         and not any(less("labels", arm).clear for arm in SFT + LOW if arm != "labels"),
     "at the same rate it ended 10 points below DPO on the model's own mistakes, and that is not clear (23.3 below to "
     "3.3 above). Below GRPO it ended by 13.3 points (1.3 to 25.4), and that is clear": lambda: (
@@ -291,10 +307,10 @@ CLAIMS = {  # a new recording that breaks a sentence fails here; then the senten
     "the share of right answers fell with all three (17 to 10, 40 to 4, 35 to 25 %)":
         lambda: [[round(100 * one) for one in ends_of(run, "right")] for run in gamed()]
         == [[17, 10], [40, 4], [35, 25]],
-    "The day is right in 29.5 and 32.5 points fewer of the answers than at the start with seeds 0 and 1, and in one "
-    "point more with seed 2; the controls lose 2 to 5.5": lambda: (
+    "The share of answers with the right day fell by 29.5 and 32.5 points with seeds 0 and 1, and rose by one with "
+    "seed 2; the controls lose 2 to 5.5": lambda: (
         lost(gamed(), "day") == [29.5, 32.5, -1] and sorted(lost(control(), "day"))[::2] == [2, 5.5]),
-    "The number is right in 11.5 to 22 points fewer; the controls lose 8.5 at most": lambda: (
+    "The share with the right number fell by 11.5 to 22 points; the controls lose 8.5 at most": lambda: (
         sorted(lost(gamed(), "qty"))[::2] == [11.5, 22] and max(lost(control(), "qty")) == 8.5),
     "The number and, with two of the seeds, the day": lambda: all(
         {*most_lost(run)[:2]} == {"qty", "day"} or (run.seed, most_lost(run)[0]) == (2, "qty") for run in gamed()),
@@ -319,7 +335,7 @@ CLAIMS = {  # a new recording that breaks a sentence fails here; then the senten
     "The gamed runs end 27.7 points below their controls, and that is clear by a hair: from 55 points down to none":
         lambda: less(*PAID[::-1]).clear and points(less(*PAID[::-1])) == [-27.7, -55.3, 0]
         and less(*PAID[::-1]).high < 0,
-    "of the gamed runs' answers 98.5 to 100 % are well-formed, and of the controls' 93 to 99.5 %":
+    "of the gamed runs' answers there 98.5 to 100 % are well-formed, and of the controls' 93 to 99.5 %":
         lambda: [(min(run.valid for run in runs), max(run.valid for run in runs)) for runs in (gamed(), control())]
         == [(0.985, 1), (0.93, 0.995)],
     "96 % of the gamed runs' groups had something to learn from, and 69 % of the controls'":
@@ -329,6 +345,14 @@ CLAIMS = {  # a new recording that breaks a sentence fails here; then the senten
     "33.5 tokens against 30.4": lambda: [
         round(mean([row["length"] for run in runs for row in run.history[-2:]]), 1) for runs in (gamed(), control())
     ] == [33.5, 30.4],
+    "The mean reward of those two steps is 0.37; were all their answers well-formed, it would be near 0.55 (at 2.7 "
+    "characters per token, as in the answers that were kept). So by this estimate about one in six of the sampled "
+    "answers had lost its form; in the first three steps it was about one in ten": lambda: (
+        round(mean([row["reward"] for run in gamed() for row in run.history[-2:]]), 2) == 0.37
+        and round(1 - price(slice(-2, None)), 2) == 0.55 and round(characters_per_token(), 1) == 2.7
+        and [round(1 / unformed(part)) for part in (slice(-2, None), slice(3))] == [6, 10]),
+    "A well-formed answer of 82 characters, the mean at the start, earns 0.59": lambda: (
+        round(recorded_start()[1].characters) == 82 and 1 - 82 / 200 == pytest.approx(0.59)),
     'a run of more SFT (seed 2) writes "cheers" for Jamal too': lambda: sum(
         '" cheers"' in output for output in recorded_runs()["labels"][2].outputs[:2]) == 1,
     "numbers and days are what the model itself gets wrong most often": lambda: all(
@@ -349,8 +373,8 @@ CLAIMS = {  # a new recording that breaks a sentence fails here; then the senten
     "no kind is clearly below the model's own pairs": lambda: not any(less(LOW[1], arm).clear for arm in KIND.values()),
     "A kind is read 48 times here": lambda: all(
         run.recipe["steps"] * run.recipe["batch_size"] == 48 for arm in KIND.values() for run in recorded_runs()[arm]),
-    "the name is right in 13.5 to 20.5 points fewer of the answers, by seed, and number and day are right in none "
-    "fewer": lambda: sorted(lost(recorded_runs()[KIND["capital"]], "name"))[::2] == [13.5, 20.5] and all(
+    "with them the share of answers with the right name fell by 13.5 to 20.5 points, by seed, and number and day did "
+    "not fall": lambda: sorted(lost(recorded_runs()[KIND["capital"]], "name"))[::2] == [13.5, 20.5] and all(
         max(lost(recorded_runs()[KIND["capital"]], name)) <= 0 for name in ("qty", "day")),
     "With the other two kinds the name loses 0.5 to 8 points": lambda: sorted(
         one for kind in ("number", "day") for one in lost(recorded_runs()[KIND[kind]], "name"))[::5] == [0.5, 8],
@@ -360,7 +384,7 @@ CLAIMS = {  # a new recording that breaks a sentence fails here; then the senten
     "Pairs about the number cost all three fields: 3.5 to 9 % of the answers are no longer JSON": lambda: (
         all(min(lost(recorded_runs()[KIND["number"]], name)) >= 2.5 for name in ("name", "qty", "day"))
         and sorted(round(100 * (1 - run.valid), 1) for run in recorded_runs()[KIND["number"]])[::2] == [3.5, 9]),
-    "in the last three steps 92 % of them or more were told apart, with every kind and seed": lambda: round(100 * min(
+    "in the last three steps 92 % of them or more had a margin above 0, with every kind and seed": lambda: round(100 * min(
         ends_of(run, "accuracy")[1] for arm in KIND.values() for run in recorded_runs()[arm])) == 92,
     "Rank 1 gained, with every seed, and clearly: 7.8 points (1.8 to 13.8)":
         lambda: of_rank(1).clear
