@@ -273,11 +273,13 @@ def test_what_the_page_says_of_the_chats_parts_is_so():
     assert [len(slot) for slot in known] == [8, 6, 41]
     assert all(new <= old for new, old in zip(asked, known, strict=True))
     assert names["by_parts"](train)(test) == ends[1]
-    few = names["by_parts"](train[:200])(test)
-    right = sum(one == other for one, other in zip(few[:40], ends[1], strict=False))
-    every = sum(one == other for one, other in zip(few, ends[1], strict=True))
-    text = f"they get {right} of the forty letter by letter, and {every} of all {len(test)} test chats"
-    assert prose(PAGE).count(text) == 1
+    guessed, looked_up = (
+        [one == other for one, other in zip(names["by_parts"](train[:200], rule)(test), ends[1], strict=True)]
+        for rule in (False, True)
+    )
+    text = f"they get {sum(guessed[:40])} of the forty letter by letter, and {sum(guessed)} of all {len(test)} test"
+    assert prose(PAGE).count(text) == 1 and all(looked_up[:40])
+    assert f"the parts are right on all forty, and on {sum(looked_up)} of the {len(test)}" in prose(PAGE)
 
 
 def test_what_the_page_says_of_few_chats_is_so():
@@ -288,14 +290,18 @@ def test_what_the_page_says_of_few_chats_is_so():
     rows, asked = list(splits["train"]), [{"messages": messages} for messages in splits["test"]]
     random.Random(0).shuffle(rows)
     counted = {}
-    for size in (128, 512):
-        said = found["by_parts"]([{"messages": messages} for messages in rows[:size]])(asked)
-        counted[size] = [float(one == row["messages"][-1]["content"]) for one, row in zip(said, asked, strict=True)]
-    (run,) = [run for run in load_learning_curve("chats") if (run.examples, run.seed) == (128, 0)]
-    assert all(run.right["test"]) and run.steps * recorder.BATCH == 5 * 128
-    text = f"right on {sum(counted[128]):g} of the same 200: a lead of"
-    assert f"{text} {difference(counted[128], list(map(float, run.right['test']))).in_points}" in prose(PAGE)
-    assert f"Learned from 512 chats, they get {sum(counted[512]):g}." in prose(PAGE)
+    for size, rule in ((128, False), (128, True), (32, True)):
+        said = found["by_parts"]([{"messages": messages} for messages in rows[:size]], rule)(asked)
+        ends = (row["messages"][-1]["content"] for row in asked)
+        counted[size, rule] = [float(one == end) for one, end in zip(said, ends, strict=True)]
+    runs = {run.examples: run for run in load_learning_curve("chats") if run.seed == 0}
+    right = {size: list(map(float, runs[size].right["test"])) for size in (32, 128)}
+    assert all(right[128]) and all(counted[128, True]) and recorder.STEPS[32] * recorder.BATCH == 12 * 32
+    lead, smaller = difference(counted[128, False], right[128]), difference(counted[32, True], right[32])
+    text = f"get {sum(counted[128, False]):g}: a lead of {lead.in_points} for the adapter"
+    assert text in prose(PAGE) and "With names looked up, the parts get all 200 too" in prose(PAGE)
+    text = f"is right on {sum(right[32]):g} of the 200, and the parts from the same 32 on {sum(counted[32, True]):g}"
+    assert f"{text}: a lead of {smaller.in_points}" in prose(PAGE)
 
 
 def test_next_months_messages_share_no_phrase_with_the_templates():
