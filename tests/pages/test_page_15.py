@@ -136,7 +136,7 @@ def test_rank_128_forgot_more_than_rank_8_at_one_rate_and_has_intruders():
     assert len(other) == 3 and all(found[kind].low > 0 for kind in retention.KINDS[1:])
     assert {run.learning_rate for run in other} == {run.learning_rate for run in one}
     sizes = [fmean(size for run in runs for size in run.relative_updates.values()) for runs in (one, other)]
-    assert sizes[1] / sizes[0] == pytest.approx(4, abs=0.5) and "moves its weights four times as far" in PROSE
+    assert sizes[1] / sizes[0] == pytest.approx(4, abs=0.5) and "its update is four times as large as rank 8's" in PROSE
     assert "32 more on questions and style, and 128 more on all three; 64 against 8 is not clear on any" in PROSE
     middle = retention.apart(one, RUNS["LoRA r=32"], lambda run: retention.at_skill(run, target))
     assert len(RUNS["LoRA r=32"]) == 3
@@ -444,4 +444,4 @@ def test_who_owns_up_to_not_knowing():
     base, trained = arms["nothing"][0], arms["adapter"][0]
     assert base.verdicts("test").count("unknown") == 4 and base.verdicts("unstated").count("right") == 0
     assert trained.verdicts("test").count("unknown") == 0 and trained.verdicts("test").count("wrong") == 37
-    assert "the bare base owned up to four" in PROSE and "got 37 of them wrong, owned up to none" in PROSE
+    assert "the bare base said so four times" in PROSE and "got 37 of them wrong, never did" in PROSE
