@@ -75,9 +75,13 @@ def test_the_sixteen_answers_of_a_step_and_the_worked_groups():
 def test_temperature_is_told_from_the_step_size(monkeypatch):
     cold, usual, hot = (mean(ends(seeds=5, reward="right", temperature=one)) for one in (0.3, 1.0, 2.0))
     assert cold < usual - 0.1 and hot < usual - 0.05  # at the page's rate either end looks worse
-    monkeypatch.setattr(small_policy, "RATE", 2 * small_policy.RATE)
-    usual, hot = (round(100 * mean(ends(reward="right", temperature=one))) for one in (1.0, 2.0))
-    assert f"{hot} % right at 2, and {usual} % at 1" in PROSE and hot >= usual
+    rate, found = small_policy.RATE, []
+    for factor, temperature in ((1, 1.0), (1, 2.0), (2, 2.0), (0.5, 1.0)):
+        monkeypatch.setattr(small_policy, "RATE", factor * rate)
+        found.append(round(100 * mean(ends(reward="right", temperature=temperature))))
+    usual, hot, faster, slower = found
+    assert f"{usual} % right at 1 and {hot} % at 2" in PROSE and faster > usual > slower > hot
+    assert f"no slider) {faster} %; and at 1, with the rate halved, {slower} %" in PROSE
 
 
 def test_beta_says_where_a_run_ends(monkeypatch):
@@ -134,14 +138,14 @@ def characters_per_token() -> float:
     return sum(map(len, outputs)) / sum(len(load_tokenizer()(output).input_ids) + 1 for output in outputs)
 
 
-def price(steps: slice) -> float:
-    """What the length of the gamed runs' samples cost at some steps, at 2.7 characters per token."""
-    return 2.7 / 200 * mean([row["length"] for run in gamed() for row in run.history[steps]])
+def price(runs, steps: slice) -> float:
+    """What the length of runs' samples cost at some steps, at 2.7 characters per token."""
+    return 2.7 / 200 * mean([row["length"] for run in runs for row in run.history[steps]])
 
 
-def unformed(steps: slice) -> float:
+def unformed(runs, steps: slice) -> float:
     """The share of those samples that were not well-formed, by their reward."""
-    return 1 - price(steps) - mean([row["reward"] for run in gamed() for row in run.history[steps]])
+    return 1 - price(runs, steps) - mean([row["reward"] for run in runs for row in run.history[steps]])
 
 
 def most_lost(run) -> list[str]:
@@ -327,7 +331,9 @@ CLAIMS = {  # a new recording that breaks a sentence fails here; then the senten
     "The share of answers with the right day fell by 29.5 and 32.5 points with seeds 0 and 1, and rose by one with "
     "seed 2; the controls lose 2 to 5.5": lambda: (
         lost(gamed(), "day") == [29.5, 32.5, -1] and sorted(lost(control(), "day"))[::2] == [2, 5.5]),
-    "The share with the right number fell by 11.5 to 22 points; the controls lose 8.5 at most": lambda: (
+    "The share with the right number fell by 11.5 to 22 points; the controls lose 8.5 at most. The right name fell by "
+    "11.5 and 9.5 points with seeds 0 and 2, and rose by 1.5 with seed 1; the controls lose 5 at most": lambda: (
+        lost(gamed(), "name") == [11.5, -1.5, 9.5] and max(lost(control(), "name")) == 5 and
         sorted(lost(gamed(), "qty"))[::2] == [11.5, 22] and max(lost(control(), "qty")) == 8.5),
     "The number and, with two of the seeds, the day": lambda: all(
         {*most_lost(run)[:2]} == {"qty", "day"} or (run.seed, most_lost(run)[0]) == (2, "qty") for run in gamed()),
@@ -349,7 +355,8 @@ CLAIMS = {  # a new recording that breaks a sentence fails here; then the senten
         lambda: shares(PAID[1]) == pytest.approx([59.5, 67, 58.5])
         and max(run.exact for run in control()) == recorded_start()[1].exact
         and not gain(PAID[1]).clear,
-    "The gamed runs end 27.7 points below their controls, and that is clear by a hair: from 55 points down to none":
+    "The gamed runs end 27.7 points below their controls, and that is clear by a hair: from 55.3 points down to less "
+    "than 0.1":
         lambda: less(*PAID[::-1]).clear and points(less(*PAID[::-1])) == [-27.7, -55.3, 0]
         and less(*PAID[::-1]).high < 0,
     "of the gamed runs' answers there 98.5 to 100 % are well-formed, and of the controls' 93 to 99.5 %":
@@ -359,18 +366,19 @@ CLAIMS = {  # a new recording that breaks a sentence fails here; then the senten
         lambda: [round(100 * informative(runs)) for runs in (gamed(), control())] == [96, 69],
     "shorter by two characters at most, with two of the seeds by less than one":
         lambda: sorted(round(recorded_start()[1].characters - run.characters, 1) for run in gamed()) == [0.3, 0.3, 2.0],
-    "33.5 tokens against 30.4": lambda: [
+    "33.5 tokens against 30.4 (with two seeds; with seed 0 as long)": lambda: [
         round(mean([row["length"] for run in runs for row in run.history[-2:]]), 1) for runs in (gamed(), control())
     ] == [33.5, 30.4],
     "The mean reward of those two steps is 0.37; were all their answers well-formed, it would be near 0.55 (at 2.7 "
     "characters per token, as in the answers that were kept). So by this estimate about one in six of the sampled "
-    "answers had lost its form; in the first three steps it was about one in ten": lambda: (
+    "answers had lost its form (by seed 4, 32 and 15 %); in the first three steps it was about one in ten": lambda: (
         round(mean([row["reward"] for run in gamed() for row in run.history[-2:]]), 2) == 0.37
-        and round(1 - price(slice(-2, None)), 2) == 0.55 and round(characters_per_token(), 1) == 2.7
-        and [round(1 / unformed(part)) for part in (slice(-2, None), slice(3))] == [6, 10]),
+        and round(1 - price(gamed(), slice(-2, None)), 2) == 0.55 and round(characters_per_token(), 1) == 2.7
+        and [round(100 * unformed([run], slice(-2, None))) for run in gamed()] == [4, 32, 15]
+        and [round(1 / unformed(gamed(), part)) for part in (slice(-2, None), slice(3))] == [6, 10]),
     "A well-formed answer of 82 characters, the mean at the start, earns 0.59": lambda: (
         round(recorded_start()[1].characters) == 82 and 1 - 82 / 200 == pytest.approx(0.59)),
-    'a run of more SFT (seed 2) writes "cheers" for Jamal too': lambda: sum(
+    'right answers, as on page 08; seed 2 of section 9) writes "cheers" for Jamal too': lambda: sum(
         '" cheers"' in output for output in recorded_runs()["labels"][2].outputs[:2]) == 1,
     "numbers and days are what the model itself gets wrong most often": lambda: all(
         {"qty", "day"} == {kind for kind, _ in mistakes(seed).most_common(2)} for seed in range(3)),
@@ -383,7 +391,8 @@ CLAIMS = {  # a new recording that breaks a sentence fails here; then the senten
         gain(arm).mean < 0 and gain(arm).clear == (arm != KIND["day"]) for arm in (LOW[2], *KIND.values())),
     "No two kinds are clearly apart": lambda: not any(
         less(one, other).clear for one, other in combinations(KIND.values(), 2)),
-    "by 7 points (0.2 to 13.8, clear by a hair); those with a lost capital by 11.5 points (3.6 to 19.4), which is "
+    "by 7 points (0.2 to 13.8: clear by a hair, and one of ten intervals in this part, of which one may miss by "
+    "chance); those with a lost capital by 11.5 points (3.6 to 19.4), which is "
     "clear; those about the day by 9.3 points, which is not": lambda: (
         [points(gain(KIND[kind])) for kind in ("number", "capital")] == [[-7, -13.8, -0.2], [-11.5, -19.4, -3.6]]
         and points(gain(KIND["day"]))[0] == -9.3 and [gain(arm).clear for arm in KIND.values()] == [True, True, False]),
