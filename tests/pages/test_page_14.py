@@ -286,22 +286,24 @@ def test_what_the_page_says_of_few_chats_is_so():
     """The first seed's adapter and the counted parts learn from the same chats and are asked the same 200."""
     found, recorder = {"re": re}, load("record_learning_curve")
     exec(code_cell(PAGE, "def by_parts"), found)
+    exec(code_cell(PAGE, "def by_rules").partition("\n\nways = ")[0], found)
     splits = recorder.splits("chats")
     rows, asked = list(splits["train"]), [{"messages": messages} for messages in splits["test"]]
     random.Random(0).shuffle(rows)
-    counted = {}
-    for size, rule in ((128, False), (128, True), (32, True)):
-        said = found["by_parts"]([{"messages": messages} for messages in rows[:size]], rule)(asked)
-        ends = (row["messages"][-1]["content"] for row in asked)
-        counted[size, rule] = [float(one == end) for one, end in zip(said, ends, strict=True)]
-    runs = {run.examples: run for run in load_learning_curve("chats") if run.seed == 0}
-    right = {size: list(map(float, runs[size].right["test"])) for size in (32, 128)}
-    assert all(right[128]) and all(counted[128, True]) and recorder.STEPS[32] * recorder.BATCH == 12 * 32
-    lead, smaller = difference(counted[128, False], right[128]), difference(counted[32, True], right[32])
-    text = f"get {sum(counted[128, False]):g}: a lead of {lead.in_points} for the adapter"
-    assert text in prose(PAGE) and "With names looked up, the parts get all 200 too" in prose(PAGE)
-    text = f"is right on {sum(right[32]):g} of the 200, and the parts from the same 32 on {sum(counted[32, True]):g}"
-    assert f"{text}: a lead of {smaller.in_points}" in prose(PAGE)
+    runs = {run.examples: list(map(float, run.right["test"])) for run in load_learning_curve("chats") if run.seed == 0}
+    ways = {"guessed": lambda seen: found["by_parts"](seen, False), "": found["by_parts"], "rules": found["by_rules"]}
+    ends, leads = [row["messages"][-1]["content"] for row in asked], {}
+    for size in (8, 32, 128):
+        seen, counts = [{"messages": messages} for messages in rows[:size]], []
+        for name, way in ways.items():
+            right = [float(one == end) for one, end in zip(way(seen)(asked), ends, strict=True)]
+            leads[size, name] = difference(right, runs[size]).in_points
+            counts.append(f"{sum(right):g}")
+        counts = " | ".join((str(size), *counts, f"{sum(runs[size]):g}", leads[size, "rules"]))
+        assert f"| {counts} |" in prose(PAGE)
+    said = [leads[32, name].replace(" points", end) for name, end in (("guessed", " points"), ("", ""))]
+    text = f"the adapter of 32 chats leads by {said[0]}; against names looked up by {said[1]}; against two more rules"
+    assert f"{text} it is behind" in prose(PAGE) and leads[32, "rules"].endswith("to -2)")
 
 
 def test_next_months_messages_share_no_phrase_with_the_templates():
