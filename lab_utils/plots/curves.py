@@ -28,13 +28,13 @@ def lines(
     named : dict label -> (x, y), two sequences of numbers as long as each other
     xlabel, ylabel, title : str
     logx, logy : bool, logarithmic scales; x to base 2, as ranks are chosen, or with logx=10 as learning rates are
-    marks : bool, a dot at every point
+    marks : bool, a dot at every point; the only point of a line always has one
     """
     figure, axes = new_figure()
     looks = zip((BLUE, ORANGE, GREEN, GREY, "#7c3aed", "#111111"), ("-", "--", "-.", ":", "-", "--"), strict=True)
     for (label, (x, y)), (color, dashes) in zip(named.items(), looks, strict=False):
-        look = {"color": color, "linewidth": 3, "marker": "o" if marks else None, "markersize": 8}
-        axes.plot(plain(x), plain(y), dashes, label=label, **look)
+        marker = "o" if marks or len(x) == 1 else None
+        axes.plot(plain(x), plain(y), dashes, label=label, color=color, linewidth=3, marker=marker, markersize=8)
     label_axes(axes, xlabel, ylabel, title=title, logx=2 if logx is True else int(logx), logy=logy)
     if logx == 10:
         log_ticks(axes.xaxis)

@@ -24,14 +24,15 @@ def dots(named: Mapping[str, Mapping[str, tuple[float, float, float]]], xlabel: 
             share, low, high = (100 * one for one in found[way])
             axes.plot([low, high], [row + shift] * 2, color=color, linewidth=3, alpha=0.6, solid_capstyle="butt")
             axes.plot(share, row + shift, marker, color=color, markersize=10, label="" if row else label)
-            axes.annotate(f"{share:.0f}", (101.5, row + shift), fontsize=12, va="center", color=color,
+            axes.annotate(f"{share:.0f}", (103, row + shift), fontsize=12, va="center", color=color,
                           annotation_clip=False)  # fmt: skip
     axes.set_yticks(range(len(ways)), ways, fontsize=14)
     axes.set_ylim(len(ways) - 0.5, -0.5)
-    axes.set_xlim(-1, 107)
+    axes.set_xlim(-1, 109)
     axes.set_xticks(range(0, 101, 20))
     axes.set_xlabel(xlabel, fontsize=15)
-    figure.legend(fontsize=13, frameon=False, loc="outside upper right", ncols=len(named))
+    if len(named) > 1:
+        figure.legend(fontsize=13, frameon=False, loc="outside upper right", ncols=len(named))
     return figure
 
 

@@ -164,6 +164,12 @@ def test_moved_counts_what_is_true():
     assert axes.texts[0].get_text() == "W\n1 of 4"
 
 
+def test_a_line_of_one_point_is_a_dot():
+    for x, marker in (([1], "o"), ([1, 2], "None")):
+        (line,) = plots.lines({"a": (x, x)}, "x", "y").axes[0].get_lines()
+        assert line.get_marker() == marker
+
+
 def test_lines_and_spread_draw_what_they_are_given():
     axes = plots.lines({"one": ([1, 2], [3, 4]), "two": ([1, 2], [5, 6])}, "x", "y", logx=True).axes[0]
     assert [list(line.get_ydata()) for line in axes.lines] == [[3, 4], [5, 6]] and axes.get_xscale() == "log"
