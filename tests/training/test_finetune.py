@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from unfolded import unfolded
 
 from lab_utils.errors import LabError
 from lab_utils.finetune import run as module
@@ -193,7 +194,8 @@ def test_interrupting_before_the_first_checkpoint_promises_none(trainable_base, 
     monkeypatch.setattr(module.Trainer, "take_step", stop)
     with pytest.raises(KeyboardInterrupt):
         finetune(SHORT, tmp_path, base=trainable_base, dataset=data, progress=False)
-    assert "before the first checkpoint. Run the same cell again to start over" in capsys.readouterr().out
+    said = unfolded(capsys.readouterr().out)
+    assert "before the first checkpoint. Run the same cell again to start over" in said
 
 
 def test_other_trainers_find_accelerate_as_new(trainable_base, data, tmp_path):
