@@ -7,6 +7,7 @@ import pytest
 import torch
 from run_folders import RECIPE, everything
 from safetensors.torch import load_file, save_file
+from unfolded import unfolded
 
 from lab_utils.errors import LabError
 from lab_utils.finetune import run as module
@@ -73,7 +74,7 @@ def test_a_checkpoint_whose_tensors_were_renamed_is_passed_over(train, run, caps
     path = run / "checkpoint-000003" / MODEL
     save_file({f"x.{name}": one for name, one in load_file(path).items()}, path)
     assert train(run).resumed_from == 2
-    assert "adapter_model.safetensors is not the file that was written" in capsys.readouterr().out
+    assert "adapter_model.safetensors is not the file that was written" in unfolded(capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("change", [
