@@ -6,6 +6,7 @@ import random
 
 import numpy as np
 import pytest
+from unfolded import unfolded
 
 from lab_utils import tasks
 from lab_utils.errors import LabError
@@ -324,7 +325,7 @@ def test_the_command_prints_the_report(tmp_path, capsys, monkeypatch):
     path = tmp_path / "tickets.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in [*CLEAN[:50], CLEAN[0]]))
     assert main(["report", str(path), "--prompt", "text", "--answer", "label"]) == 0
-    said = capsys.readouterr().out
+    said = unfolded(capsys.readouterr().out)
     assert "1 row is a copy" in said and ("line 51 = line 1." in said or "line 1 = line 51." in said)
     assert "estimated" in said and said.rstrip().endswith("Nothing was changed.")
     assert main(["report", str(path), "--prompt", "txt", "--answer", "label"]) == 2

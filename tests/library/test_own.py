@@ -9,6 +9,7 @@ import datasets
 import numpy as np
 import pandas as pd
 import pytest
+from unfolded import unfolded
 
 from lab_utils import tasks
 from lab_utils.errors import LabError
@@ -72,7 +73,7 @@ def test_every_source_gives_the_same_examples_and_says_what_it_was(tmp_path, cap
     own = tasks.own(make(tmp_path), prompt="message", answer="category", system="Sort it.")
     found = [(row["prompt"], row["answer"]) for row in rows_of(own)]
     assert found == [(row["message"], row["category"]) for row in PAIRS]
-    assert said in capsys.readouterr().out and said in " ".join(own.notes)
+    assert said in unfolded(capsys.readouterr().out) and said in " ".join(own.notes)
     assert own.metric == "labels" and own.labels == ("billing", "login") and own.system == "Sort it."
     assert own.is_valid(" login ") and not own.is_valid("Login")
 
@@ -103,7 +104,7 @@ def test_splits_of_the_source_are_kept(tmp_path):
 def test_common_forms_are_recognised(capsys, rows, said, example):
     own = tasks.own(rows)
     row = own["train"][0]
-    assert said in capsys.readouterr().out
+    assert said in unfolded(capsys.readouterr().out)
     assert (row["messages"] if own.kind == "conversations" else (row["prompt"], row["answer"])) == example
 
 
@@ -156,7 +157,7 @@ def test_classes_are_called_by_their_names():
 def test_an_empty_answer_is_left_out_and_that_is_said(capsys, nothing):
     own = tasks.own([{"text": "a", "label": "x"}, {"text": "b", "label": nothing}, {"text": nothing, "label": "y"}])
     assert [row["prompt"] for row in rows_of(own)] == ["a"]
-    said = capsys.readouterr().out
+    said = unfolded(capsys.readouterr().out)
     assert "1 row with no label (row 2)" in said and "1 row with no text (row 3)" in said
 
 
@@ -173,7 +174,7 @@ def test_a_turn_of_the_assistant_that_says_nothing_is_said(capsys, nothing):
     found = own.report().of("empty")
     assert [one.count for one in found] == [2] and found[0].places == ("row 2", "row 4")
     own = tasks.own([{"messages": full}, {"messages": [turn("user", "Hi"), turn("assistant", nothing)]}])
-    assert "1 row with no turn of the assistant (row 2)" in capsys.readouterr().out
+    assert "1 row with no turn of the assistant (row 2)" in unfolded(capsys.readouterr().out)
 
 
 def test_roles_of_other_names_are_said_with_what_they_are_read_as():
@@ -249,7 +250,7 @@ def test_a_description_that_names_a_function_says_that_it_is_gone(tmp_path, caps
 
     named = tasks.own(as_csv(tmp_path), prompt="message", answer="category", metric=first_letter).description()
     assert tasks.from_description(named).metric == "labels"
-    said = " ".join(capsys.readouterr().out.split())
+    said = " ".join(unfolded(capsys.readouterr().out).split())
     assert "your function 'first_letter', which is not in the record" in said
     assert tasks.from_description(named, first_letter).metric is first_letter
 
@@ -309,7 +310,7 @@ def test_a_mark_at_the_beginning_tells_the_encoding(tmp_path, capsys, name, enco
     found = [(row["prompt"], row["answer"]) for row in rows_of(tasks.own(tmp_path / name))]
     assert found == [(row["prompt"], row["answer"]) for row in rows]
     wide = encoding != "utf-8-sig"
-    assert (f", in {encoding.upper()};" in capsys.readouterr().out) == wide
+    assert (f", in {encoding.upper()};" in unfolded(capsys.readouterr().out)) == wide
 
 
 def test_a_text_beside_the_splits_is_no_data(tmp_path):

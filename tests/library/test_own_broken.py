@@ -5,6 +5,7 @@ import os
 import random
 
 import pytest
+from unfolded import unfolded
 
 from lab_utils import tasks
 from lab_utils.errors import LabError
@@ -198,7 +199,7 @@ def test_files_of_a_folder_that_are_not_read_are_said(tmp_path, capsys):
     for name in ("train", "test", "more"):
         (tmp_path / f"{name}.jsonl").write_text('{"prompt": "a", "answer": "b"}\n')
     assert tasks.own(tmp_path).splits == ("train", "test")
-    assert "not read: more.jsonl" in capsys.readouterr().out
+    assert "not read: more.jsonl" in unfolded(capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("mark", ["sep=;", '"sep=;"', "SEP=;"])

@@ -78,7 +78,7 @@ def test_a_run_of_an_earlier_version_goes_on_with_a_note(train, run, capsys):
         del record["identity"], record["files"]
         (path / "record.json").write_text(json.dumps(record))
     assert train(run).resumed_from == 3
-    assert "Note: checkpoint-000003 does not say which data and base" in capsys.readouterr().out
+    assert "Note: checkpoint-000003 does not say which data and base" in unfolded(capsys.readouterr().out)
 
 
 # Damage.
@@ -290,9 +290,10 @@ def test_ten_steps_in_a_row_that_were_left_out_are_said_once_over_a_resume_too(t
     recipe = replace(RECIPE, steps=12)
     with tiny_runs.stopping_after(7), pytest.raises(KeyboardInterrupt):
         train(tmp_path, recipe=recipe)
-    assert "left out" not in capsys.readouterr().out
+    assert "left out" not in unfolded(capsys.readouterr().out)
     train(tmp_path, recipe=recipe)
-    assert capsys.readouterr().out.count("10 steps in a row were left out, because a gradient overflowed") == 1
+    said = unfolded(capsys.readouterr().out)
+    assert said.count("10 steps in a row were left out, because a gradient overflowed") == 1
 
 
 # Which model it is.
@@ -339,7 +340,7 @@ def test_the_record_says_what_the_base_is_stored_in(home, train, tmp_path, capsy
     assert train(tmp_path, recipe=recipe, base=base).resumed_from == 1
     capsys.readouterr()
     assert train(tmp_path, recipe=run.recipe, base=base).resumed_from == 1
-    assert "Note: base" not in capsys.readouterr().out
+    assert "Note: base" not in unfolded(capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)

@@ -72,16 +72,17 @@ def test_scores_and_card_take_a_folder(run, own, capsys):
     assert score_command([str(run.output_dir)]) == 0
     assert capsys.readouterr().out.strip().endswith(str(trained))
     assert score_command([str(run.output_dir), "--split", "validation", "--limit", "1"]) == 0
-    assert "1 example" in capsys.readouterr().out
+    assert "1 example" in unfolded(capsys.readouterr().out)
     assert card_command([str(run.output_dir), "--limit", "1", "--shots", "0"]) == 0
-    said = " ".join(capsys.readouterr().out.split())  # lines break where the folder's name is long
+    said = " ".join(unfolded(capsys.readouterr().out).split())  # lines break where the folder's name is long
     assert f"Card: {card.html} and {card.markdown.name}" in said
 
 
 def test_a_run_that_is_not_finished_has_the_adapter_of_its_last_checkpoint(run, copy, capsys):
     shutil.rmtree(copy / "checkpoint-000002")
     found = open_run(copy)
-    assert "This run is not finished: it has taken 1 of 2 steps (checkpoint-000001)." in capsys.readouterr().out
+    said = unfolded(capsys.readouterr().out)
+    assert "This run is not finished: it has taken 1 of 2 steps (checkpoint-000001)." in said
     assert len(found.history) == 1 and found.history == run.history[:1]
     there, here = (dict(one.model.named_parameters()) for one in (run, found))
     assert not all(there[name].equal(here[name]) for name in there)
@@ -90,7 +91,7 @@ def test_a_run_that_is_not_finished_has_the_adapter_of_its_last_checkpoint(run, 
 def test_a_damaged_checkpoint_is_passed_over_and_a_damaged_adapter_is_named(copy, capsys):
     (copy / "checkpoint-000002" / "state.pt").write_bytes(b"")
     open_run(copy)
-    assert "checkpoint-000002 cannot be read (state.pt" in capsys.readouterr().out
+    assert "checkpoint-000002 cannot be read (state.pt" in unfolded(capsys.readouterr().out)
     (copy / "checkpoint-000001" / "record.json").write_text("{")
     with pytest.raises(LabError, match=r"No checkpoint in .*copy can be read: restore one, or train again"):
         open_run(copy)
@@ -167,6 +168,6 @@ def test_validation_rows_are_said_where_there_is_no_test_split(run, capsys):
     assert said.count("two has no test split, so these are 4 rows of its validation split.") == 1
     assert [row["prompt"] for row in scores.rows] == list(own["validation"]["prompt"])
     evaluate.score(run)
-    assert "no test split" not in capsys.readouterr().out
+    assert "no test split" not in unfolded(capsys.readouterr().out)
     with pytest.raises(LabError, match=r"two has no test rows \(it has: train, validation\)"):
         evaluate.held_out(own, "test")

@@ -143,7 +143,7 @@ def test_the_command_line_takes_a_file(model, tmp_path, capsys):
     command = ["--data", str(tmp_path / "tickets.csv"), "--prompt", "message", "--answer", "category", "--model", model]
     command += [text for name, value in SHORT.items() for text in (f"--{name.replace('_', '-')}", str(value))]
     assert main([*command, "--output", str(tmp_path / "run")]) == 0
-    assert "2 steps on 1 process(es)" in capsys.readouterr().out
+    assert "2 steps on 1 process(es)" in unfolded(capsys.readouterr().out)
     (tmp_path / "tickets.csv").write_text("\n".join(lines[:-10]), encoding="utf-8")
     assert main([*command, "--output", str(tmp_path / "run")]) == 2
     said = capsys.readouterr().err

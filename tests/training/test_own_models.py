@@ -11,6 +11,7 @@ import pytest
 import torch
 from export_models import build_tokenizer
 from tiny_runs import stopping_after
+from unfolded import unfolded
 
 from lab_utils.decoding import generate
 from lab_utils.device import Device
@@ -158,15 +159,15 @@ def test_gpt2_merges_into_its_original_weights_too(folders, tmp_path):
 
 def test_without_a_chat_template_there_is_a_plain_one_and_that_is_said(folders, capsys):
     _, tokenizer = load_base(folders("gpt2"), "none", EXACT)
-    assert "no chat template" in (said := capsys.readouterr().out) and "blank lines" in said
+    assert "no chat template" in (said := unfolded(capsys.readouterr().out)) and "blank lines" in said
     talk = [{"role": role, "content": text} for role, text in (("system", "S"), ("user", "U"), ("assistant", "A"))]
     assert tokenizer.apply_chat_template(talk, tokenize=False) == "S\n\nU\n\nA<|im_end|>\n\n"
     assert render(tokenizer, talk[:2]) == "S\n\nU\n\n"
     assert end_of_turn(tokenizer) == tokenizer.eos_token_id
     assert load_tokenizer(folders("gpt2")).chat_template == tokenizer.chat_template
-    assert "no chat template" in capsys.readouterr().out
+    assert "no chat template" in unfolded(capsys.readouterr().out)
     load_base(folders("llama"), "none", EXACT)
-    assert "no chat template" not in capsys.readouterr().out
+    assert "no chat template" not in unfolded(capsys.readouterr().out)
 
 
 def test_a_template_is_left_alone_and_one_without_an_end_of_text_is_not_made(tokenizer):
@@ -371,7 +372,7 @@ def test_what_an_adapted_layer_gives_may_be_changed_in_place(folders):
 
 def test_experts_are_mentioned(folders, capsys):
     load_base(folders("qwen3_moe"), "none", EXACT)
-    assert "experts in tensors of three dimensions" in capsys.readouterr().out
+    assert "experts in tensors of three dimensions" in unfolded(capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(("family", "dtype", "warned"), [("qwen2", "float16", True), ("qwen2", "bfloat16", False),

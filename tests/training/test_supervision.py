@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 import torch
+from unfolded import unfolded
 
 from lab_utils.errors import LabError
 from lab_utils.finetune.adapter import attach_adapter
@@ -96,7 +97,7 @@ def test_encode_split_leaves_out_what_is_too_long_and_says_so(tokenizer, capsys)
     rows = [{"prompt": "hi", "answer": "{}"}, {"prompt": "hi " * 100, "answer": "{}"}]
     kept = encode_split(tokenizer, BOOKINGS, rows, max_length=64)
     assert kept == [encode(tokenizer, BOOKINGS, "hi", "{}")]
-    assert "1 of 2 examples are longer than 64 tokens" in capsys.readouterr().out
+    assert "1 of 2 examples are longer than 64 tokens" in unfolded(capsys.readouterr().out)
 
 
 def test_max_length_counts_the_whole_example(tokenizer, capsys):

@@ -8,6 +8,7 @@ import tiny_runs
 import torch
 from run_folders import RECIPE
 from safetensors.torch import load_file
+from unfolded import unfolded
 
 from lab_utils.errors import LabError
 from lab_utils.finetune import trainer
@@ -84,7 +85,7 @@ def test_the_best_is_kept_also_by_a_run_that_was_killed_after_it(train, tmp_path
     scripted(monkeypatch, 1.0, 2.0, 3.0)
     recipe = replace(WATCHED, checkpoint_every=1)
     whole = train(tmp_path / "whole", recipe=recipe)
-    assert whole.best_step == 2 and "The adapter of step 2 is kept" in capsys.readouterr().out
+    assert whole.best_step == 2 and "The adapter of step 2 is kept" in unfolded(capsys.readouterr().out)
     names = [path.name for path in checkpoints(tmp_path / "whole")]
     assert names == ["checkpoint-000002", "checkpoint-000005", "checkpoint-000006"]
     best = adapter(tmp_path / "whole" / "checkpoint-000002")
@@ -103,7 +104,7 @@ def test_a_run_without_progress_stops_and_stays_stopped(train, tmp_path, monkeyp
     recipe = replace(WATCHED, steps=40, keep_best=False, patience=1)
     run = train(tmp_path, recipe=recipe)
     assert len(run.history) == 4 and run.best_step == 2
-    assert "Stopped after step 4: 1 times in a row" in capsys.readouterr().out
+    assert "Stopped after step 4: 1 times in a row" in unfolded(capsys.readouterr().out)
     again = train(tmp_path, recipe=recipe)
     assert again.resumed_from == 4 and again.history == run.history
     record = json.loads((checkpoints(tmp_path)[-1] / "record.json").read_text())
