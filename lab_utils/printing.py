@@ -4,7 +4,7 @@ import re
 from textwrap import TextWrapper
 
 WIDTH = 74  # characters that fit on a page of 1024 pixels with the list of files beside it
-WHOLE = re.compile(r"`[^`\n]+`|\w[\w.]*\([^()\n]*\)")  # code in backticks, and a call
+WHOLE = re.compile(r"`[^`\n]+`|(?<![\w.])\w[\w.]*\([^()\n]*\)")  # code in backticks, and a call: one look per word
 HELD = "\ue000"  # takes the place of a space at which a line may not end
 
 

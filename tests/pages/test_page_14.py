@@ -286,7 +286,7 @@ def test_what_the_page_says_of_few_chats_is_so():
     """The first seed's adapter and the counted parts learn from the same chats and are asked the same 200."""
     found, recorder = {"re": re}, load("record_learning_curve")
     exec(code_cell(PAGE, "def by_parts"), found)
-    exec(code_cell(PAGE, "def by_rules").partition("\n\nways = ")[0], found)
+    exec(code_cell(PAGE, "def by_rules").partition("\n\nwarnings.")[0], found)
     splits = recorder.splits("chats")
     rows, asked = list(splits["train"]), [{"messages": messages} for messages in splits["test"]]
     random.Random(0).shuffle(rows)
