@@ -86,18 +86,10 @@ def execute(
     Page, with the outputs of the last pass. A cell that raises an error, takes too long or kills its kernel ends the
     page: it is in `.failure`, and nothing is raised.
     """
-    from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
     page = Page(Path(path), read_notebook(path))
-    client = NotebookClient(
-        page.notebook,
-        km=_kernel_manager(),
-        timeout=max(1, round(timeout_seconds)),
-        iopub_timeout=60,  # the pictures of a slow cell may lag behind its reply
-        raise_on_iopub_timeout=True,
-        resources={"metadata": {"path": str(page.path.resolve().parent)}},
-    )
+    client = client_for(page.notebook, page.path, timeout_seconds)
     indices = [index for index, cell in enumerate(page.notebook.cells) if cell.cell_type == "code"]
     variables = {**os.environ, **(environment or {})}
     with tempfile.TemporaryFile() as log, client.setup_kernel(cleanup_kc=True, env=variables, stdout=log, stderr=log):
@@ -125,6 +117,20 @@ def execute(
                 break
         client.set_widgets_metadata()  # of a failed page too: what it has drawn is shown
     return page
+
+
+def client_for(notebook, path: Path, timeout_seconds: float):
+    """An nbclient that runs cells in a kernel of this Python, in the folder of `path`, and loses no output."""
+    from nbclient import NotebookClient
+
+    return NotebookClient(
+        notebook,
+        km=_kernel_manager(),
+        timeout=max(1, round(timeout_seconds)),
+        iopub_timeout=60,  # on a busy machine what a cell writes may lag behind its reply
+        raise_on_iopub_timeout=True,
+        resources={"metadata": {"path": str(path.resolve().parent)}},
+    )
 
 
 def _kernel_manager():

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 import nbformat
 import pytest
 from jupyter_core.utils import run_sync
-from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from unfolded import unfolded
 
@@ -31,9 +30,7 @@ class Person:
     def __init__(self, path, environment):
         notebook = nbformat.read(path, as_version=4)
         self.cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-        self.client = NotebookClient(
-            notebook, km=course._kernel_manager(), timeout=300, resources={"metadata": {"path": str(path.parent)}}
-        )
+        self.client = course.client_for(notebook, path, course.FAST_CELL_SECONDS)
         self.environment = environment
         self.sent_back = 0  # how often a message named another cell
 
@@ -148,7 +145,9 @@ def test_interrupted_while_training_the_page_goes_on_from_the_checkpoint(tmp_pat
             assert person.run(number) == ""
         error = person.run_and_interrupt(last - 1, when=lambda: list(runs.glob("*/checkpoint-000002")))
         written = unfolded("".join(output.get("text", "") for output in person.cells[last - 2].outputs))
-        saved = int(re.search(r"Interrupted. Steps 1 to (\d+) are saved in .*: run the same cell again", written)[1])
+        found = re.search(r"Interrupted. Steps 1 to (\d+) are saved in .*: run the same cell again", written)
+        assert found, (written, error)
+        saved = int(found[1])
         assert saved < 12 and "KeyboardInterrupt" in error and "Run it again before you go on" in error
         error = person.run(last)
         assert f"`run` is made above, by code cell {last - 1} of stand_in.ipynb" in error
