@@ -61,6 +61,7 @@ EXPLORERS = (
     Shown("cluster", "13_many_machines.ipynb", "Many machines", "What each of N GPUs holds, and what a step sends."),
     Shown("conversations", "14_your_own_data.ipynb", "Conversations", "What a chat teaches, and what is cut."),
     Shown("strength", "15_what_it_forgot.ipynb", "Strength", "An adapter turned down: what is kept, what is lost."),
+    Shown("skill", "15_what_it_forgot.ipynb", "Equal skill", "Who has forgotten less?", variable="at_equal_skill"),
     Shown("rewards", "16_preferences_and_rewards.ipynb", "Rewards", "What a step of GRPO does to each part."),
 )
 

@@ -75,8 +75,8 @@ class StrengthExplorer(Explorer):
         return (
             f"Strength {self.strength:.2f}: the skill costs {now['skill']:.3f} nats per token (base "
             f"{base['skill']:.3f}), and {now['percent']} % of {self.texts['skill']} messages are answered letter by "
-            f"letter. The loss on {self.measured_on} is {_signed(mean)} nats above the base's (95 % interval "
-            f"{_signed(low)} to {_signed(high)}, {seeds}, {self.texts[self.measured_on]} texts)."
+            f"letter. The loss on {self.measured_on} is {signed(mean)} nats above the base's (95 % interval "
+            f"{signed(low)} to {signed(high)}, {seeds}, {self.texts[self.measured_on]} texts)."
         )
 
     def figure(self):
@@ -89,7 +89,7 @@ class StrengthExplorer(Explorer):
         )  # fmt: skip
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
     """A number with its sign and three digits; what is rounded to zero has a plus, as in the browser."""
     text = f"{value:+.3f}"
     return "+0.000" if text == "-0.000" else text

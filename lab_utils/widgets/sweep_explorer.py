@@ -34,7 +34,7 @@ class SweepExplorer(Explorer):
         As `sweep.by_name`, or a value that is not there.
     """
 
-    _esm = script("sweep_explorer")
+    _esm = script("differences", "sweep_explorer")
     _css = STYLE + (FOLDER / "choosing.css").read_text(encoding="utf-8")
     _moved = ("first", "second", "quality")
     settings = traitlets.List().tag(sync=True)

@@ -15,7 +15,7 @@ from lab_utils.folders import ROOT
 
 WIDGETS = ROOT / "lab_utils" / "widgets"
 NO_EXPLORERS = {  # shared, and scripts of whole pages
-    "digit_reader", "explorer", "levels", "memory_estimate", "page", "present", "site",
+    "differences", "digit_reader", "explorer", "levels", "memory_estimate", "page", "present", "site",
 }  # fmt: skip
 
 

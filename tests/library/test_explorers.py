@@ -15,6 +15,7 @@ from choosing_explorers import (
     variant_explorer,
 )
 from shown import node, shown
+from skill_runs import skill_explorer
 from strength_curves import strength_explorer
 
 from lab_utils import counts, lowrank, quantize
@@ -73,7 +74,8 @@ EXPLORERS = {
     "trainer": RankAlphaTrainer, "quantizer": quantizer_explorer, "codes": code_explorer, "budget": BudgetExplorer,
     "sweep": sweep_explorer, "merge": merge_explorer, "variants": variant_explorer,
     "pictures": picture_explorer, "cluster": ClusterExplorer, "conversations": conversation_explorer,
-    "rewards": RewardExplorer, "strength": strength_explorer, "sentences": SentenceExplorer,
+    "rewards": RewardExplorer, "strength": strength_explorer, "skill": skill_explorer,
+    "sentences": SentenceExplorer,
 }  # fmt: skip
 each = pytest.mark.parametrize("make", EXPLORERS.values(), ids=EXPLORERS)
 
@@ -100,7 +102,7 @@ def test_reset_goes_back_to_the_start(make):
     start = {name: explorer.start[name] for name in explorer._moved}
     moved = {"rank": 2, "step": 2, "model": "GPT-2", "task": "mirrored", "bits": 3, "code": "FP4", "gpu": "T4, 16 GB"}
     moved |= {"column": [1.0, 2.0], "into": "int8", "second": 3, "max_length": 9, "compared": True, "rate": 0.064}
-    moved |= {"strength": 0.5}
+    moved |= {"strength": 0.5, "loss": 0.5}
     for name, value in moved.items():
         if name in explorer._moved:
             setattr(explorer, name, value)

@@ -50,10 +50,12 @@ def test_changes_have_a_panel_each_and_an_open_disc_where_the_interval_holds_zer
             assert disc.get_ydata()[0] == row and (disc.get_markerfacecolor() == "white") == (way == "b")
 
 
-def test_paths_have_a_thin_line_per_run_their_marks_and_a_thick_mean_and_less_is_at_the_right():
+def test_paths_have_a_thin_line_per_run_and_a_thick_mean_less_is_at_the_right_and_rows_are_beside():
     found = {"measured": [([3, 0.1], [0, 1]), ([3, 0.2], [0, 2])], "each": [([3, 1, 0.1], [0, 0.5, 1])] * 2}
     found["mean"] = [([3, 0.2], [0, 1.5])]
-    axes = plots.paths({"one": found, "two": found}, "skill", "rise", mark=("equal", 0.2)).axes[0]
+    beside = {"one": (0.5, 0.1, 0.9), "two": (0.2, -0.1, 0.5), "three": None}
+    figure = plots.paths({"one": found, "two": found}, "skill", "rise", mark=("0.2", 0.2), beside=beside)
+    axes, rows = figure.axes
     start, end = axes.get_xlim()
     assert start > end and axes.get_xscale() == "log" and (axes.get_xlabel(), axes.get_ylabel()) == ("skill", "rise")
     for place, color in enumerate((plots.BLUE, plots.ORANGE)):
@@ -63,5 +65,12 @@ def test_paths_have_a_thin_line_per_run_their_marks_and_a_thick_mean_and_less_is
         assert {line.get_linestyle() for line in marks} == {"None"} and {thin.get_color(), mean.get_color()} == {color}
         assert mean.get_ydata().tolist() == [0, 1.5] and mean.get_linewidth() > 2 * thin.get_linewidth()
     zero, line = axes.lines[12:]
-    assert zero.get_ydata()[0] == 0 and set(line.get_xdata()) == {0.2} and axes.texts[0].get_text() == "equal"
+    assert zero.get_ydata()[0] == 0 and set(line.get_xdata()) == {0.2}
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["one", "two"]
+    assert [text.get_text() for text in rows.get_yticklabels()] == list(beside) and "0.2" in rows.get_title()
+    _, *drawn = rows.lines
+    for row, (mean, *ends) in enumerate((beside["one"], beside["two"])):
+        interval, disc = drawn[2 * row : 2 * row + 2]
+        assert interval.get_xdata().tolist() == ends and disc.get_xdata()[0] == mean
+        assert (disc.get_markerfacecolor() == "white") == bool(row)
+    assert [(text.get_text(), text.xy[1]) for text in rows.texts] == [("not there with all seeds", 2)]

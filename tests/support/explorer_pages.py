@@ -84,6 +84,10 @@ PAGES = {
         "15_what_it_forgot.ipynb", "explorer", "strength", "strength", ".lab-plot:nth-of-type(2) svg", 30,
         r"the skill costs ([\d.]+)",
     ),
+    "skill": ExplorerPage(
+        "15_equal_skill.ipynb", "at_equal_skill", "common loss on the skill", "loss", ".lab-plot svg", 30,
+        r"has paid ([-+][\d.]+)",
+    ),
     "rewards": ExplorerPage(
         "16_preferences_and_rewards.ipynb", "explorer", "step", "step", ".lab-answers tbody", 60,
         r"right answer from ([\d.]+)",
