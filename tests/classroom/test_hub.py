@@ -1,4 +1,4 @@
-"""Four students at once at a real JupyterHub, two of whose kernels die; and what deploy/ says holds together."""
+"""Three students at once at a real JupyterHub, two of whose kernels die; and what deploy/ says holds together."""
 
 import asyncio
 import json
@@ -56,13 +56,12 @@ def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
 
 @pytest.fixture(scope="module")
 def lesson(tmp_path_factory):
-    """The class of `python tests/support/class_of.py`, four of its ten students, two of whom lose a kernel.
+    """The class of `python tests/support/class_of.py`, three of its ten students, two of whom lose a kernel.
 
-    Three where memory is short: each takes under 1 GiB.
+    Each takes under 1 GiB.
     """
-    count = min(4, psutil.virtual_memory().available // GIB)
-    assert count >= 3, "a class of three needs 3 GiB of free memory"
-    names = class_of.NAMES[:count]
+    assert psutil.virtual_memory().available >= 3 * GIB, "a class of three needs 3 GiB of free memory"
+    names = class_of.NAMES[:3]
     folder = tmp_path_factory.mktemp("hub")
     with serve(folder, {"HF_HUB_OFFLINE": "1"}) as hub:
         kills = {names[1]: "01", names[2]: "05"}

@@ -1,8 +1,9 @@
 """Every page whose cells meet the card, on a pretended one: `tests/support/pretended_pages.py` runs them, in fast mode.
 
 A T4 computes in float16 with loss scaling, an A100 in bfloat16. The T4 comes twice in its machine, as on Kaggle, where
-nothing may be spread over both. Pages 01 to 06, 11 and 13 never ask which device there is: test_notebooks.py holds
-that. What a pretended card cannot show is in `lab_utils.pretended`: kernels' numerics, speed, memory beyond tensors.
+nothing may be spread over both; there each page is run again after its last cell, which must do no harm. Pages 01 to
+06, 11 and 13 never ask which device there is: test_notebooks.py holds that. What a pretended card cannot show is in
+`lab_utils.pretended`: kernels' numerics, speed, memory beyond tensors.
 """
 
 import functools
@@ -13,6 +14,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pretended_pages import NEVER_ASK
 
 from lab_utils.folders import NOTEBOOKS, ROOT
 from lab_utils.notebook.notebook_files import read_notebook
@@ -22,7 +24,6 @@ PAGES = {
     "2xT4": ("00", "07", "08", "09", "10", "12", "14", "15", "16", "A", "explorers"),
     "A100": ("08", "12"),  # those that train in the card's dtype; of 12, what the dtype decides
 }
-NEVER_ASK = {"01", "02", "03", "04", "05", "06", "11", "13"}
 ON_THE_PROCESSOR = {"A": 2**20}  # page -> bytes on the card: peft reads files by way of it
 
 
