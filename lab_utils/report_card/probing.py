@@ -10,7 +10,7 @@ from ..finetune.conversation import pad_left
 from ..finetune.fit import check_fit
 from ..finetune.supervision import prompt_ids
 from ..quiet import quiet
-from ..scores.word_counts import check_labels
+from ..scores.word_counts import check_labels, one_thread
 from ..tasks import OwnTask
 from ..tasks.data_lines import check_rows
 
@@ -114,7 +114,8 @@ def fitted(states, answers: Sequence[str], folds: int):
     from sklearn.preprocessing import StandardScaler
 
     pipeline = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    return GridSearchCV(pipeline, {"logisticregression__C": STRENGTHS}, cv=folds).fit(states, answers)
+    with one_thread():
+        return GridSearchCV(pipeline, {"logisticregression__C": STRENGTHS}, cv=folds).fit(states, answers)
 
 
 def hidden_states(

@@ -6,10 +6,10 @@ from .labels import Confusion
 from .measuring import Measured, measure
 from .text_overlap import rouge_l, token_f1
 from .verdicts import Verdict
-from .word_counts import nearest, word_classifier
+from .word_counts import nearest, one_thread, word_classifier
 
 __all__ = [
     "Confusion", "Measure", "Measured", "Verdict", "bootstrap_mean", "difference", "difference_of_samples",
-    "few_shots", "majority", "majority_outputs", "measure", "nearest", "perplexity", "rouge_l",
+    "few_shots", "majority", "majority_outputs", "measure", "nearest", "one_thread", "perplexity", "rouge_l",
     "token_f1", "wilson", "word_classifier",
 ]  # fmt: skip

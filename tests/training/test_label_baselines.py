@@ -4,8 +4,10 @@ import copy
 import dataclasses
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 from tiny_runs import save_tiny
 
 from lab_utils import report_card, scores, tasks
@@ -14,7 +16,7 @@ from lab_utils.evaluate import answer_losses
 from lab_utils.finetune import Recipe, attach_adapter, encode
 from lab_utils.finetune.supervision import prompt_ids
 from lab_utils.models import load_tokenizer
-from lab_utils.report_card.probing import POOLINGS, depths_to_try, hidden_states
+from lab_utils.report_card.probing import POOLINGS, depths_to_try, fitted, hidden_states
 
 SAID = {
     "late": ("my order is late", "still no parcel", "where is it"), "bill": ("the bill is wrong", "send a receipt"),
@@ -118,6 +120,20 @@ def test_a_probe_leaves_the_adapter_out_and_the_model_alone(own, tiny):
     right = sum(label == row["answer"] for label, row in zip(plain, rows, strict=True))
     assert right / len(rows) > 0.8  # what it learned from
     assert report_card.probe(model, tokenizer, own, rows)([]) == []
+
+
+def test_classifiers_are_fitted_on_one_thread_and_numpy_has_its_threads_back(own, monkeypatch):
+    from sklearn.linear_model import LogisticRegression
+
+    def threads():
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    seen, fit, states = [], LogisticRegression.fit, np.eye(12, dtype=np.float32)
+    monkeypatch.setattr(LogisticRegression, "fit", lambda *given: (seen.append(threads()), fit(*given))[1])
+    with threadpool_limits(2, user_api="blas"):
+        scores.word_classifier(own)
+        fitted(states, ["late", "bill"] * 6, 2)
+        assert threads() == {2} and seen == [{1}] * len(seen) and len(seen) > 2
 
 
 def test_words_find_their_label_and_the_nearest_of_a_training_row_is_itself(own):
