@@ -9,8 +9,9 @@ from .finetune.greedy import greedy
 from .finetune.supervision import prompt_ids
 from .memory.free import free_memory_bytes
 from .models.registry import base_model
+from .printing import say
 from .tasks import Task, last_turn, rows_text
-from .tasks.conversations import check_conversation
+from .tasks.conversations import check_conversation, has_text
 from .tasks.data_lines import check_rows
 from .tasks.registry import find_task
 
@@ -25,7 +26,7 @@ def generate(model, tokenizer, prompts: list, task: str | Task = "bookings", bat
     Parameters
     ----------
     prompts : list of str, the task's prompts without any template; letters of a control token in them are text. A
-        conversation so far is a list of messages, {"role", "content"}
+        conversation so far is a list of messages, {"role", "content"}, or {"messages": that list, "tools": list}
     task : a name in `TASKS`, or a Task; it gives the system message
     batch_size : int, prompts decoded together
     max_new_tokens : int, default the task's
@@ -84,12 +85,28 @@ def answers(model, tokenizer, task: str | Task, rows: Iterable, shots=(), batch_
     LabError
         As `generate`; or a row is neither.
     """
-    prompts = [row["prompt"] if "context" not in row else row["context"] for row in as_pairs(rows)]
+    prompts = [prompt_of(pair) for pair in as_pairs(rows)]
     return generate(model, tokenizer, prompts, task, batch_size, shots=shots)
 
 
+def say_cut(tokenizer, task: Task, pairs: Iterable[Mapping]) -> None:
+    """Print how many right answers have more tokens than the task has room for: those cannot be written whole."""
+    sizes = [len(tokenizer(pair["answer"], add_special_tokens=False)["input_ids"]) for pair in pairs]
+    if over := [size for size in sizes if size > task.max_new_tokens]:
+        say(
+            f"Note: {len(over):,} of {len(sizes):,} right answers have more tokens than max_new_tokens="
+            f"{task.max_new_tokens} lets a model write, so it cannot be right there as a whole. The longest takes "
+            f"{max(over)}: pass task=tasks.own(…, max_new_tokens={max(over)}), or own= to a report card."
+        )
+
+
+def prompt_of(pair: Mapping) -> str | dict:
+    """What `generate` is asked with for one of `as_pairs`."""
+    return {"messages": pair["context"], "tools": pair.get("tools")} if "context" in pair else pair["prompt"]
+
+
 def as_pairs(rows: Iterable) -> list[Mapping]:
-    """Rows of conversations as rows of prompt and answer, with the turns before the answer as "context".
+    """Rows of conversations as rows of prompt and answer, with the turns before the answer as "context", and "tools".
 
     Raises
     ------
@@ -106,8 +123,11 @@ def _as_pair(number: int, row: object) -> object:
     if not (isinstance(row, Mapping) and "messages" in row):
         return row
     messages = check_conversation(row["messages"], f"example {number}")
+    if not has_text({"messages": messages}):
+        raise LabError(f"example {number}: the assistant calls tools, and says no text to compare with. Leave it out.")
     context, answer = last_turn(messages)
-    return {"prompt": rows_text({"messages": messages})[0], "answer": answer, "context": context}
+    asked = rows_text({"messages": messages})[0]
+    return {"prompt": asked, "answer": answer, "context": context, "tools": row.get("tools")}
 
 
 def quick_decoder(model):

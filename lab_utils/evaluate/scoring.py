@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..decoding import as_pairs, generate, texts
+from ..decoding import as_pairs, generate, prompt_of, say_cut, texts
 from ..errors import LabError, shown, whole
 from ..finetune import open_run
+from ..printing import say
 from ..scores import measure
+from ..scores.measuring import metric_of
 from ..tasks import OwnTask, Task
+from ..tasks.answer_kinds import metric_name
 from ..tasks.registry import find_task
 from .held_out import held_out
 
@@ -120,22 +123,35 @@ def score(
         model = open_run(model, given[0] if given else None)
     if hasattr(model, "recipe") and hasattr(model, "output_dir"):
         run, examples = model, tokenizer if examples is None else examples
+        if task is None and isinstance(examples, OwnTask):
+            _say_other(run.task, examples)
         model, tokenizer, task = run.model, run.tokenizer, task or run.recipe.task
         examples = find_task(task) if examples is None else examples
     if isinstance(examples, OwnTask):
         task = task or examples
     task = find_task(task or "bookings")
     examples = _check_references(task, held_out(examples))
-    prompts = [row["context"] if "context" in row else row["prompt"] for row in examples]
-    outputs = generate(model, tokenizer, prompts, task, batch_size, shots=shots)
+    say_cut(tokenizer, task, examples)
+    outputs = generate(model, tokenizer, [prompt_of(row) for row in examples], task, batch_size, shots=shots)
     return grade(task, examples, outputs)
+
+
+def _say_other(task: Task, examples: OwnTask) -> None:
+    """Print what a task of one's own asks or compares by that the run's task, which decides, does not."""
+    pairs = {"system": (task.system, examples.system), "fields": (set(task.fields), set(examples.fields))}
+    pairs["metric"] = tuple(metric_name(metric_of(one)) for one in (task, examples))
+    if other := [name for name, (one, two) in pairs.items() if one != two]:
+        say(
+            f"Note: these examples are asked and scored as the run's own task is. Theirs has another "
+            f"{' and another '.join(other)}: to go by that, pass task= too."
+        )
 
 
 def grade(task: Task, examples: list[dict], outputs: list[str]) -> Scores:
     """The scores of given outputs.
 
     A field is right if output and answer both have it, with the same type and value: where both leave it out, or where
-    the output is not JSON, it is wrong.
+    the output is not JSON, it is wrong. Of a task of your own, a field that both JSON objects leave out is right.
 
     Parameters
     ----------
@@ -191,6 +207,8 @@ def _check_references(task: Task, examples) -> list[dict]:
         found = task.parse(row["answer"])
         if found is None:
             why = "is not a JSON object"
+        elif isinstance(task, OwnTask):  # of which each row may have other fields, or none
+            continue
         elif unknown := [key for key in found if key not in task.fields]:
             why = f"has the field {unknown[0]!r}"
         elif not found:

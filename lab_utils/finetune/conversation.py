@@ -56,7 +56,7 @@ def render(tokenizer, messages: Sequence[dict]) -> str:
     return _write(tokenizer, chat.template, chat.takes_system, messages)
 
 
-def prompt_tokens(tokenizer, messages: Sequence[dict]) -> list[int]:
+def prompt_tokens(tokenizer, messages: Sequence[dict], tools: Sequence[dict] | None = None) -> list[int]:
     """The tokens of `render`: the template's control tokens, and everything in the messages as ordinary text.
 
     Raises
@@ -69,7 +69,7 @@ def prompt_tokens(tokenizer, messages: Sequence[dict]) -> list[int]:
 
     def write(contents: Sequence[str]) -> str:
         said = [{**message, "content": content} for message, content in zip(messages, contents, strict=True)]
-        return _write(tokenizer, chat.template, chat.takes_system, said)
+        return _write(tokenizer, chat.template, chat.takes_system, said, tools=tools)
 
     return chat.control.prompt_ids(tokenizer, [message["content"] for message in messages], write)
 

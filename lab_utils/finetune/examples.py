@@ -19,6 +19,9 @@ class Examples(Sequence):
     encode : function, row -> supervision.Encoded
     rows : sequence of rows, such as `training_rows` gives
     max_length : int, tokens; longer examples are left out, and that is said
+    keep : bool, keep the tokens of each too
+    split : str, for messages: "training" or "validation"
+    place : function, the number of a row from 1 -> where it is in a person's file, for messages
     keep : bool, keep the tokens in memory too
 
     Attributes
@@ -34,15 +37,23 @@ class Examples(Sequence):
         No example is short enough; or as `encode`.
     """
 
-    def __init__(self, encode: Callable, rows: Sequence, max_length: int, keep: bool = False):
+    def __init__(
+        self, encode: Callable, rows: Sequence, max_length: int, keep: bool = False, *, split: str = "training",
+        place: Callable[[int], str] | None = None,
+    ):  # fmt: skip
         self._encode, self._rows, self._kept = encode, rows, [] if keep else None
         self._places, self.lengths, self.learned, self.ends = (array("q") for _ in range(4))
-        told, shortest, longest, highest, count = hashlib.sha256(), 0, [], 0, 0
+        told, shortest, longest, highest, count, left_out = hashlib.sha256(), 0, [], 0, 0, []
         for count, row in enumerate(rows, 1):
-            example = encode(row)
+            try:
+                example = encode(row)
+            except LabError as error:
+                where = f" ({place(count)})" if place else ""
+                raise LabError(f"{split} example {count}{where}: {error}") from error
             length = len(example.input_ids)
             shortest = min(shortest or length, length)
             if length > max_length:
+                left_out.append(count)
                 continue
             self._add(count - 1, example)
             told.update(told_of(example))
@@ -50,11 +61,13 @@ class Examples(Sequence):
             highest = max(highest, *example.input_ids)
         if not self._places:
             raise LabError(
-                f"None of {count:,} training examples fits into max_length={max_length} tokens "
+                f"None of {count:,} {split} examples fits into max_length={max_length} tokens "
                 f"(the shortest has {shortest}). Raise max_length."
             )
-        if left_out := count - len(self._places):
-            say(f"{left_out} of {count} examples are longer than {max_length} tokens: left out.")
+        if left_out:
+            kind = "" if split == "training" else f"{split} "
+            first = f" The first: {place(left_out[0])}." if place else ""
+            say(f"{len(left_out)} of {count} {kind}examples are longer than {max_length} tokens: left out.{first}")
         self.digest, self.outermost = told.hexdigest()[:16], [longest, [highest]]
 
     def _add(self, place: int, example) -> None:

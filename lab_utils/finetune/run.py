@@ -1,10 +1,12 @@
 """QLoRA fine-tuning: a 4-bit base, peft adapters, only the answer's tokens in the loss, killed and resumed at will."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from ..errors import LabError
-from ..tasks import load_task
+from ..printing import say
+from ..tasks import OwnTask, load_task
 from ..tasks.registry import find_task
 from .examples import Examples
 from .fsdp import launched_sharded, read_plugin
@@ -16,6 +18,7 @@ from .supervision import encode_row
 from .trainer import Trainer
 from .training import Objective, run_training
 from .training_rows import training_rows
+from .turns import reads_tools
 
 
 def finetune(
@@ -73,6 +76,7 @@ def finetune(
     Source: Dettmers et al. 2023 (QLoRA). https://arxiv.org/abs/2305.14314
     """
     check_arguments(recipe, Recipe(), output_dir, base)
+    own = recipe.own_task if dataset is None else dataset
     dataset = load_task(recipe.task) if dataset is None else dataset
     rows = training_rows(dataset, recipe.train_examples)
     held_out = training_rows(dataset, recipe.validation_examples, "validation") if recipe.validate_every else None
@@ -84,27 +88,38 @@ def finetune(
             "which is not made for a sharded one. Leave them out; validate_every alone works."
         )
     return run_training(
-        _Answers(rows, held_out), recipe, output_dir, resume, base, device, plugin, on_step=on_step, progress=progress
-    )
+        _Answers(rows, held_out, own if isinstance(own, OwnTask) else None), recipe, output_dir, resume, base, device,
+        plugin, on_step=on_step, progress=progress,
+    )  # fmt: skip
 
 
 class _Answers(Objective):
     """To give the data's answers, token by token."""
 
-    def __init__(self, rows, held_out):
-        self.rows, self.held_out = rows, held_out
+    def __init__(self, rows, held_out, own: OwnTask | None = None):
+        self.rows, self.held_out, self.own = rows, held_out, own
         self.identity = {"data": data_digest(rows), "rows": len(rows)}
 
     def encode(self, tokenizer, recipe: Recipe) -> None:
         task = find_task(recipe.task)
 
-        def examples_of(rows):
-            return Examples(lambda row: encode_row(tokenizer, task, row, recipe.turns), rows, recipe.max_length)
+        unread = []
+
+        def encoded(row):
+            if row.get("tools") and not unread and not reads_tools(tokenizer, task, row["messages"], row["tools"]):
+                unread.append("tools")
+                say("Note: this tokenizer's chat template does not write the tools of a conversation: the model does "
+                    "not read what it may call.")  # fmt: skip
+            return encode_row(tokenizer, task, row, recipe.turns)
+
+        def examples_of(rows, split="train", name="training"):
+            place = partial(self.own.place, split) if self.own else None
+            return Examples(encoded, rows, recipe.max_length, split=name, place=place)
 
         self.examples = examples_of(self.rows)
         self.digest, self.outermost = self.examples.digest, self.examples.outermost
         if self.held_out:
-            self.validation = examples_of(self.held_out)
+            self.validation = examples_of(self.held_out, "validation", "validation")
             self.outermost = [*self.outermost, *self.validation.outermost]
 
     def trainer(self, recipe, device, accelerator, model, padding: int, optimizer: str | None) -> Trainer:

@@ -64,17 +64,23 @@ def prompt_text(tokenizer, task: Task, prompt: str, shots: Sequence[dict] = ()) 
     return render(tokenizer, _messages(task, prompt, shots))
 
 
-def prompt_ids(tokenizer, task: Task, prompt: str | Sequence[dict], shots: Sequence[dict] = ()) -> list[int]:
+def prompt_ids(
+    tokenizer, task: Task, prompt: str | Sequence[dict] | Mapping, shots: Sequence[dict] = ()
+) -> list[int]:
     """The tokens of `prompt_text`; letters of a control token in the prompt or the shots are ordinary text.
 
-    A prompt may also be a conversation so far, a list of messages: the task's system message is put before it.
+    A prompt may also be a conversation so far, a list of messages: the task's system message is put before it. Or it is
+    {"messages": that list, "tools": descriptions of the functions that may be called}.
 
     Raises
     ------
     LabError
         As `prompt_text`; or this tokenizer cannot read a control token's letters as text.
     """
-    return prompt_tokens(tokenizer, _messages(task, prompt, shots))
+    tools = None
+    if isinstance(prompt, Mapping) and "messages" in prompt:
+        prompt, tools = prompt["messages"], prompt.get("tools")
+    return prompt_tokens(tokenizer, _messages(task, prompt, shots), tools)
 
 
 def _messages(task: Task, prompt: str | Sequence[dict], shots: Sequence[dict]) -> list[dict]:

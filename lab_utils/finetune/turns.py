@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from ..errors import LabError, choose
 from ..tasks import Task, with_system
-from ..tasks.conversations import check_conversation, is_answer
+from ..tasks.conversations import check_conversation, learnable
 from .conversation import chat_of, end_of_turn, write
 
 TURNS = {"all": "every turn of the assistant", "last": "its last turn alone"}
@@ -40,13 +40,13 @@ def encode_conversation(
     Raises
     ------
     LabError
-        The messages are none; no turn can be learned; the template refuses the conversation, or writes a turn in
-        another way once later ones follow.
+        The messages are none; no turn can be learned; the template refuses the conversation, leaves out a call of a
+        tool, or writes a turn in another way once later ones follow.
     """
     choose("turns", turns, TURNS)
     messages = with_system(task, check_conversation(messages, "a conversation"))
     _refuse_commands(tokenizer, messages)
-    answers = [number for number, one in enumerate(messages) if is_answer(one) and _is_asked(messages[:number])]
+    answers = learnable(messages)
     if not answers:
         raise LabError(
             "No turn of the assistant comes after a user's turn, so nothing can be learned from this conversation. "
@@ -69,9 +69,10 @@ def encode_conversation(
     return ids, spans
 
 
-def _is_asked(before: Sequence[Mapping]) -> bool:
-    """Was something said before, by somebody else than the system?"""
-    return any(one["role"] != "system" for one in before)
+def reads_tools(tokenizer, task: Task, messages: Sequence[Mapping], tools: Sequence[dict]) -> bool:
+    """Does the chat template write the tools that a conversation may call?"""
+    messages = with_system(task, messages)
+    return write(tokenizer, messages, tools) != write(tokenizer, messages)
 
 
 def _pieces(tokenizer, messages: list[dict], wanted: list[int], tools) -> list[str]:
@@ -81,6 +82,7 @@ def _pieces(tokenizer, messages: list[dict], wanted: list[int], tools) -> list[s
     for number in wanted:
         start = _start(tokenizer, whole, messages[:number], tools)
         end = _end(tokenizer, whole, messages[: number + 1], tools, start, stop)
+        _refuse_unwritten(messages[number], whole[start:end])
         pieces += [whole[place:start], whole[start:end]]
         place = end
     return pieces
@@ -133,6 +135,19 @@ def _with_contents(messages: Sequence[dict], contents: Sequence[str]) -> list[di
     return [
         {**one, **{key: next(texts) for key in ("content", "reasoning_content") if key in one}} for one in messages
     ]
+
+
+def _refuse_unwritten(turn: Mapping, piece: str) -> None:
+    """Raise a LabError for a call of a tool that the template leaves out: an empty answer would be learned for it."""
+    calls = turn.get("tool_calls") if isinstance(turn.get("tool_calls"), list) else []
+    named = [one.get("function", one) for one in calls if isinstance(one, Mapping)]
+    names = [str(one["name"]) for one in named if isinstance(one, Mapping) and one.get("name")]
+    if lost := [name for name in names if name not in piece]:
+        raise LabError(
+            f"This tokenizer's chat template does not write calls of tools: that of {lost[0]!r} would not be learned. "
+            "Take a model whose template writes them (Qwen3's does), write the call as the turn's content, or leave "
+            "those conversations out."
+        )
 
 
 def _refuse_commands(tokenizer, messages: Sequence[dict]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from .. import decoding
 from ..errors import LabError, whole
@@ -10,6 +11,7 @@ from ..finetune import take_off_adapter, twin
 from ..scores import Measure, Measured, difference, few_shots, majority_outputs, measure, perplexity, word_classifier
 from ..scores.word_counts import can_classify
 from ..tasks import OwnTask, last_turn, rows_text
+from ..tasks.conversations import has_text
 
 MAJORITY = "the most common answer"
 WORDS = "a linear classifier on words"
@@ -103,9 +105,8 @@ def asked(name: str, model, tokenizer, own: OwnTask, rows: Sequence[Mapping], sh
 
 
 def first_rows(own: OwnTask, split: str, limit: int) -> list[dict]:
-    """The first rows of a split, which is in a random order."""
+    """The first rows of a split, which is in a random order, that have an answer to compare with."""
     if split not in own.data:
         there = ", ".join(own.data)
         raise LabError(f"{own.name} has no {split} rows (it has: {there}). Give split=, or more data.")
-    data = own[split]
-    return [data[number] for number in range(min(limit, len(data)))]
+    return list(islice(filter(has_text, own[split]), limit))

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..decoding import as_pairs, say_cut
 from ..errors import LabError, shown
+from ..evaluate.held_out import with_text
 from ..files import read_text
 from ..finetune import open_run
 from ..outputs import explained, output_folder, save
@@ -88,6 +90,8 @@ def report_card(run, own: OwnTask | None = None, *, answers: Sequence[Scored] | 
 def _answers(run, own: OwnTask, split: str, limit: int, shots: int) -> list[Scored]:
     """The adapter's answers and what costs nothing, on the same rows."""
     rows = first_rows(own, split, limit)
+    with_text(own[split], own.name, split)  # says how many have none
+    say_cut(run.tokenizer, own, as_pairs(rows))
     adapter = asked("the adapter", run.model, run.tokenizer, own, rows)
     return [adapter, *baselines(run.model, run.tokenizer, own, split, limit, shots)]
 

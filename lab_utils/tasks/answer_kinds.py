@@ -10,12 +10,13 @@ from .intake import Intake
 
 METRICS = ("exact", "labels", "fields", "text")
 LONGEST_LABEL = 80  # characters
+MOST_TOKENS = 512  # of an answer that is scored, unless the person gives another number
 MOST_KINDS = 200  # labels
 
 
 @dataclass(frozen=True)
 class OneOf:
-    """Is a text one of these labels?"""
+    """Is a text one of these labels? Blanks around either do not count."""
 
     labels: frozenset
 
@@ -61,7 +62,7 @@ def answer_kind(kind: str, intakes: Sequence[Intake], fields, metric, max_new_to
     intakes : what was seen of the answers
     fields : names of JSON fields, or () for those that were found
     metric : one of `METRICS`, a function, or None
-    max_new_tokens : int or None, for twice what the longest answer would take at four bytes per token
+    max_new_tokens : int or None, for what `intake.room_of` gives the longest answer, 16 to `MOST_TOKENS`
 
     Returns
     -------
@@ -90,18 +91,18 @@ def answer_kind(kind: str, intakes: Sequence[Intake], fields, metric, max_new_to
         if kind == "conversations":
             raise LabError("metric='labels' is for data with prompt and answer; conversations take 'text' or 'exact'.")
         labels = labels or tuple(sorted({answer for one in intakes for answer in one.answers or ()}))
-    is_labels = metric == "labels"
+    labels = labels if metric == "labels" else ()
     return {
-        "metric": metric, "fields": fields if metric == "fields" else (), "labels": labels if is_labels else (),
-        "in_form": OneOf(frozenset(labels)) if is_labels else bool, "max_new_tokens": _room(intakes, max_new_tokens),
+        "metric": metric, "fields": fields if metric == "fields" else (), "labels": labels,
+        "in_form": OneOf(frozenset(map(str.strip, labels))) if labels else bool,
+        "max_new_tokens": _room(intakes, max_new_tokens),
     }  # fmt: skip
 
 
 def _room(intakes: Sequence[Intake], given: int | None) -> int:
     if given is not None:
         return whole("max_new_tokens", given, 1, 100_000)
-    longest = max(one.longest for one in intakes)
-    return min(512, max(16, math.ceil(longest / 2) + 8))
+    return min(MOST_TOKENS, max(16, *(one.room for one in intakes)))
 
 
 def _labels(intakes: Sequence[Intake]) -> tuple[str, ...]:
@@ -116,6 +117,6 @@ def _labels(intakes: Sequence[Intake]) -> tuple[str, ...]:
 
 def _fields(kind: str, intakes: Sequence[Intake]) -> tuple[str, ...]:
     """The keys of the answers, if every answer is a JSON object."""
-    if kind != "answers" or any(not one.json_fields for one in intakes):
+    if kind != "answers" or any(one.no_json.count for one in intakes):
         return ()
     return tuple(dict.fromkeys(key for one in intakes for key in one.json_fields))

@@ -61,6 +61,7 @@ def turns_of(value: object, place: str, roles: dict[str, str] | None = None) -> 
 def _turn(turn: object, place: str, roles: dict[str, str]) -> dict:
     if not isinstance(turn, Mapping):
         raise LabError(f"{place}: expected {{'role': …, 'content': …}}, found {shown(turn)}. Correct that turn.")
+    turn = {key: unpacked(value) for key, value in turn.items()}
     role = next((turn[key] for key in ROLE_KEYS if turn.get(key) is not None), None)
     if not isinstance(role, str) or role.lower() not in ROLES:
         known = "system, user, assistant and tool (or human and gpt)"
@@ -85,13 +86,25 @@ def passed_on(value: object, place: str) -> object:
         JSON cannot say it.
     """
     try:
-        kept = json.loads(json.dumps(value, allow_nan=False))
+        kept = json.loads(json.dumps(value, allow_nan=False, default=_listed))
         flaw = json_flaw(kept)
     except (TypeError, ValueError, RecursionError) as error:
         raise LabError(f"{place}: {shown(value)} cannot be written as JSON ({error}). Correct that turn.") from error
     if flaw:
         raise LabError(f"{place}: {shown(value)} cannot be written as JSON ({flaw}). Correct that turn.")
     return kept
+
+
+def unpacked(value: object) -> object:
+    """A value as plain Python: of numpy's arrays, as pandas reads them from Parquet, the lists."""
+    return value.tolist() if type(value).__module__ == "numpy" else value
+
+
+def _listed(value: object) -> object:
+    """What `json.dumps` calls for something that it does not know."""
+    if type(value).__module__ == "numpy":
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is not JSON")
 
 
 def _content(said: object, place: str, optional: bool = False) -> str:
@@ -136,6 +149,24 @@ def is_answer(turn: Mapping) -> bool:
     return turn["role"] == "assistant" and bool(turn.get("tool_calls") or not is_blank(turn["content"]))
 
 
+def learnable(messages: Sequence[Mapping]) -> list[int]:
+    """The numbers of the turns to learn from: answers to something that somebody else than the system said.
+
+    >>> learnable([{"role": "assistant", "content": "Hi."}, {"role": "user", "content": "?"},
+    ...            {"role": "assistant", "content": "Yes."}])
+    [2]
+    """
+    spoken = next((number for number, one in enumerate(messages) if one["role"] != "system"), len(messages))
+    return [number for number, one in enumerate(messages) if number > spoken and is_answer(one)]
+
+
+def has_text(row: Mapping) -> bool:
+    """Does a row have an answer that is a text, to compare with? A conversation may have calls of tools alone."""
+    return "messages" not in row or any(
+        one["role"] == "assistant" and not is_blank(one["content"]) for one in row["messages"]
+    )
+
+
 def is_silent(turn: Mapping) -> bool:
     """Is it a turn in which the assistant says nothing? Later turns are learned after it; it is not learned itself."""
     return turn["role"] == "assistant" and not is_answer(turn)
@@ -165,7 +196,7 @@ def rows_text(row: Mapping) -> tuple[str, str]:
     """(prompt, answer) of a row, for a table: of a conversation, what the user said last and what was answered."""
     if "messages" not in row:
         return row["prompt"], row["answer"]
-    if not any(one["role"] == "assistant" and not is_blank(one["content"]) for one in row["messages"]):
+    if not has_text(row):
         return next((one["content"] for one in row["messages"] if one["role"] == "user"), ""), ""
     context, answer = last_turn(row["messages"])
     asked = [one["content"] for one in context if one["role"] == "user"]

@@ -199,6 +199,5 @@ def key_texts(row: dict) -> tuple[str, str]:
 
 def short_place(own, split: str, line: int) -> str:
     """Where a row is, without the file where there is only one."""
-    intake = own.intakes[0] if len(own.intakes) == 1 else own.intakes[own.splits.index(split)]
-    place = intake.place(line)
+    place = own.intake_of(split).place(line)
     return place.rpartition(", ")[2] if len(own.intakes) == 1 else f"{split}: {place.rpartition(', ')[2]}"

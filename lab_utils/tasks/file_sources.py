@@ -138,9 +138,23 @@ def _of_object(path: Path, text: str) -> dict[str, Source]:
         return {SPLIT_NAMES[name.lower()]: _rows(rows, f"{path}, {name}", "JSON") for name, rows in found.items()}
     if inside:
         return {"": _rows(found[inside], str(path), f"JSON, rows under {inside!r}")}
+    if rows := _of_pandas(found):
+        return {"": _rows(rows, str(path), "JSON, as pandas' to_json writes a table")}
     if are_columns(found):
         return {"": Source(column_rows(found), f"{path}, row {{}}", "JSON, a list for each column", {})}
     return {"": _rows([found], str(path), "JSON, a single example")}
+
+
+def _of_pandas(found: dict) -> list[dict] | None:
+    """The rows of a table that `to_json` wrote with its index: {column: {"0": value}} or {"0": {column: value}}."""
+    inner = list(found.values())
+    if not inner or not all(isinstance(one, dict) and one for one in inner):
+        return None
+    if all(map(str.isdecimal, found)):
+        return inner
+    if not all(map(str.isdecimal, inner[0])) or any(one.keys() != inner[0].keys() for one in inner):
+        return None
+    return [{column: values[number] for column, values in found.items()} for number in inner[0]]
 
 
 def _rows(rows: list, place: str, form: str) -> Source:

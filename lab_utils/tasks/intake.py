@@ -3,7 +3,9 @@
 import bisect
 import hashlib
 import json
+import math
 import os
+import re
 import shutil
 import tempfile
 import weakref
@@ -15,6 +17,7 @@ from pathlib import Path
 
 from ..errors import LabError
 from .conversations import is_silent
+from .data_lines import strict_json
 from .layouts import Layout, LeftOut, as_text, is_nothing
 from .reading import Source
 
@@ -71,8 +74,9 @@ class Intake:
     left_out : dict reason -> Tally
     types : dict column -> dict name of a type -> Tally
     answers : Counter answer -> int, or None if there are more than `MOST_LABELS`
-    json_fields : dict, the keys of answers that are all JSON objects, in order; None if one is not
-    longest : int, UTF-8 bytes of the longest answer
+    json_fields : dict, the keys of answers that are JSON objects, in order
+    no_json : Tally of answers that are not JSON objects
+    room : int, tokens that the longest answer may take
     groups : array of int, one per example; rows without a group have one each
     ungrouped : Tally of those
     silent : Tally of conversations with a turn in which the assistant says nothing
@@ -86,8 +90,9 @@ class Intake:
     left_out: dict[str, Tally] = field(default_factory=dict)
     types: dict[str, dict[str, Tally]] = field(default_factory=dict)
     answers: Counter | None = field(default_factory=Counter)
-    json_fields: dict | None = field(default_factory=dict)
-    longest: int = 0
+    json_fields: dict = field(default_factory=dict)
+    no_json: Tally = field(default_factory=Tally)
+    room: int = 0
     groups: array = field(default_factory=lambda: array("q"))
     ungrouped: Tally = field(default_factory=Tally)
     silent: Tally = field(default_factory=Tally)
@@ -153,32 +158,44 @@ def _example(found: Intake, layout: Layout, row: Mapping, number: int) -> dict |
         return None
     found.rows += 1
     if layout.kind == "answers":
-        _count_answer(found, example["answer"])
+        _count_answer(found, example["answer"], number)
     else:
         answers = [one["content"] for one in example["messages"] if one["role"] == "assistant"]
-        found.longest = max(found.longest, *(len(text.encode()) for text in answers))
+        found.room = max(found.room, *map(room_of, answers))
         if any(map(is_silent, example["messages"])):
             found.silent.add(number)
     return {**example, "line": number}
 
 
-def _count_answer(found: Intake, answer: str) -> None:
-    found.longest = max(found.longest, len(answer.encode()))
+def _count_answer(found: Intake, answer: str, number: int) -> None:
+    found.room = max(found.room, room_of(answer))
     if found.answers is not None:
         found.answers[answer] += 1
         if len(found.answers) > MOST_LABELS:
             found.answers = None
-    if found.json_fields is not None:
-        value = _object(answer)
-        found.json_fields = None if value is None else found.json_fields | dict.fromkeys(value)
+    if (value := _object(answer)) is None:
+        found.no_json.add(number)
+    else:
+        found.json_fields |= dict.fromkeys(value)
+
+
+def room_of(answer: str) -> int:
+    """Tokens that an answer may take: words at two bytes per token, each digit, sign or byte of other letters as one.
+
+    >>> room_of("Booked."), room_of("550e8400-e29b")
+    (12, 21)
+    """
+    words, size = re.findall(" ?[A-Za-z]+", answer), len(answer.encode())
+    signs = size - sum(map(len, words))
+    return max(math.ceil(size / 2), sum(math.ceil(len(one.strip()) / 2) for one in words) + signs) + 8
 
 
 def _object(text: str) -> dict | None:
     if not text.lstrip().startswith("{"):
         return None
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        value = strict_json(text)
+    except ValueError:
         return None
     return value if isinstance(value, dict) else None
 

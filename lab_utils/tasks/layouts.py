@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import LabError, listed, shown
-from .conversations import has_answer, is_blank, passed_on, turns_of
+from .conversations import has_answer, is_blank, learnable, passed_on, turns_of, unpacked
 from .data_lines import half_character
 from .findings import counted
 
@@ -72,7 +72,7 @@ def choose_layout(
         return _recognised(peek, columns, where, names or {})
     if prompt is None or answer is None:
         lacks = "prompt" if prompt is None else "answer"
-        raise LabError(f"{where}: {lacks}= is missing. Name both columns, of: {', '.join(columns)}.")
+        raise LabError(f"{where}: {lacks}= is missing. Name both columns, of: {_names(columns)}.")
     asked, answered = _known(prompt, "prompt", columns, where), _known(answer, "answer", columns, where)
     if both := sorted(set(asked) & set(answered)):
         raise LabError(f"{where}: the column {both[0]!r} is prompt and answer. Name one column for each.")
@@ -93,8 +93,14 @@ def _known(given: object, name: str, columns: Sequence[str], where: str) -> tupl
                 hint = f" Several columns are a tuple: {name}={several!r}."
             elif not near and where.lower().endswith((".csv", ".tsv")):
                 hint = " The first line of the file is read as the names of the columns."
-            raise LabError(f"{where} has no column {one!r}; it has: {', '.join(map(repr, columns)) or 'none'}.{hint}")
+            raise LabError(f"{where} has no column {one!r}; it has: {_names(columns)}.{hint}")
     return found
+
+
+def _names(columns: Sequence[str], most: int = 40) -> str:
+    """Columns for a message: of thousands, the first."""
+    more = f", … ({len(columns):,} in all)" if len(columns) > most else ""
+    return (", ".join(map(repr, columns[:most])) or "none") + more
 
 
 def _quoted(columns: Sequence[str]) -> str:
@@ -116,18 +122,36 @@ def _recognised(peek: Sequence[Mapping], columns: Sequence[str], where: str, nam
         return _pair(tuple(asked), (lower["output"],), f"Alpaca format: prompt from {_quoted(asked)}, answer from "
                      f"{lower['output']!r}", names)  # fmt: skip
     if {"prompt", "chosen", "rejected"} <= lower.keys():
-        raise LabError(
-            f"{where} holds preferences (chosen and rejected), and this lab trains on answers. "
-            "To learn the chosen ones, pass prompt='prompt', answer='chosen'."
-        )
+        raise LabError(_of_preferences(peek, lower["prompt"], lower["chosen"], where))
     for asked, answered in PAIRS:
         if asked in lower and answered in lower:
             one, other = (lower[asked],), (lower[answered],)
             return _pair(one, other, f"prompt from {_quoted(one)}, answer from {_quoted(other)}", names)
     raise LabError(
-        f"{where}: which column is asked and which is answered? It has: {', '.join(map(repr, columns)) or 'none'}. "
+        f"{where}: which column is asked and which is answered? It has: {_names(columns)}. "
         "Say so: prompt='…', answer='…'; or messages='…' for a column of conversations."
     )
+
+
+def _of_preferences(peek: Sequence[Mapping], prompt: str, chosen: str, where: str) -> str:
+    """What is said of data with a better and a worse answer."""
+    how = f"prompt={prompt!r}, answer={chosen!r}"
+    if first := next((row[chosen] for row in peek if _is_turns(row.get(chosen))), None):
+        roles = [one.get("role", one.get("from")) for one in first]
+        how = f"messages={chosen!r}"
+        if roles == ["assistant"]:
+            how = f"{how} once prompt and chosen are one column: row['prompt'] + row['chosen']"
+    return (
+        f"{where} holds preferences (chosen and rejected), and finetune learns answers. To learn the chosen ones, pass "
+        f"{how}. To learn from both, see preferences.prefer (page 16)."
+    )
+
+
+def _is_turns(value: object) -> bool:
+    """Is it a list of turns, each with a role and a text?"""
+    is_list = isinstance(value, (list, tuple)) and len(value) > 0
+    keys = ({"role", "content"}, {"from", "value"})
+    return is_list and all(isinstance(one, Mapping) and any(two <= one.keys() for two in keys) for one in value)
 
 
 def _holds_turns(peek: Sequence[Mapping], column: str) -> bool:
@@ -158,6 +182,8 @@ def _chat(column: str, peek: Sequence[Mapping], columns: Sequence[str], said: st
         found = turns_of(row[column], f"{place}, column {column!r}", roles)
         if not has_answer(found):
             raise LeftOut("no turn of the assistant")
+        if not learnable(found):
+            raise LeftOut("no turn of the assistant after somebody else's")
         if system and (text := as_text(row.get(system), place, system)) and found[0]["role"] != "system":
             found.insert(0, {"role": "system", "content": text})
         return {"messages": found, "tools": _tools(row.get(tools), place) if tools else None}
@@ -167,7 +193,8 @@ def _chat(column: str, peek: Sequence[Mapping], columns: Sequence[str], said: st
 
 def _tools(value: object, place: str) -> list | None:
     """The tools that a conversation may call, as chat templates take them."""
-    if not value:
+    value = unpacked(value)
+    if is_nothing(value) or not value:
         return None
     if isinstance(value, str):
         try:
@@ -176,7 +203,7 @@ def _tools(value: object, place: str) -> list | None:
             raise LabError(f"{place}, column 'tools': not JSON ({error}). Correct it.") from error
     if not isinstance(value, (list, tuple)):
         raise LabError(f"{place}, column 'tools': expected a list of tools, found {shown(value)}.")
-    return passed_on(list(value), f"{place}, column 'tools'")
+    return passed_on(list(value), f"{place}, column 'tools'") or None
 
 
 # Pairs.
@@ -188,8 +215,8 @@ def _pair(asked: tuple[str, ...], answered: tuple[str, ...], said: str, names: M
     def convert(row: Mapping, place: str) -> dict:
         texts = [as_text(row.get(one), place, one, plain=True) for one in asked]
         value = row.get(answered[0])
-        if classes and isinstance(value, int) and 0 <= value < len(classes):
-            value = classes[value]
+        if classes and isinstance(value, int) and -1 <= value < len(classes):
+            value = classes[value] if value >= 0 else None  # -1 is how datasets says that there is no label
         if len(answered) > 1:
             value = {one: row.get(one) for one in answered}
             value = value if any(one not in (None, "") for one in value.values()) else None
@@ -234,15 +261,15 @@ def is_nothing(value: object) -> bool:
 
 def _written(value: object, plain: bool, place: str) -> str:
     """A value that is not a text, as one."""
-    item = value.item() if type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0 else value
-    if isinstance(item, (dict, list, tuple)) and not plain:
+    item = value.tolist() if type(value).__module__ == "numpy" else value
+    if isinstance(item, (dict, list, tuple)) and not plain and not _is_turns(item):
         try:
             return json.dumps(item, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
             raise LabError(f"{place}: {shown(value)} cannot be written as JSON ({error}). Correct that row.") from error
     if isinstance(item, (bytes, bytearray, dict, list, tuple, set)) or not _is_scalar(item):
         way_out = "Correct that row, or name another column."
-        if isinstance(item, list) and item and all(isinstance(turn, dict) and "role" in turn for turn in item):
+        if _is_turns(item):
             way_out = "Those are turns: put all turns of a row into one column, and pass messages= with its name."
         raise LabError(f"{place}: expected a text, found {shown(value)}. {way_out}")
     return json.dumps(item) if isinstance(item, (bool, float)) else str(item)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..errors import LabError, whole
 from . import row_checks
-from .conversations import with_system
+from .conversations import learnable, with_system
 from .copy_checks import CopyFinder
 from .findings import Finding, Lengths, Report, counted, sorted_findings
 from .intake import Tally
@@ -107,11 +107,11 @@ def _embedded_tokenizer():
 
 
 def token_counts(own, rows: list[dict], tokenizer) -> list[int]:
-    """Each row's tokens as a whole conversation, with the chat template's own."""
-    conversations = [with_system(own, messages_of(row)) for row in rows]
+    """Each row's tokens as a whole conversation, with the chat template's own, up to the end of its last answer."""
+    conversations = [with_system(own, _learned(messages_of(row))) for row in rows]
     if tokenizer is None:
         return [sum(len(turn["content"]) for turn in turns) // 4 + 4 * len(turns) for turns in conversations]
-    texts = [_rendered(tokenizer, turns) for turns in conversations]
+    texts = [_rendered(tokenizer, turns, row.get("tools")) for turns, row in zip(conversations, rows, strict=True)]
     return [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
 
@@ -122,12 +122,18 @@ def messages_of(row: dict) -> list[dict]:
     return [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["answer"]}]
 
 
-def _rendered(tokenizer, turns: list[dict]) -> str:
+def _learned(turns: list[dict]) -> list[dict]:
+    """A conversation up to its last answer: what comes after is not trained on."""
+    return turns[: learnable(turns)[-1] + 1]
+
+
+def _rendered(tokenizer, turns: list[dict], tools: list | None = None) -> str:
     """A conversation as the template writes it; its bare texts where it has none, or refuses these turns."""
+    options = {"tools": tools} if tools else {}
     if getattr(tokenizer, "chat_template", None):
         for attempt in (turns, [one for one in turns if one["role"] != "system"]):
             try:
-                return tokenizer.apply_chat_template(attempt, tokenize=False)
+                return tokenizer.apply_chat_template(attempt, tokenize=False, **options).rstrip()
             except Exception:  # a template is a program, and raises what it likes
                 continue
     return "\n\n".join(turn["content"] for turn in turns)

@@ -16,6 +16,7 @@ def of_memory(source: object, prefix: str) -> Source:
     where, what = prefix + "row {}", prefix.rstrip(", ")
     names = _label_names(source)
     if hasattr(source, "iterrows"):
+        _refuse_twice([str(name) for name in source.columns])
         return Source(lambda: _table(source), where, "a pandas table", {})
     if hasattr(source, "features") and hasattr(source, "__iter__"):
         return Source(listed_rows(source, what), where, f"a datasets.{type(source).__name__}", names)
@@ -33,6 +34,12 @@ def of_memory(source: object, prefix: str) -> Source:
         )
     rows = source if hasattr(source, "__len__") else list(source)  # a generator can be read once only
     return Source(listed_rows(rows, what), where, "a list of dicts", {})
+
+
+def _refuse_twice(columns: list[str]) -> None:
+    """Raise a LabError for a name that a pandas table has twice: a row would keep one of the two values."""
+    if twice := [name for place, name in enumerate(columns) if name in columns[:place]]:
+        raise LabError(f"The pandas table has two columns called {twice[0]!r}. Rename one, or drop it.")
 
 
 def _label_names(source: object) -> dict[str, list[str]]:

@@ -11,7 +11,7 @@ from ..errors import LabError, choose, shown, whole
 from ..files import user_path
 from ..printing import folded
 from .answer_kinds import answer_kind, metric_name, score_by
-from .conversations import last_turn
+from .conversations import has_text, last_turn
 from .file_heads import TABLES
 from .findings import counted
 from .intake import Intake, Scratch, Tally, take_in
@@ -78,9 +78,24 @@ class OwnTask(Task):
     def __getitem__(self, split: str):
         return self.data[choose("split", split, self.data)]
 
+    def intake_of(self, split: str) -> Intake:
+        """What was read for a split: the file's own, or the one that all splits are cut from."""
+        return self.intakes[0] if len(self.intakes) == 1 else self.intakes[self.splits.index(split)]
+
+    def place(self, split: str, number: int) -> str:
+        """Where the row of this number, from 1, in a split is in the person's data: "tickets.csv, line 12"."""
+        return self.intake_of(split).place(self[split][number - 1]["line"])
+
     def is_right(self, text: str, answer: str) -> bool:
         """As of a Task; by the person's own function if there is one, which calls an answer right by True or 1."""
         return score_by(self.metric, text, answer) >= 1 if callable(self.metric) else super().is_right(text, answer)
+
+    def right_fields(self, text: str, answer: str) -> dict[str, bool]:
+        """As of a Task; but a field that both JSON objects leave out is right: not every answer has every field."""
+        found, expected, right = self.parse(text), self.parse(answer), super().right_fields(text, answer)
+        if found is None or expected is None:
+            return right
+        return {name: one or not (name in found or name in expected) for name, one in right.items()}
 
     def report(self, tokenizer=None, max_length: int = 256):
         """What is wrong or strange in the data, with counts and the first lines: print it. Nothing is changed.
@@ -168,9 +183,10 @@ def own(
     )  # fmt: skip
     made = replace(made, **answer_kind(layout.kind, made.intakes, fields, metric, max_new_tokens))
     if callable(metric):  # tried now, not after a training
-        row = next(iter(data.values()))[0]
-        right = last_turn(row["messages"])[1] if "messages" in row else row["answer"]
-        score_by(metric, right, right, "for the first answer itself")
+        row = next(filter(has_text, next(iter(data.values()))), None)
+        if row is not None:
+            right = last_turn(row["messages"])[1] if "messages" in row else row["answer"]
+            score_by(metric, right, right, "for the first answer itself")
     made = replace(made, notes=_notes(made, layout, parts))
     print(made)
     return made
@@ -208,7 +224,8 @@ def _refuse_empty(intakes: dict[str, Intake], layout: Layout) -> None:
             left = one.left_out.items()
             why = ", ".join(f"{tally.count} with {reason} ({_first(one, tally)})" for reason, tally in left)
             why = why or "it is empty"
-            raise LabError(f"{_file(one)} holds no example that can be learnt from: {why} ({layout.said}).")
+            rest = " Or leave that split out." if len(intakes) > 1 else ""
+            raise LabError(f"{_file(one)} holds no example that can be learnt from: {why} ({layout.said}).{rest}")
 
 
 def _splits(intakes: dict[str, Intake], shares, seed: int, group: str | None):
@@ -240,6 +257,11 @@ def _notes(made: OwnTask, layout: Layout, parts: dict[str, Source]) -> tuple[str
             notes.append(
                 f"In {counted(one.silent.count, 'conversation')} a turn of the assistant says nothing, and is not "
                 f"learned ({_first(one, one.silent)})."
+            )
+        if one.json_fields and one.no_json.count and made.kind == "answers":
+            notes.append(
+                f"{one.rows - one.no_json.count:,} of {one.rows:,} answers are JSON objects and the rest are not "
+                f"({_first(one, one.no_json)}), so they are not compared field by field."
             )
     if made.settings["group"] is not None:
         groups = "the file's own splits are kept" if "" not in parts else "each in one split"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import LabError
+from ..errors import LabError, shown
 from ..files import user_path
 from .file_sources import KINDS, of_file
 from .memory_sources import SPLIT_NAMES, are_splits, of_memory
@@ -26,9 +26,11 @@ def open_source(source: object, encoding: str = "utf-8", prefix: str = "") -> di
     LabError
         It is none of these, missing, empty, or broken: file, line and column are named.
     """
+    if not isinstance(encoding, str) or "\0" in encoding:
+        raise LabError(f"encoding={shown(encoding)} is out of range: the name of one, such as 'utf-8' or 'cp1252'.")
+    splits = source if isinstance(source, Mapping) and are_splits(source) else None
     if isinstance(source, str) or hasattr(source, "__fspath__"):
         return _of_path(user_path(source), encoding)
-    splits = source if isinstance(source, Mapping) and are_splits(source) else None
     if splits is None:
         return {"": of_memory(source, prefix)}
     found = {}
@@ -63,6 +65,9 @@ def _of_folder(folder: Path, encoding: str) -> dict[str, Source]:
     files = [one for one in sorted(folder.iterdir()) if one.suffix.lower() in KINDS]
     files = [one for one in files if one.suffix.lower() != ".txt" or one.stem.lower() in SPLIT_NAMES]  # README.txt
     named = {one.stem: one for one in files if one.stem.lower() in SPLIT_NAMES}
+    if twice := [one.name for one in files if one.stem in named and one != named[one.stem]]:
+        both = f"{twice[0]} and {named[Path(twice[0]).stem].name}"
+        raise LabError(f"{folder} holds {both}, two files of one split. Move one of them, or join them.")
     left = [one.name for one in files if one.stem not in named]
     if not named:
         there = ", ".join(one.name for one in files[:5]) or "no data file"

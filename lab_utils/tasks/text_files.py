@@ -5,6 +5,7 @@ that is one array.
 """
 
 import csv
+import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +36,7 @@ def text_lines(path: Path, encoding: str = "utf-8") -> Iterator[str]:
             check_head(path, file.read(HEAD), encoding)
             file.seek(0)
             if encoding.lower().replace("_", "-").startswith(("utf-16", "utf-32")):
-                yield from _decoded(path, file.read(), encoding, 1).splitlines(keepends=True)
+                yield from io.StringIO(_decoded(path, file.read(), encoding, 1), newline="")  # U+2028 ends no line
                 return
             number = 0
             for chunk in file:

@@ -78,6 +78,21 @@ def test_every_source_gives_the_same_examples_and_says_what_it_was(tmp_path, cap
     assert own.is_valid(" login ") and not own.is_valid("Login")
 
 
+@pytest.mark.parametrize("orient", ["columns", "index", "records"])
+def test_what_pandas_writes_as_json_is_read(tmp_path, orient):
+    """`to_json` writes {column: {"0": value}} unless it is told otherwise."""
+    pd.DataFrame(PAIRS).to_json(tmp_path / "some.json", orient=orient)
+    found = [(row["prompt"], row["answer"]) for row in rows_of(tasks.own(tmp_path / "some.json", prompt="message",
+                                                                         answer="category"))]  # fmt: skip
+    assert found == [(row["message"], row["category"]) for row in PAIRS]
+
+
+def test_blanks_around_a_label_do_not_count():
+    own = tasks.own([{"text": f"t{n}", "label": ("login ", " billing")[n % 2]} for n in range(20)])
+    assert own.labels == (" billing", "login ") and own.is_valid("login") and own.is_valid(" billing\n")
+    assert own.is_right("login", "login ") and not own.is_valid("log in")
+
+
 def test_splits_of_the_source_are_kept(tmp_path):
     for name, rows in (("train", PAIRS[:15]), ("valid", PAIRS[15:])):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -129,6 +144,20 @@ def test_turns_keep_what_a_template_needs():
     assert tasks.rows_text(row) == ("Rain?", "No.")
 
 
+def test_parquet_read_by_pandas_is_the_same_data(tmp_path):
+    """pandas gives lists as arrays of numpy, within each other too."""
+    call = [{"type": "function", "function": {"name": name, "arguments": '{"of": 1}'}} for name in ("heat", "rain")]
+    turns = [turn("user", "Rain?"), {"role": "assistant", "content": None, "tool_calls": call}]
+    tools = [{"type": "function", "function": {"name": name, "required": ["a", "b"]}} for name in ("heat", "rain")]
+    pd.DataFrame([{"messages": turns, "tools": tools, "tags": ["x", "y"]}] * 4).to_parquet(tmp_path / "some.parquet")
+    table = pd.read_parquet(tmp_path / "some.parquet")
+    own, same = tasks.own(tmp_path / "some.parquet"), tasks.own(table)
+    assert own.data_digest == same.data_digest
+    row = same["train"][0]
+    assert row["messages"][1]["tool_calls"] == call and row["tools"] == tools
+    assert tasks.own(table.assign(q="?"), prompt="q", answer="tags")["train"][0]["answer"] == '["x","y"]'
+
+
 def test_a_task_has_a_system_message_where_the_conversation_has_none():
     own = tasks.own([{"messages": TURNS}], system="Be kind.")
     assert tasks.with_system(own, TURNS) == [{"role": "system", "content": "Be kind."}, *TURNS]
@@ -151,6 +180,62 @@ def test_classes_are_called_by_their_names():
         features=datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=["no", "yes"])),
     )
     assert [row["answer"] for row in rows_of(tasks.own(rows))] == ["yes", "no"]
+
+
+def test_a_class_of_minus_one_is_no_label(capsys):
+    """datasets writes -1 where a test split was published without its labels."""
+    rows = datasets.Dataset.from_dict(
+        {"text": ["a", "b", "c"], "label": [1, -1, 0]},
+        features=datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=["no", "yes"])),
+    )
+    assert [row["answer"] for row in rows_of(tasks.own(rows))] == ["yes", "no"]
+    assert "1 row with no label (row 2)" in unfolded(capsys.readouterr().out)
+    with pytest.raises(LabError, match=r"split 'test' holds no example .*1 with no label .*Or leave that split out\."):
+        tasks.own({"train": rows, "test": rows.select([1])})
+
+
+def test_an_answer_to_nobody_is_left_out_and_that_is_said(capsys):
+    """A conversation that the assistant begins, and nobody goes on with, has no turn to learn."""
+    ahoy = [turn("system", "Be kind."), turn("assistant", "Ahoy!")]
+    own = tasks.own([{"messages": one} for one in (TURNS, ahoy, [*ahoy, *TURNS])])
+    assert sum(len(own[split]) for split in own.splits) == 2
+    assert "1 row with no turn of the assistant after somebody else's (row 2)" in unfolded(capsys.readouterr().out)
+
+
+def test_answers_of_which_most_are_json_are_said():
+    rows = [{"text": f"t{n}", "answer": '{"n": NaN}' if n in (3, 6) else json.dumps({"n": n})} for n in range(8)]
+    own = tasks.own(rows, prompt="text", answer="answer")
+    assert own.metric == "text" and own.fields == ()
+    said = "6 of 8 answers are JSON objects and the rest are not (row 4, 7), so they are not compared field by field."
+    assert said in own.notes
+    assert not any("JSON" in note for note in tasks.own(PAIRS, prompt="message", answer="category").notes)
+
+
+def test_an_answer_is_right_to_itself_field_by_field_whichever_fields_it_has():
+    answers = ('{"item": "tent"}', '{"item": "tent", "note": "blue"}', "{}", '{"note": null}')
+    own = tasks.own([{"text": f"t{n}", "answer": answers[n % 4]} for n in range(8)], prompt="text", answer="answer")
+    assert own.metric == "fields" and own.fields == ("item", "note")
+    for one in answers:
+        for other in answers:
+            right = own.right_fields(other, one)
+            assert all(right.values()) == (one == other) == own.is_right(other, one)
+    assert not any(own.right_fields("no JSON", "{}").values())
+
+
+WRITTEN = {
+    "uuid": "550e8400-e29b-41d4-a716-446655440000", "hex": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0",
+    "digits": "4111 1111 1111 1111, 2026-11-30 17:20:01", "json": '{"a":12345,"b":67890,"c":[1,2,3,4,5,6]}',
+    "hebrew": "שלום, תודה על פנייתך.", "thai": "สวัสดีค่ะ คำสั่งซื้อของคุณ", "korean": "안녕하세요, 주문은 내일",
+    "emoji": "👋🏽😀🎉🚲❤️‍🔥🏳️‍🌈", "english": "Your order will be sent tomorrow morning, as you asked.",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", list(WRITTEN))
+@pytest.mark.parametrize("times", [1, 4])
+def test_the_longest_answer_can_be_written_in_the_room_there_is(tokenizer, text, times):
+    answer = WRITTEN[text] * times
+    own = tasks.own([{"text": "a", "answer": answer}], prompt="text", answer="answer")
+    assert len(tokenizer(answer)["input_ids"]) < own.max_new_tokens <= 512
 
 
 @pytest.mark.parametrize("nothing", [None, "", "  \n", float("nan"), pd.NA, pd.NaT])
@@ -311,6 +396,15 @@ def test_a_mark_at_the_beginning_tells_the_encoding(tmp_path, capsys, name, enco
     assert found == [(row["prompt"], row["answer"]) for row in rows]
     wide = encoding != "utf-8-sig"
     assert (f", in {encoding.upper()};" in unfolded(capsys.readouterr().out)) == wide
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_characters_that_look_like_the_end_of_a_line_end_none(tmp_path, encoding):
+    texts = ["one\u2028two", "one\x0btwo", "one\x85two"]
+    lines = "".join(f"{text},x\r\n" for text in texts)
+    (tmp_path / "a.csv").write_bytes(f"message,category\r\n{lines}".encode(encoding))
+    own = tasks.own(tmp_path / "a.csv", prompt="message", answer="category")
+    assert [(row["prompt"], row["line"]) for row in rows_of(own)] == [(text, n) for n, text in enumerate(texts, 2)]
 
 
 def test_a_text_beside_the_splits_is_no_data(tmp_path):

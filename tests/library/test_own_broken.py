@@ -4,6 +4,7 @@ import json
 import os
 import random
 
+import pandas as pd
 import pytest
 from unfolded import unfolded
 
@@ -113,13 +114,20 @@ def test_a_broken_conversation_is_named_by_its_turn(tmp_path, turns, said):
         ({"train": PAIRS, "extra": PAIRS}, {}, "The split 'extra' is none of train, validation and test"),
         ([{"text": "only"}], {}, "which column is asked and which is answered? It has: 'text'"),
         ([{"prompt": "a", "chosen": "b", "rejected": "c"}], {}, "prompt='prompt', answer='chosen'"),
-        (PAIRS, {"prompt": "message"}, "answer= is missing. Name both columns, of: message, category"),
+        (PAIRS, {"prompt": "message"}, "answer= is missing. Name both columns, of: 'message', 'category'"),
         (PAIRS, {"prompt": 3, "answer": "category"}, "prompt=3 is out of range"),
         (PAIRS, {"prompt": "message, category", "answer": "category"}, "a tuple: prompt=('message', 'category')"),
         (PAIRS, {"messages": "message", "prompt": "message"}, "either messages=, or prompt= and answer="),
         (PAIRS, {"prompt": "message", "answer": "category", "split": (0.5, 0.5)}, "three shares that add up to 1"),
         (PAIRS, {"prompt": "message", "answer": "category", "split": (0, 0.5, 0.5)}, "the first is above 0"),
         (PAIRS, {"prompt": "message", "answer": "category", "group": "client"}, "Unknown column of the data for group"),
+        (PAIRS, {"prompt": "message", "answer": "category", "encoding": None}, "encoding=None is out of range"),
+        (PAIRS, {"prompt": "message", "answer": "category", "encoding": "utf\0"}, "encoding='utf\\x00' is out of"),
+        (pd.DataFrame([["a", "b", "c"]], columns=["x", "y", "y"]), {}, "The pandas table has two columns called 'y'"),
+        ([{"prompt": "a", "chosen": TURNS, "rejected": TURNS}], {}, "pass messages='chosen'. To learn from both, see"),
+        ([{"prompt": TURNS[:1], "chosen": TURNS[1:], "rejected": TURNS[1:]}], {}, "row['prompt'] + row['chosen']"),
+        ([{"prompt": "a", "chosen": TURNS}], {"prompt": "prompt", "answer": "chosen"}, "Those are turns"),
+        ([{str(n): "a" for n in range(3000)}], {"prompt": "a", "answer": "1"}, "'39', … (3,000 in all)."),
         (PAIRS, {"prompt": "message", "answer": "category", "metric": "bleu"}, "Unknown metric 'bleu'"),
         (PAIRS, {"prompt": "message", "answer": "category", "metric": "fields"}, "compares JSON objects"),
         (PAIRS, {"prompt": "message", "answer": "category", "seed": -1}, "seed=-1"),
@@ -193,6 +201,13 @@ def test_a_file_that_was_misspelt_is_named(tmp_path):
     (tmp_path / "tickets.csv").write_text("a,b\n1,2\n")
     with pytest.raises(LabError, match=r"There is no file .*tickts\.csv\. Did you mean tickets\.csv\?"):
         tasks.own(tmp_path / "tickts.csv")
+
+
+def test_two_files_of_one_split_are_refused(tmp_path):
+    (tmp_path / "train.csv").write_text(HEAD + "x,y\n")
+    (tmp_path / "train.jsonl").write_text(json.dumps({"message": "z", "category": "y"}))
+    with pytest.raises(LabError, match=r"holds train\.csv and train\.jsonl, two files of one split"):
+        tasks.own(tmp_path, prompt="message", answer="category")
 
 
 def test_files_of_a_folder_that_are_not_read_are_said(tmp_path, capsys):

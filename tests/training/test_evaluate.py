@@ -8,6 +8,7 @@ import pytest
 import torch
 from unlike_prompts import PROMPTS
 
+from lab_utils import tasks
 from lab_utils.errors import LabError
 from lab_utils.evaluate import (
     Scores,
@@ -148,6 +149,18 @@ def test_a_task_with_fields_of_its_own_is_graded_by_them():
     examples = [{"prompt": "p", "answer": '{"queue":"network","urgent":true}'}] * 3
     scores = grade(TICKET, examples, ['{"urgent":true,"queue":"network"}', '{"queue":"network","urgent":1}', "no"])
     assert scores.exact == 1 / 3 and scores.fields == {"queue": 2 / 3, "urgent": 1 / 3}
+
+
+def test_answers_of_your_own_need_not_have_every_field():
+    """`own` has taken them: after the training they are scored, and an answer is right to itself."""
+    answers = ['{"queue":"network","room":12}', '{"queue":"door"}', "{}"] * 4
+    own = tasks.own([{"prompt": f"p{n}", "answer": one} for n, one in enumerate(answers)], fields=("queue", "note"))
+    rows = [row for split in own.splits for row in own[split]]
+    scores = grade(own, rows, [row["answer"] for row in rows])
+    assert scores.exact == 1 and scores.fields == {"queue": 1, "note": 1}
+    assert {one.name: one.value for one in scores.measured.measures[2:]} == {"field queue": 1, "field note": 1}
+    other = grade(own, rows, [row["answer"].replace("network", "door").replace("{}", "none") for row in rows])
+    assert other.exact == pytest.approx(1 / 3) == other.fields["queue"] and other.fields["note"] == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize(

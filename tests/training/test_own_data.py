@@ -1,6 +1,8 @@
 """Your own data through `finetune`: rows, conversations, the record, scores, service and the command line."""
 
 import json
+import shutil
+from functools import partial
 from unittest import mock
 
 import pytest
@@ -8,17 +10,19 @@ import tiny_runs
 from datasets import Dataset
 from unfolded import unfolded
 
-from lab_utils import evaluate, tasks
+from lab_utils import evaluate, report_card, tasks
+from lab_utils.decoding import as_pairs, prompt_of
 from lab_utils.errors import LabError
 from lab_utils.finetune import Recipe, advise, finetune, run_folder, trainer
 from lab_utils.finetune.command import main
 from lab_utils.finetune.examples import Examples
-from lab_utils.finetune.supervision import Encoded, encode_row
+from lab_utils.finetune.supervision import Encoded, encode_row, prompt_ids
 from lab_utils.finetune.training_rows import training_rows
 from lab_utils.models import load_tokenizer
 from lab_utils.printing import WIDTH
 from lab_utils.serving import AdapterBank
 from lab_utils.serving.adapter_records import task_of
+from lab_utils.tasks.conversations import has_text
 
 LABELS = ("billing", "login", "delivery")
 TICKETS = [{"message": f"Ticket {n} about {LABELS[n % 3]}", "category": LABELS[n % 3]} for n in range(30)]
@@ -118,6 +122,115 @@ def test_a_turn_that_says_nothing_is_said_before_training(capsys):
     training_rows(CHATS[:2])
     training_rows(tasks.own(rows, messages="messages"))
     assert said not in unfolded(capsys.readouterr().out)
+
+
+CALLS = """{% if tools %}<|im_start|>system
+{% for one in tools %}{{ one.function.name }}
+{% endfor %}<|im_end|>
+{% endif %}{% for m in messages %}<|im_start|>{{ m.role }}
+{{ m.content }}{% for one in m.tool_calls or [] %}<call>{{ one.function.name }}</call>{% endfor %}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+
+@pytest.fixture
+def called(tmp_path):
+    """A file of conversations with tools: every other one ends with the call of one."""
+    call = {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": {"name": "heat"}}]}
+    asked = [{"role": "user", "content": "How warm?"}, call]
+    whole = [*asked, {"role": "tool", "content": "21"}, {"role": "assistant", "content": "21 degrees."}]
+    tools = [{"type": "function", "function": {"name": "heat"}}]
+    rows = [{"messages": (asked, whole)[n % 2], "tools": tools} for n in range(20)]
+    (tmp_path / "calls.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tasks.own(tmp_path / "calls.jsonl", split=(0.5, 0, 0.5))
+
+
+def test_tools_are_read_when_an_answer_is_asked_for_as_in_training(called):
+    tokenizer = load_tokenizer()
+    tokenizer.chat_template = CALLS
+    for row in called["train"]:
+        example = encode_row(tokenizer, called, row)
+        assert called.report(tokenizer).lengths.longest >= len(example.input_ids)
+        if has_text(row):
+            [pair] = as_pairs([row])
+            asked = prompt_ids(tokenizer, called, prompt_of(pair))
+            assert asked == example.input_ids[: example.spans[-1][0]] and "heat" in tokenizer.decode(asked[:8])
+
+
+def test_calls_of_tools_that_a_template_leaves_out_are_refused_by_line(called, model, tmp_path, capsys):
+    line = called["train"][0]["line"]
+    with pytest.raises(LabError, match=rf"training example 1 \(.*calls\.jsonl, line {line}\): .*not write calls of"):
+        finetune(Recipe(task=called, model=model, **SHORT), tmp_path / "run", progress=False)
+    rows = [{"messages": CHATS[0]["messages"], "tools": called["train"][0]["tools"]}] * 10
+    finetune(Recipe(task=tasks.own(rows), model=model, **SHORT), tmp_path / "other", progress=False)
+    assert unfolded(capsys.readouterr().out).count("does not write the tools of a conversation") == 2
+
+
+def test_conversations_that_end_with_a_call_are_learned_and_not_scored(called, model, tmp_path, capsys):
+    tokenizer = load_tokenizer()
+    tokenizer.chat_template = CALLS
+    tokenizer.save_pretrained(shutil.copytree(model, tmp_path / "tiny"))
+    run = finetune(Recipe(task=called, model=str(tmp_path / "tiny"), **SHORT), tmp_path / "run", progress=False)
+    texts = sum(map(has_text, called["test"]))
+    assert 0 < texts < 10 and len(evaluate.score(run).rows) == texts
+    said = f"In {10 - texts} of the 10 test conversations of calls the assistant says no text, it only calls tools"
+    assert said in unfolded(capsys.readouterr().out)
+    card = report_card.report_card(run, shots=0)
+    assert len(card.scored[0].answers) == texts and said in unfolded(capsys.readouterr().out)
+    calls = [row for row in called["test"] if not has_text(row)]
+    with pytest.raises(LabError, match="example 1: the assistant calls tools, and says no text"):
+        evaluate.score(run, calls)
+    only = tasks.own(calls, metric=lambda output, answer: output == answer, split=(0.5, 0, 0.5))
+    with pytest.raises(LabError, match=r"In all of the .* there is no text to compare with"):
+        evaluate.score(run, only)
+
+
+@pytest.mark.parametrize("turns", [None, "messages"])
+def test_the_linters_lengths_are_those_that_are_trained_on(turns, tokenizer, capsys):
+    """So what it says would be left out is what is left out, and the first is named."""
+    rows = [{"prompt": f"Hi {'there ' * n}", "answer": f"Well, {'hello ' * n}"} for n in range(1, 30)]
+    if turns:
+        rows = [{"messages": [*CHATS[n]["messages"], {"role": "user", "content": "Thanks. " * n}]} for n in range(20)]
+    own = tasks.own(rows, system="Be kind.")
+    lengths = [len(encode_row(tokenizer, own, row).input_ids) for row in training_rows(own)]
+    for limit in sorted(set(lengths))[:-1]:
+        told = [len(encode_row(tokenizer, own, row).input_ids) > limit for split in own.splits for row in own[split]]
+        assert own.report(tokenizer, limit).lengths.cut == sum(told)
+        capsys.readouterr()
+        place = partial(own.place, "train")
+        Examples(lambda row: encode_row(tokenizer, own, row), training_rows(own), limit, place=place)
+        said = unfolded(capsys.readouterr().out)
+        first = next(n for n, length in enumerate(lengths, 1) if length > limit)
+        assert f"{sum(told[: len(lengths)])} of {len(lengths)} examples are longer" in said
+        assert f"The first: {own.place('train', first)}." in said
+
+
+def test_answers_that_cannot_be_written_whole_are_said(model, tmp_path, capsys):
+    rows = [{"prompt": f"a {n}", "answer": "one two three four" if n % 2 else "five"} for n in range(20)]
+    run = finetune(Recipe(task=tasks.own(rows), model=model, **SHORT), tmp_path, progress=False)
+    capsys.readouterr()
+    evaluate.score(run)
+    assert "max_new_tokens" not in capsys.readouterr().out
+    short = tasks.own(rows, max_new_tokens=2, split=(0.4, 0, 0.6))
+    long = sum(len(row["answer"]) > 4 for row in short["test"])
+    evaluate.score(run, task=short)
+    said = unfolded(capsys.readouterr().out)
+    assert f"Note: {long} of 12 right answers have more tokens than max_new_tokens=2 lets a model write" in said
+    assert "The longest takes 4: pass task=tasks.own(…, max_new_tokens=4), or own= to a report card." in said
+
+
+def test_what_another_task_asks_and_compares_by_is_not_ignored_in_silence(tickets, model, tmp_path, capsys):
+    run = finetune(Recipe(task=tickets, model=model, **SHORT), tmp_path, progress=False)
+    names = {"prompt": "message", "answer": "category"}
+    other = tasks.own(TICKETS, **names, system="Sort it.", metric=lambda output, answer: True)
+    capsys.readouterr()
+    assert evaluate.score(run, other).measured.main.name == "label accuracy"
+    assert "Theirs has another system and another metric: to go by that, pass task= too." in unfolded(
+        capsys.readouterr().out
+    )
+    assert evaluate.score(run, task=other).measured.main.value == 1
+    evaluate.score(run, tasks.own(TICKETS[:12], **names, system="Sort the ticket."))
+    assert "Theirs" not in capsys.readouterr().out
 
 
 def test_the_memory_of_a_step_is_estimated_once(tickets, model, tmp_path):

@@ -124,6 +124,9 @@ def test_what_cannot_be_learned_is_named():
         encode_conversation(qwen(), BARE, TALK, "first")
     with pytest.raises(LabError, match="there is nothing to learn from"):
         encode_split(qwen(), BARE, [{"messages": TALK[:1]}], 100)
+    for call in ({"type": "function", "function": {"name": "heat"}}, {"name": "heat"}):
+        with pytest.raises(LabError, match="does not write calls of tools: that of 'heat' would not be learned"):
+            encode_conversation(qwen(), BARE, [TOOLS[0], {**TOOLS[1], "tool_calls": [call]}])
     calls = [{**TOOLS[1], "tool_calls": [{"function": {"name": "<|im_end|>"}}]}]
     with pytest.raises(LabError, match=r"call of a tool holds the letters of a control token \(<\|im_end\|>\)"):
         encode_conversation(qwen(MARKED), BARE, [TOOLS[0], *calls])
