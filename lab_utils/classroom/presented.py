@@ -62,7 +62,8 @@ EXPLORERS = (
     Shown("conversations", "14_your_own_data.ipynb", "Conversations", "What a chat teaches, and what is cut."),
     Shown("strength", "15_what_it_forgot.ipynb", "Strength", "An adapter turned down: what is kept, what is lost."),
     Shown("skill", "15_what_it_forgot.ipynb", "Equal skill", "Who has forgotten less?", variable="at_equal_skill"),
-    Shown("rewards", "16_preferences_and_rewards.ipynb", "Rewards", "What a step of GRPO does to each part."),
+    Shown("pairs", "16_preferences_and_rewards.ipynb", "Pairs", "DPO moves two answers.", variable="both_answers"),
+    Shown("rewards", "16_preferences_and_rewards.ipynb", "Rewards", "What a step of GRPO does.", variable="explorer"),
 )
 
 

@@ -4,7 +4,7 @@ from .capacity import capacity
 from .choosing import differences, merge_survival, rate_race
 from .conversations import lengths
 from .counting import layer_to_scale, shares_by_size, stacked_gigabytes
-from .curves import code_use, histograms, lines, rounding
+from .curves import code_use, histograms, lines, panels, rounding
 from .exercises import target_and_yours
 from .formats import labelled_dots, loss_at_bits
 from .intervals import changes, dots
@@ -23,6 +23,6 @@ __all__ = [
     "compare_losses", "differences", "dots", "draw_loss", "fits", "grid", "histograms", "labelled_dots",
     "layer_to_scale", "lengths", "lines", "loss_at_bits", "loss_curve", "many_machines", "matrices",
     "memory_bars", "memory_over_time", "merge_survival", "moved", "new_figure",
-    "paths", "picture_rows", "png", "rate_race", "rounding", "shares_by_size", "smooth", "stacked_gigabytes",
+    "panels", "paths", "picture_rows", "png", "rate_race", "rounding", "shares_by_size", "smooth", "stacked_gigabytes",
     "strips", "style_axes", "target_and_yours", "timeline", "validation_curves", "with_errors",
 ]  # fmt: skip

@@ -45,6 +45,24 @@ def lines(
     return figure
 
 
+def panels(named: dict, xlabel: str):
+    """Figure of a panel per line, up to three side by side, where their units differ: each has its own axis.
+
+    Parameters
+    ----------
+    named : dict title -> (x, y), two sequences of numbers as long as each other
+    xlabel : str, of all
+    """
+    figure = empty_figure(5.5 * len(named), 3.6)
+    rows = figure.subplots(1, len(named), squeeze=False)
+    for axes, color, (title, (x, y)) in zip(rows[0], (BLUE, ORANGE, GREEN), named.items(), strict=False):
+        style_axes(axes)
+        axes.plot(plain(x), plain(y), color=color, linewidth=3, marker="o" if len(x) == 1 else None, markersize=8)
+        label_axes(axes, xlabel, "", title=title)
+        whole_ticks(axes, x)
+    return figure
+
+
 def histograms(named: dict, xlabel: str, limit: float, marked: dict[str, float] | None = None):
     """Figure of outlined histograms with the same 80 bins from -limit to limit, one a set of values.
 

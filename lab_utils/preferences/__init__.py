@@ -8,7 +8,7 @@ from .grpo import group_advantages, grpo_loss, token_distances, token_losses, to
 from .logprobs import adapter_state, answer_logprobs, answer_mask, reference, sequence_logprobs, token_logprobs
 from .pairs import MISTAKES, booking_pairs, near_miss, pair_logprobs
 from .recipes import PreferenceRecipe, RewardRecipe
-from .record import PreferenceRun, recorded_runs, recorded_samples, recorded_start
+from .record import PairCourse, PreferenceRun, recorded_courses, recorded_runs, recorded_samples, recorded_start
 from .rewards import REWARDS, rewarder
 from .run import prefer, reward
 from .sampling import sample_groups
@@ -17,10 +17,10 @@ from .starts import begin
 from .verified import own_answers, own_pairs, own_right
 
 __all__ = [
-    "MISTAKES", "REWARDS", "SMALL_REWARDS", "Answer", "PreferenceRecipe", "PreferenceRun", "Preferred",
+    "MISTAKES", "REWARDS", "SMALL_REWARDS", "Answer", "PairCourse", "PreferenceRecipe", "PreferenceRun", "Preferred",
     "RewardRecipe", "SmallStep", "adapter_state", "answer_logprobs", "answer_mask", "begin", "booking_pairs",
     "dpo_loss", "group_advantages", "grpo_loss", "near_miss", "own_answers", "own_pairs", "own_right", "pair_logprobs",
-    "prefer", "recorded_runs", "recorded_samples", "recorded_start", "reference", "reward", "rewarder", "sample_groups",
-    "sequence_logprobs", "share", "small_run", "start_logits", "token_distances", "token_logprobs", "token_losses",
-    "token_weights",
+    "prefer", "recorded_courses", "recorded_runs", "recorded_samples", "recorded_start", "reference", "reward",
+    "rewarder", "sample_groups", "sequence_logprobs", "share", "small_run", "start_logits", "token_distances",
+    "token_logprobs", "token_losses", "token_weights",
 ]  # fmt: skip

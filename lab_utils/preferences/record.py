@@ -7,6 +7,7 @@ from ..errors import whole
 from ..files import read_json, read_json_lines
 from ..folders import DATA
 from ..recorded_files import number, reading, restore
+from .verified import own_pairs
 
 FOLDER = DATA / "preferences"
 ARMS = (  # in the order shown, each with all its rates
@@ -65,6 +66,44 @@ class PreferenceRun(Scored):
     rows: int = 0
     recipe: dict = field(default_factory=dict, repr=False)
     history: tuple[dict, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True)
+class PairCourse:
+    """How likely both answers of some pairs were while DPO trained on them.
+
+    Attributes
+    ----------
+    learning_rate, beta : float, the run's
+    pairs : tuple of {"prompt", "chosen", "rejected", "mistake"}, the first of each message that it learned from
+    logprobs : tuple, [step][pair] -> (chosen, rejected), nats; step 0 is the start, which is the reference
+    history : tuple of dict, one per step, as `prefer` gives it
+    """
+
+    learning_rate: float
+    beta: float
+    pairs: tuple[dict, ...] = field(repr=False)
+    logprobs: tuple[tuple[tuple[float, float], ...], ...] = field(repr=False)
+    history: tuple[dict, ...] = field(repr=False)
+
+
+def recorded_courses(folder: str | Path = FOLDER) -> list[PairCourse]:
+    """What `record_pairs.py` recorded: runs of DPO on the model's own pairs, the slowest learning rate first.
+
+    Parameters
+    ----------
+    folder : path, holds `pairs.jsonl`, and `samples-<seed>.jsonl`, of which the pairs are made
+
+    Raises
+    ------
+    LabError
+        They are missing or damaged.
+    """
+    with reading(f"The recorded pairs in {folder}", restore("data/preferences", "record_pairs.py")):
+        found = [_course(row, folder) for row in read_json_lines(Path(folder) / "pairs.jsonl")]
+        if not found:
+            raise ValueError("there is no run")
+        return sorted(found, key=lambda course: course.learning_rate)
 
 
 def recorded_runs(folder: str | Path = FOLDER) -> dict[str, list[PreferenceRun]]:
@@ -160,3 +199,16 @@ def _run(row: dict) -> PreferenceRun:
         **_scores(row), arm=row["arm"], seed=whole("seed", row["seed"], 0), learns_from=row["learns_from"],
         rows=whole("rows", row["rows"]), recipe=row["recipe"], history=tuple(row["history"]),
     )  # fmt: skip
+
+
+def _course(row: dict, folder: str | Path) -> PairCourse:
+    """A line of `pairs.jsonl`, checked."""
+    pairs = own_pairs(recorded_samples(row["seed"], folder))
+    pairs = tuple(pairs[whole("place", place, 0)] for place in row["places"])
+    logprobs = tuple(tuple((-number(-chosen, 0), -number(-rejected, 0)) for chosen, rejected in step)
+                     for step in row["logprobs"])  # fmt: skip
+    if {len(step) for step in logprobs} != {len(pairs)} or len(logprobs) != len(row["history"]) + 1:
+        raise ValueError(f"{len(logprobs)} readings of {len(pairs)} pairs where {len(row['history']) + 1} are expected")
+    recipe = row["recipe"]
+    return PairCourse(number(recipe["learning_rate"], 0), number(recipe["beta"], 0), pairs, logprobs,
+                      tuple(row["history"]))  # fmt: skip

@@ -102,7 +102,7 @@ def draw(logits: Tensor, numbers: Tensor, temperature: float) -> tuple[Answer, .
 
 def small_run(
     reward: str = "right", group_size: int = 4, temperature: float = 1.0, beta: float = 0.0, steps: int = STEPS,
-    seed: int = 0,
+    seed: int = 0, scale_rewards: str = "group",
 ) -> list[SmallStep]:  # fmt: skip
     """Train the small policy by reward, one group a step, with plain descent.
 
@@ -114,6 +114,7 @@ def small_run(
     beta : float >= 0, weight of the distance from the start
     steps : int, 1 to 30
     seed : int >= 0
+    scale_rewards : "group" or "none", whether the group's standard deviation divides its advantages
 
     Returns
     -------
@@ -126,6 +127,7 @@ def small_run(
     """
     worth = SMALL_REWARDS[choose("reward", reward, SMALL_REWARDS)]
     group_size, steps = whole("group_size", group_size, 2, MOST), whole("steps", steps, 1, STEPS)
+    choose("scale_rewards", scale_rewards, ("group", "none"))
     temperature = float(real("temperature", temperature))
     beta = float(real("beta", beta, "a number of 0 or more", zero=True))
     start, found = start_logits(), []
@@ -133,7 +135,7 @@ def small_run(
     for numbers in chances(whole("seed", seed, 0))[:steps, :group_size]:
         answers = draw(logits, numbers, temperature)
         rewards = torch.tensor([worth(answer) for answer in answers], dtype=torch.float64)
-        advantages = group_advantages(rewards, group_size)
+        advantages = group_advantages(rewards, group_size, scale_rewards)
         before = logits.clone().requires_grad_()
         logprobs, reference = (_logprobs(one, answers, temperature) for one in (before, start))
         weights = token_weights(torch.ones_like(logprobs, dtype=torch.bool))

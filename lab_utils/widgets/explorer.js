@@ -27,6 +27,12 @@ const whole = (number) => Math.round(number).toLocaleString("en-US");
 const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
 let counter = 0;
 
+/** A number with so many digits; what is rounded to zero has no sign. */
+function fixed(value, digits) {
+  const text = value.toFixed(digits);
+  return Number(text) ? text : text.replace("-", "");
+}
+
 /** Bytes in a base64 text as int16, each divided by 32767: numbers in [-1, 1]. */
 function decode(text) {
   const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));

@@ -26,37 +26,40 @@ const WORTH = {
   "valid and short": ({ ways, text }) => (ways[0] === 0 ? 1 : 0) - text.length / 40,
 };
 
-/** Each reward less the mean, over the standard deviation (n - 1) plus 0.0001. */
-function advantagesOf(rewards) {
-  const mean = rewards.reduce((a, b) => a + b, 0) / rewards.length;
-  const squares = rewards.reduce((sum, one) => sum + (one - mean) ** 2, 0);
-  return rewards.map((one) => (one - mean) / (Math.sqrt(squares / (rewards.length - 1)) + 1e-4));
+/** A group's deviation (n - 1), each reward less the mean, and that over the deviation plus 0.0001. */
+function comparedInGroup(rewards) {
+  const mean = rewards.reduce((a, b) => a + b, 0) / rewards.length, plain = rewards.map((one) => one - mean);
+  const deviation = Math.sqrt(plain.reduce((sum, one) => sum + one ** 2, 0) / (rewards.length - 1));
+  return { mean, deviation, plain, scaled: plain.map((one) => one / (deviation + 1e-4)) };
 }
 
+const meanSize = (values) => values.reduce((sum, one) => sum + Math.abs(one), 0) / values.length;
+
 /**
- * A run: for each step { answers, rewards, advantages, before, after }. The loss is the mean over all parts of
+ * A run: for each step { answers, rewards, group, advantages, before, after }. The loss is the mean over all parts of
  * -advantage · ratio + beta · (exp(d) - d - 1), d = log reference - log policy; the ratio is 1 and has the gradient of its logarithm.
  */
-function train({ parts, chances, rate, start }, { reward, group, temperature, beta }) {
+function train({ parts, chances, rate, start }, { reward, size, temperature, beta, divided }) {
   const steps = [];
   let logits = start.map((row) => [...row]);
   const reference = start.map((row) => softmax(row, temperature).map(Math.log));
   for (const numbers of chances) {
     const likely = logits.map((row) => softmax(row, temperature));
-    const answers = numbers.slice(0, group).map((row) => {
+    const answers = numbers.slice(0, size).map((row) => {
       const ways = row.map((number, part) => drawn(likely[part], number));
       return { ways, text: ways.map((way, part) => parts[part][way]).join("") };
     });
-    const rewards = answers.map(WORTH[reward]), advantages = advantagesOf(rewards);
+    const rewards = answers.map(WORTH[reward]), group = comparedInGroup(rewards);
+    const advantages = divided ? group.scaled : group.plain;
     const after = logits.map((row) => [...row]);
     answers.forEach(({ ways }, at) => ways.forEach((way, part) => {
       const ahead = reference[part][way] - Math.log(likely[part][way]);
-      const slope = (-advantages[at] + beta * (1 - Math.exp(ahead))) / (group * parts.length); // d loss / d log-probability
+      const slope = (-advantages[at] + beta * (1 - Math.exp(ahead))) / (size * parts.length); // d loss / d log-probability
       likely[part].forEach((chance, other) => {
         after[part][other] -= rate * slope * ((other === way ? 1 : 0) - chance) / temperature;
       });
     }));
-    steps.push({ answers, rewards, advantages, before: logits, after });
+    steps.push({ answers, rewards, group, advantages, before: logits, after });
     logits = after;
   }
   return steps;
@@ -78,8 +81,16 @@ function render({ model, el }) {
   const policy = model.get("policy"), { parts, steps } = policy;
   const controls = [
     choice({ model, name: "reward", label: "paid for", values: policy.rewards }),
-    slider({ model, name: "step", label: "step", values: Array.from({ length: steps }, (_, at) => at + 1) }),
     slider({ model, name: "group_size", label: "answers per step", values: policy.groups }),
+    tick({
+      label: "divide by the deviation",
+      checked: () => model.get("divided"),
+      change: (on) => {
+        model.set("divided", on);
+        model.save_changes();
+      },
+    }),
+    slider({ model, name: "step", label: "step", values: Array.from({ length: steps }, (_, at) => at + 1) }),
     slider({ model, name: "temperature", label: "temperature", values: policy.temperatures }),
     slider({ model, name: "beta", label: "beta", values: policy.betas }),
   ];
@@ -87,20 +98,22 @@ function render({ model, el }) {
   const row = (cells, kind = "") => node("tr", kind ? { class: kind } : {}, ...cells);
   const heads = (...names) => node("thead", {}, row(names.map((name) => node("th", { scope: "col" }, name))));
   const title = node("span"); // of the answers; says how many are left out
-  const group = node("tbody"), ways = node("tbody");
-  const answers = node("table", { class: "lab-table lab-answers" }, heads(title, "reward", "advantage"), group);
+  const group = node("tbody"), whole = node("tfoot"), ways = node("tbody");
+  const answers = node("table", { class: "lab-table lab-answers" }, heads(title, "reward", "less mean", "÷ deviation"), group, whole);
   const chancesTable = node("table", { class: "lab-table lab-ways" }, heads("a part", "before", "after the step"), ways);
   const curve = chart({ label: "right and well-formed", xlabel: "step", ylabel: "probability", width: 860, height: 128 });
   view.panels.classList.add("lab-reward");
   view.panels.append(answers, chancesTable, curve.root);
   view.panels.after(node("div", { class: "lab-key" },
     node("span", { class: "blue" }, "━ right"), node("span", { class: "orange" }, "╍ well-formed"),
-    node("span", {}, "▲ likelier, ▼ rarer"),
-    node("span", {}, "the right table and the curve: at temperature 1, whatever the slider says")));
+    node("span", {}, "▲ likelier, ▼ rarer (as the curve, at temperature 1)"), node("span", {}, "shaded: the step’s advantages")));
   let key = "", run = [], lines = [];
-  view.on(["reward", "step", "group_size", "temperature", "beta"], () => {
+  view.on(["reward", "step", "group_size", "temperature", "beta", "divided"], () => {
     controls.forEach((control) => control.show());
-    const set = { reward: model.get("reward"), group: model.get("group_size"), temperature: model.get("temperature"), beta: model.get("beta") };
+    const set = {
+      reward: model.get("reward"), size: model.get("group_size"), temperature: model.get("temperature"), beta: model.get("beta"),
+      divided: model.get("divided"),
+    };
     if (key !== JSON.stringify(set)) {
       key = JSON.stringify(set);
       run = train(policy, set);
@@ -112,10 +125,16 @@ function render({ model, el }) {
     }
     const at = model.get("step"), now = run[at - 1], old = shares(now.before), next = shares(now.after), end = shares(run[steps - 1].after);
     const isRight = ({ ways: chosen }) => chosen.every((way) => way === 0);
-    title.textContent = set.group > SHOWN ? `first ${SHOWN} of ${set.group} answers` : "sampled answer";
+    const { mean, deviation, plain, scaled } = now.group, numbers = (reward, less, over) => [
+      node("td", {}, reward), node("td", set.divided ? {} : { class: "used" }, less), node("td", set.divided ? { class: "used" } : {}, over),
+    ];
+    title.textContent = set.size > SHOWN ? `first ${SHOWN} of ${set.size} answers` : "sampled answer";
     group.replaceChildren(...now.answers.slice(0, SHOWN).map((answer, index) => row([
-      node("td", {}, answer.text), node("td", {}, now.rewards[index].toFixed(2)), node("td", {}, now.advantages[index].toFixed(2)),
+      node("td", {}, answer.text), ...numbers(fixed(now.rewards[index], 3), fixed(plain[index], 3), fixed(scaled[index], 2)),
     ], isRight(answer) ? "good" : "")));
+    whole.replaceChildren(
+      row([node("th", { scope: "row" }, `deviation of the ${set.size}`), ...numbers(fixed(deviation, 3), "", "")]),
+      row([node("th", { scope: "row" }, "mean size"), ...numbers("", fixed(meanSize(plain), 3), fixed(meanSize(scaled), 2))]));
     ways.replaceChildren(...parts.flatMap((names, part) => {
       const [was, is] = [now.before, now.after].map((logits) => softmax(logits[part]));
       return names.map((name, way) => row([
@@ -128,12 +147,12 @@ function render({ model, el }) {
       x: { low: 0, high: steps, ticks: [0, 10, 20, steps] }, y: { low: 0, high: 1, ticks: [0, 1] }, lines,
       marks: [{ x: at, y: next.right, kind: "blue" }, { x: at, y: next.valid, kind: "orange" }],
     });
-    const mean = now.rewards.reduce((a, b) => a + b, 0) / now.rewards.length;
     const taught = run.filter(({ advantages }) => advantages.some((one) => one !== 0)).length;
-    view.say(`Step ${at} of ${steps}, paid for “${set.reward}”: ${now.answers.filter(isRight).length} of ${set.group} sampled answers are `
-      + `right, mean reward ${mean.toFixed(2)}. The step takes the right answer from ${percent(old.right)} to ${percent(next.right)}, `
-      + `and well-formed ones from ${percent(old.valid)} to ${percent(next.valid)}. ${taught} of ${steps} steps have unequal rewards; `
-      + `after the last, ${percent(end.right)} are right and ${percent(end.valid)} well-formed.`);
+    view.say(`Step ${at} of ${steps}, paid for “${set.reward}”: ${now.answers.filter(isRight).length} of ${set.size} sampled answers are `
+      + `right, mean reward ${fixed(mean, 2)}, deviation ${fixed(deviation, 3)}. Mean size of the advantages: ${fixed(meanSize(plain), 3)}, `
+      + `divided by the deviation ${fixed(meanSize(scaled), 2)}. The step, ${set.divided ? "divided" : "not divided"}, takes the right answer from `
+      + `${percent(old.right)} to ${percent(next.right)}, and well-formed ones from ${percent(old.valid)} to ${percent(next.valid)}. `
+      + `${taught} of ${steps} steps have unequal rewards; after the last, ${percent(end.right)} are right and ${percent(end.valid)} well-formed.`);
   });
   return view.end;
 }

@@ -4,16 +4,17 @@ import traitlets
 
 from .. import plots
 from ..errors import LabError, choose, whole
-from ..preferences import SMALL_REWARDS, share, small_run, start_logits
+from ..preferences import SMALL_REWARDS, group_advantages, share, small_run, start_logits
 from ..preferences.small_policy import CLOSED, PARTS, RATE, STEPS, chances
 from .explorer import FOLDER, STYLE, Explorer, script
+from .values import Switch, fixed
 
 QUESTION = "Paid for “right”, four answers per step: in how many of the 30 steps are all rewards equal?"
 GROUPS, TEMPERATURES, BETAS = (2, 4, 8, 16), (0.3, 0.5, 0.7, 1.0, 1.5, 2.0), (0.0, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 class RewardExplorer(Explorer):
-    """A choice of rewards, and sliders for the step, the group's size, the temperature and beta.
+    """A choice of rewards, sliders for step, group, temperature and beta, and a tick: divide by the group's deviation?
 
     It shows `preferences.small_run`: an answer of four parts, whose logits are all that is trained.
 
@@ -24,10 +25,11 @@ class RewardExplorer(Explorer):
     group_size : one of `GROUPS`
     temperature : one of `TEMPERATURES`
     beta : one of `BETAS`
+    divided : bool, are the advantages divided by the group's standard deviation?
 
     Attributes
     ----------
-    reward, step, group_size, temperature, beta : at every moment
+    reward, step, group_size, temperature, beta, divided : at every moment
 
     Raises
     ------
@@ -37,15 +39,16 @@ class RewardExplorer(Explorer):
 
     _esm = script("reward_explorer")
     _css = STYLE + (FOLDER / "reward.css").read_text(encoding="utf-8")
-    _moved = ("reward", "step", "group_size", "temperature", "beta")
+    _moved = ("reward", "step", "group_size", "temperature", "beta", "divided")
     policy = traitlets.Dict().tag(sync=True)
     reward = traitlets.Unicode().tag(sync=True)
     step, group_size = (traitlets.Int().tag(sync=True) for _ in range(2))
     temperature, beta = (traitlets.Float().tag(sync=True) for _ in range(2))
+    divided = Switch(True).tag(sync=True)
 
     def __init__(
         self, reward: str = "right", step: int = 1, group_size: int = 4, temperature: float = 1.0, beta: float = 0.0,
-        question: str = QUESTION, choices=("none", "half", "nearly all"),
+        divided: bool = True, question: str = QUESTION, choices=("none", "half", "nearly all"),
     ):  # fmt: skip
         super().__init__(
             policy={
@@ -54,8 +57,8 @@ class RewardExplorer(Explorer):
                 "rewards": list(SMALL_REWARDS), "groups": list(GROUPS), "temperatures": list(TEMPERATURES),
                 "betas": list(BETAS),
             },
-            reward=reward, step=step, group_size=group_size, temperature=temperature, beta=beta, question=question,
-            choices=list(choices),
+            reward=reward, step=step, group_size=group_size, temperature=temperature, beta=beta, divided=divided,
+            question=question, choices=list(choices),
         )  # fmt: skip
 
     @traitlets.validate("reward", "step", "group_size", "temperature", "beta")
@@ -68,16 +71,22 @@ class RewardExplorer(Explorer):
 
     def run(self) -> list:
         """The steps at the present settings, as `small_run` gives them."""
-        return small_run(self.reward, self.group_size, self.temperature, self.beta)
+        scale = "group" if self.divided else "none"
+        return small_run(self.reward, self.group_size, self.temperature, self.beta, scale_rewards=scale)
 
     def summary(self) -> str:
         run = self.run()
         now, last = run[self.step - 1], run[-1].after
         right = sum(answer.right for answer in now.answers)
         taught = sum(bool(one.advantages.any()) for one in run)
+        mean, deviation = float(now.rewards.mean()), float(now.rewards.std())
+        plain, divided = (float(group_advantages(now.rewards, self.group_size, scale).abs().mean())
+                          for scale in ("none", "group"))  # fmt: skip
         return (
             f"Step {self.step} of {STEPS}, paid for “{self.reward}”: {right} of {self.group_size} sampled answers are "
-            f"right, mean reward {now.rewards.mean():.2f}. The step takes the right answer from "
+            f"right, mean reward {fixed(mean, 2)}, deviation {fixed(deviation, 3)}. Mean size of the advantages: "
+            f"{fixed(plain, 3)}, divided by the deviation {fixed(divided, 2)}. The step, "
+            f"{'divided' if self.divided else 'not divided'}, takes the right answer from "
             f"{_percent(share(now.before, 'right'))} to {_percent(share(now.after, 'right'))}, and well-formed ones "
             f"from {_percent(share(now.before, 'valid'))} to {_percent(share(now.after, 'valid'))}. {taught} of "
             f"{STEPS} steps have unequal rewards; after the last, {_percent(share(last, 'right'))} are right and "

@@ -37,3 +37,9 @@ def three(value: float) -> str:
     rounded = Context(prec=3, rounding=ROUND_HALF_UP).create_decimal(Decimal(value))
     text = f"{rounded:f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def fixed(value: float, digits: int) -> str:
+    """So many digits, halves away from zero: JavaScript's x.toFixed(digits), but what is rounded to 0 has no sign."""
+    text = f"{Decimal(value).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP):f}"
+    return text if text.strip("-0.") else text.lstrip("-")

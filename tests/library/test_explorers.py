@@ -28,6 +28,7 @@ from lab_utils.widgets.code_explorer import CodeExplorer
 from lab_utils.widgets.explorer import FOLDER, to_base64
 from lab_utils.widgets.lora_explorer import LoraExplorer
 from lab_utils.widgets.merge_explorer import MergeExplorer
+from lab_utils.widgets.pair_explorer import PairExplorer
 from lab_utils.widgets.parameter_explorer import ParameterExplorer
 from lab_utils.widgets.quantizer_explorer import QuantizerExplorer
 from lab_utils.widgets.rank_alpha_trainer import RankAlphaTrainer
@@ -74,7 +75,7 @@ EXPLORERS = {
     "trainer": RankAlphaTrainer, "quantizer": quantizer_explorer, "codes": code_explorer, "budget": BudgetExplorer,
     "sweep": sweep_explorer, "merge": merge_explorer, "variants": variant_explorer,
     "pictures": picture_explorer, "cluster": ClusterExplorer, "conversations": conversation_explorer,
-    "rewards": RewardExplorer, "strength": strength_explorer, "skill": skill_explorer,
+    "rewards": RewardExplorer, "pairs": PairExplorer, "strength": strength_explorer, "skill": skill_explorer,
     "sentences": SentenceExplorer,
 }  # fmt: skip
 each = pytest.mark.parametrize("make", EXPLORERS.values(), ids=EXPLORERS)
@@ -220,6 +221,8 @@ def test_a_zero_matrix_is_shown_too():
         (ClusterExplorer, "processes", 3), (ClusterExplorer, "strategy", "zero4"), (ClusterExplorer, "link", "pigeon"),
         (conversation_explorer, "chat", 7), (conversation_explorer, "max_length", 7),
         (conversation_explorer, "turns", "some"), (conversation_explorer, "long", "shrink"),
+        (PairExplorer, "step", 13), (PairExplorer, "pair", 0), (PairExplorer, "learning_rate", 0.5),
+        (PairExplorer, "beta", 0.2),
         (RankAlphaTrainer, "rank", 65), (RankAlphaTrainer, "alpha", 0.0), (RankAlphaTrainer, "rule", "alpha"),
         (RankAlphaTrainer, "steps", 101), (RankAlphaTrainer, "seed", -1), (RankAlphaTrainer, "task", "upright"),
     ],

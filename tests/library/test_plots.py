@@ -170,6 +170,14 @@ def test_a_line_of_one_point_is_a_dot():
         assert line.get_marker() == marker
 
 
+def test_panels_have_an_axis_each():
+    found = plots.panels({"a share": ([1, 2], [0.3, 0.1]), "a reward": ([1, 2], [5, 6])}, "step").axes
+    assert [[list(line.get_ydata()) for line in axes.lines] for axes in found] == [[[0.3, 0.1]], [[5, 6]]]
+    assert [axes.get_title("left") for axes in found] == ["a share", "a reward"] and found[0].get_ylim()[1] < 1
+    assert len({line.get_color() for axes in found for line in axes.lines}) == 2
+    assert [axes.get_xlabel() for axes in found] == ["step"] * 2
+
+
 def test_lines_and_spread_draw_what_they_are_given():
     axes = plots.lines({"one": ([1, 2], [3, 4]), "two": ([1, 2], [5, 6])}, "x", "y", logx=True).axes[0]
     assert [list(line.get_ydata()) for line in axes.lines] == [[3, 4], [5, 6]] and axes.get_xscale() == "log"

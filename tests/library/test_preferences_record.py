@@ -108,3 +108,27 @@ def test_all_arms_of_a_seed_see_the_same_messages_and_none_that_the_start_saw():
     near = record.near_misses(drawn[0], 0)
     assert {pair["prompt"] for pair in near} == {row["prompt"] for row in drawn[0]} and len(near) > 60
     assert len({pair["rejected"] for pair in near}) == len(near)
+
+
+def test_pairs_are_read_before_the_first_step_and_after_each(quick, monkeypatch):
+    from lab_utils.folders import DATA
+    from lab_utils.preferences import pair_logprobs
+
+    call, base = quick
+    folder = call()
+    monkeypatch.syspath_prepend(str(DATA))
+    pairs = load("record_pairs")
+    rows = answers_made_up(None, None, [{"prompt": one, "answer": f'{{"qty":{one}}}'} for one in "123"], 2)
+    monkeypatch.setattr(pairs, "load_base", lambda *arguments, **options: base)
+    monkeypatch.setattr(pairs, "samples", lambda *arguments: rows)
+    monkeypatch.setattr(pairs, "RUNS", {name: small(arm) for name, arm in pairs.RUNS.items()})
+    for _ in range(2):  # the second call finds nothing to do
+        pairs.main(["--steps", "2", "--output", str(folder)])
+    first, second = [json.loads(line) for line in (folder / "pairs.jsonl").read_text().splitlines()]
+    assert [one["recipe"]["learning_rate"] for one in (first, second)] == [1e-3, 2e-4]
+    assert first["places"] == [0] and len(first["logprobs"]) == 3 and first["logprobs"][0] == second["logprobs"][0]
+    begin(base[0], replace(record.ARMS["own pairs"].recipe, start=str(folder / "start")))
+    [chosen] = pair_logprobs(base[0], base[1], pairs.own_pairs(rows)[:1])[0].tolist()
+    assert first["logprobs"][0] == [pytest.approx(chosen, abs=1e-4)]
+    read = first["history"][0]["chosen_logprob"], first["logprobs"]
+    assert read[1][0] != read[1][1] != read[1][2]  # it moved with each step

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lab_utils.errors import LabError
-from lab_utils.preferences import recorded_runs, recorded_samples, recorded_start
+from lab_utils.preferences import recorded_courses, recorded_runs, recorded_samples, recorded_start
 
 SCORES = {"examples": 4, "exact": 0.5, "valid": 1.0, "right": "1010", "characters": 80.5, "fields": {"qty": 0.75}}
 WHERE = {"cpu": "x", "threads": 1, "date": "2026-11-30", "versions": {}, "cpu_seconds": 3}
@@ -60,7 +60,8 @@ def test_a_damaged_table_is_refused_with_the_way_out(rows, reason, tmp_path):
 
 
 def test_what_is_missing_is_named(tmp_path):
-    for read in (recorded_runs, lambda folder: recorded_start(32, folder), lambda folder: recorded_samples(7, folder)):
+    ranked, sampled = lambda folder: recorded_start(32, folder), lambda folder: recorded_samples(7, folder)
+    for read in (recorded_runs, recorded_courses, ranked, sampled):
         with pytest.raises(LabError, match=r"cannot be read .*git checkout"):
             read(tmp_path)
 
@@ -73,3 +74,29 @@ def test_samples_have_answers(tmp_path):
     path.write_text(json.dumps(row | {"outputs": []}) + "\n")
     with pytest.raises(LabError, match="has no answers"):
         recorded_samples(0, tmp_path)
+
+
+def pair_line(**changes):
+    row = {"arm": "own pairs", "seed": 0, "recipe": {"learning_rate": 0.001, "beta": 0.1}, "places": [0]}
+    return row | {"history": [{"step": 1}], "logprobs": [[[-1.0, -2.0]], [[-1.5, -4.0]]]} | changes
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [([], "no run"), ([pair_line(places=[1])], "IndexError"), ([{"arm": "own pairs"}], "seed"),
+     ([pair_line(logprobs=[[[-1.0, -2.0]]])], "1 readings of 1"),
+     ([pair_line(logprobs=[[[1.0, -2.0]]] * 2)], "where a number of 0")],
+)  # fmt: skip
+def test_pairs_step_by_step_are_read_or_refused(rows, reason, tmp_path):
+    right, wrong = '{"name":" Jo","qty":2}', '{"name":" Jo","qty":3}'
+    sample = {"prompt": "Two for Jo", "answer": right, "outputs": [right, wrong]}
+    (tmp_path / "samples-0.jsonl").write_text(json.dumps(sample) + "\n")
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(LabError, match=reason) as caught:
+        recorded_courses(tmp_path)
+    assert "record_pairs.py" in str(caught.value)
+    slow = pair_line(recipe={"learning_rate": 0.0001, "beta": 0.1})
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (pair_line(), slow)))
+    first, second = recorded_courses(tmp_path)
+    assert (first.learning_rate, second.learning_rate) == (0.0001, 0.001)
+    assert second.pairs[0]["rejected"] == wrong and second.logprobs == (((-1.0, -2.0),), ((-1.5, -4.0),))

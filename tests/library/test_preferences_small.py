@@ -11,6 +11,7 @@ from lab_utils.errors import LabError
 from lab_utils.preferences import SMALL_REWARDS, share, small_run, start_logits
 from lab_utils.preferences.small_policy import PARTS, RATE, STEPS, Answer, chances, draw
 from lab_utils.widgets.reward_explorer import BETAS, GROUPS, TEMPERATURES, RewardExplorer
+from lab_utils.widgets.values import fixed
 
 
 def test_the_policy_starts_with_the_probabilities_of_its_parts():
@@ -30,9 +31,13 @@ def test_each_way_is_drawn_as_often_as_it_is_likely():
             assert_close(counts.double(), likely, rtol=0, atol=1.01e-3)
 
 
-def test_a_step_by_hand():
+@pytest.mark.parametrize("scale", ["group", "none"])
+def test_a_step_by_hand(scale):
     """Plain descent on the mean of -advantage · log-probability: every part of a good answer gains, in proportion."""
-    (step,) = small_run("valid", group_size=8, temperature=0.7, steps=1)
+    (step,) = small_run("valid", group_size=8, temperature=0.7, steps=1, scale_rewards=scale)
+    less = step.rewards - step.rewards.mean()
+    wanted = less / (less.square().sum() / 7).sqrt() if scale == "group" else less
+    assert_close(step.advantages, wanted, rtol=3e-4, atol=0)
     likely, wanted = (start_logits() / 0.7).softmax(-1), start_logits()
     for answer, advantage in zip(step.answers, step.advantages.tolist(), strict=True):
         for part, way in enumerate(answer.ways):
@@ -71,7 +76,7 @@ def test_answers_read_as_they_are_written():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [({"reward": "nice"}, "Unknown reward 'nice'"), ({"group_size": 1}, "group_size=1"), ({"beta": -1}, "beta=-1"),
-     ({"temperature": 0}, "temperature=0"), ({"steps": 31}, "steps=31")],
+     ({"temperature": 0}, "temperature=0"), ({"steps": 31}, "steps=31"), ({"scale_rewards": "batch"}, "'batch'")],
 )  # fmt: skip
 def test_settings_out_of_range_are_named(settings, words):
     with pytest.raises(LabError, match=words):
@@ -90,9 +95,24 @@ def test_the_explorer_says_what_the_library_computes():
     state = {name: value for name, value in explorer.get_state().items() if name != "layout"}
     json.dumps(state, allow_nan=False)
     assert state["_esm"].rstrip().endswith("export default { render };")
-    explorer.reward, explorer.beta = "valid", 0.5
+    explorer.reward, explorer.beta, explorer.divided = "valid", 0.5, False
     explorer.reset()
-    assert (explorer.reward, explorer.beta, explorer.step) == ("right", 0.0, 3)
+    assert (explorer.reward, explorer.beta, explorer.divided, explorer.step) == ("right", 0.0, True, 3)
+
+
+def test_the_explorer_shows_what_the_division_does_to_a_group():
+    """By hand: one right of eight has deviation √(0.875 / 7), four of eight √(2 / 7)."""
+    explorer, sizes = RewardExplorer(group_size=8), []
+    for step, right, size, deviation in ((2, 1, 2 * 0.875 / 8, (0.875 / 7) ** 0.5), (3, 4, 0.5, (2 / 7) ** 0.5)):
+        explorer.step = step
+        words = f"{right} of 8 sampled answers are right, mean reward"
+        sizes.append((size, size / deviation))
+        assert words in explorer.summary() and f"deviation {deviation:.3f}." in explorer.summary()
+        assert f"advantages: {fixed(size, 3)}, divided by the deviation {size / deviation:.2f}" in explorer.summary()
+    explorer.reward, explorer.step = "valid and short", 11
+    [short] = {round(one, 3) for one in explorer.run()[10].rewards.tolist()} - {0.625}
+    assert short == 0.6  # one character more, in one of eight: divided, it pulls as one right answer of eight does
+    assert "advantages: 0.005, divided by the deviation 0.61" in explorer.summary() and round(sizes[0][1], 2) == 0.62
 
 
 @pytest.mark.parametrize(
@@ -112,12 +132,16 @@ def test_the_browser_trains_as_python_does():
     explorer = RewardExplorer()
     states = [
         {"reward": reward, "group_size": group, "temperature": TEMPERATURES[at % 6], "beta": BETAS[(at + 2) % 6],
-         "step": 1 + 7 * at % STEPS}
+         "step": 1 + 7 * at % STEPS, "divided": bool(at % 3)}
         for at, (reward, group) in enumerate((reward, group) for reward in SMALL_REWARDS for group in GROUPS)
     ]  # fmt: skip
     with alone.shown(explorer) as page:
+        page.evaluate("document.querySelector('main').style.width = '856px'")  # JupyterLab's page at 1024 × 768
         texts = alone.sentences(page, states)
         assert page.errors == []
+        end = page.locator(".lab-summary").bounding_box()
+        top = page.get_by_label("paid for", exact=True).bounding_box()["y"]
+        assert end["y"] + end["height"] - top < 640  # what JupyterLab leaves of 768
         assert page.locator(".lab-answers tbody tr").count() == min(states[-1]["group_size"], 8)
     for state, text in zip(states, texts, strict=True):
         for name, value in state.items():

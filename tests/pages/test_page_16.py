@@ -17,6 +17,7 @@ from lab_utils.preferences import (
     booking_pairs,
     group_advantages,
     own_pairs,
+    recorded_courses,
     recorded_runs,
     recorded_samples,
     recorded_start,
@@ -29,6 +30,8 @@ from lab_utils.preferences.pairs import DAYS
 from lab_utils.scores import difference
 from lab_utils.sweep import compare
 from lab_utils.tasks import TASKS, load_task
+from lab_utils.widgets.pair_explorer import PairExplorer
+from lab_utils.widgets.reward_explorer import RewardExplorer
 
 PAGE = "16_preferences_and_rewards.ipynb"
 PROSE, CODE = prose(PAGE), code(PAGE)
@@ -174,6 +177,18 @@ def course(key: str) -> list[float]:
     return [row[key] for row in ruined().history]
 
 
+def read_pairs(rate: float):
+    """The run at this rate whose pairs were read at every step."""
+    return next(run for run in recorded_courses() if run.learning_rate == rate)
+
+
+def moved(rate: float) -> list[tuple[float, float]]:
+    """By how many nats both answers of each of its pairs moved, from the start to the end."""
+    logprobs = read_pairs(rate).logprobs
+    return [(chosen - first, rejected - second)
+            for (first, second), (chosen, rejected) in zip(logprobs[0], logprobs[-1], strict=True)]  # fmt: skip
+
+
 def rates(*arms: str) -> set[float]:
     """The learning rates of some arms."""
     return {run.recipe["learning_rate"] for arm in arms for run in recorded_runs()[arm]}
@@ -258,17 +273,24 @@ CLAIMS = {  # a new recording that breaks a sentence fails here; then the senten
     "On the test messages of section 2 two thirds will be": lambda: 0.63 < recorded_start()[1].exact < 0.7,
     "the same twelve steps on the same pairs at a learning rate five times as high":
         lambda: len(course("loss")) == 12 and rates("own pairs") == {5 * 2e-4},
-    "both lines fall, from near 0: the chosen answers' to between -15 and -25, the rejected answers' to about -40. "
-    "Neither falls at every step": lambda: all(
-        course(key)[0] > -3 and sorted(course(key), reverse=True) != course(key)
-        for key in ("chosen_logprob", "rejected_logprob"))
-        and all(-25 < one < -15 for one in course("chosen_logprob")[5:])
-        and all(-43 < one < -40 for one in course("rejected_logprob")[-2:]),
     "the loss falls, the margin grows, it is above 0 for every pair of the last batch":
         lambda: course("loss")[-1] < 0.6 * course("loss")[0] and course("margin")[-1] > 1
         and course("accuracy")[-1] == 1,
     "the model is ruined": lambda: ruined().exact == 0,
-    "less likely than one in a million": lambda: all(one < math.log(1e-6) for one in course("chosen_logprob")[4:]),
+    "In all fourteen pairs it is above 0 at the end, and in all fourteen the chosen answer is rarer than at the start; "
+    "in thirteen it is less likely than one in a million": lambda: (
+        {(chosen > rejected, chosen < 0) for chosen, rejected in moved(1e-3)} == {(True, True)}
+        and len(moved(1e-3)) == 14 and sum(now[0] < math.log(1e-6) for now in read_pairs(1e-3).logprobs[-1]) == 13),
+    "(At 0.0002 eleven chosen answers end likelier, three rarer, and all rejected ones rarer.)": lambda: (
+        [sum(chosen > 0 for chosen, _ in moved(2e-4)), sum(chosen < 0 for chosen, _ in moved(2e-4))] == [11, 3]
+        and all(rejected < 0 for _, rejected in moved(2e-4))),
+    "Pair 1, step by step: both answers fall, and the margin grows to 1.10. The chosen one ends as likely as one in a "
+    "billion": lambda: (
+        round(0.1 * (moved(1e-3)[0][0] - moved(1e-3)[0][1]), 2) == 1.1 and max(moved(1e-3)[0]) < 0
+        and round(1e9 * math.exp(read_pairs(1e-3).logprobs[-1][0][0])) == 1),
+    "Pair 3 at the end: the chosen answer is 16 nats rarer, the margin 0.17 and the weight 0.46": lambda: (
+        round(moved(1e-3)[2][0]) == -16
+        and "margin is 0.17, the loss 0.612, the weight 0.458" in PairExplorer(step=12, pair=3).summary()),
     "Five methods have three seeds each at 3e-4":
         lambda: all([run.seed for run in recorded_runs()[arm]] == [0, 1, 2] for arm in SFT + SFT_LOW + LOW)
         and rates(*SFT) == {1e-3} and rates(*SFT_LOW, *LOW) == {3e-4},
@@ -344,7 +366,8 @@ CLAIMS = {  # a new recording that breaks a sentence fails here; then the senten
     '"Monday" has six letters, as few as a day can have': lambda: len("Monday") == min(map(len, DAYS)),
     "with the same messages in the same order and at the same rate":
         lambda: differ(*PAID) == {"reward"} and rates(*PAID) == {5e-4},
-    "up from 0.50 to 0.57 and down to 0.43, and the share of right answers in blue, falling from 31 to 13 %":
+    "the share of right answers, falling from 31 to 13 %; on the right the reward, up from 0.50 to 0.57 and down to "
+    "0.43":
         lambda: [f"{one(smooth(gamed(), 'reward')):.2f}" for one in (lambda line: line[0], max, min)]
         == ["0.50", "0.57", "0.43"] and smooth(gamed(), "reward")[-1] == min(smooth(gamed(), "reward"))
         and [round(100 * smooth(gamed(), "right")[place]) for place in (0, -1)] == [31, 13],
@@ -466,4 +489,20 @@ def test_the_live_run_is_the_recorded_one_at_a_fifth_of_the_rate():
     assert "steps=1 if FAST else 12, batch_size=2 if FAST else 4)" in source
     run = ruined()
     assert run.recipe["batch_size"] == 4 and run.rows == len(own_pairs(recorded_samples(run.seed))) and run.seed == 0
-    assert PreferenceRecipe().learning_rate == 2e-4
+    assert PreferenceRecipe().learning_rate == read_pairs(2e-4).learning_rate == 2e-4
+    assert "at the live run's rate, 0.0002, and read fourteen of its pairs, the first of each message" in PROSE
+
+
+def test_what_the_explorer_of_rewards_is_said_to_show_of_a_group():
+    sizes = []
+    for settings, right in (({"step": 2}, 1), ({"step": 3}, 4), ({"reward": "valid and short", "step": 11}, 0)):
+        words = RewardExplorer(group_size=8, **settings).summary()
+        assert f": {right} of 8 sampled answers are right" in words
+        found = re.search(r"advantages: ([\d.]+), divided by the deviation ([\d.]+)\. ", words)
+        sizes.append(tuple(map(float, found.groups())))
+    one, four, short = sizes
+    assert f'{four[0] / one[0]:.1f} times without the division ("less mean"), {four[1] / one[1]:.1f} times' in PROSE
+    assert f"have a mean size of {short[1]}, about as large as those of one right answer in eight ({one[1]}:" in PROSE
+    assert f"Not divided, it is {short[0]}" in PROSE and one[1] - short[1] < 0.02 < one[0] / short[0]
+    lengths = [len(one.text) for one in RewardExplorer("valid and short", 11, 8).run()[10].answers]
+    assert sorted(lengths)[6] == min(lengths) == max(lengths) - 1  # one is a character longer than the other seven

@@ -88,6 +88,9 @@ PAGES = {
         "15_equal_skill.ipynb", "at_equal_skill", "common loss on the skill", "loss", ".lab-plot svg", 30,
         r"has paid ([-+][\d.]+)",
     ),
+    "pairs": ExplorerPage(
+        "16_pairs.ipynb", "both_answers", "step", "step", ".lab-plot svg", 30, r"margin is (-?[\d.]+)",
+    ),
     "rewards": ExplorerPage(
         "16_preferences_and_rewards.ipynb", "explorer", "step", "step", ".lab-answers tbody", 60,
         r"right answer from ([\d.]+)",
