@@ -1,21 +1,21 @@
-"""Every notebook: clean as committed, and running from top to bottom in fast mode; see RUN_AGAIN."""
+"""Every notebook: clean as committed, and running from top to bottom in fast mode, half of them twice in one kernel.
+
+Whether a page can be run again lies in its code, not in the model's weights: the pages in AGAIN are run a second time
+with a small model, on a pretended card (test_pretended_pages.py). The museum's assertions hold for the real one alone.
+"""
 
 from itertools import pairwise
 from pathlib import Path
 
 import nbformat
 import pytest
-from pretended_pages import NEVER_ASK
+from pretended_pages import AGAIN, NEVER_ASK
 
 from lab_utils.classroom.course import FAST_CELL_SECONDS, NOTEBOOKS, execute
 
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
 MOST_LINES = 25
 IN_A_ROW = {"02", "03", "04"}  # whose cells are run twice in a row, too; page 01 is in test_people.py
-# A second time in the same kernel. Whether a page can be run again lies in its code, not in the model's weights: the
-# pages that ask for a card are run again on a pretended one, with a small model (test_pretended_pages.py). There the
-# museum is run without its assertions, so it is here too.
-RUN_AGAIN = NEVER_ASK | {"A"}
 each_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
 
@@ -68,7 +68,7 @@ def test_runs_in_fast_mode(path, tmp_path):
     Of a page in IN_A_ROW the second time runs each cell twice before the next one.
     """
     number = path.stem.partition("_")[0]
-    passes, repeats = 1 + (number in RUN_AGAIN), 1 + (number in IN_A_ROW)
+    passes, repeats = 1 + (number not in AGAIN), 1 + (number in IN_A_ROW)
     environment = {"LORA_LAB_FAST": "1", "LORA_LAB_RUNS": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     if number in NEVER_ASK:
         environment["LORA_LAB_DEVICE"] = "nobody asks"  # a page that does is refused

@@ -1,8 +1,8 @@
 """Every page whose cells meet the card, on a pretended one: `tests/support/pretended_pages.py` runs them, in fast mode.
 
 A T4 computes in float16 with loss scaling, an A100 in bfloat16. The T4 comes twice in its machine, as on Kaggle, where
-nothing may be spread over both; there each page is run again after its last cell, which must do no harm. Pages 01 to
-06, 11 and 13 never ask which device there is: test_notebooks.py holds that. What a pretended card cannot show is in
+nothing may be spread over both; there the pages in AGAIN are run again, which must do no harm. Pages 01 to 06, 11 and
+13 never ask which device there is: test_notebooks.py holds that. What a pretended card cannot show is in
 `lab_utils.pretended`: kernels' numerics, speed, memory beyond tensors.
 """
 

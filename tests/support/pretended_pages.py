@@ -1,8 +1,8 @@
 """Pages on a pretended card, in a separate process: `python pretended_pages.py T4 FOLDER 07 08 …`.
 
 Each page's cells run one after the other in fast mode, with a stand-in of the embedded model, small enough for a test;
-on a machine in TWICE all of them a second time, as somebody does who runs the page again. What a cell ends with is
-drawn, as a notebook draws it. A line of JSON says what became of each page.
+on a machine in TWICE those of a page in AGAIN a second time, as somebody does who runs the page again. What a cell ends
+with is drawn, as a notebook draws it. A line of JSON says what became of each page.
 """
 
 import ast
@@ -19,6 +19,7 @@ from pathlib import Path
 
 NEVER_ASK = {"01", "02", "03", "04", "05", "06", "11", "13"}  # pages that stay on the processor, GPU or not
 TWICE = {"2xT4"}
+AGAIN = {"00", "07", "08", "09", "10", "14", "15", "16"}
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 WITH_PICTURES = {"2xT4"}  # the tiny painter and Keras' Gemma compute in float32 on every card
 ADAPTED = {"00", "10", "15", "16", "A"}  # pages that load the adapters that come with the course
@@ -123,7 +124,7 @@ def run_page(path: Path, card: str) -> dict:
     cells = [cell for cell in read_notebook(path).cells if cell.cell_type == "code"]
     with contextlib.chdir(path.parent), contextlib.redirect_stdout(said), warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always", UserWarning)
-        for place, cell in [*enumerate(cells, 1)] * (1 + (card in TWICE)):
+        for place, cell in [*enumerate(cells, 1)] * (1 + (card in TWICE and number in AGAIN)):
             source = cell.source
             if "exercise" in cell.metadata.get("tags", []):  # the stub, for later cells, without its check
                 source = source.partition("\nchecks.check")[0]
