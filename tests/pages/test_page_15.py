@@ -445,3 +445,21 @@ def test_who_owns_up_to_not_knowing():
     assert base.verdicts("test").count("unknown") == 4 and base.verdicts("unstated").count("right") == 0
     assert trained.verdicts("test").count("unknown") == 0 and trained.verdicts("test").count("wrong") == 37
     assert "the bare base said so four times" in PROSE and "got 37 of them wrong, never did" in PROSE
+
+
+def test_what_the_table_of_places_says_of_the_search_is_so():
+    [read], searched = facts.by_name(facts.load_answers())["1 note"], facts.load_retrieved()
+    right = [one == "right" for one in read.verdicts("test")]
+    missed = [row[0] != place for place, row in enumerate(searched["test"]["places"])]
+    floor = facts.with_floor(read.outputs["test"], searched["test"]["similarity"], facts.best_floor(searched))
+    with_it = sum(one == "right" for one in read.verdicts("test", floor))
+    assert f"{sum(right)} of {len(right)} right without the floor, {with_it} with it" in PROSE
+    assert not any(a and b for a, b in zip(right, missed, strict=True)) and len(right) - sum(right) == 13
+    assert f"The search missed {sum(missed)} of the 13 others, the reading {13 - sum(missed)}" in PROSE
+
+
+def test_at_the_common_loss_most_messages_are_not_yet_answered_letter_by_letter():
+    """At no checkpoint where the skill's loss is as high or higher."""
+    early = [texts.exact for arm in METHODS for run in RUNS[arm] for texts in run.at.values()
+             if texts.mean("skill") >= common_loss()]  # fmt: skip
+    assert max(early) < 0.5 and "at which most messages are not yet answered letter by letter" in PROSE

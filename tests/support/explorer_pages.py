@@ -19,6 +19,7 @@ class ExplorerPage:
     watch : selector of the part that must change
     limit_ms : key press to changed pixels, 95th percentile
     number : pattern of a number that the browser's sentence and Python's `summary()` both state
+    falls : bool, the trait's value falls as the slider goes to the right
     """
 
     notebook: str
@@ -28,6 +29,7 @@ class ExplorerPage:
     watch: str
     limit_ms: float
     number: str
+    falls: bool = False
 
 
 PAGES = {
@@ -86,7 +88,7 @@ PAGES = {
     ),
     "skill": ExplorerPage(
         "15_equal_skill.ipynb", "at_equal_skill", "common loss on the skill", "loss", ".lab-plot svg", 30,
-        r"has paid ([-+][\d.]+)",
+        r"has paid ([-+][\d.]+)", falls=True,
     ),
     "pairs": ExplorerPage(
         "16_pairs.ipynb", "both_answers", "step", "step", ".lab-plot svg", 30, r"margin is (-?[\d.]+)",
