@@ -1,7 +1,8 @@
 """What a model writes: greedy answers to prompts, in batches."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from .device import GIB
 from .errors import LabError, shown, whole
 from .finetune.conversation import decode_answer, pad_left, padding_token, stop_tokens
 from .finetune.fit import check_fit
@@ -14,6 +15,8 @@ from .tasks import Task, last_turn, rows_text
 from .tasks.conversations import check_conversation, has_text
 from .tasks.data_lines import check_rows
 from .tasks.registry import find_task
+
+SCORES = 11  # bytes per head and pair of tokens in eager attention, which softmax holds twice; 10.7 were measured
 
 
 def generate(model, tokenizer, prompts: list, task: str | Task = "bookings", batch_size: int = 32,
@@ -53,11 +56,9 @@ def generate(model, tokenizer, prompts: list, task: str | Task = "bookings", bat
     was_training = model.training
     device = next(model.parameters()).device
     decoder = quick_decoder(model)
-    order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
     outputs = [""] * len(rows)
     try:
-        for start in range(0, len(order), batch_size):
-            indices = order[start : start + batch_size]
+        for indices in batches(model, [len(row) + room for row in rows], batch_size):
             batch = {name: one.to(device) for name, one in pad_left(tokenizer, [rows[i] for i in indices]).items()}
             with torch.no_grad(), greedy(decoder, room=room, stops=stops, padding=padding) as settings:
                 tokens = decoder.generate(**batch, **settings, logits_processor=[refuse_nonfinite])
@@ -128,6 +129,46 @@ def _as_pair(number: int, row: object) -> object:
     context, answer = last_turn(messages)
     asked = rows_text({"messages": messages})[0]
     return {"prompt": asked, "answer": answer, "context": context, "tools": row.get("tools")}
+
+
+def batches(model, lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """The numbers of rows that are read together: in order of length, fewer where `batch_size` do not fit into memory.
+
+    Parameters
+    ----------
+    model : the one that reads them, on its device
+    lengths : tokens of each row
+    batch_size : int, the most together
+
+    Raises
+    ------
+    LabError
+        A row alone does not fit into the memory that is free: its tokens are named.
+    """
+    order, free = sorted(range(len(lengths)), key=lambda place: lengths[place]), free_memory_bytes(kind_of(model))
+    while order:
+        count = min(batch_size, len(order))
+        while (taken := reading_bytes(model, count, lengths[order[count - 1]])) > free:
+            if count == 1:
+                raise LabError(
+                    f"To read {lengths[order[0]]:,} tokens takes about {taken / GIB:.1f} GiB, and {free / GIB:.1f} are "
+                    "free. Close other programs, or leave out texts as long as this."
+                )
+            count -= 1
+        yield order[:count]
+        order = order[count:]
+
+
+def reading_bytes(model, rows: int, tokens: int) -> int:
+    """What a forward pass takes on top of the model, about: keys and values, and where it is eager the attention."""
+    config = getattr(base_model(model), "config", None)
+    config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    heads = getattr(config, "num_attention_heads", 0)
+    groups = getattr(config, "num_key_value_heads", None) or heads
+    size = getattr(config, "head_dim", None) or getattr(config, "hidden_size", 0) // max(heads, 1)
+    numbers = 2 * getattr(config, "num_hidden_layers", 0) * groups * size * tokens
+    eager = getattr(config, "_attn_implementation", None) == "eager"
+    return rows * (numbers * next(model.parameters()).element_size() + eager * SCORES * heads * tokens**2)
 
 
 def quick_decoder(model):

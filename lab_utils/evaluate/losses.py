@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from ..decoding import as_pairs, check_fit
+from ..decoding import as_pairs, batches, check_fit
 from ..errors import LabError, whole
 from ..finetune import answer_logits, collate, encode, encode_row
 from ..finetune.conversation import padding_token
@@ -73,15 +73,13 @@ def answer_losses(
     if not rows:
         raise LabError("There are no examples to read: the split is empty. Choose another split or a larger slice.")
     check_fit(model, [row.input_ids for row in rows])
-    order = sorted(range(len(rows)), key=lambda index: len(rows[index].input_ids))
     device = next(model.parameters()).device
     total, tokens = [0.0] * len(rows), [0] * len(rows)
     right = [True] * len(rows)
     was_training = model.training
     model.eval()
     try:
-        for start in range(0, len(order), batch_size):
-            indices = order[start : start + batch_size]
+        for indices in batches(model, [len(row.input_ids) for row in rows], batch_size):
             batch = collate([rows[index] for index in indices], padding_token(tokenizer))
             with torch.no_grad():
                 logits, targets, owners = answer_logits(model, **{k: v.to(device) for k, v in batch.items()})

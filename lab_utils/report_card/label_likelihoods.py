@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping, Sequence
 
-from ..decoding import kind_of, quick_decoder
+from ..decoding import batches, kind_of, quick_decoder
 from ..errors import LabError, flag, whole
 from ..finetune.conversation import answer_tokens, end_of_turn, pad_left
 from ..finetune.fit import check_fit
@@ -51,13 +51,12 @@ def label_likelihoods(
     last = [end_of_turn(tokenizer)] if flag("end", end) else []
     choices = [[*answer_tokens(tokenizer, label), *last] for label in own.labels]
     check_fit(model, prompts, max(map(len, choices)))
-    found, order = torch.zeros(len(rows), len(choices)), sorted(range(len(rows)), key=lambda place: len(prompts[place]))
+    found = torch.zeros(len(rows), len(choices))
     was_training, decoder = model.training, quick_decoder(model)
     try:
         with torch.no_grad():
             reader = _Reader(decoder, tokenizer, prompts)
-            for start in range(0, len(order), batch_size):
-                places = order[start : start + batch_size]
+            for places in batches(decoder, list(map(len, prompts)), batch_size):
                 found[places] = reader.read([prompts[place] for place in places], choices)
     finally:
         model.train(was_training)

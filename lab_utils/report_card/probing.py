@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..decoding import kind_of, quick_decoder
+from ..decoding import batches, kind_of, quick_decoder
 from ..errors import LabError, whole
 from ..finetune import take_off_adapter, twin
 from ..finetune.conversation import pad_left
@@ -138,10 +138,9 @@ def hidden_states(
     check_fit(model, prompts)
     was_training, decoder, device = model.training, quick_decoder(model), kind_of(model)
     body = getattr(decoder, decoder.base_model_prefix, decoder)  # without the head
-    order, found = sorted(range(len(prompts)), key=lambda place: len(prompts[place])), {}
+    found = {}
     try:
-        for start in range(0, len(order), batch_size):
-            places = order[start : start + batch_size]
+        for places in batches(decoder, list(map(len, prompts)), batch_size):
             batch = pad_left(tokenizer, [prompts[place] for place in places])
             batch["position_ids"] = (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0)
             batch = {name: one.to(device) for name, one in batch.items()}

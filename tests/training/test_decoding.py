@@ -68,6 +68,29 @@ def test_a_four_bit_model_is_copied_where_that_fits(monkeypatch, kind, free, cop
     assert (decoding.quick_decoder(model) == "the copy") is copied
 
 
+def test_where_memory_is_short_fewer_rows_are_read_together(tiny_llama, tokenizer, monkeypatch):
+    """One long row decides what a whole batch takes; the rest is answered and priced as it would be."""
+    model, task = tiny_llama(49152), TASKS["style"]
+    model.config._attn_implementation = "eager"
+    prompts = ["hi " * count for count in (1, 2, 3, 4, 60)]
+    rows = [{"prompt": prompt, "answer": "Arr"} for prompt in prompts]
+    costs = answer_losses(model, tokenizer, rows, task)
+    answers = generate(model, tokenizer, prompts, task, max_new_tokens=4)
+    lengths = [len(prompt_ids(tokenizer, task, prompt)) + 4 for prompt in prompts]
+    longest = decoding.reading_bytes(model, 1, lengths[-1])
+    heads = model.config.num_attention_heads
+    assert longest > decoding.SCORES * heads * lengths[-1] ** 2 > decoding.reading_bytes(model, 4, lengths[-2])
+    assert list(decoding.batches(model, lengths, 32)) == [[0, 1, 2, 3, 4]]
+    monkeypatch.setattr(decoding, "free_memory_bytes", lambda kind: longest)
+    assert list(decoding.batches(model, lengths, 32)) == [[0, 1, 2, 3], [4]]
+    assert list(decoding.batches(model, lengths[::-1], 2)) == [[4, 3], [2, 1], [0]]
+    assert generate(model, tokenizer, prompts, task, max_new_tokens=4) == answers
+    assert answer_losses(model, tokenizer, rows, task).losses == pytest.approx(costs.losses, rel=1e-4)
+    monkeypatch.setattr(decoding, "free_memory_bytes", lambda kind: longest - 1)
+    with pytest.raises(LabError, match=rf"To read {lengths[-1]} tokens takes about 0\.0 GiB, and 0\.0 are free"):
+        generate(model, tokenizer, prompts, task, max_new_tokens=4)
+
+
 def test_rows_of_either_kind_are_answered_with_shots_before_them(tiny_llama, tokenizer):
     """A conversation is asked for its last answer; shots are turns between the system message and the prompt."""
     model, task = tiny_llama(49152), TASKS["style"]
