@@ -19,7 +19,15 @@ def folded(text: str, width: int = WIDTH) -> str:
 
 def say(text: str) -> None:
     """Print a text, `folded`."""
-    print(folded(text))
+    put(folded(text))
+
+
+def put(text: str) -> None:
+    """Print a text as it is; what the terminal's or the file's encoding lacks is printed as an escape."""
+    try:
+        print(text)
+    except UnicodeEncodeError as error:
+        print(text.encode(error.encoding, "backslashreplace").decode(error.encoding))
 
 
 def _folded(line: str, width: int) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ..errors import LabError, command_line
 from ..models import MODELS
+from ..outputs import print_anything
 from ..tasks import add_arguments, from_arguments
 from ..tasks.arguments import FLAGS as DATA_FLAGS
 from ..tasks.arguments import command_parser
@@ -97,6 +98,7 @@ def described(docstring: str) -> dict[str, str]:
 @command_line(flags=FLAGS)
 def main(arguments: list[str] | None = None) -> int:
     """Train by the command line's recipe, and say how it ended."""
+    print_anything()
     recipe, options = read_command(arguments)
     run = finetune(recipe, **options)
     if int(os.environ.get("RANK", 0)) == 0:

@@ -11,7 +11,7 @@ from .own_data import OwnTask, own
 
 ARGUMENTS = ("prompt", "answer", "messages", "system", "fields", "split", "group", "seed", "encoding", "name")
 AGAIN = "make the task again, by tasks.own(…), and pass it"
-COMPARED = ("prompt", "answer", "messages", "system", "fields", "split", "group", "seed", "encoding")
+COMPARED = ("name", "prompt", "answer", "messages", "system", "fields", "split", "group", "seed", "encoding")
 
 
 def from_description(description: Mapping, metric: Callable | None = None) -> OwnTask:

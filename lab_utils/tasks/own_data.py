@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import LabError, choose, shown, whole
 from ..files import user_path
-from ..printing import folded
+from ..printing import folded, put
 from .answer_kinds import answer_kind, metric_name, score_by
 from .conversations import has_text, last_turn
 from .file_heads import TABLES
@@ -188,7 +188,7 @@ def own(
             right = last_turn(row["messages"])[1] if "messages" in row else row["answer"]
             score_by(metric, right, right, "for the first answer itself")
     made = replace(made, notes=_notes(made, layout, parts))
-    print(made)
+    put(str(made))
     return made
 
 

@@ -326,6 +326,7 @@ def test_what_has_changed_since_a_description_is_said():
     kept = json.loads(json.dumps(own(system="s").description()))
     assert tasks.changes(kept, own(system="s")) == ""
     assert tasks.changes(kept, own(system="t", seed=2)) == "system was 's' then, 't' now; seed was 0 then, 2 now"
+    assert tasks.changes(kept, own(system="s", name="mine")) == "name was 'data' then, 'mine' now"
     assert "20 rows (16 train, 2 validation, 2 test) then, 19 rows (" in tasks.changes(kept, own(PAIRS[1:], system="s"))
 
 

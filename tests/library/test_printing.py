@@ -1,6 +1,7 @@
 """printing: a long sentence in lines that fit, nothing lost, and what is copied from a page is in one piece."""
 
 import ast
+import io
 import re
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from lab_utils import checks
 from lab_utils.errors import LabError
 from lab_utils.folders import ROOT
-from lab_utils.printing import WIDTH, folded, say
+from lab_utils.printing import WIDTH, folded, put, say
 
 WORDS = "a word and another that is somewhat longer, of which no page of the lab would be proud at all "
 PATH = "/home/reader/with-a-name/" + "a-folder-below/" * 8 + "run-1.json"
@@ -105,3 +106,14 @@ def test_the_library_prints_no_long_sentence_in_one_line():
         for line in printed_prose(path.read_text(encoding="utf-8"))
     ]  # fmt: skip
     assert found == []
+
+
+@pytest.mark.parametrize("way", [put, say])
+def test_what_an_encoding_lacks_is_printed_as_an_escape(monkeypatch, way):
+    """On Windows, what goes into a file or a pipe has the letters of one language."""
+    for encoding, expected in (("utf-8", "Müll ✓"), ("cp1252", "Müll \\u2713"), ("ascii", "M\\xfcll \\u2713")):
+        written = io.BytesIO()
+        stream = io.TextIOWrapper(written, encoding=encoding, newline="\n", write_through=True)
+        monkeypatch.setattr("sys.stdout", stream)
+        way("Müll ✓")
+        assert written.getvalue().decode(encoding) == f"{expected}\n"

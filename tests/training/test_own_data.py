@@ -1,5 +1,6 @@
 """Your own data through `finetune`: rows, conversations, the record, scores, service and the command line."""
 
+import io
 import json
 import shutil
 from functools import partial
@@ -266,6 +267,16 @@ def test_the_command_line_takes_a_file(model, tmp_path, capsys):
     assert "nowhere.csv" in capsys.readouterr().err
     assert main(["--data", "a.csv", "--task", "style", "--output", "x"]) == 2
     assert "--data and --task are two tasks" in capsys.readouterr().err
+
+
+def test_the_command_prints_what_its_terminal_cannot_show_as_an_escape(tmp_path, monkeypatch):
+    (tmp_path / "a.csv").write_text("Straße,Müll\nx,y\n", encoding="utf-8")
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="ascii", write_through=True))
+    command = ["--data", str(tmp_path / "a.csv"), "--prompt", "Straße", "--answer", "Müll", "--rank", "0"]
+    assert main([*command, "--output", str(tmp_path / "run")]) == 2
+    assert rb"prompt from 'Stra\xdfe'" in written.getvalue()
+    print("\u2713")
 
 
 def test_advice_is_given_and_not_taken(tickets, tokenizer):
