@@ -25,7 +25,7 @@ import torch
 from lab_utils.errors import LabError, choose, command_line
 from lab_utils.evaluate import answer_losses
 from lab_utils.files import replacing_file
-from lab_utils.finetune import Recipe, attach_adapter, build_optimizer, take_off_adapter
+from lab_utils.finetune import Recipe, attach_adapter, build_optimizer, speed_up, take_off_adapter
 from lab_utils.finetune.full import load_full, matrices
 from lab_utils.locks import wait_for_tests
 from lab_utils.lora import take_off, trainable_parameters
@@ -34,7 +34,7 @@ from lab_utils.models import load_base
 from lab_utils.quiet import quiet
 from lab_utils.recorded.provenance import machine
 from lab_utils.recorded.recorder import say
-from lab_utils.sweep.base_weights import compute_fast, plain_base, put_weights, weights_of
+from lab_utils.sweep.base_weights import plain_base, put_weights, weights_of
 from lab_utils.sweep.evidence import FOLDER, Run, merge_tables, packed, packed_bits
 from lab_utils.sweep.recorded_training import Checkpoint, batch_bytes, relative_update, train
 from lab_utils.sweep.recording import overview, progress, record
@@ -124,7 +124,7 @@ def measure_adapter(arm: Arm, run: Run, rows, checkpoint: Checkpoint | None) -> 
     base = take_off_adapter(base)
     put_weights(base, weights_of(recipe.model, recipe.quantization))
     model = attach_adapter(base, recipe)
-    compute_fast(model)
+    speed_up(model)
     for parameter in trainable_parameters(model):
         parameter.data = parameter.data.to(getattr(torch, run.adapter_dtype))
     optimizer = build_optimizer(model, recipe.learning_rate, weight_decay=recipe.weight_decay)

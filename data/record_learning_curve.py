@@ -34,6 +34,7 @@ from lab_utils.finetune import (
     collate,
     encode_row,
     plan_batches,
+    speed_up,
     take_off_adapter,
 )  # fmt: skip
 from lab_utils.finetune.conversation import padding_token
@@ -42,7 +43,7 @@ from lab_utils.locks import locked, wait_for_tests
 from lab_utils.memory.free import keep_freed_memory
 from lab_utils.recorded.learning_curve import FOLDER, LIVE, LIVE_RATES, RATE, SEEDS, SIZES, TASKS
 from lab_utils.recorded.provenance import machine
-from lab_utils.sweep.base_weights import compute_fast, plain_base, put_weights, weights_of
+from lab_utils.sweep.base_weights import plain_base, put_weights, weights_of
 from lab_utils.sweep.evidence import add_row, packed, packed_bits, read_table, table_of
 from lab_utils.tasks import Task
 
@@ -150,7 +151,7 @@ def measure(task: str, examples: int, learning_rate: float, seed: int) -> dict:
     base = take_off_adapter(base)
     put_weights(base, weights_of(recipe.model, recipe.quantization))
     model = attach_adapter(base, recipe)
-    compute_fast(model)
+    speed_up(model)
     rows = list(splits(task)["train"])
     random.Random(seed).shuffle(rows)
     encoded = [encode_turns(tokenizer, messages) for messages in rows[:examples]]

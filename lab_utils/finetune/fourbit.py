@@ -1,11 +1,12 @@
-"""A faster twin of peft's 4-bit LoRA layer for CPUs: same weights, same adapter, about half the time.
+"""A faster twin of peft's LoRA layers for CPUs: same weights, same adapter.
 
-    y = x Wᵀ + scaling · (x Aᵀ) Bᵀ        W = dequantize(packed)
+    y = x Wᵀ + scaling · (x Aᵀ) Bᵀ        W = dequantize(packed), or as it is
 
 peft computes the adapter in float32 beside a bfloat16 base, cloning and casting the activations on the way.
 Here one autograd function does both products in the compute dtype, keeps only x and x Aᵀ for the
-backward pass, and dequantizes W again there. `speed_up` changes how peft's own modules compute, nothing of what
-they hold: names, parameters, files and every other peft call stay as they are. On CUDA peft's path is used.
+backward pass, and dequantizes W again there. A step takes about half the time in 4 bits, and about a sixth less on
+bfloat16 weights, where only the adapter's part can be saved. `speed_up` changes how peft's own modules compute, nothing
+of what they hold: names, parameters, files and every other peft call stay as they are. On CUDA peft's path is used.
 """
 
 import functools
@@ -15,7 +16,7 @@ import torch
 
 
 class FourBitLoRA(torch.autograd.Function):
-    """y = x Wᵀ + bias + scaling · (drop(x) Aᵀ) Bᵀ with W frozen in 4 bits; gradients for x, A and B.
+    """y = x Wᵀ + bias + scaling · (drop(x) Aᵀ) Bᵀ with W frozen; gradients for x, A and B.
 
     Source: Dettmers et al. 2023 (QLoRA), equation 5. https://arxiv.org/abs/2305.14314
     """
@@ -24,7 +25,7 @@ class FourBitLoRA(torch.autograd.Function):
     def forward(ctx, x, dropped, A, B, weight, bias, scaling):
         """x, dropped (..., in); `dropped` is x after dropout, or None if that is x itself. A (r, in), B (out, r).
 
-        weight is a FrozenWeight.
+        weight is a FrozenWeight or a PlainWeight.
         """
         rows = x.reshape(-1, x.shape[-1])
         adapted = rows if dropped is None else dropped.reshape(-1, x.shape[-1])
@@ -80,6 +81,17 @@ class FrozenWeight:
         ).to(dtype)
 
 
+class PlainWeight:
+    """A linear layer's weight as `FourBitLoRA` asks for one; looked up at every use, for it may be exchanged."""
+
+    def __init__(self, layer):
+        self.layer = layer
+
+    def dense(self, dtype: torch.dtype) -> torch.Tensor:
+        """The matrix (out, in) in `dtype`."""
+        return self.layer.weight.to(dtype)
+
+
 def dequantize(weight, dtype: torch.dtype) -> torch.Tensor:
     """A bitsandbytes 4-bit weight as a matrix (out, in) in `dtype`."""
     import bitsandbytes.functional as bnb
@@ -88,14 +100,14 @@ def dequantize(weight, dtype: torch.dtype) -> torch.Tensor:
 
 
 def _fast_forward(module, original, frozen, x, *args, **kwargs):
-    """Forward of one peft `lora.Linear4bit`: the fast way for one plain active adapter, peft's own otherwise."""
+    """Forward of one peft LoRA layer: the fast way for one plain active adapter, peft's own otherwise."""
     name = module.active_adapters[0] if len(module.active_adapters) == 1 else None
     plain = name in module.lora_A and name not in module.lora_variant and not (module.disable_adapters or module.merged)
     plain = plain and module.lora_B[name].bias is None  # of an adapter that was trained with lora_bias
     if args or kwargs or not plain:
         return original(x, *args, **kwargs)
     base, wide = module.base_layer, x.dtype
-    if base.compute_dtype is not None:
+    if getattr(base, "compute_dtype", None) is not None:
         x = x.to(base.compute_dtype)
     dropout = module.lora_dropout[name]
     active = module.training and getattr(dropout, "p", 0.0) > 0
@@ -112,7 +124,9 @@ def _fast_forward(module, original, frozen, x, *args, **kwargs):
 
 
 def speed_up(model) -> int:
-    """Let every 4-bit LoRA layer on a CPU compute by `FourBitLoRA`; calling it twice changes nothing more.
+    """Let every LoRA layer on a CPU compute by `FourBitLoRA`; calling it twice changes nothing more.
+
+    In bfloat16 the numbers are not peft's bit for bit: peft computes the adapter in float32 and rounds it once.
 
     Parameters
     ----------
@@ -120,15 +134,26 @@ def speed_up(model) -> int:
 
     Returns
     -------
-    int, layers that now take the fast way (0 on CUDA, and for bases that are not in 4 bits)
+    int, layers that now take the fast way (0 on CUDA, in 8 bits, and where the base is trained too)
     """
-    from peft.tuners.lora.bnb import Linear4bit
-
     count = 0
     for module in model.modules():
-        if isinstance(module, Linear4bit) and module.base_layer.weight.device.type == "cpu":
+        if (frozen := _frozen(module)) is not None:
             original = types.MethodType(type(module).forward, module)
-            frozen = FrozenWeight(module.base_layer.weight)
             module.forward = functools.partial(_fast_forward, module, original, frozen)
             count += 1
     return count
+
+
+def _frozen(module) -> FrozenWeight | PlainWeight | None:
+    """The weight under a peft LoRA layer on a CPU, in 4 bits or plain; None for every other module."""
+    from peft.tuners.lora import Linear
+    from peft.tuners.lora.bnb import Linear4bit
+
+    if not isinstance(module, (Linear, Linear4bit)) or module.base_layer.weight.device.type != "cpu":
+        return None
+    if isinstance(module, Linear4bit):
+        return FrozenWeight(module.base_layer.weight)
+    base = module.base_layer
+    plain = type(module) is Linear and type(base) is torch.nn.Linear and base.weight.is_floating_point()
+    return None if not plain or any(one.requires_grad for one in base.parameters()) else PlainWeight(base)

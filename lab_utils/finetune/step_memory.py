@@ -19,7 +19,7 @@ def step_memory(
     batches : (examples, tokens of the longest, positions with a label) of each step
     inner_size : int, bytes of a number in the compute dtype
     checkpointing : bool, activations recomputed in the backward pass
-    fused : bool, the adapters compute with `fourbit.FourBitLoRA`
+    fused : bool, the adapters compute with `fourbit.FourBitLoRA`; on plain weights that needs no more than peft's way
     moments : a name in `memory.estimates.MOMENTS`, of AdamW
 
     Returns
@@ -35,7 +35,7 @@ def step_memory(
     how = {
         "method": "qlora" if packed and (fused or not eager) else "lora", "rank": rank, "size": size,
         "inner_size": inner_size, "trained_size": 4, "moments": moments, "checkpointing": checkpointing,
-        "lab": fused or eager,
+        "lab": (packed and fused) or eager,
     }  # fmt: skip
     estimates = [
         step_estimate(

@@ -15,12 +15,13 @@ from ..finetune import (
     encode,
     encode_split,
     plan_batches,
+    speed_up,
     take_off_adapter,
 )  # fmt: skip
 from ..finetune.full import load_full, matrices
 from ..finetune.optimizer import descend, set_rate
 from ..locks import wait_for_tests
-from ..sweep.base_weights import compute_fast, plain_base, put_weights, weights_of
+from ..sweep.base_weights import plain_base, put_weights, weights_of
 from ..tasks import TASKS, load_task
 from .measuring import GENERAL, passages, questions
 from .strength import at_strength
@@ -61,7 +62,7 @@ def build(arm: Arm):
     base = take_off_adapter(base)
     put_weights(base, weights_of(recipe.model, recipe.quantization))
     model = attach_adapter(base, recipe)
-    compute_fast(model)
+    speed_up(model)
     return model, tokenizer, build_optimizer(model, recipe.learning_rate, weight_decay=0.0)
 
 

@@ -5,12 +5,12 @@ Here a quantized base is read once as the bfloat16 matrices that its codes mean,
 those: what is left of the difference is what the bits cost. Of LLM.int8 that leaves out the rounding of activations.
 """
 
-from functools import cache, partial
+from functools import cache
 
 import torch
 
 from ..errors import LabError
-from ..finetune.fourbit import FourBitLoRA, dequantize
+from ..finetune.fourbit import dequantize
 from ..finetune.full import matrices
 from ..models import load_base
 
@@ -62,27 +62,3 @@ def put_weights(model, weights: dict[str, torch.Tensor]) -> None:
 def _plain_name(name: str) -> str:
     """A layer's name as it is without an adapter."""
     return name.removeprefix("base_model.model.").replace(".base_layer", "")
-
-
-class PlainWeight:
-    """A layer's weight as `FourBitLoRA` asks for one; looked up at every use, for it may be exchanged."""
-
-    def __init__(self, layer):
-        self.layer = layer
-
-    def dense(self, dtype: torch.dtype) -> torch.Tensor:
-        return self.layer.weight.to(dtype)
-
-
-def compute_fast(model) -> None:
-    """Let peft's layers compute as the lab's 4-bit layers do, on any base: see `lab_utils.finetune.fourbit`."""
-    from peft.tuners.lora import Linear
-
-    def forward(module, weight, x):
-        name = module.active_adapters[0]
-        A, B = module.lora_A[name].weight, module.lora_B[name].weight
-        return FourBitLoRA.apply(x, None, A, B, weight, module.base_layer.bias, module.scaling[name])
-
-    for module in model.modules():
-        if isinstance(module, Linear):
-            module.forward = partial(forward, module, PlainWeight(module.base_layer))

@@ -1,4 +1,4 @@
-"""The fast 4-bit LoRA layer against peft's own on the same weights."""
+"""The fast LoRA layer against peft's own on the same weights."""
 
 import bitsandbytes as bnb
 import peft
@@ -27,15 +27,28 @@ class TwoLayers(torch.nn.Module):
         return self.second(torch.tanh(self.first(x)))
 
 
+class TwoPlainLayers(torch.nn.Module):
+    """The same, not quantized."""
+
+    forward = TwoLayers.forward
+
+    def __init__(self, dtype):
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(128, 192, dtype=dtype), torch.nn.Linear(192, 64, False, dtype=dtype)
+
+
 def build(compute_dtype=torch.float32, quant_type="nf4", dropout=0.0, **lora):
-    """A peft model on two 4-bit layers, with B away from zero."""
+    """A peft model on two layers, in 4 bits or plain ("none"), with B away from zero."""
     torch.manual_seed(0)
     config = LoraConfig(r=4, lora_alpha=12, lora_dropout=dropout, target_modules=["first", "second"], **lora)
-    model = get_peft_model(TwoLayers(compute_dtype, quant_type).to("cpu"), config)
+    plain = quant_type == "none"
+    base = TwoPlainLayers(compute_dtype) if plain else TwoLayers(compute_dtype, quant_type).to("cpu")
+    model = get_peft_model(base, config)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
-    assert type(model.get_base_model().first) is peft.tuners.lora.bnb.Linear4bit
+    kind = peft.tuners.lora.Linear if plain else peft.tuners.lora.bnb.Linear4bit
+    assert type(model.get_base_model().first) is kind
     return model.train()
 
 
@@ -51,7 +64,7 @@ def outputs_and_gradients(model, dtype=torch.float32, seed=1):
     return found | {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
 
 
-@pytest.mark.parametrize("quant_type", ["nf4", "fp4"])
+@pytest.mark.parametrize("quant_type", ["nf4", "fp4", "none"])
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_float32_equals_peft(quant_type, dropout):
     model = build(quant_type=quant_type, dropout=dropout)
@@ -65,9 +78,13 @@ def test_float32_equals_peft(quant_type, dropout):
         torch.testing.assert_close(found[name], expected[name], rtol=2e-5, atol=2e-5 * scale)
 
 
-def test_bfloat16_is_as_near_to_the_truth_as_peft():
-    truth = outputs_and_gradients(build(torch.float32))
-    model = build(torch.bfloat16)
+@pytest.mark.parametrize("quant_type", ["nf4", "none"])
+def test_bfloat16_is_as_near_to_the_truth_as_peft(quant_type):
+    model = build(torch.bfloat16, quant_type)
+    exact = build(torch.float32, quant_type)
+    if quant_type == "none":
+        exact.load_state_dict(model.state_dict())  # the weights as bfloat16 holds them
+    truth = outputs_and_gradients(exact)
     theirs = outputs_and_gradients(model, torch.bfloat16)
     speed_up(model)
     ours = outputs_and_gradients(model, torch.bfloat16)
@@ -85,6 +102,26 @@ def test_unpacked_absmax_gives_the_same_weights(quant_type):
     weight = build(torch.bfloat16, quant_type).get_base_model().first.base_layer.weight
     assert weight.quant_state.nested
     assert torch.equal(FrozenWeight(weight).dense(torch.float32), dequantize(weight, torch.float32))
+
+
+def test_a_plain_weight_may_be_exchanged():
+    """As the recorders do, which train on one base after another."""
+    model = build(quant_type="none")
+    speed_up(model)
+    base = model.get_base_model().second.base_layer
+    base.weight = torch.nn.Parameter(2 * base.weight.detach(), requires_grad=False)
+    found = outputs_and_gradients(model)
+    slow_down(model)
+    for name, expected in outputs_and_gradients(model).items():
+        torch.testing.assert_close(found[name], expected, rtol=2e-5, atol=2e-5 * float(expected.abs().max()))
+
+
+def test_where_the_base_is_trained_too_pefts_way_is_taken():
+    model = build(quant_type="none")
+    model.get_base_model().second.base_layer.weight.requires_grad_()
+    assert speed_up(model) == 1
+    outputs_and_gradients(model)
+    assert model.get_base_model().second.base_layer.weight.grad is not None
 
 
 def test_rslora_scaling_is_kept():

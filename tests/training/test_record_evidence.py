@@ -15,7 +15,7 @@ from lab_utils.finetune.adapter import attach_adapter, take_off_adapter
 from lab_utils.finetune.fourbit import speed_up
 from lab_utils.finetune.full import matrices, train_full
 from lab_utils.sweep import base_weights
-from lab_utils.sweep.base_weights import as_floats, compute_fast, put_weights
+from lab_utils.sweep.base_weights import as_floats, put_weights
 from lab_utils.sweep.evidence import Recorded, read_table, unpacked
 from lab_utils.sweep.recorded_training import Checkpoint, train
 from lab_utils.sweep.studies import STUDIES, Arm, adapter, full
@@ -237,7 +237,7 @@ def test_the_arithmetic_is_that_of_the_labs_4_bit_layers(trainable_base, tokeniz
     plain, _ = load_base("smollm2-135m", "none", verbose=False)
     put_weights(plain, weights)
     plain = attach_adapter(plain, recipe)
-    compute_fast(plain)
+    assert speed_up(plain) == 210
     batch = tokenizer(["two drones for Ada on Monday"], return_tensors="pt")
     gradients = []
     for one in (coded, plain):
