@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from itertools import pairwise
 from statistics import fmean
 
 import pytest
@@ -294,7 +295,7 @@ def test_what_is_said_of_many_epochs_is_so():
     assert later["skill"].low > 0 and not any(later[kind].clear for kind in ("prose", "questions", "style"))
     paid = [[texts.mean("questions") - run.before.mean("questions") for texts in (run.at[25], run.after)]
             for run in few]  # fmt: skip
-    told = "the questions had paid {:.1f} of their {:.1f} nats after two epochs, with the other {:.1f} of {:.1f}"
+    told = "had paid {:.1f} of their {:.1f} nats after two epochs with one seed, and {:.1f} of {:.1f} with the other"
     assert points[0][1]["step"] == 25 and told.format(*paid[0], *paid[1]) in PROSE
     exact = [[list(map(float, texts.right)) for texts in (run.at[25], run.after)] for run in few]
     assert not compare(*zip(*exact, strict=True)).clear and "leave the difference not clear" in PROSE
@@ -307,6 +308,37 @@ def test_what_is_said_of_many_epochs_is_so():
     told = "from {:.2f} to {:.2f} nats with one seed and from {:.2f} to {:.2f} with the other"
     assert told.format(*costs[0, False], *costs[1, False]) in PROSE
     assert max(costs[0, True][1], costs[1, True][1]) < 0.01 < 0.03 < min(costs[0, True][0], costs[1, True][0])
+
+
+def test_what_is_said_of_200_messages_is_so():
+    """One run: its intervals are over texts alone."""
+    recorded = retention.load_epochs()
+    few, more = recorded["50 messages, 20 epochs"], recorded["200 messages, 20 epochs"]
+    points, others = retention.by_epoch(more[0]), [retention.by_epoch(run) for run in few]
+    assert [run.seed for run in more] == [0] and len(points) == 20 and "and on 200 with one" in PROSE
+    assert max(run[9]["training"] for run in (points, *others)) < 0.001  # "below 0.001 by epoch 10"
+    for run in (points, *others):
+        assert run[0]["training"] > 9 * run[0]["validation"]
+        assert run[0]["training"] == max(point["training"] for point in run)
+    losses = [point["validation"] for point in points]
+    assert all(loss < min(run[place]["validation"] for run in others) for place, loss in enumerate(losses))
+    assert losses.index(min(losses)) == 3 and max(losses[9:]) - min(losses[9:]) < 0.005  # level from epoch 10 on
+    assert sum(a > b for a, b in pairwise(losses)) < 16  # "goes up and down"
+    assert max(losses[4:9]) - min(losses[4:9]) > 0.01
+    assert f"lowest after four epochs, {losses[3]:.3f}, and {losses[-1]:.3f} at the end" in PROSE
+    exact = [round(100 * points[place]["exact"]) for place in (3, -1)]
+    assert "{} % are right after epoch 4, and {} % at the end".format(*exact) in PROSE
+    kinds = retention.KINDS[1:]
+    later = retention.apart(more, more, lambda run: run.at[points[3]["step"]].losses, lambda run: run.after.losses)
+    gained = retention.change(*([float(right) for right in texts.right] for texts in (more[0].at[200], more[0].after)))
+    assert points[3]["step"] == 200 and not gained.clear and "for no gain in skill that is clear" in PROSE
+    assert not later["skill"].clear and all(later[kind].low > 0 for kind in kinds)
+    rises = sorted(later[kind].mean for kind in kinds)
+    assert f"each kind has paid clearly more, by {rises[0]:.1f} to {rises[-1]:.1f} nats" in PROSE
+    sizes = retention.apart(few, more, lambda run: run.after.losses)
+    assert all(sizes[kind].high < 0 and sizes[kind].runs == 1 for kind in kinds)
+    recipe = Recipe(steps=250, learning_rate=2e-3)
+    assert recipe.learning_rate_at(25) > 0.95 * recipe.learning_rate  # "near its height"
 
 
 def test_what_the_trained_adapters_cost_is_not_clear_at_the_end_and_is_at_the_common_loss():
@@ -337,7 +369,7 @@ def test_what_is_said_of_ranks_at_equal_steps_is_so():
 def test_the_explorer_of_section_5_has_what_the_page_says_of_it():
     """Its arms are those of the table; at 0.146 all but one are there, and at 0.078 two more are gone."""
     names = {}
-    exec(code_cell(PAGE, "ARMS = ").partition("print(")[0], names | {"recorded": RUNS}, names)
+    exec(code_cell(PAGE, "ARMS = ").partition("ends = ")[0], names | {"recorded": RUNS}, names)
     arms = names["arms"]
     assert set(names["FIRST"]) == {short for short, arm in names["ARMS"].items() if arm in METHODS}
     assert retention.lowest_common(arms["r=1"]) == 0.146
@@ -355,7 +387,7 @@ def test_the_explorer_of_section_5_has_what_the_page_says_of_it():
         "full, rate × 2": every[:1],
     }  # fmt: skip
     rows = len(clear) - 1 + 2  # less rank 8, and two more less rank 8 on the other base
-    assert 3 * rows == 36 and "these are thirty-six comparisons" in PROSE
+    assert 3 * rows == 36 and "the first table makes thirty-six comparisons" in PROSE
 
 
 def test_replay_trains_on_the_kinds_that_are_measured_and_three_rises_are_falls():
