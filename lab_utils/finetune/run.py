@@ -51,7 +51,7 @@ def finetune(
     dataset : optional
         Rows with "prompt" and "answer", both text, or conversations with "messages": a datasets.DatasetDict or a dict
         with the split "train" (and "validation", to measure the loss on it), a datasets.Dataset, or a list of dicts.
-        Default: `load_task(recipe.task)`.
+        They are asked with the system message of `recipe.task`. Default: `load_task(recipe.task)`.
     fsdp : path of an accelerate configuration file, optional
         Shard base, adapter and optimizer over the processes as it says. Default: what `accelerate launch` was given.
         The model of the Run is then sharded too; the adapter on disk is whole.
@@ -77,6 +77,11 @@ def finetune(
     """
     check_arguments(recipe, Recipe(), output_dir, base)
     own = recipe.own_task if dataset is None else dataset
+    if isinstance(own, OwnTask) and not recipe.own_task:
+        raise LabError(
+            f"dataset is a task of your own, {own.name!r}, and recipe.task is {recipe.task!r}, whose system message "
+            "would be trained with, and be on record. Pass it as Recipe(task=…), and leave dataset out."
+        )
     dataset = load_task(recipe.task) if dataset is None else dataset
     rows = training_rows(dataset, recipe.train_examples)
     held_out = training_rows(dataset, recipe.validation_examples, "validation") if recipe.validate_every else None

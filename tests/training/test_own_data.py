@@ -292,6 +292,12 @@ def test_advice_is_given_and_not_taken(tickets, tokenizer):
     assert all(one.advised is None for one in advise(good, tokenizer=tokenizer))
 
 
+def test_a_task_of_your_own_is_not_trained_as_a_task_of_the_pages(tickets, model, tmp_path):
+    """Else "Booking to JSON." would come before each ticket, and the scores would be of bookings."""
+    with pytest.raises(LabError, match=r"'tickets', and recipe.task is 'bookings', .* Pass it as Recipe\(task=…\)"):
+        finetune(Recipe(model=model, **SHORT), tmp_path, dataset=tickets, progress=False)
+
+
 def test_a_file_is_no_task_and_the_way_to_one_is_said():
     with pytest.raises(LabError, match=r"task='tickets.csv' is a file: give task=tasks.own\('tickets.csv', …\)"):
         Recipe(task="tickets.csv")
