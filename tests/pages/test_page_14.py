@@ -1,6 +1,7 @@
 """What page 14 says of its tickets and chats, its recorded runs and probes, held against the data and the records."""
 
 import dataclasses
+import itertools
 import json
 import math
 import random
@@ -13,7 +14,7 @@ import pytest
 from data_scripts import load
 from page_prose import code_cell, prose, sources
 
-from lab_utils import finetune, tasks
+from lab_utils import finetune, scores, tasks
 from lab_utils.errors import LabError
 from lab_utils.files import read_json
 from lab_utils.finetune.command import read_command
@@ -68,36 +69,98 @@ def test_what_the_page_says_of_the_rates_is_so():
     assert broken.low < -1 and broken.high > 0  # "wider than any share can change"
 
 
+TEST, LATER = "tickets, test", "tickets, next month"
+
+
+def curve_cells(wrong: dict) -> dict:
+    """The names of the page's cells that compute factors, for such wrong answers: line -> size -> seeds × messages."""
+    found = {"np": np, "compare": compare, "scores": scores, "itertools": itertools, "wrong": wrong}
+    over_seeds = code_cell(PAGE, "def over_seeds")
+    exec(over_seeds[over_seeds.index("def over_seeds") : over_seeds.index("costs = ")], found)
+    exec(code_cell(PAGE, "def estimated"), found)
+    return found
+
+
+def wrong_answers(seeds: int | None = None) -> dict:
+    """line -> size -> which answers are wrong, of the first seeds that are recorded or of all, as on the page."""
+    lines = {LATER: ("tickets", "next_month"), "chats, test": ("chats", "test"), TEST: ("tickets", "test")}
+    points = {task: curve_points(load_learning_curve(task)) for task in ("tickets", "chats")}
+    return {name: {one.examples: one.wrong(split)[:seeds] for one in points[task]}
+            for name, (task, split) in lines.items()}  # fmt: skip
+
+
+def ends_of(text: str) -> tuple[float, float]:
+    """The two ends of an interval as it is printed, (low to high)."""
+    low, high = re.search(r"\(([\d.]+) to ([\d.]+)\)", text).groups()
+    return float(low), float(high)
+
+
 def test_what_the_page_says_of_the_learning_curve_is_so():
-    """Of the first seed, by the page's own function, whatever is recorded after it."""
-    points = {point.examples: point for point in curve_points(load_learning_curve("tickets"))}
-    assert all([run.seed for run in point.runs] == [0, 1, 2][: len(point.runs)] for point in points.values())
-    test, later = ([points[size].wrong(split)[:1] for size in (8, 32, 128)] for split in ("test", "next_month"))
-    found = {"np": np, "wrong": {}}
-    exec(code_cell(PAGE, "def estimated").partition("for name")[0], found)
-    said, estimated = prose(PAGE), found["estimated"]
-    (test_1, _), (test_2, _), (later_1, _), (later_2, next_month) = (
-        estimated(np.divide, *some[place : place + 2]).split(" ", 1) for some in (test, later) for place in (0, 1))
-    for quotient, text in (
-        (estimated(lambda a, b, c: b / c / (a / b), *test), "The second factor is {} times the first {}"),
-        (estimated(lambda a, b, c, d: a / b / (c / d), *test[1:], *later[1:]), "{} times next month's {}"),
-    ):
-        assert text.format(*quotient.split(" ", 1)) in said and float(re.search(r"\(([\d.]+)", quotient)[1]) > 1
-    assert f"in place of 8 divide the errors by {test_1}, and 128 in place of 32 by {test_2}" in said
-    assert f"divided by {later_1}, and then by {later_2}, which is not clear {next_month}" in said
-    low, high = (float(end) for end in re.findall(r"[\d.]+", next_month))
+    """Its numbers are of the first seed, by the page's own function, whatever is recorded after it."""
+    said, wrong = prose(PAGE), wrong_answers(1)
+    estimated = curve_cells(wrong)["estimated"]
+    factors = {line: [estimated((line, few, 1), (line, 4 * few, -1)) for few in (8, 32)] for line in (TEST, LATER)}
+    (first, second), (later_1, later_2) = ([one.split(" ")[0] for one in factors[line]] for line in (TEST, LATER))
+    assert f"32 examples in place of 8 divide the errors by {first}, and 128 in place of 32 by {second}" in said
+    low, high = ends_of(factors[LATER][1])
+    assert f"divided by {later_1}, and then by {later_2}, which is not clear ({low:.2f} to {high:.2f})" in said
     assert low < 1 < high
-    early = estimated(lambda a, b, c, d: a / b / (c / d), *test[:2], *later[:2])
-    low, high = (float(end) for end in re.findall(r"[\d.]+", early.partition("(")[2]))
-    assert low < 1 < high
-    some, many, most = (points[size].wrong("next_month")[0].astype(float) for size in (128, 512, 2000))
-    assert not points[2000].wrong()[0].any() and (many.sum(), most.sum()) == (18, 25)
+    steeper = estimated((TEST, 32, 2), (TEST, 8, -1), (TEST, 128, -1))
+    assert "The second factor is {} times the first {}".format(*steeper.split(" ", 1)) in said
+    early, late = (estimated((TEST, few, 1), (TEST, 4 * few, -1), (LATER, few, -1), (LATER, 4 * few, 1))
+                   for few in (8, 32))  # fmt: skip
+    assert "the larger one, {} times next month's {}; from 8 to 32".format(*late.split(" ", 1)) in said
+    assert ends_of(steeper)[0] > 1 and ends_of(late)[0] > 1 and ends_of(early)[0] < 1 < ends_of(early)[1]
+    some, many, most = (wrong[LATER][size][0].astype(float) for size in (128, 512, 2000))
+    assert not wrong[TEST][2000].any() and (many.sum(), most.sum()) == (18, 25)
     rise, whole = difference(many, most), difference(some, most)
     assert f"Of next month's sixty, 25 are, seven more than with 512: {in_points(rise)}, which is not clear." in said
     assert f"From 128 to 2,000 examples, next month's errors change by {in_points(whole)}." in said
     assert not rise.clear and not whole.clear
-    wrong = [60 - sum(right) for right in of_runs(CHOSEN, "right", "next_month")]
-    assert "trained on 640, have {}, {} and {} wrong".format(*wrong) in said
+    trained = [60 - sum(right) for right in of_runs(CHOSEN, "right", "next_month")]
+    assert "trained on 640, have {}, {} and {} wrong, so seeds alone make six messages".format(*trained) in said
+    assert max(trained) - min(trained) == 6
+
+
+def test_what_the_page_says_of_every_recorded_seed_is_so():
+    """2,000 examples leave almost nothing of the test wrong, and many times more of next month's messages."""
+    wrong = wrong_answers()
+    assert all(1 <= len(seeds) <= 3 for found in wrong.values() for seeds in found.values())
+    for test, later in zip(wrong[TEST][2000], wrong[LATER][2000], strict=True):
+        assert test.mean() <= 0.02 and later.mean() > 5 * test.mean() and later.mean() > 0.1
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+def test_the_factors_are_printed_for_as_many_seeds_as_are_recorded(capsys, seeds):
+    """Copies of one run as seeds: the same factors, over messages alone or over seeds that do not differ."""
+    once = wrong_answers(1)
+    copies = {line: {size: np.repeat(found, seeds, 0) for size, found in sizes.items()}
+              for line, sizes in once.items()}  # fmt: skip
+    exec(code_cell(PAGE, "no factor where"), curve_cells(copies))
+    printed = capsys.readouterr().out
+    estimated = curve_cells(once)["estimated"]
+    factor = estimated((TEST, 32, 1), (TEST, 128, -1)).split(" ")[0]
+    each = ", ".join([factor] * seeds)
+    line = rf"^{TEST}: 32 to 128 examples, divided by {factor} \(.*\); seed by seed {each}$"
+    assert re.search(line, printed, flags=re.M)
+    assert printed.count("512 to 2,000 examples, seed ") == seeds and ("all seeds" in printed) == (seeds == 3)
+
+
+def test_a_factors_interval_is_that_of_the_logarithm():
+    """Worked by hand: 30 and 10 of 100 wrong, of other messages; then three seeds, one of them far from the others."""
+    few, many = np.arange(100)[None] < 30, np.arange(100)[None] >= 90
+    wrong = {"a": {8: few, 32: many}, "b": {8: few, 32: many}}
+    cells = curve_cells(wrong)
+    n, (p, q) = 100, (0.3, 0.1)
+    apart = math.sqrt(((1 - p) / p + (1 - q) / q) / (n - 1))
+    together = math.sqrt(((1 - p) / p + (1 - q) / q + 2) / (n - 1))  # no message is wrong in both
+    for terms, error in (((("a", 8, 1), ("b", 32, -1)), apart), ((("a", 8, 1), ("a", 32, -1)), together)):
+        reach = math.exp(1.96 * error)
+        assert cells["estimated"](*terms) == f"3.0 ({3 / reach:.2f} to {3 * reach:.2f})"
+    wrong["a"][32] = np.concatenate([many, many, np.arange(100)[None] >= 50])
+    wrong["a"][8] = np.concatenate([few] * 3)
+    low, high = ends_of(cells["estimated"](("a", 8, 1), ("a", 32, -1)))
+    assert low < 0.3 and high > 5  # the seeds' part, with two degrees of freedom
 
 
 @pytest.fixture(scope="module")
