@@ -343,6 +343,14 @@ def test_what_the_page_says_of_the_chats_parts_is_so():
     text = f"they get {sum(guessed[:40])} of the forty letter by letter, and {sum(guessed)} of all {len(test)} test"
     assert prose(PAGE).count(text) == 1 and all(looked_up[:40])
     assert f"the parts are right on all forty, and on {sum(looked_up)} of the {len(test)}" in prose(PAGE)
+    exec(code_cell(PAGE, "def by_rules").partition("\n\nwarnings.")[0], names)
+    ways = {"guessed": lambda seen: names["by_parts"](seen, False), "up": names["by_parts"], "rules": names["by_rules"]}
+    right = {(name, size): sum(map(str.__eq__, way(train[:size])(test), ends[1]))
+             for name, way in ways.items() for size in (8, 32, 128)}  # fmt: skip
+    assert "With 128 chats looking names up takes the parts from half of the 259 to nearly all" in prose(PAGE)
+    assert abs(right["guessed", 128] / 259 - 0.5) < 0.02 and right["up", 128] > 0.95 * 259
+    for size in (8, 32):  # "leaves most of them wrong, and the two rules more than double what is right"
+        assert right["up", size] < 259 / 2 and right["rules", size] > 2 * right["up", size]
 
 
 def test_what_the_page_says_of_few_chats_is_so():
