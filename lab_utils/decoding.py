@@ -97,7 +97,8 @@ def say_cut(tokenizer, task: Task, pairs: Iterable[Mapping]) -> None:
         say(
             f"Note: {len(over):,} of {len(sizes):,} right answers have more tokens than max_new_tokens="
             f"{task.max_new_tokens} lets a model write, so it cannot be right there as a whole. The longest takes "
-            f"{max(over)}: pass task=tasks.own(…, max_new_tokens={max(over)}), or own= to a report card."
+            f"{max(over)}: pass task=tasks.own(…, max_new_tokens={max(over)}), own= to a report card, or to the "
+            f"command lab_utils.evaluate --max-new-tokens {max(over)}."
         )
 
 

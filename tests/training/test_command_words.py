@@ -74,7 +74,7 @@ def test_messages_that_name_a_flag_are_among_them():
         ("--prompt message", "--prompt: columns of which file? Name it with --data."),
         ("--data DATA", "a.csv: which column is asked and which is answered? It has: 'message', 'category'. Say so: "
                         "--prompt '…', --answer '…'; or --messages '…' for a column of conversations."),
-        ("--data DATA --prompt message", "a.csv: --answer is missing. Name both columns, of: message, category."),
+        ("--data DATA --prompt message", "a.csv: --answer is missing. Name both columns, of: 'message', 'category'."),
         ("--data DATA --prompt message --messages x", "Give either --messages, or --prompt and --answer: a row is a "
                                                       "conversation or a pair."),
     ],

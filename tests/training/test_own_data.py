@@ -14,6 +14,7 @@ from unfolded import unfolded
 from lab_utils import evaluate, report_card, tasks
 from lab_utils.decoding import as_pairs, prompt_of
 from lab_utils.errors import LabError
+from lab_utils.evaluate.__main__ import main as evaluate_command
 from lab_utils.finetune import Recipe, advise, finetune, run_folder, trainer
 from lab_utils.finetune.command import main
 from lab_utils.finetune.examples import Examples
@@ -217,7 +218,15 @@ def test_answers_that_cannot_be_written_whole_are_said(model, tmp_path, capsys):
     evaluate.score(run, task=short)
     said = unfolded(capsys.readouterr().out)
     assert f"Note: {long} of 12 right answers have more tokens than max_new_tokens=2 lets a model write" in said
-    assert "The longest takes 4: pass task=tasks.own(…, max_new_tokens=4), or own= to a report card." in said
+    assert "The longest takes 4: pass task=tasks.own(…, max_new_tokens=4), own= to a report card, or to the" in said
+    (tmp_path / "some.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    short = tasks.own(tmp_path / "some.jsonl", max_new_tokens=2, split=(0.4, 0, 0.6))
+    finetune(Recipe(task=short, model=model, **SHORT), tmp_path / "short", progress=False)
+    command = [str(tmp_path / "short"), "--limit", "12"]
+    for more, count in (([], 1), (["--max-new-tokens", "4"], 0)):
+        capsys.readouterr()
+        assert evaluate_command([*command, *more]) == 0
+        assert unfolded(capsys.readouterr().out).count("right answers have more tokens than max_new_tokens=2") == count
 
 
 def test_what_another_task_asks_and_compares_by_is_not_ignored_in_silence(tickets, model, tmp_path, capsys):
