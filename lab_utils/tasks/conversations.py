@@ -40,7 +40,7 @@ def turns_of(value: object, place: str, roles: dict[str, str] | None = None) -> 
     Returns
     -------
     list of {"role": "system", "user", "assistant" or "tool", "content": str}, with "reasoning_content", "tool_calls",
-    "tool_call_id" and "name" where the data have them
+    "tool_call_id" and "name" where the data have them, and "weight": 0 where a turn is not to be learned
 
     Raises
     ------
@@ -62,6 +62,8 @@ def _turn(turn: object, place: str, roles: dict[str, str]) -> dict:
     if not isinstance(turn, Mapping):
         raise LabError(f"{place}: expected {{'role': …, 'content': …}}, found {shown(turn)}. Correct that turn.")
     turn = {key: unpacked(value) for key, value in turn.items()}
+    if isinstance(turn.get("function_call"), Mapping):  # how OpenAI wrote a call before there were several
+        turn["tool_calls"] = turn.get("tool_calls") or [{"type": "function", "function": turn["function_call"]}]
     role = next((turn[key] for key in ROLE_KEYS if turn.get(key) is not None), None)
     if not isinstance(role, str) or role.lower() not in ROLES:
         known = "system, user, assistant and tool (or human and gpt)"
@@ -74,7 +76,7 @@ def _turn(turn: object, place: str, roles: dict[str, str]) -> dict:
     if reasoning := next((turn[key] for key in REASONING_KEYS if turn.get(key)), None):
         found["reasoning_content"] = _content(reasoning, f"{place}, reasoning")
     found |= {key: passed_on(turn[key], f"{place}, {key}") for key in PASSED_ON if turn.get(key)}
-    return found
+    return found | ({"weight": 0} if turn.get("weight") == 0 else {})
 
 
 def passed_on(value: object, place: str) -> object:
@@ -127,7 +129,7 @@ def _content(said: object, place: str, optional: bool = False) -> str:
 
 def _part(part: object) -> object:
     """The text of one part of a content; of a picture, the part itself."""
-    is_text = isinstance(part, Mapping) and part.get("type") in (None, "text")
+    is_text = isinstance(part, Mapping) and part.get("type") in (None, "text", "input_text", "output_text")
     return part.get("text") if is_text else part
 
 
@@ -157,14 +159,23 @@ def learnable(messages: Sequence[Mapping]) -> list[int]:
     [2]
     """
     spoken = next((number for number, one in enumerate(messages) if one["role"] != "system"), len(messages))
-    return [number for number, one in enumerate(messages) if number > spoken and is_answer(one)]
+    answers = (number for number, one in enumerate(messages) if number > spoken and is_answer(one))
+    return [number for number in answers if not is_unweighted(messages[number])]
+
+
+def is_unweighted(turn: Mapping) -> bool:
+    """Is it an assistant's turn of weight 0, which is read and not learned, as in OpenAI's files?"""
+    return turn["role"] == "assistant" and turn.get("weight") == 0
+
+
+def _is_text(turn: Mapping) -> bool:
+    """Is it an assistant's turn with a text to compare with?"""
+    return turn["role"] == "assistant" and not is_blank(turn["content"]) and not is_unweighted(turn)
 
 
 def has_text(row: Mapping) -> bool:
     """Does a row have an answer that is a text, to compare with? A conversation may have calls of tools alone."""
-    return "messages" not in row or any(
-        one["role"] == "assistant" and not is_blank(one["content"]) for one in row["messages"]
-    )
+    return "messages" not in row or any(map(_is_text, row["messages"]))
 
 
 def is_silent(turn: Mapping) -> bool:
@@ -187,7 +198,7 @@ def last_turn(messages: Sequence[dict]) -> tuple[list[dict], str]:
         There is no such turn.
     """
     for number in range(len(messages) - 1, -1, -1):
-        if messages[number]["role"] == "assistant" and not is_blank(messages[number]["content"]):
+        if _is_text(messages[number]):
             return list(messages[:number]), messages[number]["content"]
     raise LabError("A conversation has no turn in which the assistant says something: there is nothing to score.")
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import LabError
-from .conversations import is_silent
+from .conversations import is_silent, is_unweighted
 from .data_lines import strict_json
 from .layouts import Layout, LeftOut, as_text, is_nothing
 from .reading import Source
@@ -80,6 +80,7 @@ class Intake:
     groups : array of int, one per example; rows without a group have one each
     ungrouped : Tally of those
     silent : Tally of conversations with a turn in which the assistant says nothing
+    unweighted : Tally of conversations with a turn of the assistant of weight 0
     digest : str, hexadecimal, of all examples
     """
 
@@ -96,6 +97,7 @@ class Intake:
     groups: array = field(default_factory=lambda: array("q"))
     ungrouped: Tally = field(default_factory=Tally)
     silent: Tally = field(default_factory=Tally)
+    unweighted: Tally = field(default_factory=Tally)
     digest: str = ""
 
     def place(self, number: int) -> str:
@@ -164,6 +166,8 @@ def _example(found: Intake, layout: Layout, row: Mapping, number: int) -> dict |
         found.room = max(found.room, *map(room_of, answers))
         if any(map(is_silent, example["messages"])):
             found.silent.add(number)
+        if any(map(is_unweighted, example["messages"])):
+            found.unweighted.add(number)
     return {**example, "line": number}
 
 

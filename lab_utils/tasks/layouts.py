@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import LabError, listed, shown
-from .conversations import has_answer, is_blank, learnable, passed_on, turns_of, unpacked
+from .conversations import has_answer, is_blank, is_unweighted, learnable, passed_on, turns_of, unpacked
 from .data_lines import half_character
 from .findings import counted
 
@@ -183,7 +183,8 @@ def _chat(column: str, peek: Sequence[Mapping], columns: Sequence[str], said: st
         if not has_answer(found):
             raise LeftOut("no turn of the assistant")
         if not learnable(found):
-            raise LeftOut("no turn of the assistant after somebody else's")
+            weight = any(map(is_unweighted, found))
+            raise LeftOut("turns of weight 0 alone" if weight else "no turn of the assistant after somebody else's")
         if system and (text := as_text(row.get(system), place, system)) and found[0]["role"] != "system":
             found.insert(0, {"role": "system", "content": text})
         return {"messages": found, "tools": _tools(row.get(tools), place) if tools else None}

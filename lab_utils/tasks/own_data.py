@@ -136,7 +136,8 @@ def own(
         list of dicts; a pandas table; a datasets.Dataset or DatasetDict; or a dict of these by split
     prompt, answer : the column that is asked and the one that is answered; several prompts are joined by a blank line,
         several answers become one JSON object. Not needed where the data have a form that is recognised.
-    messages : or a column of conversations, each a list of {"role", "content"} or of ShareGPT's {"from", "value"}
+    messages : or a column of conversations, each a list of {"role", "content"} or of ShareGPT's {"from", "value"}; an
+        assistant's turn with "weight": 0 is read, and not learned
     system : str, the system message; "" or None for none
     fields : names of the answer's JSON fields, to be scored one by one (default: those that are found)
     split : shares of training, validation and test, if the source has no splits itself
@@ -257,6 +258,11 @@ def _notes(made: OwnTask, layout: Layout, parts: dict[str, Source]) -> tuple[str
             notes.append(
                 f"In {counted(one.silent.count, 'conversation')} a turn of the assistant says nothing, and is not "
                 f"learned ({_first(one, one.silent)})."
+            )
+        if one.unweighted.count:
+            notes.append(
+                f"In {counted(one.unweighted.count, 'conversation')} a turn of the assistant has weight 0: it is read, "
+                f"and not learned ({_first(one, one.unweighted)})."
             )
         if one.json_fields and one.no_json.count and made.kind == "answers":
             notes.append(

@@ -13,6 +13,7 @@ from unfolded import unfolded
 
 from lab_utils import tasks
 from lab_utils.errors import LabError
+from lab_utils.tasks.conversations import learnable
 from lab_utils.tasks.registry import find_task
 from lab_utils.tasks.splitting import counts_of, cut
 
@@ -156,6 +157,34 @@ def test_parquet_read_by_pandas_is_the_same_data(tmp_path):
     row = same["train"][0]
     assert row["messages"][1]["tool_calls"] == call and row["tools"] == tools
     assert tasks.own(table.assign(q="?"), prompt="q", answer="tags")["train"][0]["answer"] == '["x","y"]'
+
+
+def test_turns_of_weight_0_are_read_and_not_learned():
+    """OpenAI's files mark so the answers that a model is not to learn."""
+    bad, good = {**turn("assistant", "Go away."), "weight": 0}, {**turn("assistant", "Hello."), "weight": 1}
+    own = tasks.own([{"messages": one} for one in ([*TURNS, TURNS[0], bad], [TURNS[0], bad], [TURNS[0], good])])
+    assert sum(len(own[split]) for split in own.splits) == 2
+    assert "Left out: 1 row with turns of weight 0 alone (row 2)." in own.notes
+    said = "In 1 conversation a turn of the assistant has weight 0: it is read, and not learned (row 1)."
+    assert said in own.notes
+    first = next(row for row in rows_of(own) if row["line"] == 1)["messages"]
+    assert learnable(first) == [1] and tasks.last_turn(first) == (first[:1], "hello")
+    assert not own.report().of("empty")[1:]  # the row that was left out, and no silent turn
+
+
+def test_calls_and_texts_as_openai_has_written_them():
+    call = {"name": "heat", "arguments": "{}"}
+    turns = [
+        {"role": "user", "content": [{"type": "input_text", "text": "How warm?"}]},
+        {"role": "assistant", "content": None, "function_call": call},
+        {"role": "function", "name": "heat", "content": "21"},
+        {"role": "assistant", "content": [{"type": "output_text", "text": "21 degrees."}]},
+    ]
+    own = tasks.own([{"messages": turns}])
+    found = own["train"][0]["messages"]
+    assert found[1]["tool_calls"] == [{"type": "function", "function": call}] and learnable(found) == [1, 3]
+    assert (found[0]["content"], found[3]["content"]) == ("How warm?", "21 degrees.")
+    assert not any("says nothing" in note for note in own.notes)
 
 
 def test_a_task_has_a_system_message_where_the_conversation_has_none():
