@@ -37,15 +37,23 @@ function spread(start, end) {
   return Array.from({ length: POINTS }, (_, at) => (at + 1 < POINTS ? start * (end / start) ** (at / (POINTS - 1)) : end));
 }
 
-/** An arm's ways up to a common loss: of each run its line and what was measured on it, and the mean at the losses that all runs had. */
-function waysOf(runs, kind, loss) {
+/** An arm's ways: of each run its line and what was measured on it, and the mean at the losses that all runs had. */
+function waysOf(runs, kind) {
   const height = (run, place) => riseAt(run, place, kind)[0], lasts = runs.map(({ skill }) => Math.min(...skill));
-  const together = spread(Math.min(...runs.map(({ skill }) => skill[0])), Math.max(loss, ...lasts));
+  const together = spread(Math.min(...runs.map(({ skill }) => skill[0])), Math.max(...lasts));
   return {
-    each: runs.map((run, at) => spread(run.skill[0], Math.max(loss, lasts[at])).map((place) => [place, height(run, place)])),
+    each: runs.map((run, at) => spread(run.skill[0], lasts[at]).map((place) => [place, height(run, place)])),
     dots: runs.flatMap(({ skill, losses }) => skill.map((place, at) => [place, losses[kind][at][0] - losses[kind][0][0]])),
     mean: together.map((place) => [place, average(runs.map((run) => height(run, place)))]),
   };
+}
+
+/** A line as far as a loss; between two of its points it is straight on the logarithmic axis. */
+function upTo(points, loss) {
+  const next = points.findIndex(([place]) => place <= loss);
+  if (next <= 0) return points;
+  const [[x0, y0], [x1, y1]] = [points[next - 1], points[next]], part = Math.log(x0 / loss) / Math.log(x0 / x1);
+  return [...points.slice(0, next), [loss, y0 + part * (y1 - y0)]];
 }
 
 /** A row's interval around zero on the common scale; the disc is filled where it leaves zero out. */
@@ -83,23 +91,23 @@ function render({ model, el }) {
     low: Math.max(...arms.flatMap(({ runs }) => runs.map(({ skill }) => skill[0]))), high: losses[losses.length - 1], log: true,
     ticks: [2, 1, 0.5, 0.2, 0.1, 0.05],
   };
-  const scales = {}; // of each kind: the axes are the same at every common loss
+  const scales = {}; // of each kind, computed once: its paths, and axes that are the same at every common loss
   const scaleOf = (kind) => (scales[kind] ??= (() => {
     const ends = losses.flatMap((loss) => paidAt(arms, loss, kind, names[0], students).flatMap(({ rise }) => (rise ? [rise.low, rise.high] : [])));
-    const heights = means.flatMap((runs) => waysOf(runs, kind, 0).dots.map(([, height]) => height));
+    const ways = means.map((runs) => waysOf(runs, kind)), heights = ways.flatMap(({ dots }) => dots.map(([, height]) => height));
     const [low, high] = [Math.min(0, ...heights), Math.max(0, ...heights)];
-    return { bars: { low: Math.min(0, ...ends), high: Math.max(0, ...ends) }, y: { low, high, ticks: roundTicks(low, high) } };
+    return { ways, bars: { low: Math.min(0, ...ends), high: Math.max(0, ...ends) }, y: { low, high, ticks: roundTicks(low, high) } };
   })());
   view.on(["loss", "measured_on", "arm", "against"], () => {
     controls.forEach((control) => control.show());
     const [loss, kind, arm, against] = ["loss", "measured_on", "arm", "against"].map((name) => model.get(name));
-    const rows = paidAt(arms, loss, kind, against, students), { bars, y } = scaleOf(kind);
+    const rows = paidAt(arms, loss, kind, against, students), { ways, bars, y } = scaleOf(kind);
     const of = (name) => rows.find((row) => row.name === name), now = of(arm), other = of(against);
     const colours = { [against]: "orange", [arm]: "blue" }, lines = [];
-    names.forEach((name, at) => { if (!colours[name]) lines.push({ kind: "ghost", points: waysOf(means[at], kind, loss).mean }); });
+    names.forEach((name, at) => { if (!colours[name]) lines.push({ kind: "ghost", points: upTo(ways[at].mean, loss) }); });
     for (const [name, colour] of Object.entries(colours)) {
-      const { each, dots, mean } = waysOf(means[names.indexOf(name)], kind, loss);
-      lines.push(...each.map((points) => ({ kind: `${colour} thin`, points })), { kind: colour, points: mean });
+      const { each, dots, mean } = ways[names.indexOf(name)];
+      lines.push(...each.map((points) => ({ kind: `${colour} thin`, points: upTo(points, loss) })), { kind: colour, points: upTo(mean, loss) });
       lines.push(...dots.filter(([place]) => place >= loss).map((dot) => ({ kind: `${colour} dot`, points: [dot, dot] })));
     }
     const marks = Object.entries(colours).filter(([name]) => of(name).rise)
