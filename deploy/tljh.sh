@@ -15,7 +15,7 @@ if [ -d "$lab/.git" ]; then git -C "$lab" pull --ff-only; else git clone --depth
 # TLJH keeps jupyterhub at the same version in its two environments: ours must not replace it.
 grep -v '^jupyterhub==' "$lab/constraints.txt" > "$lab/constraints-tljh.txt"
 "$python" -m pip install --extra-index-url https://download.pytorch.org/whl/cpu \
-  -c "$lab/constraints-tljh.txt" -e "$lab" nbgitpuller
+  -c "$lab/constraints-tljh.txt" -e "${lab}[pictures,retrieval]" nbgitpuller
 
 # The model, one copy for all: root writes, everybody reads.
 mkdir -p "$cache"

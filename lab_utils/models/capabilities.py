@@ -122,7 +122,7 @@ def _four_bit():
             return "4-bit weights", f"NF4 round trip works, error {error:.1%} of the weights", True, "nothing to do"
         except Exception as raised:  # whatever the native library raises is the finding
             problem = f"quantizing failed ({type(raised).__name__}: {raised})"
-    return "4-bit weights", problem, False, "Notebooks 01 to 07 run without it; 08 to 10 need bitsandbytes."
+    return "4-bit weights", problem, False, "Notebooks 01 to 07 run without it; 08 to 10, 15, 16, A need bitsandbytes."
 
 
 def four_bit_error() -> float:

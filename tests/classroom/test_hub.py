@@ -154,6 +154,18 @@ def test_readme_tells_what_was_measured():
         assert told[f"page {page}"] == (mib, str(MEASURED["left_open_mib"][page]))
 
 
+@pytest.mark.parametrize("file", ["deploy/README.md", "notebooks/INSTRUCTORS.md"])
+def test_what_a_class_takes_is_multiplied_from_it(file):
+    server, peaks, kernels = (MEASURED[part] for part in ("server_mib", "peaks_mib", "class_kernels_mib"))
+    one = {"01 to 06": server + sum(kernels.values()), "page 00": server + peaks["00"], "page 08": server + peaks["08"]}
+    text = (ROOT / file).read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (memory, .+?) \| (\d+) GiB \| (\d+) GiB \|$", text, re.M)
+    assert len(rows) >= 2
+    for name, *told in rows:
+        [mib] = [mib for part, mib in one.items() if part in name]
+        assert [int(gib) for gib in told] == [round(students * mib / 1024) for students in (30, 200)], name
+
+
 def test_the_proxy_waits_for_a_kernel_that_is_slow_to_start(tmp_path, monkeypatch):
     """A page's websocket opens once its kernel answers. Left to itself, the proxy waits 20 s for that."""
     monkeypatch.setenv("LORA_LAB_HUB_FOLDER", str(tmp_path))

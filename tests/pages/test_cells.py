@@ -1,10 +1,15 @@
 """Which cells a cell needs: by hand, and as laws of all pages."""
 
+import ast
+import re
+
 import nbformat
 import pytest
 
 from lab_utils.classroom.course import NOTEBOOKS
+from lab_utils.folders import ROOT
 from lab_utils.notebook.cells import bound_names, maker, needed, used_names
+from lab_utils.notebook.extras import EXTRAS, needs
 
 PAGES = {path.stem: path for path in sorted(NOTEBOOKS.glob("*.ipynb"))}
 
@@ -125,6 +130,37 @@ def test_what_a_cell_needs_needs_nothing_more(stem):
         assert used_names(sources[index]) <= bound
         for cell in cells:
             assert set(needed(sources, cell)) <= set(cells)
+
+
+def calls_that_need_extras() -> dict[str, str]:
+    """Pattern of a call in a cell -> the extra that it cannot do without: it leads to `extras.require` in its file."""
+    found = {}
+    for path in sorted((ROOT / "lab_utils").rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        if "import require\n" not in text:
+            continue
+        parts = [part for part in ast.parse(text).body if isinstance(part, (ast.FunctionDef, ast.ClassDef))]
+        texts = {part.name: ast.unparse(part) for part in parts}
+        constants = dict(re.findall(r"^([A-Z_]+)(?:, [A-Z]+)* = ['\"](\w+)['\"]", text, re.M))
+        here = {
+            name: constants.get(extra, extra.strip("'"))
+            for name, text in texts.items() for extra in re.findall(r"\brequire\(('\w+'|[A-Z_]+)", text)
+        }  # fmt: skip
+        for _ in texts:  # and what calls those
+            here |= {name: here[one] for name, text in texts.items() for one in sorted(here) if f"{one}(" in text}
+        found |= {rf"\b({path.stem}|{path.parent.stem})\.{name}\(": extra for name, extra in here.items()}
+    return found
+
+
+def test_a_cell_that_uses_an_extra_says_so_in_its_first_line():
+    """Else the page ends there for everybody who has not installed it, as on Colab."""
+    needing = calls_that_need_extras()
+    assert {"pictures", "keras", "retrieval", "llamacpp", "serve"} <= set(needing.values()) <= EXTRAS.keys()
+    used = [
+        (stem, call, extra in needs(source)) for stem in PAGES for source in sources_of(stem)
+        for call, extra in needing.items() if re.search(call, source)
+    ]  # fmt: skip
+    assert len({call for _, call, _ in used}) >= 4 and [one for one in used if not one[2]] == []
 
 
 def run_only(stem, monkeypatch):
