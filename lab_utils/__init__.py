@@ -11,7 +11,7 @@
     tasks        08, 10, 14, 16, A                 What is it trained to do, on which data?     load_task, own
     finetune     00, 07, 08, 12, 14–16, A          How do I train it?                           Recipe, finetune
     evaluate     05, 08, 10, 14–16, A              How good are its answers?                    score
-    scores       01, 05, 08, 10, 14–16, A          How sure is a score?                         wilson
+    scores       01, 05, 08–10, 14–16, A          How sure is a score?                         wilson
     report_card  14                                Was it worth it?                             report_card
     sweep        01, 03, 04, 09, 11, 12, 14, 16, A Which rank, alpha, layers, data type?        load_sweep
     retention    15, 16                            What did the model pay for its new skill?    read_all, at_strength
