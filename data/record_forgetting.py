@@ -25,7 +25,7 @@ from lab_utils.folders import DATA
 from lab_utils.locks import wait_for_tests
 from lab_utils.memory.free import keep_freed_memory
 from lab_utils.recorded.provenance import machine
-from lab_utils.recorded.recorder import call, missing_runs, say
+from lab_utils.recorded.recorder import call, missing_runs, tell
 from lab_utils.retention import (
     adapter_matrices,
     at_strength,
@@ -148,7 +148,7 @@ def record(name: str, seed: int, folder: Path, texts: dict, steps: int | None) -
     append_text(folder / "runs.jsonl", json.dumps(line) + "\n")
     means = {kind: sum(some) / len(some) for kind, some in points[-1]["losses"].items()}
     said = ", ".join(f"{kind} {value:.3f}" for kind, value in means.items())
-    say(f"{name}, seed {seed}: {said}; {line['cpu_seconds']} CPU seconds")
+    tell(f"{name}, seed {seed}: {said}; {line['cpu_seconds']} CPU seconds")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -32,7 +32,7 @@ from lab_utils.models import load_base
 from lab_utils.quiet import quiet
 from lab_utils.recorded.museum import SEEDS, as_line
 from lab_utils.recorded.provenance import machine
-from lab_utils.recorded.recorder import call, lines_there, say
+from lab_utils.recorded.recorder import call, lines_there, tell
 from lab_utils.tasks import TASKS, load_task
 
 HELD_OUT = 24
@@ -274,7 +274,7 @@ def main(arguments: list[str] | None = None) -> None:
         row = {"exhibit": exhibit, "arm": arm, "seed": seed} | run(seed, **how)
         row |= {"cpu_seconds": round(time.process_time() - began, 1)} | machine("torch", "transformers", "peft")
         append_text(options.output, as_line(row))
-        say(f"{exhibit} · {arm} · {seed}: {row['cpu_seconds']} s")
+        tell(f"{exhibit} · {arm} · {seed}: {row['cpu_seconds']} s")
 
 
 if __name__ == "__main__":

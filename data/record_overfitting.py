@@ -25,7 +25,7 @@ from lab_utils.locks import wait_for_tests
 from lab_utils.memory.free import keep_freed_memory
 from lab_utils.recorded.forgetting import epoch_ends
 from lab_utils.recorded.provenance import machine
-from lab_utils.recorded.recorder import call, missing_runs, say
+from lab_utils.recorded.recorder import call, missing_runs, tell
 from lab_utils.retention import fixed_texts
 from lab_utils.retention.arms import Arm, build, train
 from lab_utils.tasks import load_task
@@ -90,7 +90,7 @@ def record(name: str, seed: int, folder: Path, texts: dict, epochs: int | None) 
         optimizer.zero_grad(set_to_none=True)
         save(path, model, optimizer, losses, points)
         skill = points[-1]["losses"]["skill"]
-        say(f"{name}, seed {seed}, step {step}: validation {sum(skill) / len(skill):.3f}")
+        tell(f"{name}, seed {seed}, step {step}: validation {sum(skill) / len(skill):.3f}")
 
     train(model, tokenizer, arm, optimizer, look, stops, losses)
     line = {"arm": name, "seed": seed, "recipe": arm.recipe.as_record(), "training_losses": losses}

@@ -23,7 +23,7 @@ from lab_utils.files import append_text
 from lab_utils.locks import wait_for_tests
 from lab_utils.models import load_base
 from lab_utils.preferences import begin, own_pairs, pair_logprobs, prefer
-from lab_utils.recorded.recorder import call, missing_runs, say
+from lab_utils.recorded.recorder import call, missing_runs, tell
 
 SEED = 0
 RUNS = {"own pairs": ARMS["own pairs"], "own pairs, rate 0.0002": ARMS["own pairs"].at(2e-4)}
@@ -47,7 +47,7 @@ def record(name: str, folder: Path, base: tuple, steps: int | None) -> None:
         wait_for_tests()
         logprobs, _ = pair_logprobs(base[0], base[1], [pairs[place] for place in places])
         found.append([[round(one, 4) for one in two] for two in logprobs.tolist()])
-        say(f"{name}, step {len(history)}: chosen {logprobs[:, 0].mean():.2f}, rejected {logprobs[:, 1].mean():.2f}")
+        tell(f"{name}, step {len(history)}: chosen {logprobs[:, 0].mean():.2f}, rejected {logprobs[:, 1].mean():.2f}")
 
     begin(base[0], recipe)
     look([])

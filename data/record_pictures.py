@@ -28,7 +28,7 @@ from lab_utils.errors import command_line
 from lab_utils.files import replacing_files, user_path
 from lab_utils.folders import DATA
 from lab_utils.recorded.provenance import machine
-from lab_utils.recorded.recorder import say
+from lab_utils.recorded.recorder import tell
 
 RANKS = (1, 2, 4, 8, 16)
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
@@ -83,12 +83,12 @@ def main() -> int:
     history = train_base(painter, PainterRecipe(steps=options.steps), options.runs)
     parameters = painter.unet.num_parameters() + painter.text_encoder.num_parameters()
     base = {"parameters": parameters, **summed_up(history)}
-    say(f"base: {base}")
+    tell(f"base: {base}")
     rows, adapters = [], {}
     for rank in sorted(options.ranks):
         pictures, adapters[rank] = record_rank(painter, rank, options.adapter_steps, options.runs)
         rows += pictures
-        say(f"rank {rank}: {adapters[rank]}")
+        tell(f"rank {rank}: {adapters[rank]}")
     sheet = Image.new("RGB", (painter.size * len(PROMPTS), painter.size * len(rows)))
     for down, pictures in enumerate(rows):
         for right, picture in enumerate(pictures):
@@ -100,7 +100,7 @@ def main() -> int:
     with replacing_files(options.output) as new:
         sheet.save(new / "samples.png", optimize=True)
         (new / "samples.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    say(f"{options.output}/samples.png, samples.json")
+    tell(f"{options.output}/samples.png, samples.json")
     return 0
 
 

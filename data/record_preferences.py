@@ -47,7 +47,7 @@ from lab_utils.preferences import (
     reward,
 )
 from lab_utils.recorded.provenance import machine
-from lab_utils.recorded.recorder import call, missing_runs, say
+from lab_utils.recorded.recorder import call, missing_runs, tell
 from lab_utils.tasks import TASKS, load_task
 
 FOLDER = DATA / "preferences"
@@ -145,7 +145,7 @@ def record_start(folder: Path, recipe: Recipe, base: tuple, count: int) -> None:
         (new / FILES[2]).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         for file in FILES:
             (new / file).chmod(0o644)
-    say(f"{target.name}: exact {content['exact']:.1%}")
+    tell(f"{target.name}: exact {content['exact']:.1%}")
 
 
 def measure(model, tokenizer, count: int) -> dict:
@@ -181,7 +181,7 @@ def samples(folder: Path, seed: int, base: tuple) -> list[dict]:
         found = own_answers(model, base[1], messages(seed), GROUP)
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found)
         write_text(path, lines)
-        say(f"answers of the start, seed {seed}: {time.process_time() - began:.0f} CPU s")
+        tell(f"answers of the start, seed {seed}: {time.process_time() - began:.0f} CPU s")
     return read_json_lines(path)
 
 
@@ -241,7 +241,7 @@ def record(name: str, seed: int, folder: Path, base: tuple, count: int, steps: i
     line |= {"history": [{key: round(value, 5) for key, value in row.items()} for row in history]}
     line |= measure(model, base[1], count) | where(began)
     append_text(folder / "runs.jsonl", json.dumps(line, ensure_ascii=False) + "\n")
-    say(f"{name}, seed {seed}: exact {line['exact']:.1%}, valid {line['valid']:.1%}, {line['characters']:.0f} "
+    tell(f"{name}, seed {seed}: exact {line['exact']:.1%}, valid {line['valid']:.1%}, {line['characters']:.0f} "
         f"characters, {line['cpu_seconds']} CPU s")  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from lab_utils.locks import locked
 from lab_utils.models import learning_rate, load_base
 from lab_utils.quiet import quiet
 from lab_utils.recorded.provenance import machine
-from lab_utils.recorded.recorder import say
+from lab_utils.recorded.recorder import tell
 from lab_utils.recorded.seeds import SEED_RUNS, SPLITS, seed_runs
 from lab_utils.tasks import load_task
 
@@ -63,14 +63,14 @@ def measure(recipe: Recipe, messages: int, characters: int | None = None) -> dic
         data = load_task(recipe.task)
     base = load_base(recipe.model, recipe.quantization, verbose=False)
     run = finetune(recipe, run_folder(recipe), base=base, dataset=data, progress=False)
-    say(f"seed {recipe.seed}: {recipe.steps} steps in {run.seconds:.0f} s, last loss {run.history[-1]['loss']:.3f}")
+    tell(f"seed {recipe.seed}: {recipe.steps} steps in {run.seconds:.0f} s, last loss {run.history[-1]['loss']:.3f}")
     scores = {}
     for split in SPLITS:
         found = score(run.model, run.tokenizer, data[split].select(range(messages)), recipe.task, batch_size=25)
-        say(f"seed {recipe.seed}, {split}: {found}")
+        tell(f"seed {recipe.seed}, {split}: {found}")
         scores[split] = counted(found)
     prose = prose_losses(run, characters)
-    say(f"seed {recipe.seed}, prose: {prose}")
+    tell(f"seed {recipe.seed}, prose: {prose}")
     return {
         "recipe": asdict(recipe), "scores": scores, "prose": prose,
         "training_loss": [round(row["loss"], 4) for row in run.history],

@@ -35,7 +35,7 @@ from lab_utils.lowrank import RANKS, energy_shares, random_spectra
 from lab_utils.memory.free import keep_freed_memory
 from lab_utils.quiet import quiet
 from lab_utils.recorded.provenance import machine
-from lab_utils.recorded.recorder import say
+from lab_utils.recorded.recorder import tell
 from lab_utils.recorded.update import FOLDER, folder_of
 from lab_utils.retention.arms import with_next_answers
 from lab_utils.tasks import load_task
@@ -127,19 +127,19 @@ def record(recipe: Recipe, test_examples: int, exact_examples: int) -> tuple[dic
     asked = data["test"].select(range(exact_examples))
     before = {name: module.weight.detach().clone() for name, module in matrices(model).items()}
     exact = {"0": score(model, tokenizer, asked, recipe.task).exact}
-    say(f"before: exact match {exact['0']:.3f}")
+    tell(f"before: exact match {exact['0']:.3f}")
     started = time.perf_counter()
-    history = train_full(model, tokenizer, recipe, data["train"], on_step=say)
+    history = train_full(model, tokenizer, recipe, data["train"], on_step=tell)
     training_seconds = time.perf_counter() - started
     loss = {"full": answer_losses(model, tokenizer, test, recipe.task).loss}
     exact["full"] = score(model, tokenizer, asked, recipe.task).exact
-    say(f"after: test loss {loss['full']:.4f}, exact match {exact['full']:.3f}")
+    tell(f"after: test loss {loss['full']:.4f}, exact match {exact['full']:.3f}")
 
     deltas, parts = take_apart(model, before)
     for rank in (0, *RANKS):
         cut(model, before, parts, rank)
         loss[str(rank)] = answer_losses(model, tokenizer, test, recipe.task).loss
-        say(f"ΔW cut to rank {rank}: test loss {loss[str(rank)]:.4f}")
+        tell(f"ΔW cut to rank {rank}: test loss {loss[str(rank)]:.4f}")
         if rank in (1, 8):
             exact[str(rank)] = score(model, tokenizer, asked, recipe.task).exact
 
@@ -178,17 +178,17 @@ def record_arm(recipe: Recipe, messages: int, labels: str, test_examples: int) -
     test = data["test"].select(range(test_examples))
     before = {name: module.weight.detach().clone() for name, module in matrices(model).items()}
     started = time.perf_counter()
-    history = train_full(model, tokenizer, recipe, rows, on_step=say)
+    history = train_full(model, tokenizer, recipe, rows, on_step=tell)
     training_seconds = time.perf_counter() - started
     found = {"full": answer_losses(model, tokenizer, rows, recipe.task)}
     unseen = {"full": answer_losses(model, tokenizer, test, recipe.task).loss}
-    say(f"after: loss {found['full'].loss:.4f}, on unseen messages {unseen['full']:.4f}")
+    tell(f"after: loss {found['full'].loss:.4f}, on unseen messages {unseen['full']:.4f}")
 
     deltas, parts = take_apart(model, before)
     for rank in (0, *RANKS):
         cut(model, before, parts, rank)
         found[str(rank)] = answer_losses(model, tokenizer, rows, recipe.task)
-        say(f"ΔW cut to rank {rank}: loss {found[str(rank)].loss:.4f}, exact {found[str(rank)].exact:.3f}")
+        tell(f"ΔW cut to rank {rank}: loss {found[str(rank)].loss:.4f}, exact {found[str(rank)].exact:.3f}")
     in_order = ["0", *map(str, RANKS), "full"]
     return spectra(deltas, parts, before), {
         "recipe": described(recipe, len(before)) | {"messages": messages, "labels": labels},
@@ -237,7 +237,7 @@ def main(arguments: list[str] | None = None) -> None:
     else:
         made = record(recipe, chosen.test_examples, chosen.exact_examples)
     write(output, *made)
-    say(f"written to {output}")
+    tell(f"written to {output}")
 
 
 if __name__ == "__main__":

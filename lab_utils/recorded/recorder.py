@@ -8,7 +8,7 @@ from pathlib import Path
 from ..files import read_json_lines, user_path
 
 
-def say(text: str) -> None:
+def tell(text: str) -> None:
     """A line of progress, at once."""
     print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
