@@ -85,7 +85,7 @@ class StrengthExplorer(Explorer):
             {"skill: loss": (places, [point["skill"] for point in self.points]),
              f"{self.measured_on}: loss above the base's":
                  (places, [point["rise"][self.measured_on][0] for point in self.points])},
-            "strength of the adapter", "nats per token",
+            "strength of the adapter", "nats per token", marks=True,
         )  # fmt: skip
 
 
