@@ -96,36 +96,39 @@ def ends_of(text: str) -> tuple[float, float]:
 
 
 def test_what_the_page_says_of_the_learning_curve_is_so():
-    """Its numbers are of the first seed, by the page's own function, whatever is recorded after it."""
-    said, wrong = prose(PAGE), wrong_answers(1)
-    estimated = curve_cells(wrong)["estimated"]
+    """Over three seeds and messages, by the page's own function."""
+    said, wrong = prose(PAGE), wrong_answers()
+    cells = curve_cells(wrong)
+    estimated = cells["estimated"]
     factors = {line: [estimated((line, few, 1), (line, 4 * few, -1)) for few in (8, 32)] for line in (TEST, LATER)}
     (first, second), (later_1, later_2) = ([one.split(" ")[0] for one in factors[line]] for line in (TEST, LATER))
     assert f"32 examples in place of 8 divide the errors by {first}, and 128 in place of 32 by {second}" in said
-    low, high = ends_of(factors[LATER][1])
-    assert f"divided by {later_1}, and then by {later_2}, which is not clear ({low:.2f} to {high:.2f})" in said
-    assert low < 1 < high
+    (low, high), (low_2, high_2) = map(ends_of, factors[LATER])
+    told = f"divided by {later_1}, which is not clear ({low:.2f} to {high:.2f}), and then once more by {later_2}, "
+    assert f"{told}which is ({low_2:.2f} to {high_2:.2f})" in said and low < 1 < high and low_2 > 1
     steeper = estimated((TEST, 32, 2), (TEST, 8, -1), (TEST, 128, -1))
     assert "The second factor is {} times the first {}".format(*steeper.split(" ", 1)) in said
     early, late = (estimated((TEST, few, 1), (TEST, 4 * few, -1), (LATER, few, -1), (LATER, 4 * few, 1))
                    for few in (8, 32))  # fmt: skip
     assert "the larger one, {} times next month's {}; from 8 to 32".format(*late.split(" ", 1)) in said
     assert ends_of(steeper)[0] > 1 and ends_of(late)[0] > 1 and ends_of(early)[0] < 1 < ends_of(early)[1]
-    some, many, most = (wrong[LATER][size][0].astype(float) for size in (128, 512, 2000))
-    assert not wrong[TEST][2000].any() and (many.sum(), most.sum()) == (18, 25)
-    rise, whole = difference(many, most), difference(some, most)
-    assert f"Of next month's sixty, 25 are, seven more than with 512: {in_points(rise)}, which is not clear." in said
-    assert f"From 128 to 2,000 examples, next month's errors change by {in_points(whole)}." in said
-    assert not rise.clear and not whole.clear
-    trained = [60 - sum(right) for right in of_runs(CHOSEN, "right", "next_month")]
-    assert "trained on 640, have {}, {} and {} wrong: another seed alone".format(*trained) in said
-    assert max(trained) - min(trained) == 6  # "can change six answers"
+    left = [wrong[line][2000].sum(1) for line in (TEST, LATER)]
+    told = "{}, {} and {} of the 200 test messages are left wrong, and of next month's sixty {}, {} and {}."
+    assert told.format(*left[0], *left[1]) in said
+    few, many, most = (wrong[LATER][size].astype(float) for size in (128, 512, 2000))
+    plateau, fall = (difference(few[seed], most[seed]) for seed in (0, 1))
+    assert f"with seed 0 they change by {in_points(plateau, '')}" in said and not plateau.clear
+    assert fall.clear and in_points(fall, "") == "-25 (-39 to -10)"
+    assert "by 25 points (-39 to -10), which is clear" in said
+    whole, last = (in_points(cells["over_seeds"](before, most), "") for before in (few, many))
+    assert whole == "-9 (-44 to +25)" and "it is -9 points, from -44 to +25" in said
+    assert f"From 512 to 2,000 it is {last}, not clear either" in said
 
 
-def test_what_the_page_says_of_every_recorded_seed_is_so():
+def test_what_the_page_says_of_all_three_seeds_is_so():
     """2,000 examples leave almost nothing of the test wrong, and many times more of next month's messages."""
     wrong = wrong_answers()
-    assert all(1 <= len(seeds) <= 3 for found in wrong.values() for seeds in found.values())
+    assert {len(seeds) for found in wrong.values() for seeds in found.values()} == {3}
     for test, later in zip(wrong[TEST][2000], wrong[LATER][2000], strict=True):
         assert test.mean() <= 0.02 and later.mean() > 5 * test.mean() and later.mean() > 0.1
 
