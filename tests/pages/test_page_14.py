@@ -13,6 +13,9 @@ import pandas as pd
 import pytest
 from data_scripts import load
 from page_prose import code_cell, prose, sources
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 
 from lab_utils import finetune, scores, tasks
 from lab_utils.errors import LabError
@@ -357,27 +360,82 @@ def test_what_the_page_says_of_the_chats_parts_is_so():
 
 
 def test_what_the_page_says_of_few_chats_is_so():
-    """The first seed's adapter and the counted parts learn from the same chats and are asked the same 200."""
-    found, recorder = {"re": re}, load("record_learning_curve")
+    """The adapter of each seed and the counted parts learn from the same chats and are asked the same 200."""
+    said, found, recorder = prose(PAGE), {"re": re}, load("record_learning_curve")
     exec(code_cell(PAGE, "def by_parts"), found)
     exec(code_cell(PAGE, "def by_rules").partition("\n\nwarnings.")[0], found)
-    splits = recorder.splits("chats")
-    rows, asked = list(splits["train"]), [{"messages": messages} for messages in splits["test"]]
-    random.Random(0).shuffle(rows)
-    runs = {run.examples: list(map(float, run.right["test"])) for run in load_learning_curve("chats") if run.seed == 0}
+    splits, shuffled = recorder.splits("chats"), {}
+    for seed in SEEDS:
+        shuffled[seed] = list(splits["train"])
+        random.Random(seed).shuffle(shuffled[seed])
+    asked = [{"messages": messages} for messages in splits["test"]]
+    ends = [row["messages"][-1]["content"] for row in asked]
     ways = {"guessed": lambda seen: found["by_parts"](seen, False), "": found["by_parts"], "rules": found["by_rules"]}
-    ends, leads = [row["messages"][-1]["content"] for row in asked], {}
+    right = {(run.examples, "adapter", run.seed): list(map(float, run.right["test"]))
+             for run in load_learning_curve("chats")}  # fmt: skip
+    leads = {}
     for size in (8, 32, 128):
-        seen, counts = [{"messages": messages} for messages in rows[:size]], []
-        for name, way in ways.items():
-            right = [float(one == end) for one, end in zip(way(seen)(asked), ends, strict=True)]
-            leads[size, name] = difference(right, runs[size]).in_points
-            counts.append(f"{sum(right):g}")
-        counts = " | ".join((str(size), *counts, f"{sum(runs[size]):g}", leads[size, "rules"]))
-        assert f"| {counts} |" in prose(PAGE)
-    said = [leads[32, name].replace(" points", end) for name, end in (("guessed", " points"), ("", ""))]
-    text = f"the adapter of 32 chats leads by {said[0]}; against names looked up by {said[1]}; against two more rules"
-    assert f"{text} it is behind" in prose(PAGE) and leads[32, "rules"].endswith("to -2)")
+        for (name, way), seed in itertools.product(ways.items(), SEEDS):
+            answers = way([{"messages": messages} for messages in shuffled[seed][:size]])(asked)
+            right[size, name, seed] = [float(one == end) for one, end in zip(answers, ends, strict=True)]
+        columns = [[right[size, name, seed] for seed in SEEDS] for name in (*ways, "adapter")]
+        leads |= {(size, name): over_seeds(column, columns[-1]) for name, column in zip(ways, columns, strict=False)}
+        counts = [", ".join(f"{sum(one):g}" for one in column) for column in columns]
+        assert f"| {' | '.join((str(size), *counts, leads[size, 'rules'].in_points))} |" in said
+        assert not leads[size, "rules"].clear
+    texts = in_points(leads[32, "guessed"]), in_points(leads[32, ""], "")
+    assert "the adapters of 32 chats lead by {}; against names looked up by {}; against".format(*texts) in said
+    first, second = (difference(right[32, "rules", seed], right[32, "adapter", seed]) for seed in (0, 1))
+    assert first.clear and second.clear and first.in_points == "-10 points (-17 to -2)"
+    assert "behind the two rules by 10 points (-17 to -2); with seed 1 it is ahead by 7 (+1 to +13)" in said
+    assert second.in_points == "+7 points (+1 to +13)"
+    assert round(100 * leads[32, "rules"].high) == 19  # "one of nineteen points may hide"
+    least, most = (f(sum(right[8, "rules", seed]) for seed in SEEDS) for f in (min, max))
+    assert f"the rules get from {least:g} to {most:g} right" in said
+    least, most = (f(sum(right[8, "adapter", seed]) for seed in SEEDS) for f in (min, max))
+    assert f"The adapters get {least:g} to {most:g}." in said
+    weak, better = (round(100 * leads[32, name].value) for name in ("guessed", ""))
+    assert f"the adapters were {weak} points ahead of a weak baseline and {better} ahead of a better one" in said
+
+
+def test_what_the_page_says_of_word_counts_from_the_adapters_own_messages_is_so():
+    said, splits = prose(PAGE), load("record_learning_curve").splits("tickets")
+    counted = {"test": [], "next_month": []}
+    for seed in SEEDS:
+        rows = list(splits["train"])
+        random.Random(seed).shuffle(rows)
+        texts, labels = zip(*((asked["content"], label["content"]) for _, asked, label in rows[:LIVE]), strict=True)
+        words = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b", ngram_range=(1, 2))  # as in `scores.word_classifier`
+        model = make_pipeline(words, LogisticRegression(C=10, max_iter=1000)).fit(texts, labels)
+        for split, right in counted.items():
+            answers = model.predict([asked["content"] for _, asked, _ in splits[split]])
+            right.append([float(one == row[-1]["content"]) for one, row in zip(answers, splits[split], strict=True)])
+    assert [sum(one) for one in counted["test"]] == [198, 198, 198] and "get 198 right with every seed" in said
+    slow, fast = (over_seeds(counted["test"], of_runs(rate, "right", "test")) for rate in (DEFAULT, CHOSEN))
+    assert slow.high < 0 and fast.high < 0
+    assert f"lead over them is {in_points(slow)} at 2e-3 and {in_points(fast, '')} at 4e-3: clearly behind" in said
+    told = "{:g}, {:g} and {:g}".format(*map(sum, counted["next_month"]))
+    lead = over_seeds(counted["next_month"], of_runs(DEFAULT, "right", "next_month"))
+    assert not lead.clear
+    assert f"right on {told} of the sixty, and the lead at 2e-3 is {in_points(lead)}: not clear" in said
+
+
+def test_what_the_page_says_of_the_leads_over_the_probe_is_so():
+    said, probe = prose(PAGE), list(map(float, load_probes()[0].right["next_month"]))
+    right = {}
+    for run in load_learning_curve("tickets"):
+        right.setdefault((run.examples, run.learning_rate), {})[run.seed] = run.right["next_month"]
+    over = {arm: over_seeds([probe] * 3, [runs[seed] for seed in SEEDS]) for arm, runs in right.items()}
+    assert len(over) == 8 and not any(lead.clear and lead.value > 0 for lead in over.values())
+    most = [difference(probe, list(map(float, right[2000, RATE][seed]))) for seed in SEEDS]
+    assert [one.clear for one in most] == [False, True, False]
+    assert f"the adapter is ahead by {in_points(most[1])}, which is clear over messages alone" in said
+    others = [round(100 * most[seed].value) for seed in (0, 2)]
+    assert "with seeds 0 and 2 the lead is {} and {}.".format(*others) in said
+    told = [in_points(over[size, RATE], "") for size in (2000, 512)]
+    assert "Over the three seeds it is {}, and with 512 examples {}: not clear.".format(*told) in said
+    few, many = (wrong_answers()[LATER][size][2].astype(float) for size in (128, 2000))
+    assert f"seed 2 is in between, at {in_points(difference(few, many), '')}. Over the three seeds" in said
 
 
 def test_next_months_messages_share_no_phrase_with_the_templates():
