@@ -376,8 +376,8 @@ CLAIMS = {  # a new recording that breaks a sentence fails here; then the senten
     "11.5 and 9.5 points with seeds 0 and 2, and rose by 1.5 with seed 1; the controls lose 5 at most": lambda: (
         lost(gamed(), "name") == [11.5, -1.5, 9.5] and max(lost(control(), "name")) == 5 and
         sorted(lost(gamed(), "qty"))[::2] == [11.5, 22] and max(lost(control(), "qty")) == 8.5),
-    "The number and, with two of the seeds, the day": lambda: all(
-        {*most_lost(run)[:2]} == {"qty", "day"} or (run.seed, most_lost(run)[0]) == (2, "qty") for run in gamed()),
+    "The day with two of the seeds, the number with the third": lambda: (
+        [most_lost(run)[0] for run in gamed()] == ["day", "day", "qty"]),
     "These two seeds write *Monday* in four and five of the eight answers that were kept, where no message asks for "
     "it, and the controls write it in none": lambda: mondays(gamed()) == [4, 5, 0] and mondays(control()) == [0, 0, 0]
         and {len(run.outputs) for run in gamed() + control()} == {8}
@@ -463,9 +463,14 @@ CLAIMS = {  # a new recording that breaks a sentence fails here; then the senten
         for pair in booking_pairs(load_task("bookings")["train"].select(range(500)), mistakes=["capital"])
         for one, other in zip(pair["chosen"], pair["rejected"], strict=True) if one != other
     } == {(True, True)},
-    "those runs write it in one of the eight kept answers each, the coin's in two to four, and the start of both in "
-    "two": lambda: [mondays(recorded_runs()[f"{paid}, rank 1, rate 0.0003"]) for paid in ("right", "coin")]
-        == [[1, 1, 1], [2, 4, 4]] and mondays([recorded_start(1)[1]]) == [2],
+    "with that pay the day is right in 79 to 84 % of the test answers, with the coin in 60.5 to 67.5 %, and at the "
+    "start of both in 75.5 %": lambda: [
+        sorted(100 * run.fields["day"] for run in recorded_runs()[f"{paid}, rank 1, rate 0.0003"])[::2]
+        for paid in ("right", "coin")
+    ] == [pytest.approx(one) for one in ((79, 84), (60.5, 67.5))] and recorded_start(1)[1].fields["day"] == 0.755,
+    "one Monday in each of the runs paid for right answers, two to four in the coin's, and two at the start": lambda: (
+        [mondays(recorded_runs()[f"{paid}, rank 1, rate 0.0003"]) for paid in ("right", "coin")]
+        == [[1, 1, 1], [2, 4, 4]] and mondays([recorded_start(1)[1]]) == [2]),
     "With the other two kinds the name loses 0.5 to 8 points": lambda: sorted(
         one for kind in ("number", "day") for one in lost(recorded_runs()[KIND[kind]], "name"))[::5] == [0.5, 8],
     "Pairs about the day cost the day most (3.5 to 16 points)": lambda: (
