@@ -90,6 +90,15 @@ def rises(runs: Sequence[ForgettingRun], losses: Callable[[ForgettingRun], Losse
     return {kind: change([run.before.losses[kind] for run in runs], [one[kind] for one in found]) for kind in KINDS}
 
 
+def paired(first: Sequence[ForgettingRun], second: Sequence[ForgettingRun]) -> list[tuple]:
+    """The runs of two arms by the seeds of both; a LabError where they share none."""
+    by_seed = {run.seed: run for run in second}
+    pairs = [(run, by_seed[run.seed]) for run in first if run.seed in by_seed]
+    if not pairs:
+        raise LabError("The two arms have no seed in common: record a seed of the one for the other too.")
+    return pairs
+
+
 def apart(
     first: Sequence[ForgettingRun], second: Sequence[ForgettingRun], losses: Callable[[ForgettingRun], Losses],
     other: Callable[[ForgettingRun], Losses] | None = None,
@@ -107,10 +116,7 @@ def apart(
     LabError
         No seed is in both.
     """
-    by_seed = {run.seed: run for run in second}
-    pairs = [(run, by_seed[run.seed]) for run in first if run.seed in by_seed]
-    if not pairs:
-        raise LabError("The two arms have no seed in common: record a seed of the one for the other too.")
+    pairs = paired(first, second)
     sides = ([_risen(run, losses(run)) for run, _ in pairs], [_risen(run, (other or losses)(run)) for _, run in pairs])
     return {kind: change(*([one[kind] for one in side] for side in sides)) for kind in KINDS}
 

@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..errors import LabError, choose
+from ..errors import choose
 from ..recorded.forgetting import ForgettingRun, at_skill
-from .comparing import Change, change
+from .comparing import Change, apart, paired, rises
 from .measuring import KINDS
 
 ROUND = (10, 9, 8, 7, 6, 5, 4.5, 4, 3.5, 3, 2.5, 2, 1.8, 1.6, 1.4, 1.2)  # times a power of ten: the stops of a slider
@@ -67,26 +67,15 @@ def paid_at(arms: Mapping[str, Sequence[ForgettingRun]], loss: float, kind: str,
         A name is unknown, or two arms have no seed in common.
     """
     kind, against = choose("kind", kind, KINDS), choose("against", against, arms)
-    rises = {name: {run.seed: _rise(run, loss, kind) for run in runs} for name, runs in arms.items()}
+
+    def there(run: ForgettingRun):
+        return at_skill(run, loss)
+
+    above = {name: sum(there(run) is None for run in runs) for name, runs in arms.items()}
     found = {}
-    for name, some in rises.items():
-        above, reference = sum(one is None for one in some.values()), rises[against]
-        seeds = [seed for seed in reference if seed in some]
-        if not seeds:
-            raise LabError("The two arms have no seed in common: record a seed of the one for the other too.")
-        apart = None
-        if not above and None not in reference.values():
-            apart = change([reference[seed] for seed in seeds], [some[seed] for seed in seeds])
-        found[name] = Paid(None if above else change(*_from_zero(some.values())), apart, above)
+    for name, runs in arms.items():
+        paired(arms[against], runs)  # refuses arms without a common seed, wherever they stop
+        rise = None if above[name] else rises(runs, there)[kind]
+        less = None if above[name] or above[against] else apart(arms[against], runs, there)[kind]
+        found[name] = Paid(rise, less, above[name])
     return found
-
-
-def _rise(run: ForgettingRun, loss: float, kind: str) -> list[float] | None:
-    """How far each text is above the base at a loss on the skill; None if the run never came so low."""
-    there = at_skill(run, loss)
-    return there and [b - a for a, b in zip(run.before.losses[kind], there[kind], strict=True)]
-
-
-def _from_zero(rises) -> tuple[list, list]:
-    """Rises as a pair of before and after."""
-    return [[0.0] * len(one) for one in rises], list(rises)
