@@ -104,8 +104,8 @@ def unpacked(value: object) -> object:
 
 def _listed(value: object) -> object:
     """What `json.dumps` calls for something that it does not know."""
-    if type(value).__module__ == "numpy":
-        return value.tolist()
+    if (kept := unpacked(value)) is not value:
+        return kept
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 

@@ -262,7 +262,7 @@ def is_nothing(value: object) -> bool:
 
 def _written(value: object, plain: bool, place: str) -> str:
     """A value that is not a text, as one."""
-    item = value.tolist() if type(value).__module__ == "numpy" else value
+    item = unpacked(value)
     if isinstance(item, (dict, list, tuple)) and not plain and not _is_turns(item):
         try:
             return json.dumps(item, ensure_ascii=False, separators=(",", ":"), allow_nan=False)

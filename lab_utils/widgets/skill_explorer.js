@@ -2,8 +2,8 @@
 
 const POINTS = 60; // of a path
 const withSign = (value, digits) => {
-  const text = `${value < 0 ? "-" : "+"}${Math.abs(value).toFixed(digits)}`;
-  return Number(text) === 0 ? `+${(0).toFixed(digits)}` : text;
+  const text = fixed(value, digits);
+  return text.startsWith("-") ? text : `+${text}`;
 };
 
 /** Each text's loss above the base's at a loss on the skill, on straight lines between checkpoints; null if it never came so low. */
